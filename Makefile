@@ -1,0 +1,68 @@
+# Everything runs in $(VENV). Set-up is done once: it is repeated only when pyproject.toml or
+# constraints.txt changed, and needs no network where the pinned packages are there already.
+
+PYTHON := python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out/demo
+
+BUNDLE := assets/bundles/avatars64-diffae
+FACES := $(sort $(wildcard assets/faces/*.png))
+FIRST_FACE = $(word 1,$(FACES))
+SECOND_FACE = $(word 2,$(FACES))
+
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
+FOR_DEMO := $(VENV)/.installed-demo
+FOR_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint type clean
+
+help:
+	@echo "make demo     set up, then encode, reconstruct, interpolate, edit and sample; pictures in $(OUT)"
+	@echo "make test     set up, then run the tests (RDM_GOLDEN names the folder of golden tensors)"
+	@echo "make lint     ruff: rules and formatting"
+	@echo "make type     mypy, strict, on the package"
+	@echo "make install  set up $(VENV) with the rdm command and nothing more"
+	@echo "make clean    remove out/, builds and caches; $(VENV) and runs/ stay"
+
+install: $(FOR_DEMO)
+
+demo: $(FOR_DEMO)
+	$(BIN)/rdm encode assets/faces -o $(OUT)/codes --bundle $(BUNDLE)
+	$(BIN)/rdm reconstruct $(FACES) -o $(OUT)/reconstruct --bundle $(BUNDLE)
+	$(BIN)/rdm interpolate $(FIRST_FACE) $(SECOND_FACE) --frames 9 -o $(OUT)/interpolate --bundle $(BUNDLE)
+	$(BIN)/rdm manipulate $(FIRST_FACE) --attr smiling --scales=-0.3,0,0.3 -o $(OUT)/smile --bundle $(BUNDLE)
+	$(BIN)/rdm sample --n 16 --seed 0 -o $(OUT)/samples --bundle $(BUNDLE)
+	@echo "The pictures are in $(OUT)."
+
+# Two processes of one thread each: two cores, and no more memory than two copies of torch.
+test: $(FOR_DEV)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: $(FOR_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(FOR_DEV)
+	$(BIN)/mypy
+
+clean:
+	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find rdm_cli tests benchmarks -type d -name __pycache__ -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The build backend is pinned like the rest, and so are builds without the network.
+$(FOR_DEMO): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing rdm into $(VENV) (a minute or two, once)"
+	$(PIP_INSTALL) hatchling
+	$(PIP_INSTALL) --no-build-isolation -e ".[demo]"
+	@touch $@
+
+$(FOR_DEV): $(FOR_DEMO)
+	@echo "Installing the developer's tools into $(VENV)"
+	$(PIP_INSTALL) --no-build-isolation -e ".[dev]"
+	@touch $@

@@ -1,0 +1,93 @@
+"""The command line: mounts the commands, and turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from rdm_cli import __version__
+from rdm_cli.commands import (
+    attributes,
+    bundles,
+    data,
+    decode,
+    encode,
+    interpolate,
+    manipulate,
+    reconstruct,
+    sample,
+    train,
+)
+from rdm_cli.errors import RdmError
+
+app = typer.Typer(
+    name="rdm",
+    help="Representation diffusion models: encode images into codes that mean something, decode codes "
+    "into images, and edit images through their codes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("encode")(encode.encode)
+app.command("decode")(decode.decode)
+app.command("reconstruct")(reconstruct.reconstruct)
+app.command("interpolate")(interpolate.interpolate)
+app.command("manipulate")(manipulate.manipulate)
+app.command("sample")(sample.sample)
+app.add_typer(train.app, name="train")
+app.add_typer(attributes.app, name="attributes")
+app.add_typer(bundles.app, name="bundles")
+app.add_typer(data.app, name="data")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rdm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def rdm(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Representation diffusion models: encode, decode and edit images through their codes."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns 0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        result = app(arguments, prog_name="rdm", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except RdmError as error:
+        return _fail(arguments, error.message, error.hint, error.exit_code)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "rdm"
+        return _fail(arguments, error.format_message().rstrip("."), f"see '{path} --help'", 2)
+    except BrokenPipeError:
+        # the reader has gone: nothing is wrong, and Python must not complain when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("rdm: interrupted; finished files are whole, the rest was not begun", file=sys.stderr)
+        return 130
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(arguments, f"{where}{error.strerror or error}", None, 1)
+
+
+def _fail(arguments: list[str], message: str, hint: str | None, code: int) -> int:
+    line = " ".join(f"{message}; {hint}".split() if hint else message.split())
+    if "--json" in arguments:
+        print(json.dumps({"error": message, "hint": hint}), flush=True)
+    print(f"rdm: {line}", file=sys.stderr)
+    return code

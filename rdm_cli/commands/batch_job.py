@@ -1,0 +1,129 @@
+"""What the commands that work file by file share: inputs, outputs, one line an item, the exit code."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from rdm_cli.console import Console
+from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.errors import UsageError
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All tasks of a command; ``to_stdout`` where the one result goes to stdout as bytes."""
+
+    tasks: tuple[Task, ...]
+    to_stdout: bool
+
+
+@contextmanager
+def planned_job(
+    inputs: list[str] | None,
+    *,
+    files_from: str | None,
+    output: Path | None,
+    suffixes: frozenset[str],
+    result_suffix: str,
+    stdin_suffix: str,
+) -> Iterator[Job]:
+    """Find inputs, plan outputs, and refuse what cannot work before any work is done.
+
+    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout.
+    """
+    from rdm_cli.data.folders import find_inputs, plan_outputs
+
+    given = list(inputs or [])
+    if files_from is not None:
+        given += [str(p) for p in _listed(files_from)]
+    if not given:
+        raise UsageError("no inputs were given", hint="name files or folders, or use --files-from")
+    to_stdout = output == Path(STDIN)
+    with tempfile.TemporaryDirectory(prefix="rdm-") as scratch:
+        if STDIN in given:
+            if given != [STDIN] or files_from == STDIN:
+                raise UsageError("- reads one file from stdin and goes with no other input")
+            if output is None:
+                raise UsageError("an input from stdin has no place of its own", hint="add -o DIR or -o -")
+            piped = Path(scratch) / f"stdin{stdin_suffix}"
+            piped.write_bytes(sys.stdin.buffer.read())
+            given = [str(piped)]
+        items = find_inputs([Path(p) for p in given], suffixes=suffixes)
+        if to_stdout and len(items) != 1:
+            raise UsageError(f"-o - takes one input, and there are {len(items)}")
+        folder = Path(scratch) / "result" if to_stdout else output
+        planned = plan_outputs(items, output=folder, suffix=result_suffix)
+        tasks = tuple(
+            Task(
+                source=item.source,
+                target=target,
+                name=STDIN if item.source.parent == Path(scratch) else str(item.source),
+            )
+            for item, target in planned
+        )
+        yield Job(tasks=tasks, to_stdout=to_stdout)
+
+
+def _listed(files_from: str) -> list[Path]:
+    from rdm_cli.data.folders import read_path_list
+
+    if files_from == STDIN:
+        return read_path_list(sys.stdin)
+    with Path(files_from).open(encoding="utf-8") as file:
+        return read_path_list(file)
+
+
+def report(
+    console: Console,
+    job: Job,
+    outcomes: Callable[[Callable[[float], None]], Iterator[Outcome[Task]]],
+    *,
+    verb: str,
+    noun: str,
+    failures: Path | None,
+    describe: Callable[[dict[str, Any]], str] = lambda data: str(data["output"]),
+    conclude: Callable[[Sequence[dict[str, Any]]], None] = lambda done: None,
+) -> None:
+    """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
+
+    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line; ``conclude``
+    gets the data of all that was done, after the last item.
+    """
+    tally = Tally()
+    done: list[dict[str, Any]] = []
+    try:
+        with console.progress(verb, total=float(len(job.tasks))) as advance:
+            for outcome in outcomes(advance):
+                name = outcome.item.name
+                tally.add(name, outcome)
+                if outcome.error is not None:
+                    console.problem(f"rdm: {_named(name, outcome.error)}")
+                    if console.as_json:
+                        console.emit("", source=name, error=outcome.error)
+                    continue
+                done.append(outcome.data)
+                if job.to_stdout:
+                    console.emit_bytes(Path(outcome.data["output"]).read_bytes())
+                else:
+                    console.emit(describe(outcome.data), source=name, **outcome.data)
+        conclude(done)
+    finally:
+        console.note(tally.summary(verb, noun))
+        if failures is not None:
+            tally.write_failures(failures)
+    if tally.exit_code:
+        raise typer.Exit(tally.exit_code)
+
+
+def _named(name: str, error: str) -> str:
+    return error if name in error else f"{name}: {error}"

@@ -1,0 +1,98 @@
+"""rdm bundles: list, show, check, convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.console import Console
+
+app = typer.Typer(no_args_is_help=True, help="Trained bundles: list, show, check, convert.")
+
+
+@app.command("list")
+def list_bundles(as_json: o.Json = False) -> None:
+    """List the bundles that come with rdm."""
+    console = Console(as_json=as_json)
+    from rdm_cli.core.bundle_folders import shipped_bundles
+    from rdm_cli.core.inspection import summary
+
+    rows = []
+    for name, folder in shipped_bundles().items():
+        facts = summary(folder)
+        if as_json:
+            console.emit("", bundle=name, **facts)
+        rows.append([name, facts["method"], str(facts["image_size"]), facts["parts"], facts["megabytes"]])
+    if not as_json:
+        console.table(
+            "shipped bundles",
+            ["bundle", "method", "pixels", "parts", "MB"],
+            [[str(c) for c in r] for r in rows],
+        )
+
+
+@app.command("show")
+def show_bundle(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped name, a folder, or hf:owner/name.")
+    ] = o.BUNDLE_DEFAULT,
+    card: Annotated[bool, typer.Option("--card", help="Print the model card instead.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Show what is in a bundle: networks, sampler, prior, attributes, digest."""
+    console = Console(as_json=as_json)
+    from rdm_cli.core.inspection import details, read_card
+
+    if card:
+        text = read_card(bundle)
+        console.emit(text.rstrip(), bundle=bundle, card=text)
+        return
+    facts = details(bundle)
+    if as_json:
+        console.emit("", **facts)
+    else:
+        console.table(str(facts["bundle"]), ["", ""], [[key, str(value)] for key, value in facts.items()])
+
+
+@app.command("check")
+def check_bundle(
+    bundle: Annotated[
+        str, typer.Argument(help="A shipped name, a folder, or hf:owner/name.")
+    ] = o.BUNDLE_DEFAULT,
+    as_json: o.Json = False,
+) -> None:
+    """Open every part of a bundle, run its networks once, and say what is wrong."""
+    console = Console(as_json=as_json)
+    from rdm_cli.core.inspection import check
+
+    failed = False
+    for part, problem in check(bundle):
+        failed = failed or problem is not None
+        console.emit(f"{part}\t{problem or 'ok'}", part=part, ok=problem is None, problem=problem)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("convert")
+def convert_bundle(
+    method: Annotated[str, typer.Argument(help="diffae")],
+    files: Annotated[list[Path], typer.Argument(help="The authors' files, in any order.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The bundle to write.")],
+    weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Turn official checkpoints into a bundle.
+
+    The files are told apart by their content. Nothing in them is executed.
+    """
+    console = Console(as_json=as_json)
+    from rdm_cli.core.conversion import convert_files
+    from rdm_cli.core.runtime import weights_dtype
+
+    summary = convert_files(method, files, output, dtype=weights_dtype(weights.value), force=force)
+    console.note(summary)
+    console.emit(str(output), output=str(output), summary=summary)

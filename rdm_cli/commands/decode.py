@@ -1,0 +1,87 @@
+"""rdm decode: codes to images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.console import Console
+from rdm_cli.core.batch import Outcome, Task
+
+if TYPE_CHECKING:
+    from rdm_cli.core.codes import CodeInfo
+    from rdm_cli.core.pipeline import Pipeline
+
+CODE_SUFFIXES = frozenset((".safetensors",))
+
+
+def decode(
+    inputs: o.Inputs = None,
+    output: o.Output = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "-b", "--bundle", metavar="BUNDLE", envvar="RDM_BUNDLE", show_default="the one each code records"
+        ),
+    ] = None,
+    steps: o.Steps = None,
+    x_t: Annotated[
+        o.StartNoise, typer.Option("--x-t", help="The code's own x_T, or one drawn at random.")
+    ] = o.StartNoise.inferred,
+    seed: o.Seed = 0,
+    files_from: o.FilesFrom = None,
+    batch_size: o.BatchSize = None,
+    precision: o.PrecisionOption = o.Precision.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    failures: o.Failures = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Decode codes into pictures: a.safetensors becomes a.png beside it, or under -o.
+
+    Each code is decoded with the bundle and the steps that it records, unless told otherwise.
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    with planned_job(
+        inputs,
+        files_from=files_from,
+        output=output,
+        suffixes=CODE_SUFFIXES,
+        result_suffix=".png",
+        stdin_suffix=".safetensors",
+    ) as job:
+        from rdm_cli.core.files import decode_files
+        from rdm_cli.core.pipeline import open_pipeline
+        from rdm_cli.core.runtime import default_batch_size, resolve_device
+
+        @cache
+        def opened(name: str) -> Pipeline:
+            return open_pipeline(
+                name, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+            )
+
+        def pipelines(info: CodeInfo) -> Pipeline:
+            return opened(bundle or info.bundle)
+
+        if bundle is not None:
+            opened(bundle)  # a wrong name fails once, not once a code
+
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+            fewer = 1 << max(0, len(job.tasks) - 1).bit_length()
+            return decode_files(
+                pipelines,
+                job.tasks,
+                steps=steps,
+                x_T=x_t.value,
+                seed=seed,
+                batch_size=batch_size or min(default_batch_size(resolve_device(device)), fewer),
+                advance=advance,
+            )
+
+        report(console, job, outcomes, verb="decoded", noun="code", failures=failures)

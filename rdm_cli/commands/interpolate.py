@@ -1,0 +1,64 @@
+"""rdm interpolate: the way from one image to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.console import Console
+from rdm_cli.errors import UsageError
+
+
+def interpolate(
+    inputs: Annotated[list[Path], typer.Argument(help="Two or more images or codes, in order.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder for strip, animation and frames."),
+    ] = Path("interpolation"),
+    frames: Annotated[
+        int, typer.Option("--frames", min=2, help="Pictures from one input to the next, both included.")
+    ] = 9,
+    frame_ms: Annotated[
+        int, typer.Option("--frame-ms", min=20, help="Milliseconds a frame of the GIF.")
+    ] = 120,
+    bundle: o.Bundle = o.BUNDLE_DEFAULT,
+    steps: o.Steps = None,
+    fit: o.FitOption = o.Fit.crop,
+    batch_size: o.BatchSize = None,
+    precision: o.PrecisionOption = o.Precision.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Walk between images: lerp of z, slerp of x_T.
+
+    Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
+    reconstructions of the inputs.
+    """
+    if len(inputs) < 2:
+        raise UsageError("interpolation needs at least two images or codes")
+    console = Console(as_json=as_json, quiet=quiet)
+    from rdm_cli.core.pictures import interpolate_files
+    from rdm_cli.core.pipeline import open_pipeline
+
+    pipeline = open_pipeline(
+        bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+    )
+    total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
+    with console.progress("interpolating", float(total)) as advance:
+        written = interpolate_files(
+            pipeline,
+            inputs,
+            output,
+            num_frames=frames,
+            frame_ms=frame_ms,
+            steps=steps,
+            fit=fit.value,
+            advance=advance,
+        )
+        for kind, path in written:
+            console.emit(str(path), kind=kind, output=str(path))

@@ -1,0 +1,100 @@
+"""rdm manipulate: edit images through their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.console import Console
+from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.images import SUFFIXES
+from rdm_cli.errors import UsageError
+
+
+def manipulate(
+    inputs: o.Inputs = None,
+    attr: o.Attr = None,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--scale", metavar="S", help="How far to move; negative takes away.", show_default="0.3"
+        ),
+    ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option("--scales", metavar="S,S,...", help="A strip with one picture a scale (one --attr)."),
+    ] = None,
+    output: o.Output = None,
+    bundle: o.Bundle = o.BUNDLE_DEFAULT,
+    steps: o.Steps = None,
+    x_t: Annotated[
+        o.StartNoise, typer.Option("--x-t", help="Keep the image's own x_T, or draw another.")
+    ] = o.StartNoise.inferred,
+    seed: o.Seed = 0,
+    fit: o.FitOption = o.Fit.crop,
+    files_from: o.FilesFrom = None,
+    precision: o.PrecisionOption = o.Precision.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    failures: o.Failures = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Move attributes on images or codes: --attr smiling --scale 0.3.
+
+    a.png gives a-edited.png and its code a-edited.safetensors, which can be edited further; with
+    --scales it gives the strip a-edited.png alone.
+    """
+    edits = _edits(attr or [], scale or [], scales)
+    console = Console(as_json=as_json, quiet=quiet)
+    with planned_job(
+        inputs,
+        files_from=files_from,
+        output=output,
+        suffixes=SUFFIXES | {".safetensors"},
+        result_suffix="-edited.png",
+        stdin_suffix=".image",
+    ) as job:
+        from rdm_cli.core.files import manipulate_files, require_attributes
+        from rdm_cli.core.pipeline import open_pipeline
+
+        pipeline = open_pipeline(bundle, device=device, threads=threads, precision=precision.value)
+        require_attributes(pipeline, list(edits[0]))
+
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+            return manipulate_files(
+                pipeline,
+                job.tasks,
+                edits=edits,
+                strip=scales is not None,
+                steps=steps,
+                x_T=x_t.value,
+                seed=seed,
+                fit=fit.value,
+                advance=advance,
+            )
+
+        report(console, job, outcomes, verb="edited", noun="image", failures=failures)
+
+
+def _edits(names: list[str], scale: list[float], scales: str | None) -> list[dict[str, float]]:
+    """The edits asked for: one of several attributes, or several of one."""
+    if not names:
+        raise UsageError("no attribute was named", hint="rdm attributes list shows them; use --attr NAME")
+    if len(set(names)) < len(names):
+        raise UsageError("an attribute is named twice", hint="add its scales up")
+    if scales is None:
+        scale = scale or [0.3] * len(names)
+        if len(scale) != len(names):
+            raise UsageError(f"{len(names)} --attr need as many --scale, not {len(scale)}")
+        return [dict(zip(names, scale, strict=True))]
+    if scale or len(names) > 1:
+        raise UsageError("--scales goes with one --attr and without --scale")
+    try:
+        return [{names[0]: float(part)} for part in scales.split(",")]
+    except ValueError:
+        raise UsageError(f"--scales {scales}: numbers between commas were expected") from None

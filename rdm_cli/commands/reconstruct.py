@@ -1,0 +1,101 @@
+"""rdm reconstruct: how much of an image its code keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.console import Console
+from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.images import SUFFIXES
+
+
+def reconstruct(
+    inputs: o.Inputs = None,
+    output: o.Output = None,
+    bundle: o.Bundle = o.BUNDLE_DEFAULT,
+    steps: o.Steps = None,
+    x_t: Annotated[
+        o.StartNoise,
+        typer.Option("--x-t", help="Infer x_T from the image, or draw it: then z alone is decoded."),
+    ] = o.StartNoise.inferred,
+    variations: Annotated[
+        int,
+        typer.Option("--variations", min=0, help="Add K pictures of the same z, each with another x_T."),
+    ] = 0,
+    seed: o.Seed = 0,
+    fit: o.FitOption = o.Fit.crop,
+    files_from: o.FilesFrom = None,
+    batch_size: o.BatchSize = None,
+    precision: o.PrecisionOption = o.Precision.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    failures: o.Failures = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Encode and decode images, and measure what is lost.
+
+    a.png gives a-reconstruction.png and a-reconstruction-side-by-side.png (original, reconstruction,
+    variations), with MSE, PSNR and SSIM.
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    with planned_job(
+        inputs,
+        files_from=files_from,
+        output=output,
+        suffixes=SUFFIXES,
+        result_suffix="-reconstruction.png",
+        stdin_suffix=".image",
+    ) as job:
+        from rdm_cli.core.files import reconstruct_files
+        from rdm_cli.core.pipeline import open_pipeline
+
+        pipeline = open_pipeline(
+            bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+        )
+
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+            return reconstruct_files(
+                pipeline,
+                job.tasks,
+                steps=steps,
+                x_T=x_t.value,
+                variations=variations,
+                seed=seed,
+                fit=fit.value,
+                advance=advance,
+            )
+
+        report(
+            console,
+            job,
+            outcomes,
+            verb="reconstructed",
+            noun="image",
+            failures=failures,
+            describe=_describe,
+            conclude=lambda done: _emit_mean(console, done),
+        )
+
+
+def _describe(data: dict[str, Any]) -> str:
+    psnr = "exact" if data["psnr_db"] is None else f"{data['psnr_db']:.2f} dB"
+    return f"{data['output']}\tMSE {data['mse']:.2e}\tPSNR {psnr}\tSSIM {data['ssim']:.4f}"
+
+
+def _emit_mean(console: Console, done: Sequence[dict[str, Any]]) -> None:
+    """The mean over images, where there are several; exact ones have no PSNR and are left out of its mean."""
+    if len(done) < 2:
+        return
+    known = [d["psnr_db"] for d in done if d["psnr_db"] is not None]
+    mean = {
+        "mse": sum(d["mse"] for d in done) / len(done),
+        "psnr_db": sum(known) / len(known) if known else None,
+        "ssim": sum(d["ssim"] for d in done) / len(done),
+    }
+    console.emit(_describe({"output": "mean", **mean}), mean=mean, num_images=len(done))

@@ -1,0 +1,102 @@
+"""rdm sample: new images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.console import Console
+from rdm_cli.errors import UsageError
+
+
+def sample(
+    num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many images.")] = 16,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
+    ] = Path("samples"),
+    prior: Annotated[o.Prior, typer.Option("--prior", help="What draws z.")] = o.Prior.latent_ddim,
+    seed: o.Seed = 0,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
+    ] = None,
+    unlike: Annotated[
+        Path | None,
+        typer.Option("--unlike", metavar="FOLDER", help="Images or codes of what is not wanted."),
+    ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option("--unlabelled", metavar="FOLDER", help="Images or codes of anything, beside --like."),
+    ] = None,
+    attr: Annotated[
+        str | None,
+        typer.Option("--attr", metavar="NAME", help="Keep samples that have this stored attribute."),
+    ] = None,
+    max_draws: Annotated[
+        int | None,
+        typer.Option(
+            "--max-draws", min=1, help="Give up after so many draws.", show_default="1000, or 100 a sample"
+        ),
+    ] = None,
+    bundle: o.Bundle = o.BUNDLE_DEFAULT,
+    steps: o.Steps = None,
+    prior_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--prior-steps", min=1, max=1000, help="Steps of the prior.", show_default="the prior's own"
+        ),
+    ] = None,
+    columns: o.Columns = None,
+    batch_size: o.BatchSize = None,
+    precision: o.PrecisionOption = o.Precision.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Draw images: z from the latent prior, x_T from N(0, I).
+
+    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
+    seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z.
+    """
+    if unlike is not None and unlabelled is not None:
+        raise UsageError("--unlike and --unlabelled exclude each other")
+    if (unlike or unlabelled) is not None and like is None:
+        raise UsageError("--unlike and --unlabelled go with --like FOLDER")
+    if like is not None and attr is not None:
+        raise UsageError("--like and --attr exclude each other")
+    console = Console(as_json=as_json, quiet=quiet)
+    from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
+    from rdm_cli.core.pictures import write_samples
+    from rdm_cli.core.pipeline import open_pipeline
+
+    pipeline = open_pipeline(
+        bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+    )
+    budget = max_draws or max(1000, 100 * num)
+    if like is not None:
+        condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
+    elif attr is not None:
+        condition = attribute_condition(pipeline, attr)
+    else:
+        condition = None
+    if condition is None:
+        codes = pipeline.sample(num, seed=seed, prior_steps=prior_steps)
+        numbers = list(range(num))
+    else:
+        console.note(condition.description)
+        codes, numbers, told = draw_accepted(
+            pipeline, condition, num, seed=seed, max_draws=budget, prior_steps=prior_steps
+        )
+        console.note(told)
+    with console.progress("sampling", float(num)) as advance:
+        written = write_samples(
+            pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
+        )
+        for kind, number, path, code in written:
+            console.emit(
+                str(path), kind=kind, draw=number, output=str(path), code=None if code is None else str(code)
+            )

@@ -1,0 +1,12 @@
+"""rdm train: methods, priors and attributes."""
+
+from __future__ import annotations
+
+import typer
+
+from rdm_cli.commands import train_codes, train_method
+
+app = typer.Typer(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
+app.command("diffae")(train_method.diffae)
+app.command("prior")(train_codes.prior)
+app.command("attributes")(train_codes.attributes)

@@ -1,0 +1,124 @@
+"""rdm train prior and rdm train attributes: from codes, never from images again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.console import Console
+
+if TYPE_CHECKING:
+    from rdm_cli.training.prior import PriorRecord
+
+Codes = Annotated[Path, typer.Argument(help="Folder of codes, from rdm encode (--no-x-t will do).")]
+TrainedBundle = Annotated[
+    str,
+    typer.Option(
+        "-b", "--bundle", metavar="BUNDLE", help="The bundle that made the codes; it gets the result."
+    ),
+]
+
+
+def prior(
+    codes: Codes,
+    bundle: TrainedBundle,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Codes seen in all.")] = 2_000_000,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Codes in a step.")] = 256,
+    lr: Annotated[float, typer.Option("--lr", min=0.0, help="Learning rate.")] = 5e-4,
+    layers: Annotated[
+        int | None,
+        typer.Option("--layers", min=2, help="Layers of the network.", show_default="the preset's"),
+    ] = None,
+    hidden_width: Annotated[
+        int | None, typer.Option("--hidden-width", min=1, help="Its width.", show_default="the preset's")
+    ] = None,
+    seed: o.Seed = 0,
+    weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train the latent DDIM that rdm sample draws z with, and put it into the bundle."""
+    console = Console(as_json=as_json, quiet=quiet)
+    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.core.runtime import set_up, weights_dtype
+    from rdm_cli.core.train_codes import prior_network, train_bundle_prior
+    from rdm_cli.training.prior import PriorSettings
+
+    opened = open_bundle(bundle, set_up(device=device, threads=threads))
+    settings = PriorSettings(num_samples=samples, batch_size=batch_size, lr=lr)
+    with console.progress("training the prior", float(settings.num_steps)) as advance:
+
+        def on_record(record: PriorRecord) -> None:
+            advance(1.0)
+            if record.held_out_loss is None and record.seen_loss is None:
+                return
+            if console.as_json:
+                console.emit(
+                    "",
+                    step=record.step,
+                    loss=record.loss,
+                    seen=record.seen_loss,
+                    held_out=record.held_out_loss,
+                )
+            else:
+                console.note(
+                    f"step {record.step}/{settings.num_steps}: loss on codes seen {record.seen_loss:.4f}, "
+                    f"held out {record.held_out_loss or float('nan'):.4f}"
+                )
+
+        num = train_bundle_prior(
+            opened,
+            codes,
+            settings=settings,
+            network=prior_network(opened, layers, hidden_width),
+            seed=seed,
+            weights_dtype=weights_dtype(weights.value),
+            on_record=on_record,
+        )
+    folder = opened.folder / "prior"
+    console.emit(str(folder), output=str(folder), num_codes=num)
+
+
+def attributes(
+    codes: Codes,
+    labels: Annotated[
+        Path,
+        typer.Option(
+            "--labels", metavar="FILE", help="metadata.csv, metadata.jsonl, or one of CelebA's lists."
+        ),
+    ],
+    bundle: TrainedBundle,
+    held_out: Annotated[
+        float, typer.Option("--held-out", min=0.01, max=0.9, help="Fraction kept for the scores.")
+    ] = 0.2,
+    seed: o.Seed = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Fit a direction for each label, score it on held-out codes, and put all into the bundle."""
+    console = Console(as_json=as_json, quiet=quiet)
+    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.core.train_codes import train_bundle_attributes
+
+    opened = open_bundle(bundle)
+    fit, num_labelled, unmatched = train_bundle_attributes(
+        opened, codes, labels, held_out=held_out, seed=seed
+    )
+    for name in fit.names:
+        score = fit.scores[name]
+        console.emit(
+            f"{name}\tAUROC {score['auroc']:.4f}\tAP {score['average_precision']:.4f}"
+            f"\t{score['num_positive']} of {score['num_labelled']}",
+            attribute=name,
+            **score,
+        )
+    for name, reason in fit.skipped.items():
+        console.problem(f"rdm: {name} left out: {reason}")
+    if unmatched:
+        console.problem(f"rdm: {len(unmatched)} codes have no label, {unmatched[0]} among them")
+    console.note(f"{len(fit.names)} attributes from {num_labelled} codes -> {opened.folder / 'attributes'}")

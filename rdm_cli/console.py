@@ -1,0 +1,78 @@
+"""Data to stdout, talk and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Console:
+    """One command's voice.
+
+    ``emit`` writes one line of data: the text as it is or, with ``as_json``, the fields as one JSON
+    object. Everything else goes to stderr, and with ``quiet`` only errors do.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def emit(self, text: str, **fields: Any) -> None:
+        """One item of data."""
+        print(json.dumps(fields) if self.as_json else text, flush=True)
+
+    def emit_bytes(self, data: bytes) -> None:
+        """Raw data, for ``-o -``."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def note(self, text: str) -> None:
+        """A remark for people."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def problem(self, text: str) -> None:
+        """One line about something that failed; shown even when quiet."""
+        print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self, label: str, total: float | None) -> Iterator[Callable[[float], None]]:
+        """A bar on a terminal, nothing elsewhere; yields ``advance(amount)``."""
+        if self.quiet or not sys.stderr.isatty():
+            yield lambda amount: None
+            return
+        from rich import progress
+        from rich.console import Console as RichConsole
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TimeElapsedColumn(),
+        )
+        with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=total)
+            done = 0.0
+
+            def advance(amount: float) -> None:
+                nonlocal done
+                done += amount
+                bar.update(task, completed=round(done + 1e-6, 2) if total != int(total or 0) else int(done))
+
+            yield advance
+
+    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
+        """A table for people, on stdout: what a listing command was asked for."""
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+        for row in rows:
+            table.add_row(*row)
+        RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,85 @@
+"""Where bundles are found, and folders that appear whole."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rdm_cli.errors import BundleError
+from rdm_cli.registry import nearest
+
+
+def assets_folder() -> Path:
+    """The shipped files: inside the package when installed from a wheel, else the checkout's."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "assets"
+    return inside if inside.is_dir() else package.parent / "assets"
+
+
+def shipped_bundles() -> dict[str, Path]:
+    """Names and folders of the bundles that come with rdm."""
+    folder = assets_folder() / "bundles"
+    return {p.parent.name: p.parent for p in sorted(folder.glob("*/model_index.json"))}
+
+
+def find_bundle(spec: str) -> Path:
+    """The folder that ``spec`` means: a folder, a shipped name, or ``hf:owner/name[@revision]``."""
+    if spec.startswith("hf:"):
+        return _from_hub(spec.removeprefix("hf:"))
+    folder = Path(spec)
+    if (folder / "model_index.json").is_file():
+        return folder.resolve()
+    shipped = shipped_bundles()
+    if spec in shipped:
+        return shipped[spec]
+    if folder.is_dir():
+        raise BundleError(
+            f"{spec}: model_index.json is missing, so this is no bundle",
+            hint="rdm bundles convert turns official checkpoints into one",
+        )
+    known = nearest(spec, shipped) if shipped else "no bundle is shipped with this copy"
+    raise BundleError(f"{spec}: no such bundle", hint=known)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    try:
+        found = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=["*.json", "*.safetensors", "README.md"],
+        )
+    except Exception as error:  # the hub's client raises many kinds: network, name, revision, access
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"hf:{name}: cannot be fetched ({reason})") from error
+    return Path(found)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """A new, empty folder that takes ``folder``'s place when the block succeeds.
+
+    Where the block fails, the new one goes and ``folder`` stays as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    new.chmod(0o755)
+    old = new.with_name(new.name + "-old")
+    try:
+        yield new
+        if folder.exists():
+            folder.replace(old)
+        try:
+            new.replace(folder)
+        except BaseException:
+            if old.exists():
+                old.replace(folder)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

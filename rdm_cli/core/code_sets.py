@@ -1,0 +1,44 @@
+"""Many codes as one tensor: what a prior and attributes are trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from rdm_cli.core.codes import read_info
+from rdm_cli.data.folders import find_inputs
+from rdm_cli.errors import CodeError
+
+CODE_SUFFIXES = frozenset((".safetensors",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeSet:
+    """``z`` (N, d) and each code's name: its path below the folder, without suffix."""
+
+    z: Tensor
+    names: tuple[str, ...]
+
+
+def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> CodeSet:
+    """Read the z of every code below ``folder``; x_T is not touched.
+
+    Raises CodeError for a code of another bundle, UsageError where there are no codes.
+    """
+    found, names = [], []
+    for item in find_inputs([folder], suffixes=CODE_SUFFIXES):
+        info = read_info(item.source)
+        if info.bundle_digest != bundle_digest:
+            raise CodeError(
+                f"{item.source}: made with bundle {info.bundle} ({info.bundle_digest[:12]}), not with "
+                f"{bundle_name} ({bundle_digest[:12]})",
+                hint="encode the images again with this bundle",
+            )
+        with safe_open(item.source, framework="pt") as file:
+            found.append(file.get_tensor("z").flatten())
+        names.append(item.relative.with_suffix("").as_posix())
+    return CodeSet(z=torch.stack(found), names=tuple(names))

@@ -1,0 +1,137 @@
+"""Codes: what an image becomes, in memory and as a .safetensors file.
+
+A file holds ``z`` and, unless it was left out, ``x_T`` in float32, without a batch axis, and one
+metadata key, ``rdm``: canonical JSON, so that equal codes are equal bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rdm_cli.core.configs import from_json, to_json
+from rdm_cli.data.atomic import atomic_path
+from rdm_cli.errors import CodeError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeInfo:
+    """How a code was made.
+
+    ``steps`` is None where there is no x_T (z alone takes no steps); ``source_digest`` is the SHA-256
+    of the image file and None where there was none, as for samples and edits. ``mse`` and ``psnr_db``
+    are the measured reconstruction error, None where it was not asked for. ``edits`` lists what was
+    done to z.
+    """
+
+    method: str
+    bundle: str
+    bundle_digest: str
+    image_size: int
+    solver: str = "ddim"
+    steps: int | None = None
+    precision: str = "fp32"
+    fit: str = "crop"
+    source: str | None = None
+    source_digest: str | None = None
+    edits: tuple[str, ...] = ()
+    mse: float | None = None
+    psnr_db: float | None = None
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes:
+    """A batch of codes: ``z`` (N, *z_shape), ``x_T`` (N, C, H, W) or None, and an info for each."""
+
+    z: Tensor
+    x_T: Tensor | None
+    infos: tuple[CodeInfo, ...]
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def __getitem__(self, index: int) -> Codes:
+        """One code, as a batch of one."""
+        i = range(len(self))[index]
+        x_T = None if self.x_T is None else self.x_T[i : i + 1]
+        return Codes(z=self.z[i : i + 1], x_T=x_T, infos=(self.infos[i],))
+
+    def __iter__(self) -> Iterator[Codes]:
+        return (self[i] for i in range(len(self)))
+
+    def replace(self, **changes: Any) -> Codes:
+        """A copy with other tensors or infos."""
+        return dataclasses.replace(self, **changes)
+
+    def save(self, paths: Sequence[Path]) -> None:
+        """Write each code to its path, atomically."""
+        if len(paths) != len(self):
+            raise ValueError(f"{len(self)} codes need as many paths, not {len(paths)}")
+        for code, path in zip(self, paths, strict=True):
+            tensors = {"z": code.z[0]} | ({} if code.x_T is None else {"x_T": code.x_T[0]})
+            stored = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
+            text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
+            with atomic_path(path) as temporary:
+                save_file(stored, temporary, metadata={"rdm": text})
+
+    @staticmethod
+    def load(path: Path) -> Codes:
+        """Read one code file as a batch of one; raises CodeError where it is not one."""
+        info = read_info(path)
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            if "z" not in names:
+                raise CodeError(f"{path}: this code holds no z")
+            z = file.get_tensor("z")[None]
+            x_T = file.get_tensor("x_T")[None] if "x_T" in names else None
+        for name, value in (("z", z), ("x_T", x_T)):
+            if value is not None and not bool(torch.isfinite(value).all()):
+                raise CodeError(f"{path}: {name} holds values that are not finite")
+        return Codes(z=z, x_T=x_T, infos=(info,))
+
+    @staticmethod
+    def concatenate(codes: Sequence[Codes]) -> Codes:
+        """Join batches; x_T is kept only where every part has one."""
+        maps = [c.x_T for c in codes]
+        present = [x_T for x_T in maps if x_T is not None]
+        return Codes(
+            z=torch.cat([c.z for c in codes]),
+            x_T=torch.cat(present) if len(present) == len(maps) else None,
+            infos=tuple(info for c in codes for info in c.infos),
+        )
+
+
+def read_info(path: Path) -> CodeInfo:
+    """The metadata of a code file, without its tensors; raises CodeError where it is not one."""
+    if not path.is_file():
+        raise CodeError(f"{path}: no such code file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CodeError(f"{path}: not a readable .safetensors file ({error})") from error
+    if "rdm" not in metadata:
+        raise CodeError(f"{path}: a .safetensors file, but not a code written by rdm")
+    try:
+        values = json.loads(metadata["rdm"])
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CodeError(
+                f"{path}: written in code format {version}, this rdm reads {FORMAT_VERSION}",
+                hint="upgrade rdm, or encode the image again",
+            )
+        return from_json(CodeInfo, values)
+    except (ValueError, AttributeError) as error:
+        raise CodeError(f"{path}: damaged metadata ({error})") from error

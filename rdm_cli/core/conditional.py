@@ -1,0 +1,117 @@
+"""Sampling what is like a few examples, or has an attribute (Diff-AE, section 5.4; D2C).
+
+Draws of the latent prior are accepted with the probability that a linear classifier on z gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from rdm_cli.core.code_sets import CODE_SUFFIXES
+from rdm_cli.core.codes import Codes
+from rdm_cli.core.files import load_image_or_code
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.images import SUFFIXES
+from rdm_cli.methods.few_shot import accept_reject, fit_few_shot
+
+NUM_UNLABELLED = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """P(accept | z) for z (B, ...) to (B,), and a line about where it comes from."""
+
+    probability: Callable[[Tensor], Tensor]
+    description: str
+
+
+def folder_codes(pipeline: Pipeline, folder: Path) -> Tensor:
+    """z (N, *z_shape) of the images and codes below ``folder``; raises the first one's error."""
+    items = find_inputs([folder], suffixes=SUFFIXES | CODE_SUFFIXES)
+    return Codes.concatenate(
+        [
+            load_image_or_code(pipeline, item.source, steps=None, with_x_T=False, fit="crop").replace(
+                x_T=None
+            )
+            for item in items
+        ]
+    ).z
+
+
+def few_shot_condition(
+    pipeline: Pipeline, like: Path, *, unlike: Path | None, unlabelled: Path | None, seed: int
+) -> Condition:
+    """A classifier from a few examples, against counter-examples or unlabelled codes.
+
+    Where neither is given, draws of the prior itself serve as the unlabelled ones.
+    """
+    positive = folder_codes(pipeline, like)
+    names = [f"unlabelled {i}" for i in range(NUM_UNLABELLED)]
+    population = pipeline.sample_z(names, seed=seed)
+    if unlike is not None:
+        other, kind = folder_codes(pipeline, unlike), f"{unlike} as counter-examples"
+    elif unlabelled is not None:
+        other, kind = folder_codes(pipeline, unlabelled), f"{unlabelled} unlabelled"
+    else:
+        other, kind = population, f"{NUM_UNLABELLED} prior samples unlabelled"
+    prior = pipeline.bundle.prior
+    classifier = fit_few_shot(
+        positive,
+        other,
+        prior.z_mean.cpu(),
+        prior.z_std.cpu(),
+        positive_unlabelled=unlike is None,
+        seed=seed,
+        z_population=population,
+    )
+    return Condition(
+        probability=classifier.probability,
+        description=f"classifier on z: {len(positive)} examples from {like}, {kind}; cross-validated "
+        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing)",
+    )
+
+
+def attribute_condition(pipeline: Pipeline, name: str) -> Condition:
+    """A stored attribute's classifier; raises UsageError for an unknown name."""
+    directions = pipeline.bundle.directions
+    row = directions.index(name)
+    return Condition(
+        probability=lambda z: directions.logits(z)[:, row].sigmoid(),
+        description=f"accepting draws by the stored attribute '{name}'",
+    )
+
+
+def draw_accepted(
+    pipeline: Pipeline,
+    condition: Condition,
+    num: int,
+    *,
+    seed: int,
+    max_draws: int,
+    prior_steps: int | None = None,
+) -> tuple[Codes, list[int], str]:
+    """``num`` accepted draws as codes, their numbers, and a line with the acceptance rate.
+
+    Raises RdmError where ``max_draws`` do not give enough.
+    """
+
+    def draw(numbers: Sequence[int]) -> Tensor:
+        return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)
+
+    accepted = accept_reject(draw, condition.probability, num, seed=seed, max_draws=max_draws)
+    numbers = [int(i) for i in accepted.draws]
+    codes = Codes(
+        z=accepted.z,
+        x_T=pipeline.noise(numbers, seed=seed),
+        infos=(pipeline.info(steps=None),) * num,
+    )
+    told = (
+        f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "
+        f"({100 * accepted.acceptance_rate:.1f} %)"
+    )
+    return codes, numbers, told

@@ -1,0 +1,111 @@
+"""Looking into bundles: what is there, and whether it works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from rdm_cli.core.bundle_folders import find_bundle
+from rdm_cli.core.bundles import INDEX, Bundle, open_bundle
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.errors import BundleError, RdmError
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """A bundle's facts that need no weights; raises BundleError."""
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        sizes = [
+            json.loads(path.read_text(encoding="utf-8")).get("image_size")
+            for path in sorted(folder.glob("*/config.json"))
+        ]
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder}: not readable ({error})") from error
+    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "method": index.get("method", "?"),
+        "image_size": next((size for size in sizes if size), None),
+        "parts": ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())),
+        "megabytes": round(num_bytes / 1e6, 1),
+        "folder": str(folder),
+    }
+
+
+def details(spec: str) -> dict[str, Any]:
+    """Everything worth knowing about a bundle, from its opened parts."""
+    bundle = open_bundle(spec)
+    model, sampling = bundle.model, bundle.model.sampling
+    facts: dict[str, Any] = {
+        "bundle": bundle.name,
+        "method": bundle.method.title,
+        "image_size": model.image_size,
+        "z_shape": list(model.z_shape),
+        "prediction": model.prediction,
+        "sampling_steps": sampling.steps,
+        "clip_x_0": sampling.clip_x_0,
+    }
+    for name in bundle.method.components:
+        facts[f"{name}_parameters"] = _count(getattr(model, name))
+    if "prior" in bundle.parts:
+        facts["prior_parameters"] = _count(bundle.prior)
+    if "attributes" in bundle.parts:
+        facts["attributes"] = list(bundle.directions.names)
+    return facts | {
+        "digest": bundle.digest,
+        "megabytes": summary(bundle.folder)["megabytes"],
+        "folder": str(bundle.folder),
+    }
+
+
+def read_card(spec: str) -> str:
+    """A bundle's model card; raises BundleError where it has none."""
+    path = find_bundle(spec) / "README.md"
+    if not path.is_file():
+        raise BundleError(f"{spec}: this bundle has no model card")
+    return path.read_text(encoding="utf-8")
+
+
+def check(spec: str) -> Iterator[tuple[str, str | None]]:
+    """Open and run each part; yields (part, problem or None)."""
+    try:
+        bundle = open_bundle(spec)
+    except RdmError as error:
+        yield "networks", str(error)
+        return
+    yield "networks", _first_not_finite(bundle)
+    yield "round trip", _round_trip(bundle)
+    for part in ("prior", "attributes"):
+        if part not in bundle.parts:
+            continue
+        try:
+            found = bundle.prior if part == "prior" else bundle.directions
+        except RdmError as error:
+            yield part, str(error)
+            continue
+        width = found.z_mean.numel()
+        fits = (width,) == bundle.model.z_shape
+        yield part, None if fits else f"made for codes of {width} values, not {bundle.model.z_shape}"
+    yield "model card", None if (bundle.folder / "README.md").is_file() else "README.md is missing"
+
+
+def _first_not_finite(bundle: Bundle) -> str | None:
+    for name, value in cast(nn.Module, bundle.model).named_parameters():
+        if not bool(torch.isfinite(value).all()):
+            return f"{name} holds values that are not finite"
+    return None
+
+
+def _round_trip(bundle: Bundle) -> str | None:
+    pipeline = Pipeline(bundle=bundle)
+    x_0 = torch.zeros(1, *bundle.model.x_T_shape)
+    decoded = pipeline.decode(pipeline.encode(x_0, steps=2))
+    return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,94 @@
+"""Pictures of several codes at once: paths between codes, and grids of samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.files import CODE_SUFFIX, load_image_or_code
+from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
+from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.images import Fit, grid, save_image, to_pil
+
+
+def interpolate_files(
+    pipeline: Pipeline,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    num_frames: int,
+    frame_ms: int,
+    steps: int | None = None,
+    fit: Fit = "crop",
+    advance: Advance = ignore_progress,
+) -> Iterator[tuple[str, Path]]:
+    """Write frames, codes, a strip and a GIF of the path through ``inputs``; yields (kind, path).
+
+    ``num_frames`` from one input to the next, both included; an inner input is shown once.
+    """
+    ends = []
+    for path in inputs:
+        ends.append(load_image_or_code(pipeline, path, steps=steps, with_x_T=True, fit=fit))
+        advance(1.0)
+    alphas = [i / (num_frames - 1) for i in range(num_frames)]
+    parts = []
+    for i, (first, second) in enumerate(zip(ends, ends[1:], strict=False)):
+        parts.append(pipeline.interpolate(first, second, alphas if i == 0 else alphas[1:]))
+    codes = Codes.concatenate(parts)
+    # codes without an x_T share one: else each frame would be another picture
+    keys = ["interpolation"] * len(codes)
+    pictures = [to_pil(x) for x in pipeline.decode(codes, steps=steps, keys=keys, advance=advance)]
+    for i, picture in enumerate(pictures):
+        frame = output / f"frame-{i:04d}.png"
+        save_image(picture, frame)
+        codes[i].save([frame.with_suffix(CODE_SUFFIX)])
+        yield "frame", frame
+    strip = output / "strip.png"
+    save_image(grid(pictures, len(pictures)), strip)
+    yield "strip", strip
+    animation = output / "animation.gif"
+    with atomic_path(animation) as temporary:
+        # there and back, so that the loop has no jump
+        loop = [*pictures, *pictures[-2:0:-1]]
+        loop[0].save(
+            temporary, format="GIF", save_all=True, append_images=loop[1:], duration=frame_ms, loop=0
+        )
+    yield "animation", animation
+
+
+def write_samples(
+    pipeline: Pipeline,
+    codes: Codes,
+    numbers: Sequence[int],
+    output: Path,
+    *,
+    steps: int | None = None,
+    columns: int | None = None,
+    seed: int = 0,
+    advance: Advance = ignore_progress,
+) -> Iterator[tuple[str, int | None, Path, Path | None]]:
+    """Decode and write samples with their codes, then the grid.
+
+    Yields (kind, number of the draw, picture, code); the grid has neither number nor code.
+    """
+    x_0 = pipeline.decode(codes, steps=steps, seed=seed, keys=list(numbers), advance=advance)
+    pictures = [to_pil(x) for x in x_0]
+    used = steps or pipeline.default_steps
+    for i, (picture, number) in enumerate(zip(pictures, numbers, strict=True)):
+        path = output / f"{number:06d}.png"
+        save_image(picture, path)
+        code = codes[i]
+        # a sample is decoded again as it was shown: with the same number of steps
+        code = code.replace(infos=tuple(_with_steps(info, used) for info in code.infos))
+        code.save([path.with_suffix(CODE_SUFFIX)])
+        yield "sample", number, path, path.with_suffix(CODE_SUFFIX)
+    sheet = output / "grid.png"
+    save_image(grid(pictures, columns or math.ceil(math.sqrt(len(pictures)))), sheet)
+    yield "grid", None, sheet, None
+
+
+def _with_steps(info: CodeInfo, steps: int) -> CodeInfo:
+    return replace(info, steps=steps)

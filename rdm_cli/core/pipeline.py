@@ -1,0 +1,249 @@
+"""The verbs over batches: encode, decode, manipulate, interpolate, sample.
+
+Everything here works on tensors and :class:`~rdm_cli.core.codes.Codes`; files are the caller's. A
+batch is always padded to its full size, so what an image becomes does not depend on how many others
+happened to be left over. Randomness is keyed by (seed, item), never by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rdm_cli.core.bundles import Bundle, open_bundle
+from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
+from rdm_cli.data.images import Fit, image_bytes, to_unit_range
+from rdm_cli.errors import CodeError
+from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
+from rdm_cli.kernels.interpolation import lerp, slerp
+from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.registry import DEFAULT_BUNDLE
+
+Advance = Callable[[float], None]
+"""Called with how many images' worth of work was just done (a fraction at each sampling step)."""
+
+
+def ignore_progress(_: float) -> None:
+    """An ``advance`` for callers who show nothing."""
+
+
+def open_pipeline(
+    bundle: str = DEFAULT_BUNDLE,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+) -> Pipeline:
+    """Open a bundle for work.
+
+    ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
+    networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
+    cores. Raises BundleError or UsageError.
+    """
+    resolved = set_up(device=device, threads=threads)
+    autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
+    return Pipeline(bundle=open_bundle(bundle, resolved), precision=precision, batch_size=batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """An open bundle and how to run it; see :func:`open_pipeline`."""
+
+    bundle: Bundle
+    precision: Precision = "fp32"
+    batch_size: int | None = None
+
+    @property
+    def default_steps(self) -> int:
+        """Sampling steps where the user names none."""
+        return self.bundle.model.sampling.steps
+
+    def info(self, *, steps: int | None, fit: Fit = "crop") -> CodeInfo:
+        """The metadata of a code that this pipeline makes."""
+        return CodeInfo(
+            method=self.bundle.method.name,
+            bundle=self.bundle.name,
+            bundle_digest=self.bundle.digest,
+            image_size=self.bundle.model.image_size,
+            steps=steps,
+            precision=self.precision,
+            fit=fit,
+        )
+
+    def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
+        """Read image files as x_0 (N, 3, H, W) in [-1, 1]; raises ImageError."""
+        size = self.bundle.model.image_size
+        return to_unit_range(torch.from_numpy(np.stack([image_bytes(Path(p), size, fit) for p in paths])))
+
+    def encode(
+        self,
+        x_0: Tensor,
+        *,
+        steps: int | None = None,
+        with_x_T: bool = True,
+        advance: Advance = ignore_progress,
+    ) -> Codes:
+        """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
+
+        ``steps`` DDIM steps infer x_T (None: the bundle's default); ``with_x_T`` False gives z alone.
+        """
+        n = steps if steps is not None else self.default_steps
+        model = self.bundle.model
+
+        def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
+            with autocast(self.bundle.device, self.precision):
+                z = model.encode(x).float()
+            if not with_x_T:
+                return (z,)
+            path = ddim_encode(self._eps_fn(z), x, model.sampling, n)
+            return z, last(_watched(path, lambda: advance(real / n)))
+
+        z, *rest = self._in_batches(encode_batch, x_0)
+        if not with_x_T:
+            advance(len(x_0))
+        info = self.info(steps=n if with_x_T else None)
+        return Codes(z=z, x_T=rest[0] if rest else None, infos=(info,) * len(x_0))
+
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance = ignore_progress,
+    ) -> Tensor:
+        """Codes to images x_0 (N, 3, H, W) in [-1, 1].
+
+        ``steps`` None follows the steps each code was made with, else the bundle's default. A code
+        without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes.
+        """
+        self.check(codes)
+        x_T = codes.x_T
+        if x_T is None:
+            x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
+        wanted = [steps or info.steps or self.default_steps for info in codes.infos]
+        x_0 = torch.empty_like(x_T)
+        for n in sorted(set(wanted)):
+            chosen = [i for i, w in enumerate(wanted) if w == n]
+
+            def decode_batch(real: int, z: Tensor, x_t: Tensor, n: int = n) -> tuple[Tensor, ...]:
+                path = ddim_decode(self._eps_fn(z), x_t, self.bundle.model.sampling, n)
+                return (last(_watched(path, lambda: advance(real / n))),)
+
+            (x_0[chosen],) = self._in_batches(decode_batch, codes.z[chosen], x_T[chosen])
+        return x_0
+
+    def manipulate(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
+        """Move z along attribute directions, by each attribute's scale; x_T stays.
+
+        z' = denorm(norm(z) + scale sqrt(d) w / ||w||). Raises UsageError for an unknown name.
+        """
+        self.check(codes)
+        z = codes.z
+        for name, scale in attributes.items():
+            z = self.bundle.directions.shift(z, name, scale)
+        edits = tuple(f"{name}:{scale:g}" for name, scale in attributes.items())
+        infos = tuple(
+            replace(i, edits=(*i.edits, *edits), mse=None, psnr_db=None, source_digest=None)
+            for i in codes.infos
+        )
+        return codes.replace(z=z, infos=infos)
+
+    def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
+        """The path between two codes: lerp of z, slerp of x_T, at each alpha in [0, 1]."""
+        self.check(first)
+        self.check(second)
+        if len(first) != 1 or len(second) != 1:
+            raise ValueError("interpolation takes one code at each end")
+        if (first.x_T is None) != (second.x_T is None):
+            raise CodeError(
+                "one of the two codes has an x_T and the other has none", hint="encode both alike"
+            )
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        x_T = None
+        if first.x_T is not None and second.x_T is not None:
+            x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
+        return Codes(z=lerp(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
+
+    def sample(self, num: int, *, seed: int = 0, prior_steps: int | None = None, first: int = 0) -> Codes:
+        """Draw ``num`` codes: x_T from N(0, I) and z from the bundle's latent prior.
+
+        Draw i (from ``first`` on) depends on (``seed``, i) alone. Raises BundleError without a prior.
+        """
+        keys = range(first, first + num)
+        x_T = self.noise(keys, seed=seed)
+        z = self.sample_z(keys, seed=seed, steps=prior_steps)
+        return Codes(z=z, x_T=x_T, infos=(self.info(steps=None),) * num)
+
+    def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
+        """z (N, *z_shape) from the latent prior, one for each key."""
+        prior = self.bundle.prior
+        noise = keyed_noise(seed, keys, self.bundle.model.z_shape, "z")
+        (z,) = self._in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
+        return z
+
+    def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
+        """x_T (N, C, H, W) from N(0, I), one for each key."""
+        return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
+
+    def check(self, codes: Codes) -> None:
+        """Raise CodeError unless ``codes`` were made with this bundle's networks."""
+        model = self.bundle.model
+        for info in codes.infos:
+            if info.bundle_digest != self.bundle.digest:
+                raise CodeError(
+                    f"this code was made with bundle {info.bundle} ({info.bundle_digest[:12]}), "
+                    f"not with {self.bundle.name} ({self.bundle.digest[:12]})",
+                    hint=f"decode it with --bundle {info.bundle}, or encode the image again",
+                )
+        if codes.z.shape[1:] != model.z_shape:
+            raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
+        if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
+            raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
+
+    def _eps_fn(self, z: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        device, precision = self.bundle.device, self.precision
+        with autocast(device, precision):
+            denoise = self.bundle.model.denoiser(z)
+
+        def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+            with autocast(device, precision):
+                return denoise(x_t, t).float()
+
+        return eps_fn
+
+    @torch.no_grad()
+    def _in_batches(
+        self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
+    ) -> tuple[Tensor, ...]:
+        """Run ``run(number of real rows, *rows)`` over slices of one size, the last one padded."""
+        num = len(tensors[0])
+        size = self.batch_size
+        if size is None:
+            largest = max(default_batch_size(self.bundle.device), at_least)
+            size = min(largest, 1 << max(0, num - 1).bit_length())
+        done: list[tuple[Tensor, ...]] = []
+        for start in range(0, num, size):
+            rows = [t[start : start + size] for t in tensors]
+            real = len(rows[0])
+            padded = [
+                torch.cat([r, r[-1:].expand(size - real, *r.shape[1:])]).to(self.bundle.device) for r in rows
+            ]
+            done.append(tuple(out[:real].cpu() for out in run(real, *padded)))
+        return tuple(torch.cat(parts) for parts in zip(*done, strict=True))
+
+
+def _watched(steps: Iterator[Tensor], tell: Callable[[], None]) -> Iterator[Tensor]:
+    """``steps`` as they are, calling ``tell`` after each."""
+    for x_t in steps:
+        tell()
+        yield x_t

@@ -1,0 +1,59 @@
+"""A sampling spec as diffusers' scheduler_config.json, and back.
+
+Everything that diffusers' DDIMScheduler has a word for is written in its words; what it has none for
+(Diff-AE's choice of timesteps, the default number of steps) goes under ``_rdm``, which it ignores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.schedules import ScheduleConfig
+from rdm_cli.kernels.spec import SamplingSpec
+
+_PREDICTION_TYPES: dict[Prediction, str] = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
+
+
+def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]:
+    """``spec`` in diffusers' words."""
+    return {
+        "_class_name": "DDIMScheduler",
+        "_rdm": {"spacing": spec.spacing, "steps": spec.steps},
+        "num_train_timesteps": spec.schedule.num_train_steps,
+        "beta_start": spec.schedule.beta_start,
+        "beta_end": spec.schedule.beta_end,
+        "beta_schedule": spec.schedule.beta_kind,
+        "clip_sample": spec.clip_x_0,
+        "clip_sample_range": 1.0,
+        "prediction_type": _PREDICTION_TYPES[prediction],
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "timestep_spacing": "leading",
+    }
+
+
+def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]:
+    """The spec and the prediction that :func:`scheduler_json` wrote; ValueError for others."""
+    try:
+        own = values["_rdm"]
+        kinds = {word: kind for kind, word in _PREDICTION_TYPES.items()}
+        if values["beta_schedule"] not in ("linear", "constant"):
+            raise ValueError(f"beta_schedule {values['beta_schedule']!r} is not supported")
+        if own["spacing"] != "stride":
+            raise ValueError(f"spacing {own['spacing']!r} is not supported")
+        spec = SamplingSpec(
+            schedule=ScheduleConfig(
+                beta_kind=values["beta_schedule"],
+                beta_start=float(values["beta_start"]),
+                beta_end=float(values["beta_end"]),
+                num_train_steps=int(values["num_train_timesteps"]),
+            ),
+            spacing=own["spacing"],
+            clip_x_0=bool(values["clip_sample"]),
+            steps=int(own["steps"]),
+        )
+        return spec, kinds[values["prediction_type"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the entry {error} is missing or of the wrong kind") from error

@@ -1,0 +1,89 @@
+"""Training on codes: the latent prior and attribute directions of an existing bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from rdm_cli.core.bundles import Bundle, add_directions, add_prior
+from rdm_cli.core.code_sets import read_code_set
+from rdm_cli.data.labels import match, read_labels
+from rdm_cli.errors import RdmError
+from rdm_cli.methods.presets import Preset
+from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.priors.latent_ddim import LatentDDIMConfig
+from rdm_cli.training.attributes import AttributeFit, fit_attributes
+from rdm_cli.training.prior import PriorRecord, PriorSettings, PriorTraining
+
+
+def prior_network(bundle: Bundle, layers: int | None, hidden_width: int | None) -> LatentMLPConfig:
+    """The network of a bundle's prior: its preset's, or a small one, with the user's changes."""
+    (width,) = bundle.model.z_shape
+    preset = _matching_preset(bundle)
+    base = preset.prior if preset else LatentMLPConfig(z_width=width, hidden_width=512, num_layers=6)
+    return LatentMLPConfig(
+        z_width=width,
+        hidden_width=hidden_width or base.hidden_width,
+        num_layers=layers or base.num_layers,
+        time_channels=base.time_channels,
+    )
+
+
+def _matching_preset(bundle: Bundle) -> Preset | None:
+    names = list(bundle.method.components)
+    ours = [bundle.model.component_config(name) for name in names]
+    for preset in bundle.method.presets.values():
+        if [getattr(preset.config, name) for name in names] == ours:
+            return preset
+    return None
+
+
+def train_bundle_prior(
+    bundle: Bundle,
+    codes: Path,
+    *,
+    settings: PriorSettings,
+    network: LatentMLPConfig,
+    seed: int,
+    weights_dtype: torch.dtype,
+    on_record: Callable[[PriorRecord], None],
+) -> int:
+    """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number."""
+    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    try:
+        training = PriorTraining(
+            found.z, LatentDDIMConfig(network=network), settings=settings, seed=seed, device=bundle.device
+        )
+    except ValueError as error:
+        raise RdmError(f"{codes}: {error}", hint="encode more images") from error
+    for record in training.steps():
+        on_record(record)
+    add_prior(bundle, training.result().cpu(), weights_dtype)
+    return len(found.names)
+
+
+def train_bundle_attributes(
+    bundle: Bundle, codes: Path, labels: Path, *, held_out: float, seed: int
+) -> tuple[AttributeFit, int, tuple[str, ...]]:
+    """Fit attribute directions and put them into the bundle.
+
+    Returns the fit, the number of labelled codes, and the codes that have no row in ``labels``.
+    """
+    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    table = read_labels(labels)
+    matched = match(table, found.names)
+    num_labelled = len(found.names) - len(matched.unmatched)
+    if num_labelled == 0:
+        raise RdmError(
+            f"{labels}: none of the {len(found.names)} codes has a row here",
+            hint=f"the first code is called {found.names[0]}, the first row {table.files[0]}",
+        )
+    known = ~matched.values.isnan().all(dim=1)
+    fit = fit_attributes(found.z[known], matched.values[known], table.names, held_out=held_out, seed=seed)
+    if not fit.names:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(fit.skipped.items())[:3])
+        raise RdmError(f"{labels}: no attribute has examples enough ({reasons})")
+    add_directions(bundle, fit.directions)
+    return fit, num_labelled, matched.unmatched

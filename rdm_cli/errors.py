@@ -1,0 +1,42 @@
+"""What rdm says when something is wrong: one line, and where it helps, the next command."""
+
+from __future__ import annotations
+
+
+class RdmError(Exception):
+    """An error of the user's world (a file, a bundle, a setting), told in one line.
+
+    ``message`` says what is wrong and where; ``hint`` says what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(RdmError):
+    """The command's words contradict each other or name something that does not exist."""
+
+    exit_code = 2
+
+
+class ImageError(RdmError):
+    """A file that should be an image and cannot be read as one."""
+
+
+class BundleError(RdmError):
+    """A bundle that is missing, incomplete or of another kind."""
+
+
+class CodeError(RdmError):
+    """A code file that is missing, damaged or belongs to another bundle."""
+
+
+class CheckpointError(RdmError):
+    """A foreign checkpoint, or one of a training run, that cannot be read."""

@@ -1,0 +1,100 @@
+r"""Noise schedules and the timesteps a sampler visits.
+
+A diffusion of T steps is given by its betas; with alpha = 1 - beta,
+
+    alpha_bar_t = prod_{s <= t} alpha_s,      x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps
+
+(Ho et al. 2020, eq. 4). Tables are float64; they become float32 only where they meet an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+BetaKind = Literal["linear", "constant"]
+Spacing = Literal["stride"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """T = ``num_train_steps`` betas: linear from ``beta_start`` to ``beta_end``, or all ``beta_start``."""
+
+    beta_kind: BetaKind = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    num_train_steps: int = 1000
+
+    def betas(self) -> Tensor:
+        """The betas, float64 (T,)."""
+        if self.beta_kind == "constant":
+            return torch.full((self.num_train_steps,), self.beta_start, dtype=torch.float64)
+        return torch.linspace(self.beta_start, self.beta_end, self.num_train_steps, dtype=torch.float64)
+
+    def alpha_bar(self) -> Tensor:
+        """The products alpha_bar_t, float64 (T,)."""
+        return torch.cumprod(1 - self.betas(), dim=0)
+
+
+LINEAR = ScheduleConfig()
+LATENT_CONSTANT = ScheduleConfig(beta_kind="constant", beta_start=0.008, beta_end=0.008)
+
+
+def stride_timesteps(num_steps: int, num_train_steps: int = 1000) -> list[int]:
+    """Diff-AE's ``num_steps`` timesteps, ascending: ``range(0, T, stride)``.
+
+    The stride is the smallest integer that gives exactly ``num_steps``. Where none does, the steps
+    are spread evenly, ``floor(i T / num_steps)``; a single step is the noisiest, T - 1.
+    Raises ValueError outside 1..T.
+    """
+    if not 1 <= num_steps <= num_train_steps:
+        raise ValueError(f"steps must lie between 1 and {num_train_steps}, not {num_steps}")
+    if num_steps == 1:
+        return [num_train_steps - 1]
+    stride = -(-num_train_steps // num_steps)  # the smallest with at most num_steps steps
+    steps = list(range(0, num_train_steps, stride))
+    if len(steps) == num_steps:
+        return steps
+    return [i * num_train_steps // num_steps for i in range(num_steps)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """The timesteps a sampler visits, ascending, and the signal they keep.
+
+    ``t`` int64 (N,); ``alpha_bar`` float64 (N,). ``alpha_bar_prev`` ends a decode at 1 (no noise) and
+    ``alpha_bar_next`` ends an encode at 0 (no signal).
+    """
+
+    t: Tensor
+    alpha_bar: Tensor
+
+    @property
+    def alpha_bar_prev(self) -> Tensor:
+        """alpha_bar one step cleaner, (N,)."""
+        return torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar[:-1]])
+
+    @property
+    def alpha_bar_next(self) -> Tensor:
+        """alpha_bar one step noisier, (N,)."""
+        return torch.cat([self.alpha_bar[1:], self.alpha_bar.new_zeros(1)])
+
+    @property
+    def betas(self) -> Tensor:
+        """The betas of the respaced chain: 1 - alpha_bar / alpha_bar_prev, (N,)."""
+        return 1 - self.alpha_bar / self.alpha_bar_prev
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+
+def respace(schedule: ScheduleConfig, timesteps: Sequence[int]) -> Trajectory:
+    """The part of ``schedule`` that visits ``timesteps`` (ascending, each in 0..T-1)."""
+    t = torch.tensor(list(timesteps), dtype=torch.int64)
+    if len(t) == 0 or t[0] < 0 or t[-1] >= schedule.num_train_steps or (t.diff() <= 0).any():
+        raise ValueError("timesteps must ascend strictly and lie in 0..T-1")
+    return Trajectory(t=t, alpha_bar=schedule.alpha_bar()[t])

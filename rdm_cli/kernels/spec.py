@@ -1,0 +1,32 @@
+"""The kernels' two contracts: the denoiser, and how a paper samples with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from rdm_cli.kernels.schedules import LINEAR, ScheduleConfig, Spacing, Trajectory, respace, stride_timesteps
+
+EpsFn = Callable[[Tensor, Tensor], Tensor]
+"""(x_t (B, C, H, W), t (B,) int64) -> eps (B, C, H, W)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSpec:
+    """How a method samples; stored in its bundle, handed to the kernels whole.
+
+    ``clip_x_0``: clamp the predicted x_0 to [-1, 1] and re-derive eps from it, in both directions.
+    ``spacing``: which timesteps N steps are. ``steps``: N where the user names none.
+    """
+
+    schedule: ScheduleConfig = field(default=LINEAR)
+    spacing: Spacing = "stride"
+    clip_x_0: bool = True
+    steps: int = 100
+
+    def trajectory(self, num_steps: int | None = None) -> Trajectory:
+        """The trajectory of ``num_steps`` steps (None: the spec's own number)."""
+        n = self.steps if num_steps is None else num_steps
+        return respace(self.schedule, stride_timesteps(n, self.schedule.num_train_steps))

@@ -1,0 +1,108 @@
+"""Diff-AE's presets: the published networks as published, and small ones that a CPU can train.
+
+Published: arXiv 2111.15640, appendix A, and the reference's configurations (batch and images seen
+beside each). Small: UNet on 2x2 patches, v-prediction, no dropout, an encoder that flattens its last
+map; ``small64`` is what the shipped bundle uses; its card has the command and the scores.
+"""
+
+from __future__ import annotations
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.diffae.config import DiffAEConfig
+from rdm_cli.methods.presets import Preset, Recipe
+from rdm_cli.models.encoder import EncoderConfig
+from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.models.unet import UNetConfig
+
+
+def _published(
+    size: int,
+    channels: int,
+    unet_mult: tuple[int, ...],
+    encoder_mult: tuple[int, ...],
+    recipe: Recipe,
+    prior_layers: int = 10,
+) -> Preset:
+    return Preset(
+        config=DiffAEConfig(
+            encoder=EncoderConfig(image_size=size, model_channels=channels, channel_mult=encoder_mult),
+            unet=UNetConfig(image_size=size, model_channels=channels, channel_mult=unet_mult),
+        ),
+        prior=LatentMLPConfig(num_layers=prior_layers),
+        recipe=recipe,
+    )
+
+
+def _small(
+    size: int,
+    unet_mult: tuple[int, ...],
+    encoder_mult: tuple[int, ...],
+    recipe: Recipe,
+    prediction: Prediction = "v",
+    z_width: int = 256,
+) -> Preset:
+    bottom = size // 2 // 2 ** (len(unet_mult) - 1)
+    return Preset(
+        config=DiffAEConfig(
+            encoder=EncoderConfig(
+                image_size=size,
+                model_channels=64,
+                channel_mult=encoder_mult,
+                num_res_blocks=1,
+                attention_resolutions=(),
+                z_width=z_width,
+                patch_size=2,
+                pool="flatten",
+            ),
+            unet=UNetConfig(
+                image_size=size,
+                model_channels=32,
+                channel_mult=unet_mult,
+                num_res_blocks=1,
+                attention_resolutions=(bottom,),
+                time_width=256,
+                z_width=z_width,
+                dropout=0.0,
+                patch_size=2,
+            ),
+            prediction=prediction,
+            sampling=SamplingSpec(),
+        ),
+        prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
+        recipe=recipe,
+    )
+
+
+_SMALL_RECIPE = Recipe(
+    batch_size=32,
+    num_images=400_000,
+    lr=4e-4,
+    weight_decay=0.01,
+    warmup_steps=200,
+    decay_fraction=0.3,
+    ema_decay=0.999,
+)
+_FFHQ128_MULT = ((1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))
+
+PRESETS: dict[str, Preset] = {
+    "celeba64": _published(
+        64, 64, (1, 2, 4, 8), (1, 2, 4, 8, 8), Recipe(batch_size=128, num_images=72_000_000)
+    ),
+    "ffhq128": _published(128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=130_000_000)),
+    "ffhq256": _published(
+        256,
+        128,
+        (1, 1, 2, 2, 4, 4),
+        (1, 1, 2, 2, 4, 4, 4),
+        Recipe(batch_size=64, num_images=200_000_000),
+    ),
+    "horse128": _published(
+        128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=130_000_000), prior_layers=20
+    ),
+    "bedroom128": _published(
+        128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=120_000_000), prior_layers=20
+    ),
+    "small32": _small(32, (2, 4), (1, 2, 3), _SMALL_RECIPE),
+    "small64": _small(64, (2, 4, 5), (1, 2, 3, 3), _SMALL_RECIPE),
+}

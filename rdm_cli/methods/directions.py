@@ -1,0 +1,97 @@
+r"""Attribute directions: what to add to a code so that the face smiles (Diff-AE, section 5.3).
+
+    z' = denorm(norm(z) + scale sqrt(d) w / ||w||),        norm(z) = (z - z_mean) / z_std
+
+w is a linear classifier's weight on standardised codes and d the number of values in z, so ``scale`` is
+the step in units of the standardised code's own typical length, whatever the method.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from torch import Tensor
+
+from rdm_cli.errors import UsageError
+
+
+class AttributeScore(TypedDict):
+    """Held-out scores of one classifier, and how many examples of the whole set knew the attribute."""
+
+    auroc: float
+    average_precision: float
+    num_positive: int
+    num_labelled: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions:
+    """K named classifiers on standardised codes.
+
+    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,). ``scores`` by name; directions that
+    came without scores (a converted checkpoint's) are not in it.
+    """
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+    z_mean: Tensor
+    z_std: Tensor
+    scores: Mapping[str, AttributeScore] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        num_names, width = len(self.names), self.z_mean.numel()
+        shapes = [tuple(part.shape) for part in (self.weight, self.bias, self.z_mean, self.z_std)]
+        if shapes != [(num_names, width), (num_names,), (width,), (width,)]:
+            raise ValueError(f"directions of {num_names} names have shapes {shapes}")
+
+    def index(self, name: str) -> int:
+        """The row of ``name``; raises UsageError that lists the known names where there is none."""
+        if name in self.names:
+            return self.names.index(name)
+        folded = {known.lower(): known for known in self.names}
+        nearest = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.4)
+        known = ", ".join(self.names) or "none"
+        raise UsageError(
+            f"no attribute named '{name}'; known: {known}",
+            hint=f"did you mean '{folded[nearest[0]]}'?" if nearest else None,
+        )
+
+    def shift(self, z: Tensor, name: str, scale: float) -> Tensor:
+        """Move codes ``z`` (B, ...) along ``name``; same shape and dtype.
+
+        Raises UsageError for an unknown name and for one whose weights are all zero, ValueError for
+        codes of another width.
+        """
+        w = self.weight[self.index(name)].to(z.device, z.dtype)
+        if not w.any():
+            raise UsageError(f"attribute '{name}' has no direction: its classifier learned nothing")
+        step = scale * math.sqrt(w.numel()) * w / w.norm()
+        normalised = self._normalised(z) + step
+        return (normalised * self.z_std.to(w) + self.z_mean.to(w)).reshape(z.shape)
+
+    def cosines(self, name: str) -> list[tuple[str, float]]:
+        """The other attributes by how nearly their directions are ``name``'s, most alike first.
+
+        Cosine in standardised z, -1 to 1: 0 means that moving one leaves the other's logit alone.
+        """
+        w = self.weight[self.index(name)]
+        norms = (self.weight.norm(dim=1) * w.norm()).clamp(min=1e-12)
+        cosines = (self.weight @ w / norms).tolist()
+        others = [(n, c) for n, c in zip(self.names, cosines, strict=True) if n != name]
+        return sorted(others, key=lambda pair: -abs(pair[1]))
+
+    def logits(self, z: Tensor) -> Tensor:
+        """How clearly codes ``z`` (B, ...) have each attribute: (B, K), before the sigmoid."""
+        normalised = self._normalised(z)
+        return normalised @ self.weight.to(normalised).T + self.bias.to(normalised)
+
+    def _normalised(self, z: Tensor) -> Tensor:
+        flat = z.flatten(1)
+        if flat.shape[1] != self.z_mean.numel():
+            raise ValueError(f"directions for {self.z_mean.numel()} values in z do not fit {flat.shape[1]}")
+        return (flat - self.z_mean.to(flat)) / self.z_std.to(flat)

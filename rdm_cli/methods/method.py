@@ -1,0 +1,87 @@
+"""What a method gives the core: how its networks lie in a bundle, its presets and its conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.presets import Preset
+from rdm_cli.priors.latent_ddim import LatentDDIM
+
+
+class RepresentationModel(Protocol):
+    """A trained method, as the core uses it."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        ...
+
+    @property
+    def x_T_shape(self) -> tuple[int, ...]:
+        """Shape of one noise map."""
+        ...
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the method samples."""
+        ...
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network was trained to predict."""
+        ...
+
+    def encode(self, x_0: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to z (B, *z_shape)."""
+        ...
+
+    def denoiser(self, z: Tensor) -> EpsFn:
+        """eps(x_t, t), conditioned on z (B, *z_shape)."""
+        ...
+
+    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
+        """Loss of each image, (B,)."""
+        ...
+
+    def component_config(self, name: str) -> Any:
+        """The config of the network that lies in a bundle's sub-folder ``name``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """Official checkpoints, turned into what a bundle stores; ``summary`` is one line for people."""
+
+    model: nn.Module
+    prior: LatentDDIM | None
+    directions: Directions | None
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A paper's entry in the registry.
+
+    ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
+    network, to the class of its config. ``build`` makes the model from those configs.
+    """
+
+    name: str
+    title: str
+    components: Mapping[str, type[Any]]
+    build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
+    presets: Mapping[str, Preset]
+    convert: Callable[[Sequence[Path]], Converted]

@@ -1,0 +1,35 @@
+"""What every preset says, whichever paper it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rdm_cli.models.latent_mlp import LatentMLPConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a preset is trained where the user says nothing else.
+
+    ``num_images`` counts images seen. ``warmup_steps`` rise linearly to ``lr``; over the last
+    ``decay_fraction`` of training it falls linearly to zero.
+    """
+
+    batch_size: int
+    num_images: int
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    decay_fraction: float = 0.0
+    ema_decay: float = 0.9999
+    flip: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A method's configuration, its latent prior's network, and its recipe."""
+
+    config: Any
+    prior: LatentMLPConfig
+    recipe: Recipe

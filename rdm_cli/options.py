@@ -1,0 +1,126 @@
+"""Options that several commands share, as Annotated aliases: one meaning, one help text."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rdm_cli.registry import DEFAULT_BUNDLE
+
+
+class Fit(StrEnum):
+    """How an image becomes a square."""
+
+    crop = "crop"
+    pad = "pad"
+    stretch = "stretch"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the networks; the sampler's own is always float32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class MixedPrecision(StrEnum):
+    """Arithmetic of a training step."""
+
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Weights(StrEnum):
+    """How a bundle stores its weights."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+class StartNoise(StrEnum):
+    """Where x_T comes from."""
+
+    inferred = "inferred"
+    random = "random"
+
+
+class Prior(StrEnum):
+    """What draws z."""
+
+    latent_ddim = "latent-ddim"
+
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(help="Files and folders; - reads one file from stdin.", show_default=False),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from", metavar="FILE", help="Read more input paths from FILE, one a line; - is stdin."
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
+]
+Bundle = Annotated[
+    str,
+    typer.Option(
+        "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
+        envvar="RDM_BUNDLE",
+    ),
+]  # fmt: skip
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps",
+        min=1,
+        max=1000,
+        help="Sampling steps; without it, the bundle's own number.",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        min=1,
+        help="Images in one pass of the networks; results do not depend on it beyond rounding.",
+        show_default="by device",
+    ),
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.", envvar="RDM_DEVICE")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")
+]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the networks.")]
+FitOption = Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what failed.")]
+Failures = Annotated[
+    Path | None,
+    typer.Option("--failures", metavar="FILE", help="Write what failed to FILE, one JSON object a line."),
+]
+Attr = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attr",
+        metavar="NAME",
+        help="An attribute to move; repeat it, each with a --scale.",
+        show_default=False,
+    ),
+]
+Columns = Annotated[
+    int | None, typer.Option("--columns", min=1, help="Pictures in one row of a grid.", show_default="square")
+]
+
+BUNDLE_DEFAULT = DEFAULT_BUNDLE

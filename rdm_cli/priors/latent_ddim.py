@@ -1,0 +1,83 @@
+r"""The latent DDIM: a diffusion over standardised codes (Diff-AE, arXiv 2111.15640, section 4).
+
+    z_n = (z - z_mean) / z_std,    z_t = sqrt(ab_t) z_n + sqrt(1 - ab_t) eps
+    L   = E || eps(z_t, t) - eps ||_1 / d
+
+Codes are drawn by DDIM at eta = 0. They have no natural range, so the predicted z_0 is not clamped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.kernels.ddim import ddim_decode, last
+from rdm_cli.kernels.parameterization import add_noise
+from rdm_cli.kernels.schedules import LATENT_CONSTANT, ScheduleConfig
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentDDIMConfig:
+    """A latent DDIM; ``steps`` is the number of DDIM steps where the user names none."""
+
+    network: LatentMLPConfig
+    schedule: ScheduleConfig = LATENT_CONSTANT
+    steps: int = 100
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How codes are drawn: without clamping."""
+        return SamplingSpec(schedule=self.schedule, clip_x_0=False, steps=self.steps)
+
+
+class LatentDDIM(nn.Module):
+    """The prior over codes z (B, d); ``forward`` is the loss. ``z_mean`` and ``z_std`` travel with it."""
+
+    z_mean: Tensor
+    z_std: Tensor
+    alpha_bar: Tensor
+
+    def __init__(self, config: LatentDDIMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = LatentMLP(config.network)
+        self.register_buffer("z_mean", torch.zeros(self.z_width))
+        self.register_buffer("z_std", torch.ones(self.z_width))
+        self.register_buffer("alpha_bar", config.schedule.alpha_bar(), persistent=False)
+
+    @property
+    def z_width(self) -> int:
+        """Number of values in a code, d."""
+        return self.config.network.z_width
+
+    def normalise(self, z: Tensor) -> Tensor:
+        """Codes ``z`` (B, d) with the training codes' mean and std taken out."""
+        return (z - self.z_mean) / self.z_std
+
+    def denormalise(self, z_normalised: Tensor) -> Tensor:
+        """The codes (B, d) that :meth:`normalise` turns into ``z_normalised``."""
+        return z_normalised * self.z_std + self.z_mean
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, num_steps: int | None = None) -> Tensor:
+        """Turn standard normal ``noise`` (N, d) into codes z (N, d), not standardised.
+
+        ``num_steps`` None takes the configuration's. Raises ValueError for noise of another width.
+        """
+        if noise.ndim != 2 or noise.shape[1] != self.z_width:
+            raise ValueError(f"noise must be (N, {self.z_width}), not {tuple(noise.shape)}")
+        return self.denormalise(last(ddim_decode(self.network, noise, self.config.sampling, num_steps)))
+
+    def loss(self, z_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Mean absolute error in eps of each code, (B,).
+
+        ``z_0`` (B, d) is standardised already; ``t`` int64 (B,); ``eps`` like ``z_0``.
+        """
+        z_t = add_noise(z_0, eps, self.alpha_bar[t])
+        return (self.network(z_t, t) - eps).abs().mean(dim=1)
+
+    forward = loss

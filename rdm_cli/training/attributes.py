@@ -1,0 +1,184 @@
+"""Attribute probes: one linear classifier for each attribute on standardised codes, scored honestly.
+
+Three parts of the codes, all keyed by the seed: on the first a classifier is fitted, on the second (the
+inner validation part) its regularisation is chosen, and the third (held out) gives the scores. What is
+stored is the classifier that was scored: fitted on the first two parts, never on the third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdm_cli.errors import RdmError
+from rdm_cli.kernels.randomness import keyed_generator
+from rdm_cli.kernels.standardise import mean_and_std
+from rdm_cli.methods.directions import AttributeScore, Directions
+from rdm_cli.metrics.probes import auroc, average_precision
+from rdm_cli.training.logistic import fit_logistic
+
+# The weights are used twice: to classify, and as the direction of an edit. Weak regularisation gives
+# (nearly) the inverse covariance times the difference of the class means: it discriminates best, and gets
+# there by leaning on combinations of z which hardly vary, along which the decoder has seen nothing and an
+# edit changes nothing visible. Strong regularisation turns the weights towards the plain difference of the
+# means, which stays among codes that exist. So the strongest penalty that costs next to nothing wins.
+L2_GRID = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)
+AUROC_TOLERANCE = 0.002
+DEFAULT_L2 = 0.03  # where the inner part has too few examples to choose by
+INNER_FRACTION = 0.2
+MIN_EXAMPLES = 2  # of each class, in each part
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeFit:
+    """K classifiers that could be fitted and scored, and why the other attributes could not.
+
+    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,), float32. ``scores`` and ``l2`` by
+    name; ``skipped`` maps a name to the reason.
+    """
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+    z_mean: Tensor
+    z_std: Tensor
+    scores: dict[str, AttributeScore]
+    l2: dict[str, float]
+    skipped: dict[str, str]
+
+    @property
+    def directions(self) -> Directions:
+        """What a bundle stores and an edit uses."""
+        return Directions(
+            names=self.names,
+            weight=self.weight,
+            bias=self.bias,
+            z_mean=self.z_mean,
+            z_std=self.z_std,
+            scores=self.scores,
+        )
+
+
+def fit_attributes(
+    z: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    *,
+    held_out: float = 0.2,
+    seed: int,
+    l2: float | None = None,
+) -> AttributeFit:
+    """Fit and score a classifier for each attribute that has examples enough.
+
+    ``z`` (N, ...), flattened; ``labels`` float (N, K): positive where > 0, NaN where unknown. ``held_out``
+    is the fraction that scores; ``l2`` None chooses each attribute's penalty on an inner validation part.
+    Raises ValueError for shapes that disagree, RdmError where no attribute is left.
+    """
+    z = z.flatten(1).cpu()
+    labels = labels.cpu()
+    if labels.shape != (len(z), len(names)):
+        raise ValueError(f"labels must be ({len(z)}, {len(names)}), not {tuple(labels.shape)}")
+    if len(set(names)) != len(names):
+        raise ValueError("attribute names must differ")
+    if not 0 < held_out < 1:
+        raise ValueError(f"the held-out fraction must lie strictly between 0 and 1, not {held_out}")
+    inner_train, inner_validation, test = _parts(len(z), held_out, seed)
+    train = inner_train | inner_validation
+    skipped = _too_few(labels, names, {"training": train, "held-out": test})
+    kept = [i for i, name in enumerate(names) if name not in skipped]
+    if not kept:
+        raise RdmError(
+            "no attribute has enough examples: " + "; ".join(f"{n}: {why}" for n, why in skipped.items()),
+            hint="label more images",
+        )
+    labels, kept_names = labels[:, kept], tuple(names[i] for i in kept)
+    z_mean, z_std = mean_and_std(z[train].float())
+    x = (z.double() - z_mean.double()) / z_std.double()
+    if l2 is None:
+        penalties = _choose_l2(x, labels, inner_train, inner_validation)
+    else:
+        penalties = x.new_full((len(kept),), l2)
+    fit = fit_logistic(x, _target(labels), _row_weight(labels, train), penalties)
+    logits = fit.logits(x)
+    scores = {name: _score(labels, logits, test, k) for k, name in enumerate(kept_names)}
+    return AttributeFit(
+        names=kept_names,
+        weight=fit.weight.float(),
+        bias=fit.bias.float(),
+        z_mean=z_mean,
+        z_std=z_std,
+        scores=scores,
+        l2=dict(zip(kept_names, penalties.tolist(), strict=True)),
+        skipped=skipped,
+    )
+
+
+def _parts(num_codes: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(inner training, inner validation, held-out) as disjoint bool masks (N,)."""
+    order = torch.randperm(num_codes, generator=keyed_generator(seed, "attribute-parts"))
+    place = torch.empty(num_codes)
+    place[order] = torch.arange(num_codes) / num_codes
+    inner = held_out + INNER_FRACTION * (1 - held_out)
+    return place >= inner, (place >= held_out) & (place < inner), place < held_out
+
+
+def _target(labels: Tensor) -> Tensor:
+    return (labels > 0).double()
+
+
+def _row_weight(labels: Tensor, part: Tensor) -> Tensor:
+    """Equal weights over the rows of ``part`` that know the attribute, (N, K), each column summing to 1."""
+    known = (part[:, None] & ~labels.isnan()).double()
+    return known / known.sum(dim=0).clamp(min=1)
+
+
+def _class_counts(labels: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """Positives and negatives of each attribute within ``part``, each (K,); NaN is neither."""
+    return (labels[part] > 0).sum(dim=0), (labels[part] <= 0).sum(dim=0)
+
+
+def _too_few(labels: Tensor, names: Sequence[str], parts: dict[str, Tensor]) -> dict[str, str]:
+    """Which attributes cannot be fitted or scored, and why."""
+    reasons: dict[str, str] = {}
+    for part_name, part in parts.items():
+        for kind, counts in zip(("positive", "negative"), _class_counts(labels, part), strict=True):
+            for name, count in zip(names, counts.tolist(), strict=True):
+                if count < MIN_EXAMPLES:
+                    reasons.setdefault(
+                        name, f"{count} {kind} in the {part_name} part, at least {MIN_EXAMPLES} needed"
+                    )
+    return reasons
+
+
+def _choose_l2(x: Tensor, labels: Tensor, train: Tensor, validation: Tensor) -> Tensor:
+    """For each attribute the strongest penalty within AUROC_TOLERANCE of the best, (K,)."""
+    counts = torch.stack([*_class_counts(labels, train), *_class_counts(labels, validation)])
+    enough = (counts >= 1).all(dim=0)  # (K,)
+    found = torch.zeros(len(L2_GRID), labels.shape[1], dtype=torch.float64)
+    fit = None
+    for i, penalty in enumerate(L2_GRID):
+        l2 = x.new_full((labels.shape[1],), penalty)
+        fit = fit_logistic(x, _target(labels), _row_weight(labels, train), l2, start=fit)
+        logits = fit.logits(x[validation])
+        for k in enough.nonzero()[:, 0].tolist():
+            known = ~labels[validation, k].isnan()
+            found[i, k] = auroc(logits[known, k], labels[validation, k][known] > 0)
+    good = found >= found.max(dim=0).values - AUROC_TOLERANCE
+    strongest = good.double().argmax(dim=0)  # the grid falls, so the first is the strongest
+    chosen = torch.tensor(L2_GRID, dtype=torch.float64)[strongest]
+    return torch.where(enough, chosen, torch.full_like(chosen, DEFAULT_L2))
+
+
+def _score(labels: Tensor, logits: Tensor, test: Tensor, k: int) -> AttributeScore:
+    known = ~labels[:, k].isnan()
+    scored = test & known
+    target = labels[scored, k] > 0
+    return AttributeScore(
+        auroc=auroc(logits[scored, k], target),
+        average_precision=average_precision(logits[scored, k], target),
+        num_positive=int((labels[known, k] > 0).sum()),
+        num_labelled=int(known.sum()),
+    )

@@ -1,0 +1,104 @@
+"""Checkpoints of a training run: one safetensors file, replaced whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rdm_cli.data.atomic import atomic_path
+from rdm_cli.errors import CheckpointError
+from rdm_cli.training.ema import WeightAverage
+
+FILE_NAME = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run has come: optimiser steps, images seen and seconds spent training."""
+
+    step: int = 0
+    num_images: int = 0
+    elapsed_seconds: float = 0.0
+
+
+def save_checkpoint(
+    folder: Path,
+    *,
+    model: nn.Module,
+    average: WeightAverage,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    settings: dict[str, Any],
+) -> Path:
+    """Write everything that the rest of the run depends on; kill -9 leaves the old file or the new."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.averages.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    header = {
+        "progress": asdict(progress),
+        "num_average_updates": average.num_updates,
+        "settings": settings,
+    }
+    path = folder / FILE_NAME
+    with atomic_path(path) as temporary:
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(contiguous, temporary, metadata={"rdm": json.dumps(header, sort_keys=True)})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint read back; :meth:`restore` puts it into a run's objects."""
+
+    tensors: dict[str, Tensor]
+    progress: Progress
+    num_average_updates: int
+    settings: dict[str, Any]
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+    def restore(self, *, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> None:
+        """Load weights, their average and the optimiser's state."""
+        model.load_state_dict(self._part("model."))
+        average.load(self._part("average.").items(), self.num_average_updates)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in self._part("optimizer.").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read ``folder``'s checkpoint; raises CheckpointError where there is none or it is damaged."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        raise CheckpointError(f"{folder}: no checkpoint to resume from", hint="start without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["rdm"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
+    return Checkpoint(
+        tensors=tensors,
+        progress=Progress(**header["progress"]),
+        num_average_updates=header["num_average_updates"],
+        settings=header["settings"],
+    )

@@ -1,0 +1,57 @@
+"""Looks into a training run: is z used, and what do its pictures look like?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
+from rdm_cli.kernels.randomness import keyed_generator, keyed_noise
+
+if TYPE_CHECKING:
+    from rdm_cli.methods.method import RepresentationModel
+
+TIMESTEPS = (100, 300, 500, 700, 900)
+
+
+def averaged_copy(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``model`` with ``weights``, for evaluation; the run's own is left alone."""
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(dict(weights))
+    return twin.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def swapped_z_losses(
+    model: RepresentationModel, x_0: Tensor, timesteps: tuple[int, ...] = TIMESTEPS, seed: int = 0
+) -> dict[int, tuple[float, float]]:
+    """At each t: (loss with the image's own z, loss with its neighbour's), same noise for both.
+
+    ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z.
+    """
+    z = model.encode(x_0)
+    losses = {}
+    for t in timesteps:
+        eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
+        t_batch = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
+        own = model.loss(x_0, t_batch, eps, z)
+        other = model.loss(x_0, t_batch, eps, torch.roll(z, 1, dims=0))
+        losses[t] = (float(own.mean()), float(other.mean()))
+    return losses
+
+
+@torch.no_grad()
+def picture_rows(model: RepresentationModel, x_0: Tensor, num_steps: int = 20) -> list[Tensor]:
+    """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T."""
+    eps_fn = model.denoiser(model.encode(x_0))
+    spec = model.sampling
+    x_T = last(ddim_encode(eps_fn, x_0, spec, num_steps))
+    rows = [x_0, last(ddim_decode(eps_fn, x_T, spec, num_steps))]
+    for k in range(2):
+        noise = keyed_noise(k, range(len(x_0)), x_0.shape[1:], "sheet").to(x_0.device)
+        rows.append(last(ddim_decode(eps_fn, noise, spec, num_steps)))
+    return rows

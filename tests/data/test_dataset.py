@@ -1,0 +1,162 @@
+"""A folder as a dataset: its order, its cache, and what becomes of bad files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from rdm_cli.data import dataset
+from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.errors import ImageError, UsageError
+
+
+def write_folder(folder: Path, *, good: int, bad: tuple[int, ...] = ()) -> None:
+    """Files 00.png, 01.png, ...: flat images whose level is their number; those in ``bad`` are text."""
+    folder.mkdir(exist_ok=True)
+    for i in range(good + len(bad)):
+        path = folder / f"{i:02d}.png"
+        if i in bad:
+            path.write_text("not an image")
+        else:
+            Image.new("RGB", (8, 8), (i, i, i)).save(path)
+
+
+def levels(images: ImageFolder, indices: list[int]) -> list[int]:
+    return [int(images[i][0, 0, 0]) for i in indices]
+
+
+def ignore(path: Path, error: ImageError) -> None:
+    """A report of a bad file that this test has no use for."""
+
+
+def test_items_are_the_pixels_in_path_order(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=3)
+    (tmp_path / "sub").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "sub" / "x.png")
+    images = ImageFolder(tmp_path, size=8)
+    assert [path.name for path in images.paths] == ["00.png", "01.png", "02.png", "x.png"]
+    assert len(images) == 4
+    torch.testing.assert_close(images[3], torch.from_numpy(pixels).permute(2, 0, 1))
+    assert levels(images, [0, 1, 2, -3]) == [0, 1, 2, 1]
+    assert len(list(images)) == 4
+    with pytest.raises(IndexError):
+        images[4]
+
+
+def test_size_and_fit_are_those_asked_for(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 16), "black").save(tmp_path / "a.png")
+    assert ImageFolder(tmp_path, size=8)[0].shape == (3, 8, 8)
+    padded = ImageFolder(tmp_path, size=8, fit="pad")[0]
+    assert padded[0, 0, 0] == 255 and padded[0, 4, 4] == 0
+
+
+def test_cache_reads_each_file_once_and_lends_no_memory(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=2)
+    images = ImageFolder(tmp_path, size=8)
+    images[1].fill_(99)
+    (tmp_path / "01.png").unlink()
+    assert levels(images, [1]) == [1]
+
+
+def test_cache_stops_at_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, good=4)
+    reads: list[str] = []
+    decode = dataset.image_bytes
+
+    def counted(path: Path, *rest: object) -> np.ndarray:
+        reads.append(path.name)
+        return decode(path, *rest)
+
+    monkeypatch.setattr(dataset, "image_bytes", counted)
+    images = ImageFolder(tmp_path, size=8, cache_bytes=2 * 3 * 8 * 8 + 1)
+    for _ in range(3):
+        assert levels(images, [0, 1, 2, 3]) == [0, 1, 2, 3]
+    assert reads == ["00.png", "01.png", "02.png", "03.png", "02.png", "03.png", "02.png", "03.png"]
+
+
+def test_bad_file_is_reported_once_and_replaced_by_the_next(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=6, bad=(2, 3, 7))
+    reported: list[str] = []
+    images = ImageFolder(tmp_path, size=8, on_bad=lambda path, error: reported.append(path.name))
+    for _ in range(2):
+        assert levels(images, [2, 3, 7, 0]) == [4, 4, 8, 0]
+    assert reported == ["02.png", "03.png", "07.png"]
+    assert [path.name for path in images.bad_paths] == reported
+
+
+def test_last_file_is_replaced_by_the_first(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=3, bad=(3,))
+    assert levels(ImageFolder(tmp_path, size=8, on_bad=ignore), [3]) == [0]
+
+
+def test_replacement_does_not_depend_on_what_came_before(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=20, bad=(3, 4, 11, 23))
+    undisturbed = ImageFolder(tmp_path, size=8, on_bad=ignore)
+    expected = levels(undisturbed, list(range(24)))
+    resumed = ImageFolder(tmp_path, size=8, cache_bytes=0, on_bad=ignore)
+    assert levels(resumed, list(reversed(range(24)))) == expected[::-1]
+
+
+def test_default_report_is_a_warning_by_name(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=2, bad=(1,))
+    images = ImageFolder(tmp_path, size=8)
+    with pytest.warns(UserWarning, match=r"01\.png: not an image.*another image takes its place") as caught:
+        levels(images, [1, 1, 1])
+    assert len(caught) == 1
+
+
+def test_mostly_bad_folder_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=20, bad=tuple(range(20)))
+    with pytest.raises(ImageError, match=r"16 of the 16 images seen cannot be read; the latest: .*15\.png"):
+        ImageFolder(tmp_path, size=8, on_bad=ignore)[0]
+
+
+def test_exactly_half_bad_is_borne(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=2, bad=(0, 1))
+    assert levels(ImageFolder(tmp_path, size=8, on_bad=ignore), [2, 3, 0, 1]) == [2, 3, 2, 2]
+
+
+def test_wholly_bad_folder_is_refused_each_time(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=0, bad=(0, 1))
+    images = ImageFolder(tmp_path, size=8, on_bad=ignore)
+    for message in ("2 of the 2 images", r"none of the 2 images can be read.*00\.png"):
+        with pytest.raises(ImageError, match=message):
+            images[0]
+
+
+def test_no_folder_and_no_images_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, message in (
+        ("empty", "no images found"),
+        ("file", "this is a file"),
+        ("missing", "no such file or folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ImageFolder(tmp_path / name, size=8)
+
+
+def test_pickle_carries_no_pixels(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=40)
+    images = ImageFolder(tmp_path, size=8)
+    before = len(pickle.dumps(images))
+    list(images)
+    assert len(pickle.dumps(images)) - before < 3 * 8 * 8
+    assert levels(pickle.loads(pickle.dumps(images)), [5, 6]) == [5, 6]
+
+
+def test_workers_yield_what_one_process_does(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=6, bad=(2,))
+    alone = list(DataLoader(ImageFolder(tmp_path, size=8, on_bad=ignore), batch_size=3))
+    images = ImageFolder(tmp_path, size=8)  # what is sent to a spawned worker must be importable there
+    shared = list(DataLoader(images, batch_size=3, num_workers=2, multiprocessing_context="spawn"))
+    assert [len(batch) for batch in shared] == [3, 3, 1]
+    for expected, batch in zip(alone, shared, strict=True):
+        torch.testing.assert_close(batch, expected, rtol=0, atol=0)

@@ -1,0 +1,263 @@
+"""The layout's promises: which way imports point, what stays light, how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from rdm_cli import registry
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rdm_cli"
+
+SIBLINGS = {"methods", "priors", "training", "data", "metrics"}
+# From the ground up. A module imports from below its own layer, and from its own package; the
+# siblings of one layer also know one another, and registry says what went wrong through errors.
+LAYERS = [
+    {"errors"},
+    {"registry"},
+    {"kernels"},
+    {"models"},
+    SIBLINGS,
+    {"core"},
+    {"__init__"},
+    {"options", "console"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+]
+RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+
+MAX_LINES = 400
+VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
+HEAVY = ("torch", "diffusers", "accelerate", "torchmetrics", "sklearn", "scipy", "huggingface_hub")
+TENSOR_LIBRARIES = {"torch", "numpy", "diffusers", "accelerate"}
+FORBIDDEN = {
+    "torchvision": "cannot be imported beside a CPU build of torch",
+    "click": "typer ships without it",
+    "pytorch_lightning": "official checkpoints must open without it",
+}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+PACKAGE_FILES = sources("rdm_cli")
+ALL_FILES = sources("rdm_cli", "tests", "benchmarks")
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def layer_of(path: Path) -> str:
+    """The first part of a file's path inside the package: a folder, or a module of its own."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under ``if TYPE_CHECKING:``."""
+    for node in ast.iter_child_nodes(tree):
+        if is_type_checking(node):
+            assert isinstance(node, ast.If)
+            for other in node.orelse:
+                yield other
+                yield from runtime_nodes(other)
+            continue
+        yield node
+        yield from runtime_nodes(node)
+
+
+def imported_by(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
+    """The dotted names that one statement imports; ``package`` is where relative ones start."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        module = ".".join([*base, *([node.module] if node.module else [])])
+        yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def imports(path: Path, *, type_checking: bool = True) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of each import in a file, those inside functions too."""
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = ast.walk(tree) if type_checking else runtime_nodes(tree)
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in nodes:
+        for name in imported_by(node, package):
+            yield getattr(node, "lineno", 0), name
+
+
+def target_layer(name: str) -> str | None:
+    """The layer that ``rdm_cli.x.y`` lies in; None for other packages and for the version."""
+    first, _, rest = name.partition(".")
+    if first != "rdm_cli" or rest == "__version__":
+        return None
+    layer = rest.partition(".")[0]
+    return layer if layer in RANKS else "__init__"
+
+
+def may_import(source: str, target: str) -> bool:
+    if source == target or {source, target} <= SIBLINGS:
+        return True
+    return RANKS[target] < RANKS[source]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "allowed"),
+    [
+        ("cli", "commands", True),
+        ("commands", "cli", False),
+        ("commands", "options", True),
+        ("core", "options", False),
+        ("core", "console", False),
+        ("core", "training", True),
+        ("training", "core", False),
+        ("methods", "priors", True),
+        ("models", "methods", False),
+        ("models", "kernels", True),
+        ("kernels", "models", False),
+        ("kernels", "errors", True),
+        ("registry", "errors", True),
+        ("errors", "registry", False),
+        ("registry", "methods", False),
+    ],
+)
+def test_the_rule_for_imports_is_the_intended_one(source: str, target: str, allowed: bool) -> None:
+    assert may_import(source, target) is allowed
+
+
+def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
+    code = "import torch.nn as n\nfrom . import a\nfrom ..core import b\ndef f():\n    from c import d\n"
+    nodes = list(ast.walk(ast.parse(code)))
+    found = {name for node in nodes for name in imported_by(node, ("rdm_cli", "data"))}
+    assert found == {"torch.nn", "rdm_cli.data.a", "rdm_cli.core.b", "c.d"}
+    hidden = ast.parse("if TYPE_CHECKING:\n    import torch\nelse:\n    import json\n")
+    assert {n for node in runtime_nodes(hidden) for n in imported_by(node, ())} == {"json"}
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=relative)
+def test_imports_point_one_way(path: Path) -> None:
+    source = layer_of(path)
+    assert source in RANKS, f"{relative(path)}: no layer of LAYERS holds it"
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for line, name in imports(path)
+        if (target := target_layer(name)) is not None and not may_import(source, target)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
+def test_no_import_that_breaks_an_installation(path: Path) -> None:
+    wrong = [
+        f"{relative(path)}:{line} imports {name}, which {FORBIDDEN[name.partition('.')[0]]}"
+        for line, name in imports(path)
+        if name.partition(".")[0] in FORBIDDEN
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PACKAGE_FILES if layer_of(p) in {"commands", "cli", "options", "console"}],
+    ids=relative,
+)
+def test_commands_do_no_tensor_arithmetic(path: Path) -> None:
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for line, name in imports(path, type_checking=False)
+        if name.partition(".")[0] in TENSOR_LIBRARIES
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGE_FILES if layer_of(p) == "kernels"], ids=relative)
+def test_kernels_see_no_files(path: Path) -> None:
+    file_formats = {"pathlib", "os", "io", "json", "safetensors", "PIL", "shutil", "tempfile"}
+    assert not {name.partition(".")[0] for _, name in imports(path)} & file_formats
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
+def test_files_are_short_and_named_after_what_they_hold(path: Path) -> None:
+    num_lines = len(path.read_text("utf-8").splitlines())
+    assert num_lines <= MAX_LINES, f"{relative(path)} has {num_lines} lines"
+    parts = {part.removeprefix("test_") for part in path.relative_to(ROOT).with_suffix("").parts}
+    assert not parts & VAGUE_NAMES, f"{relative(path)} does not say what it holds"
+
+
+@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
+def test_modules_say_what_they_are(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    assert not tree.body or ast.get_docstring(tree), f"{relative(path)} has no module docstring"
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The top-level packages that a fresh interpreter has loaded after ``statement``."""
+    listing = "import json, sys\nprint(json.dumps([name.partition('.')[0] for name in sys.modules]))"
+    code = f"{statement}\n{listing}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    assert not loaded_after("import rdm_cli.cli") & set(HEAVY)
+
+
+def test_no_command_imports_anything_heavy_before_it_runs() -> None:
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sources("rdm_cli/commands")
+        if path.stem != "__init__"
+    ]
+    assert modules
+    assert not loaded_after("\n".join(f"import {module}" for module in modules)) & set(HEAVY)
+
+
+@pytest.mark.parametrize("module", ["rdm_cli", "rdm_cli.errors", "rdm_cli.registry"])
+def test_the_package_and_its_leaves_import_nothing_heavy(module: str) -> None:
+    assert not loaded_after(f"import {module}") & {*HEAVY, "numpy", "PIL"}
+
+
+def registered() -> list[tuple[str, str, str]]:
+    return [
+        (table, name, target)
+        for table, entries in vars(registry).items()
+        if table.isupper() and isinstance(entries, dict)
+        for name, target in entries.items()
+    ]
+
+
+def test_the_registry_has_entries() -> None:
+    assert {"METHODS", "PRIORS", "SOLVERS"} <= {table for table, _, _ in registered()}
+
+
+@pytest.mark.parametrize(("table", "name", "target"), registered())
+def test_registry_entries_resolve(table: str, name: str, target: str) -> None:
+    module, separator, attribute = target.partition(":")
+    assert separator, f"{table}[{name!r}] is not 'module:attribute'"
+    assert hasattr(import_module(module), attribute), f"{table}[{name!r}]: {target} does not exist"
+
+
+def test_public_names_resolve() -> None:
+    import rdm_cli
+
+    for name in rdm_cli.__all__:
+        assert getattr(rdm_cli, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = rdm_cli.no_such_name

@@ -1,0 +1,129 @@
+"""Attribute probes on synthetic codes whose directions are known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+from rdm_cli.errors import RdmError
+from rdm_cli.training.attributes import _parts, fit_attributes
+
+WIDTH, NUM_CODES = 16, 2000
+NAMES = ("tall", "round")
+
+
+def synthetic(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """(z, labels, directions): labels are noisy signs along two directions of the standardised codes."""
+    generator = torch.Generator().manual_seed(seed)
+    normalised = torch.randn(NUM_CODES, WIDTH, generator=generator)
+    truth = torch.randn(2, WIDTH, generator=generator)
+    truth /= truth.norm(dim=1, keepdim=True)
+    noise = 0.3 * torch.randn(NUM_CODES, 2, generator=generator)
+    labels = ((normalised @ truth.T + noise) > 0.4).float()
+    std = torch.rand(WIDTH, generator=generator) + 0.2
+    return normalised * std + torch.randn(WIDTH, generator=generator), labels, truth
+
+
+def test_known_directions_are_recovered() -> None:
+    z, labels, truth = synthetic()
+    fit = fit_attributes(z, labels, NAMES, seed=0)
+    assert fit.names == NAMES and not fit.skipped
+    cosines = torch.nn.functional.cosine_similarity(fit.weight, truth)
+    assert cosines.min() > 0.97
+    shifted = fit.directions.shift(z, "tall", 0.3)
+    moved = (shifted - z) / fit.z_std
+    torch.testing.assert_close(moved @ truth[0], 0.3 * math.sqrt(WIDTH) * cosines[0].expand(NUM_CODES))
+
+
+def test_scores_are_those_of_the_stored_weights_on_the_held_out_part() -> None:
+    z, labels, _ = synthetic()
+    fit = fit_attributes(z, labels, NAMES, held_out=0.25, seed=5)
+    *_, test = _parts(NUM_CODES, 0.25, 5)
+    assert int(test.sum()) == 500
+    logits = fit.directions.logits(z[test])
+    for k, name in enumerate(NAMES):
+        target, scores = labels[test, k].numpy(), logits[:, k].numpy()
+        assert fit.scores[name]["auroc"] == pytest.approx(roc_auc_score(target, scores), abs=1e-5)
+        expected = average_precision_score(target, scores)
+        assert fit.scores[name]["average_precision"] == pytest.approx(expected, abs=1e-4)
+        assert fit.scores[name]["num_positive"] == int(labels[:, k].sum())
+        assert fit.scores[name]["num_labelled"] == NUM_CODES
+
+
+def test_the_held_out_part_is_never_learned_from() -> None:
+    z, labels, _ = synthetic()
+    *_, test = _parts(NUM_CODES, 0.2, 0)
+    spoilt = labels.clone()
+    spoilt[test] = 1 - spoilt[test]
+    fit, other = (fit_attributes(z, part, NAMES, seed=0) for part in (labels, spoilt))
+    assert torch.equal(fit.weight, other.weight)
+    assert fit.scores["tall"]["auroc"] > 0.95
+    assert other.scores["tall"]["auroc"] == pytest.approx(1 - fit.scores["tall"]["auroc"], abs=1e-6)
+
+
+def test_unknown_labels_are_left_out() -> None:
+    z, labels, _ = synthetic()
+    unknown = torch.rand(NUM_CODES, generator=torch.Generator().manual_seed(1)) < 0.5
+    partial = labels.clone()
+    partial[unknown, 0] = torch.nan
+    fit = fit_attributes(z, partial, NAMES, seed=0, l2=0.01)
+    assert fit.scores["tall"]["num_labelled"] == int((~unknown).sum())
+    # Values of z where the label is unknown are seen by the mean and std alone.
+    alone = fit_attributes(z, partial[:, :1], NAMES[:1], seed=0, l2=0.01)
+    torch.testing.assert_close(fit.weight[:1], alone.weight, rtol=1e-3, atol=1e-3)
+    assert fit.scores["tall"]["auroc"] > 0.95
+
+
+def test_minus_one_counts_as_negative_as_in_celeba() -> None:
+    z, labels, _ = synthetic()
+    fit, signed = (fit_attributes(z, part, NAMES, seed=0, l2=0.01) for part in (labels, 2 * labels - 1))
+    assert torch.equal(fit.weight, signed.weight)
+
+
+def test_attributes_without_examples_are_named_with_the_reason() -> None:
+    z, labels, _ = synthetic()
+    labels = torch.cat([labels, torch.zeros(NUM_CODES, 1), torch.full((NUM_CODES, 1), torch.nan)], dim=1)
+    fit = fit_attributes(z, labels, (*NAMES, "never", "unknown"), seed=0)
+    assert fit.names == NAMES
+    assert fit.skipped["never"] == "0 positive in the training part, at least 2 needed"
+    assert set(fit.skipped) == {"never", "unknown"}
+    with pytest.raises(RdmError, match="no attribute has enough examples: never: 0 positive"):
+        fit_attributes(z, labels[:, 2:], ("never", "unknown"), seed=0)
+
+
+def test_fits_repeat_bit_for_bit_and_depend_on_the_seed() -> None:
+    z, labels, _ = synthetic()
+    first, again, other = (fit_attributes(z, labels, NAMES, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.weight, again.weight) and first.scores == again.scores
+    assert not torch.equal(first.weight, other.weight)
+
+
+def test_the_penalty_prefers_directions_among_existing_codes() -> None:
+    """Two columns hold one signal; a third, nearly dead one cancels noise. Strong penalties ignore it."""
+    z, labels, _ = synthetic()
+    fit = fit_attributes(z, labels, NAMES, seed=0)
+    weak = fit_attributes(z, labels, NAMES, seed=0, l2=1e-4)
+    for name in NAMES:
+        assert fit.l2[name] > 1e-3
+        assert fit.scores[name]["auroc"] > weak.scores[name]["auroc"] - 0.005
+
+
+def test_a_dead_dimension_gets_no_weight() -> None:
+    z, labels, _ = synthetic()
+    z[:, 3] = 1.5
+    fit = fit_attributes(z, labels, NAMES, seed=0)
+    assert torch.isfinite(fit.weight).all()
+    assert fit.weight[:, 3].abs().max() == 0
+
+
+@pytest.mark.parametrize("held_out", [0.0, 1.0])
+def test_wrong_arguments(held_out: float) -> None:
+    z, labels, _ = synthetic()
+    with pytest.raises(ValueError, match="held-out fraction"):
+        fit_attributes(z, labels, NAMES, seed=0, held_out=held_out)
+    with pytest.raises(ValueError, match="labels must be"):
+        fit_attributes(z, labels[:-1], NAMES, seed=0)
