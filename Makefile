@@ -6,7 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out/demo
 
-BUNDLE := assets/bundles/avatars64-diffae
 FACES := $(sort $(wildcard assets/faces/*.png))
 FIRST_FACE = $(word 1,$(FACES))
 SECOND_FACE = $(word 2,$(FACES))
@@ -30,11 +29,11 @@ help:
 install: $(FOR_DEMO)
 
 demo: $(FOR_DEMO)
-	$(BIN)/rdm encode assets/faces -o $(OUT)/codes --bundle $(BUNDLE)
-	$(BIN)/rdm reconstruct $(FACES) -o $(OUT)/reconstruct --bundle $(BUNDLE)
-	$(BIN)/rdm interpolate $(FIRST_FACE) $(SECOND_FACE) --frames 9 -o $(OUT)/interpolate --bundle $(BUNDLE)
-	$(BIN)/rdm manipulate $(FIRST_FACE) --attr smiling --scales=-0.3,0,0.3 -o $(OUT)/smile --bundle $(BUNDLE)
-	$(BIN)/rdm sample --n 16 --seed 0 -o $(OUT)/samples --bundle $(BUNDLE)
+	$(BIN)/rdm encode assets/faces -o $(OUT)/codes
+	$(BIN)/rdm reconstruct $(FACES) -o $(OUT)/reconstruct
+	$(BIN)/rdm interpolate $(FIRST_FACE) $(SECOND_FACE) --frames 9 -o $(OUT)/interpolate
+	$(BIN)/rdm manipulate $(FIRST_FACE) --attr smiling --scales=-0.3,0,0.3 -o $(OUT)/smile
+	$(BIN)/rdm sample --n 16 --seed 0 -o $(OUT)/samples
 	@echo "The pictures are in $(OUT)."
 
 # Two processes of one thread each: two cores, and no more memory than two copies of torch.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,4 +28,77 @@ def golden() -> Callable[[str], Path]:
             pytest.skip(f"golden tensors: {path} is no folder; set RDM_GOLDEN to where they are")
         return path
 
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle ``tiny``: a random Diff-AE of 16 px with z of 8, a latent prior, and three attributes.
+
+    What starts at zero is drawn at random as well, so that pictures depend on z and on t.
+    """
+    import torch
+    from torch import nn
+
+    from rdm_cli.core.bundles import save_bundle
+    from rdm_cli.kernels.spec import SamplingSpec
+    from rdm_cli.methods.diffae.config import DiffAEConfig
+    from rdm_cli.methods.diffae.method import METHOD
+    from rdm_cli.methods.diffae.model import DiffAE
+    from rdm_cli.methods.directions import Directions
+    from rdm_cli.models.encoder import EncoderConfig
+    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.unet import UNetConfig
+    from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
+
+    shared: dict[str, Any] = {
+        "image_size": 16, "model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1,
+        "attention_resolutions": (8,), "z_width": 8, "patch_size": 2,
+    }  # fmt: skip
+    config = DiffAEConfig(
+        encoder=EncoderConfig(**shared),
+        unet=UNetConfig(**shared, time_width=32, dropout=0.0),
+        prediction="v",
+        sampling=SamplingSpec(steps=5),
+    )
+    network = LatentMLPConfig(z_width=8, hidden_width=16, num_layers=2, time_channels=8)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DiffAE(config)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if not weight.any():
+                    weight.normal_(std=0.05)
+        # a wider projection: codes of different pictures must differ visibly
+        nn.init.normal_(model.encoder.proj_out.weight, std=0.5)
+        prior = LatentDDIM(LatentDDIMConfig(network=network, steps=5))
+        weight = torch.randn(3, 8)
+    directions = Directions(
+        names=("smiling", "glasses", "hat"),
+        weight=weight,
+        bias=torch.zeros(3),
+        z_mean=torch.zeros(8),
+        z_std=torch.ones(8),
+        scores={
+            "smiling": {"auroc": 0.9, "average_precision": 0.8, "num_positive": 5, "num_labelled": 10},
+            "glasses": {"auroc": 0.7, "average_precision": 0.6, "num_positive": 4, "num_labelled": 10},
+        },
+    )
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    save_bundle(folder, METHOD, model, card="# tiny\n", prior=prior, directions=directions)
+    return folder
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """A folder ``faces`` of five smooth pictures, ``a.png`` to ``e.png``, the last ``sub/e.png``."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "faces"
+    (folder / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c", "d", "sub/e"):
+        corners = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        Image.fromarray(corners).resize((16, 16), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
     return folder

@@ -83,9 +83,9 @@ def _fit_one(
         w = basis @ v
         bce = F.binary_cross_entropy_with_logits(x @ w + bias, target, weight=row_weight, reduction="sum")
         loss = bce + 0.5 * l2 * w.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        optimizer.step(objective)  # type: ignore[no-untyped-call]
+        optimizer.step(objective)
     return v.detach(), bias.detach()

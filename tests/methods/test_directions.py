@@ -92,7 +92,7 @@ def test_tensors_that_disagree_are_refused(directions: Directions) -> None:
 
 @pytest.mark.golden
 def test_golden_manipulation_and_logits(golden) -> None:
-    tensors = load_file(golden / "diffae" / "golden.safetensors")
+    tensors = load_file(golden("diffae") / "golden.safetensors")
     directions = Directions(
         names=tuple(str(i) for i in range(40)),
         weight=tensors["cls.weight"],

@@ -15,7 +15,7 @@ from rdm_cli.metrics.reconstruction import C1, C2, mse, psnr, ssim
 
 @pytest.mark.golden
 def test_golden_metrics(golden) -> None:
-    tensors = load_file(golden / "diffae" / "golden.safetensors")
+    tensors = load_file(golden("diffae") / "golden.safetensors")
     x, y = tensors["x"], tensors["ddim_decode.img01.T20"] * 2 - 1
     # float32 sums over 3072 values, in another order than the authors'.
     torch.testing.assert_close(mse(x, y), tensors["metric.mse"], rtol=1e-5, atol=1e-8)

@@ -113,8 +113,8 @@ def official(folder: Path) -> LatentDDIM:
 
 @pytest.mark.golden
 def test_golden_predictions_and_samples(golden) -> None:
-    tensors = load_file(golden / "diffae" / "golden.safetensors")
-    prior = official(golden / "diffae")
+    tensors = load_file(golden("diffae") / "golden.safetensors")
+    prior = official(golden("diffae"))
     noise = tensors["latent_noise"]
     with torch.no_grad():
         for t in (0, 500, 999):

@@ -1,0 +1,213 @@
+"""The figures in a bundle's card: reconstruction, probes, use of z, and edits judged on pixels.
+
+    rdm data avatars train --n 20000 --seed 1 -q >train.txt
+    rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
+    python benchmarks/bundle_report.py --bundle avatars64-diffae --train train --held-out held-out
+
+Prints Markdown tables to stdout and, with --json FILE, writes every figure to FILE. Each part can be
+run alone with --part; the images are the first --num of the held-out folder, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from pixel_classifier import PixelClassifier, train_pixel_classifier
+from torch import Tensor
+
+from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.data.labels import match, read_labels
+from rdm_cli.metrics.probes import auroc, average_precision
+from rdm_cli.metrics.reconstruction import mse, psnr, ssim
+from rdm_cli.training.diagnostics import swapped_z_losses
+
+JUDGED = ("smiling", "glasses", "sunglasses", "beard", "hat")
+PARTS = ("reconstruction", "probes", "swapped", "edits")
+
+
+def load_folder(pipeline: Pipeline, folder: Path, num: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The first ``num`` images of a labelled folder, and their labels by name (NaN: not visible)."""
+    table = read_labels(folder / "metadata.csv")
+    names = list(table.files[:num])
+    values = match(table, names).values
+    images = pipeline.load_images([folder / name for name in names])
+    return images, {name: values[:, k] for k, name in enumerate(table.names)}
+
+
+def told(text: str) -> None:
+    """Progress, to stderr."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def reconstruction_figures(pipeline: Pipeline, x_0: Tensor) -> tuple[dict[str, Any], Codes]:
+    """PSNR, MSE and SSIM for T = 100 and 20 with inferred x_T, and T = 100 with random x_T."""
+    figures: dict[str, Any] = {}
+    kept = None
+    for steps in (20, 100):
+        codes = pipeline.encode(x_0, steps=steps)
+        kept = codes
+        for kind in ("inferred", "random") if steps == 100 else ("inferred",):
+            source = codes if kind == "inferred" else codes.replace(x_T=None)
+            decoded = pipeline.decode(source, steps=steps)
+            figures[f"T={steps}, {kind} x_T"] = {
+                "psnr_db": float(psnr(x_0, decoded).mean()),
+                "mse": float(mse(x_0, decoded).mean()),
+                "ssim": float(ssim(x_0, decoded).mean()),
+            }
+            told(f"T={steps}, {kind} x_T: {figures[f'T={steps}, {kind} x_T']}")
+    assert kept is not None
+    return figures, kept
+
+
+def probe_figures(pipeline: Pipeline, z: Tensor, labels: dict[str, Tensor]) -> dict[str, Any]:
+    """AUROC and average precision of the bundle's stored directions on these codes."""
+    directions = pipeline.bundle.directions
+    logits = directions.logits(z)
+    figures = {}
+    for k, name in enumerate(directions.names):
+        known = ~labels[name].isnan()
+        target = labels[name][known] > 0
+        scores = logits[known, k]
+        figures[name] = {
+            "auroc": float(auroc(scores, target)),
+            "average_precision": float(average_precision(scores, target)),
+            "num_positive": int(target.sum()),
+            "num_labelled": int(known.sum()),
+        }
+    return figures
+
+
+def swapped_figures(pipeline: Pipeline, x_0: Tensor) -> dict[str, Any]:
+    """Loss with own and with a neighbour's z at several t, mean over batches of 50."""
+    totals: dict[int, list[tuple[float, float]]] = {}
+    for i, part in enumerate(x_0.split(50)):
+        if len(part) < 2:
+            continue
+        for t, pair in swapped_z_losses(pipeline.bundle.model, part, seed=i).items():
+            totals.setdefault(t, []).append(pair)
+    figures = {}
+    for t, pairs in totals.items():
+        own, other = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
+        figures[str(t)] = {"own": own, "swapped": other, "ratio": other / own}
+    return figures
+
+
+def edit_figures(
+    pipeline: Pipeline,
+    judge: PixelClassifier,
+    codes: Codes,
+    labels: dict[str, Tensor],
+    *,
+    scales: list[float],
+    num_for_scales: int,
+    steps: int,
+) -> dict[str, Any]:
+    """How often moving ``smiling`` shows, and how often the other attributes keep their label.
+
+    The scale 0.3 is judged on all faces that do not smile, the others on the first
+    ``num_for_scales``; negative scales on faces that do.
+    """
+    figures: dict[str, Any] = {}
+    for scale in sorted({0.3, *scales}):
+        starts = labels["smiling"] == (0 if scale > 0 else 1)
+        rows = starts.nonzero()[:, 0]
+        rows = rows if scale == 0.3 else rows[:num_for_scales]
+        assert codes.x_T is not None
+        chosen = Codes(
+            z=codes.z[rows], x_T=codes.x_T[rows], infos=tuple(codes.infos[i] for i in rows.tolist())
+        )
+        shown = judge.labels(pipeline.decode(pipeline.manipulate(chosen, {"smiling": scale}), steps=steps))
+        row: dict[str, Any] = {"num": len(rows)}
+        for k, name in enumerate(judge.names):
+            truth = labels[name][rows] > 0
+            agrees = float((shown[:, k] == truth).float().mean())
+            row[name] = 1 - agrees if name == "smiling" else agrees
+        figures[f"{scale:+g}"] = row
+        told(f"scale {scale:+g}: {row}")
+    return figures
+
+
+def main(
+    train: Annotated[Path, typer.Option(help="Labelled avatars for the judge, of another seed.")],
+    held_out: Annotated[Path, typer.Option(help="Labelled avatars to measure on.")],
+    bundle: Annotated[str, typer.Option(help="The bundle.")] = "avatars64-diffae",
+    num: Annotated[int, typer.Option(help="Held-out images.")] = 1000,
+    num_train: Annotated[int, typer.Option(help="Images the judge learns from.")] = 12000,
+    num_for_scales: Annotated[int, typer.Option(help="Faces for scales other than 0.3.")] = 100,
+    scales: Annotated[str, typer.Option(help="Scales of the edit's table.")] = "-0.3,0.1,0.2,0.4,0.5",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    part: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(PARTS)}.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Measure and print."""
+    wanted = part or list(PARTS)
+    pipeline = open_pipeline(bundle, precision=precision, batch_size=40)  # type: ignore[arg-type]
+    x_0, labels = load_folder(pipeline, held_out, num)
+    figures: dict[str, Any] = {
+        "bundle": pipeline.bundle.name,
+        "digest": pipeline.bundle.digest,
+        "num_held_out": len(x_0),
+        "precision": precision,
+    }
+    z = pipeline.encode(x_0, with_x_T=False).z
+    if "probes" in wanted:
+        figures["probes"] = probe_figures(pipeline, z, labels)
+        rows = []
+        for name, f in figures["probes"].items():
+            counts = f"{f['num_positive']} / {f['num_labelled']}"
+            rows.append([name, f"{f['auroc']:.4f}", f"{f['average_precision']:.4f}", counts])
+        table(["attribute", "AUROC", "average precision", "positives"], rows)
+    if "swapped" in wanted:
+        figures["swapped"] = swapped_figures(pipeline, x_0[:500])
+        rows = []
+        for t, f in figures["swapped"].items():
+            rows.append([t, f"{f['own']:.4f}", f"{f['swapped']:.4f}", f"{f['ratio']:.1f}"])
+        table(["t", "loss, own z", "loss, swapped z", "ratio"], rows)
+    codes = None
+    if "reconstruction" in wanted:
+        figures["reconstruction"], codes = reconstruction_figures(pipeline, x_0)
+        rows = []
+        for name, f in figures["reconstruction"].items():
+            rows.append([name, f"{f['psnr_db']:.2f}", f"{f['mse']:.2e}", f"{f['ssim']:.4f}"])
+        table(["DDIM", "PSNR (dB)", "MSE", "SSIM"], rows)
+    if "edits" in wanted:
+        told("training the judge")
+        images, known = load_folder(pipeline, train, num_train)
+        judge = train_pixel_classifier(images, torch.stack([known[name] for name in JUDGED], dim=1), JUDGED)
+        agreement = (judge.labels(x_0) == torch.stack([labels[n] > 0 for n in JUDGED], dim=1)).float()
+        figures["judge_accuracy"] = dict(zip(JUDGED, agreement.mean(dim=0).tolist(), strict=True))
+        told(f"the judge is right on held-out faces: {figures['judge_accuracy']}")
+        codes = codes or pipeline.encode(x_0, steps=100)
+        figures["edits"] = edit_figures(
+            pipeline,
+            judge,
+            codes,
+            labels,
+            scales=[float(s) for s in scales.split(",")],
+            num_for_scales=num_for_scales,
+            steps=100,
+        )
+        header = ["scale", "faces", "smile flipped", *(f"{n} kept" for n in JUDGED[1:])]
+        rows = []
+        for scale, f in figures["edits"].items():
+            rows.append([scale, str(f["num"]), *(f"{100 * f[n]:.1f} %" for n in JUDGED)])
+        table(header, rows)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Print a Markdown table."""
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,104 @@
+"""Every command and every line of Python in README.md runs, in the order in which it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What takes an hour for a user takes seconds here; nothing else about a command is changed.
+SHORTER = {
+    r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
+    r"(rdm train prior \S+)": r"\1 --samples 2048",
+    r"--steps \d+": "--steps 2",
+    r"(rdm (?:reconstruct|manipulate|decode) )": r"\1--steps 2 ",
+}
+OFFICIAL = {
+    "last.ckpt": "official_tiny.ckpt",
+    "classifier.ckpt": "official_tiny_cls.ckpt",
+    "latent.pkl": "official_tiny_latent.pkl",
+}
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.M | re.S)
+
+
+def shortened(command: str) -> str:
+    """The same command with a smaller budget."""
+    for pattern, replacement in SHORTER.items():
+        command = re.sub(pattern, replacement, command, count=1)
+    return command
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stranger's empty folder."""
+    return tmp_path_factory.mktemp("readme")
+
+
+def run(command: list[str] | str, place: Path) -> None:
+    """Run in ``place`` with the tested environment's rdm first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=place,
+        shell=isinstance(command, str),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PATH": path},
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(blocks("sh")) >= 8
+    assert len(blocks("python")) >= 1
+
+
+def run_block(block: str, place: Path) -> None:
+    """Run a block's lines one after the other."""
+    for command in block.strip().splitlines():
+        run(shortened(command), place)
+
+
+def test_every_command_runs(place: Path) -> None:
+    for block in blocks("sh"):
+        if "bundles convert" not in block:
+            run_block(block, place)
+
+
+def test_the_conversion_runs(place: Path, golden: Callable[[str], Path]) -> None:
+    for ours, theirs in OFFICIAL.items():
+        shutil.copy(golden("diffae") / theirs, place / ours)
+    (block,) = (block for block in blocks("sh") if "bundles convert" in block)
+    run_block(block, place)
+
+
+def test_the_python_block_runs(place: Path) -> None:
+    for block in blocks("python"):
+        run([sys.executable, "-c", block.replace("steps=20", "steps=2")], place)
+
+
+def test_what_is_linked_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"\bmake ([a-z]+)", README):
+        if target != "smile":
+            assert re.search(rf"^{target}:", makefile, flags=re.M), target
