@@ -25,12 +25,15 @@ from rdm_cli.commands import (
 )
 from rdm_cli.errors import RdmError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="rdm",
     help="Representation diffusion models: encode images into codes that mean something, decode codes "
     "into images, and edit images through their codes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut long options short at 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("encode")(encode.encode)
@@ -64,25 +67,45 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        result = app(arguments, prog_name="rdm", standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except RdmError as error:
-        return _fail(arguments, error.message, error.hint, error.exit_code)
-    except TyperException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "rdm"
-        return _fail(arguments, error.format_message().rstrip("."), f"see '{path} --help'", 2)
+        return _run(arguments)
     except BrokenPipeError:
         # the reader has gone: nothing is wrong, and Python must not complain when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        result = app(arguments, prog_name="rdm", standalone_mode=False)
+        sys.stdout.flush()
+        if result == INTERRUPTED:
+            return _interrupted()
+        return result if isinstance(result, int) else 0
+    except RdmError as error:
+        return _fail(arguments, error.message, error.hint, error.exit_code)
+    except TyperException as error:
+        message = error.format_message().rstrip(".")
+        if not message:
+            return 2  # a command without arguments, whose help is on the screen by now
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "rdm"
+        return _fail(arguments, message, f"see '{path} --help'", 2)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # which typer makes exit code 1
+            raise stop.__context__ from None
+        raise
+    except BrokenPipeError:
+        raise
     except (KeyboardInterrupt, typer.Abort):
-        print("rdm: interrupted; finished files are whole, the rest was not begun", file=sys.stderr)
-        return 130
+        return _interrupted()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(arguments, f"{where}{error.strerror or error}", None, 1)
+
+
+def _interrupted() -> int:
+    print("rdm: interrupted; finished files are whole, the rest was not begun", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _fail(arguments: list[str], message: str, hint: str | None, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ class Console:
 
     def emit(self, text: str, **fields: Any) -> None:
         """One item of data."""
-        print(json.dumps(fields) if self.as_json else text, flush=True)
+        print(json.dumps(_strict(fields), allow_nan=False) if self.as_json else text, flush=True)
 
     def emit_bytes(self, data: bytes) -> None:
         """Raw data, for ``-o -``."""
@@ -76,3 +77,12 @@ class Console:
         for row in rows:
             table.add_row(*row)
         RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _strict(value: Any) -> Any:
+    """``value`` with null for what JSON has no number for: infinities and NaN."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

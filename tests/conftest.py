@@ -72,6 +72,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # a wider projection: codes of different pictures must differ visibly
         nn.init.normal_(model.encoder.proj_out.weight, std=0.5)
         prior = LatentDDIM(LatentDDIMConfig(network=network, steps=5))
+        prior.z_std.fill_(0.02)  # an untrained prior draws codes some fifty times too long
         weight = torch.randn(3, 8)
     directions = Directions(
         names=("smiling", "glasses", "hat"),

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,17 @@ class Job:
 
     tasks: tuple[Task, ...]
     to_stdout: bool
+
+    def spare_inputs(self, companion: Callable[[Path], Path]) -> None:
+        """Raise UsageError where the file that goes with a result would replace an input."""
+        sources = {task.source.resolve() for task in self.tasks}
+        for task in self.tasks:
+            path = companion(task.target)
+            if path.resolve() in sources:
+                raise UsageError(
+                    f"what goes with the result of {task.name} would replace the input {path}",
+                    hint="choose another output folder",
+                )
 
 
 @contextmanager
@@ -99,17 +110,23 @@ def report(
     ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line; ``conclude``
     gets the data of all that was done, after the last item.
     """
+    if job.to_stdout and console.as_json:
+        raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
     tally = Tally()
     done: list[dict[str, Any]] = []
     try:
         with console.progress(verb, total=float(len(job.tasks))) as advance:
             for outcome in outcomes(advance):
                 name = outcome.item.name
+                if outcome.error is not None:
+                    # what came by stdin lies in a scratch file, whose name would tell nobody anything
+                    error = outcome.error.replace(str(outcome.item.source), name)
+                    outcome = replace(outcome, error=error)
+                    console.problem(f"rdm: {_named(name, error)}")
+                    if console.as_json:
+                        console.emit("", source=name, error=error)
                 tally.add(name, outcome)
                 if outcome.error is not None:
-                    console.problem(f"rdm: {_named(name, outcome.error)}")
-                    if console.as_json:
-                        console.emit("", source=name, error=outcome.error)
                     continue
                 done.append(outcome.data)
                 if job.to_stdout:
@@ -126,4 +143,4 @@ def report(
 
 
 def _named(name: str, error: str) -> str:
-    return error if name in error else f"{name}: {error}"
+    return error if f"{name}: " in error else f"{name}: {error}"

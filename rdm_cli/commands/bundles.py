@@ -68,11 +68,13 @@ def check_bundle(
     console = Console(as_json=as_json)
     from rdm_cli.core.inspection import check
 
-    failed = False
+    failed = []
     for part, problem in check(bundle):
-        failed = failed or problem is not None
         console.emit(f"{part}\t{problem or 'ok'}", part=part, ok=problem is None, problem=problem)
+        if problem is not None:
+            failed.append(part)
     if failed:
+        console.problem(f"rdm: {bundle}: not in order: {', '.join(failed)}")
         raise typer.Exit(1)
 
 

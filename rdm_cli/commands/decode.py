@@ -12,6 +12,7 @@ from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.errors import BundleError
 
 if TYPE_CHECKING:
     from rdm_cli.core.codes import CodeInfo
@@ -58,7 +59,9 @@ def decode(
     ) as job:
         from rdm_cli.core.files import decode_files
         from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import default_batch_size, resolve_device
+        from rdm_cli.core.runtime import autocast, default_batch_size, resolve_device
+
+        autocast(resolve_device(device), precision.value)  # a wrong option fails once, not once a code
 
         @cache
         def opened(name: str) -> Pipeline:
@@ -67,7 +70,15 @@ def decode(
             )
 
         def pipelines(info: CodeInfo) -> Pipeline:
-            return opened(bundle or info.bundle)
+            try:
+                return opened(bundle or info.bundle)
+            except BundleError as error:
+                if bundle is not None:
+                    raise
+                raise BundleError(
+                    f"the bundle it was made with cannot be opened: {error.message}",
+                    hint="say where it is with --bundle",
+                ) from error
 
         if bundle is not None:
             opened(bundle)  # a wrong name fails once, not once a code

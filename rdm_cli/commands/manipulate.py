@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -59,6 +60,8 @@ def manipulate(
         result_suffix="-edited.png",
         stdin_suffix=".image",
     ) as job:
+        if scales is None:
+            job.spare_inputs(lambda target: target.with_suffix(".safetensors"))
         from rdm_cli.core.files import manipulate_files, require_attributes
         from rdm_cli.core.pipeline import open_pipeline
 
@@ -91,10 +94,15 @@ def _edits(names: list[str], scale: list[float], scales: str | None) -> list[dic
         scale = scale or [0.3] * len(names)
         if len(scale) != len(names):
             raise UsageError(f"{len(names)} --attr need as many --scale, not {len(scale)}")
+        if not all(map(math.isfinite, scale)):
+            raise UsageError("--scale takes finite numbers")
         return [dict(zip(names, scale, strict=True))]
     if scale or len(names) > 1:
         raise UsageError("--scales goes with one --attr and without --scale")
     try:
-        return [{names[0]: float(part)} for part in scales.split(",")]
+        values = [float(part) for part in scales.split(",")]
     except ValueError:
-        raise UsageError(f"--scales {scales}: numbers between commas were expected") from None
+        values = []
+    if not values or not all(map(math.isfinite, values)):
+        raise UsageError(f"--scales {scales}: numbers between commas were expected")
+    return [{names[0]: value} for value in values]

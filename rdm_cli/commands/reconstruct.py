@@ -52,6 +52,7 @@ def reconstruct(
         result_suffix="-reconstruction.png",
         stdin_suffix=".image",
     ) as job:
+        job.spare_inputs(lambda target: target.with_name(f"{target.stem}-side-by-side.png"))
         from rdm_cli.core.files import reconstruct_files
         from rdm_cli.core.pipeline import open_pipeline
 

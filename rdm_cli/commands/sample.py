@@ -9,6 +9,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.data.folders import plan_outputs
 from rdm_cli.errors import UsageError
 
 
@@ -69,6 +70,7 @@ def sample(
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
+    plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
     from rdm_cli.core.pictures import write_samples
     from rdm_cli.core.pipeline import open_pipeline

@@ -90,9 +90,9 @@ def diffae(
         float, typer.Option("--sheet-minutes", min=0.0, help="Time between sheets of pictures; 0: none.")
     ] = 15.0,
     mixed_precision: Annotated[
-        o.MixedPrecision,
-        typer.Option("--mixed-precision", help="Arithmetic of a step; fp16 needs a GPU."),
-    ] = o.MixedPrecision.no,
+        o.MixedPrecision | None,
+        typer.Option("--mixed-precision", help="Arithmetic of a step; fp16 needs a GPU.", show_default="no"),
+    ] = None,
     gradient_accumulation: Annotated[
         int | None,
         typer.Option("--gradient-accumulation", min=1, help="Passes in one step.", show_default="1"),
@@ -107,7 +107,12 @@ def diffae(
             "--workers", min=0, help="Processes that decode images.", show_default="0 on a CPU, else 4"
         ),
     ] = None,
-    fit: o.FitOption = o.Fit.crop,
+    fit: Annotated[
+        o.Fit | None,
+        typer.Option(
+            "--fit", help="How an image becomes a square of the network's size.", show_default="crop"
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
     ] = None,
@@ -118,9 +123,9 @@ def diffae(
 ) -> None:
     """Train a Diff-AE on any folder of images.
 
-    Runs on one process, or on many under 'accelerate launch -m rdm_cli train diffae ...'. A run that was
-    stopped or killed goes on with --resume as if undisturbed; its settings are kept, and those named again
-    are changed.
+    Runs on one process, or on many under 'accelerate launch --multi_gpu --num_processes N -m rdm_cli train
+    diffae ...' (with --device cpu, that many processes on the CPU). A run that was stopped or killed goes on
+    with --resume as if undisturbed; its settings are kept, and those named again are changed.
     """
     console = Console(as_json=as_json, quiet=quiet)
     if sum(given is not None for given in (images, steps, minutes)) > 1:
@@ -140,17 +145,23 @@ def diffae(
         "num_workers": workers,
         "seed": seed,
     }
+    run_folder = run or Path("runs") / output.name
+    words = training_plan.settle_words(
+        resume_from=run_folder if resume else None,
+        fit=fit and fit.value,
+        mixed_precision=mixed_precision and mixed_precision.value,
+    )
     accelerator = training_plan.make_accelerator(
         device=device,
         threads=threads,
-        mixed_precision=mixed_precision.value,
-        tracker_folder=(run or Path("runs") / output.name) if log is not None else None,
+        mixed_precision=words["mixed_precision"],
+        tracker_folder=run_folder if log is not None else None,
     )
     plan = training_plan.make_plan(
         "diffae",
         folder=folder,
         bundle=output,
-        run_folder=run or Path("runs") / output.name,
+        run_folder=run_folder,
         preset=preset,
         changes={name: value for name, value in changes.items() if value is not None},
         num_images=images,
@@ -161,24 +172,30 @@ def diffae(
         num_processes=accelerator.num_processes,
         on_cpu=accelerator.device.type == "cpu",
         command=shlex.join(["rdm", *sys.argv[1:]]),
-        fit=fit.value,
+        **words,
         weights_dtype=weights_dtype(weights.value),
         checkpoint_minutes=checkpoint_minutes,
         sheet_minutes=sheet_minutes or None,
         tensorboard=log is not None,
     )
     speaks = accelerator.is_main_process
-    training = training_run.TrainingRun(plan, accelerator, console.note if speaks else lambda text: None)
+    training = training_run.TrainingRun(plan, accelerator, console.note, console.problem)
     told = time.monotonic()
-    with console.progress("training", 100.0) as advance:
-        done = 0.0
-        for record in training.steps():
-            advance(100 * record.fraction - done)
-            done = 100 * record.fraction
-            now = time.monotonic()
-            if speaks and (now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1):
-                told = now
-                _report(console, record)
+    try:
+        with console.progress("training", 100.0) as advance:
+            done = 0.0
+            for record in training.steps():
+                advance(100 * record.fraction - done)
+                done = 100 * record.fraction
+                now = time.monotonic()
+                if speaks and (now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1):
+                    told = now
+                    _report(console, record)
+    except KeyboardInterrupt:
+        if speaks and training.saved_step is not None:
+            again = plan.command if resume else f"{plan.command} --resume"
+            console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
+        raise
     if speaks:
         console.emit(str(output), output=str(output), run=str(plan.run_folder))
 

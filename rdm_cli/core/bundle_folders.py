@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rdm_cli.errors import BundleError
+from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.registry import nearest
+
+INDEX = "model_index.json"
 
 
 def assets_folder() -> Path:
@@ -22,7 +25,7 @@ def assets_folder() -> Path:
 def shipped_bundles() -> dict[str, Path]:
     """Names and folders of the bundles that come with rdm."""
     folder = assets_folder() / "bundles"
-    return {p.parent.name: p.parent for p in sorted(folder.glob("*/model_index.json"))}
+    return {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{INDEX}"))}
 
 
 def find_bundle(spec: str) -> Path:
@@ -30,14 +33,14 @@ def find_bundle(spec: str) -> Path:
     if spec.startswith("hf:"):
         return _from_hub(spec.removeprefix("hf:"))
     folder = Path(spec)
-    if (folder / "model_index.json").is_file():
+    if (folder / INDEX).is_file():
         return folder.resolve()
     shipped = shipped_bundles()
     if spec in shipped:
         return shipped[spec]
     if folder.is_dir():
         raise BundleError(
-            f"{spec}: model_index.json is missing, so this is no bundle",
+            f"{spec}: {INDEX} is missing, so this is no bundle",
             hint="rdm bundles convert turns official checkpoints into one",
         )
     known = nearest(spec, shipped) if shipped else "no bundle is shipped with this copy"
@@ -60,26 +63,56 @@ def _from_hub(name: str) -> Path:
     return Path(found)
 
 
+def sub_folders(folder: Path) -> tuple[str, ...]:
+    """The parts of a bundle; hidden folders, which a killed process may leave, are none."""
+    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+
+
+def refuse_other_than_bundle(folder: Path) -> None:
+    """Raise UsageError where a bundle at ``folder`` would take the place of something that is none."""
+    if folder.is_dir():
+        if (folder / INDEX).is_file() or not any(folder.iterdir()):
+            return
+        raise UsageError(
+            f"{folder}: this folder holds something else than a bundle, and stays as it is",
+            hint="name another folder",
+        )
+    if folder.exists():
+        raise UsageError(f"{folder}: a file stands where the bundle should go")
+
+
+@contextmanager
+def replace_bundle(folder: Path) -> Iterator[Path]:
+    """Like :func:`replace_folder`, for a whole bundle: only a bundle or an empty folder is replaced."""
+    refuse_other_than_bundle(folder)
+    with replace_folder(folder) as new:
+        yield new
+
+
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
     """A new, empty folder that takes ``folder``'s place when the block succeeds.
 
     Where the block fails, the new one goes and ``folder`` stays as it was.
     """
+    folder = folder.resolve()  # a link stays, and its target is replaced
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    new.chmod(0o755)
     old = new.with_name(new.name + "-old")
     try:
         yield new
-        if folder.exists():
-            folder.replace(old)
+        mask = os.umask(0)
+        os.umask(mask)
+        new.chmod(0o777 & ~mask)  # mkdtemp's folders are private; ours follow the umask
         try:
+            if folder.exists():
+                folder.replace(old)
             new.replace(folder)
         except BaseException:
-            if old.exists():
+            if old.exists() and not folder.exists():
                 old.replace(folder)
             raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,14 +24,14 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from rdm_cli import __version__
-from rdm_cli.core.bundle_folders import find_bundle, replace_folder
+from rdm_cli.core.bundle_folders import INDEX, find_bundle, replace_bundle, replace_folder, sub_folders
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.core.schedulers import read_scheduler, scheduler_json
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.core.tensor_files import write_tensors
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Method, RepresentationModel
@@ -39,7 +39,6 @@ from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, load
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-INDEX = "model_index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +62,10 @@ class Bundle:
                 hint=f"train one: rdm train prior CODES --bundle {self.name}",
             )
         config = _parse(LatentDDIMConfig, _read_json(folder / "config.json"), folder)
-        prior = LatentDDIM(config)
+        prior: LatentDDIM = _build(folder, lambda: LatentDDIM(config))
         _load_weights(prior, folder)
+        if (prior.z_width,) != self.model.z_shape:
+            raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return prior.to(self.device).eval()
 
     @cached_property
@@ -79,18 +80,22 @@ class Bundle:
         header = _read_json(folder / "attributes.json")
         tensors = _read_tensors(folder / "attributes.safetensors")
         try:
-            return Directions(
+            directions = Directions(
                 names=tuple(header["names"]),
-                scores=header["scores"],
+                scores=dict(header["scores"]),
                 **{name: value.float() for name, value in tensors.items()},
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
+        if directions.z_mean.shape != self.model.z_shape:
+            width = directions.z_mean.numel()
+            raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
+        return directions
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The sub-folders that are there."""
-        return tuple(sorted(p.name for p in self.folder.iterdir() if p.is_dir()))
+        return sub_folders(self.folder)
 
 
 def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
@@ -112,14 +117,14 @@ def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
     scheduler = folder / "scheduler" / "scheduler_config.json"
     try:
         sampling, prediction = read_scheduler(_read_json(scheduler))
-        model = method.build(parts, sampling, prediction)
     except ValueError as error:
         raise BundleError(f"{scheduler}: {error}") from error
+    model = _build(folder, lambda: method.build(parts, sampling, prediction))
     for name in method.components:
         _load_weights(getattr(model, name), folder / name)
     model.to(device).eval().requires_grad_(False)
     return Bundle(
-        name=folder.name,
+        name=spec if spec.startswith("hf:") else folder.name,
         folder=folder,
         method=method,
         model=cast(RepresentationModel, model),
@@ -149,7 +154,10 @@ def save_bundle(
     directions: Directions | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a whole bundle; ``folder`` appears complete, or stays as it was."""
+    """Write a whole bundle; ``folder`` appears complete, or stays as it was.
+
+    Raises UsageError where ``folder`` holds something else than a bundle: that is not replaced.
+    """
     described = cast(RepresentationModel, model)
     index: dict[str, Any] = {
         "_class_name": "RdmBundle",
@@ -157,7 +165,7 @@ def save_bundle(
         "method": method.name,
         "scheduler": ["diffusers", "DDIMScheduler"],
     }
-    with replace_folder(folder) as new:
+    with replace_bundle(folder) as new:
         for name in method.components:
             network = getattr(model, name)
             save_component(new / name, described.component_config(name), network, dtype)
@@ -194,7 +202,7 @@ def save_component(folder: Path, config: Any, network: nn.Module, dtype: torch.d
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
-    _write_tensors(folder / WEIGHTS, tensors)
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
 
 
 def save_prior(folder: Path, prior: LatentDDIM, dtype: torch.dtype) -> None:
@@ -207,7 +215,7 @@ def save_directions(folder: Path, directions: Directions) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = ("weight", "bias", "z_mean", "z_std")
     tensors = {name: getattr(directions, name).float().contiguous().cpu() for name in names}
-    _write_tensors(folder / "attributes.safetensors", tensors)
+    write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
     _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
 
 
@@ -218,13 +226,21 @@ def _parse(config: type[Any], values: Mapping[str, Any], where: Path) -> Any:
         raise BundleError(f"{where / 'config.json'}: {error}") from error
 
 
+def _build(folder: Path, build: Callable[[], Any]) -> Any:
+    try:
+        return build()
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # the values have the right types, so what is wrong with them only the networks can tell
+        raise BundleError(f"{folder}: its config.json files describe no network ({error})") from error
+
+
 def _load_weights(network: nn.Module, folder: Path) -> None:
     tensors = _read_tensors(folder / WEIGHTS)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise BundleError(f"{folder / WEIGHTS}: the weights do not fit config.json: {first}") from error
+        raise BundleError(f"{folder / WEIGHTS}: the weights do not fit config.json: {first[:200]}") from error
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -234,11 +250,6 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise BundleError(f"{path}: this part of the bundle is missing") from None
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path}: damaged weights ({error})") from error
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    with atomic_path(path) as temporary:  # which also gives the file the umask's permissions
-        save_file(dict(tensors), temporary, metadata={"format": "pt"})
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class CodeSet:
 def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> CodeSet:
     """Read the z of every code below ``folder``; x_T is not touched.
 
-    Raises CodeError for a code of another bundle, UsageError where there are no codes.
+    Raises CodeError for a code of another bundle or a damaged one, UsageError where there are no codes.
     """
     found, names = [], []
     for item in find_inputs([folder], suffixes=CODE_SUFFIXES):
@@ -39,6 +39,11 @@ def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> Code
                 hint="encode the images again with this bundle",
             )
         with safe_open(item.source, framework="pt") as file:
-            found.append(file.get_tensor("z").flatten())
+            if "z" not in file.keys():  # noqa: SIM118
+                raise CodeError(f"{item.source}: this code holds no z")
+            z = file.get_tensor("z").flatten()
+        if not bool(torch.isfinite(z).all()):
+            raise CodeError(f"{item.source}: z holds values that are not finite")
+        found.append(z)
         names.append(item.relative.with_suffix("").as_posix())
     return CodeSet(z=torch.stack(found), names=tuple(names))

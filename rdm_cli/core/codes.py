@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rdm_cli.core.configs import from_json, to_json
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.core.tensor_files import write_tensors
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -83,8 +82,7 @@ class Codes:
             tensors = {"z": code.z[0]} | ({} if code.x_T is None else {"x_T": code.x_T[0]})
             stored = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
             text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
-            with atomic_path(path) as temporary:
-                save_file(stored, temporary, metadata={"rdm": text})
+            write_tensors(path, stored, {"rdm": text})
 
     @staticmethod
     def load(path: Path) -> Codes:

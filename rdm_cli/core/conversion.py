@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from rdm_cli.core.bundle_folders import refuse_other_than_bundle
 from rdm_cli.core.bundles import save_bundle
 from rdm_cli.core.cards import conversion_card
 from rdm_cli.errors import UsageError
@@ -25,6 +26,7 @@ def convert_files(
     method: Method = load(METHODS, "method", method_name)
     if output.exists() and not force:
         raise UsageError(f"{output} exists", hint="name another folder, or replace it with --force")
+    refuse_other_than_bundle(output)
     converted: Converted = method.convert(files)
     save_bundle(
         output,

@@ -31,11 +31,15 @@ class LoadedImage:
     digest: str
 
 
-def batch_size_for(pipeline: Pipeline, num_items: int) -> int:
-    """The user's batch size, or the device's usual one, or fewer where there are fewer items."""
-    if pipeline.batch_size is not None:
-        return pipeline.batch_size
-    return min(default_batch_size(pipeline.bundle.device), 1 << max(0, num_items - 1).bit_length())
+def in_batches_for(pipeline: Pipeline, num_items: int) -> tuple[Pipeline, int]:
+    """``pipeline`` with its batch size settled for a whole job, and that size.
+
+    The user's, or the device's usual one, or fewer where there are fewer items. It holds for short
+    batches too, so what is left over or encoded again comes out as it would among the others.
+    """
+    usual = min(default_batch_size(pipeline.bundle.device), 1 << max(0, num_items - 1).bit_length())
+    size = pipeline.batch_size or usual
+    return replace(pipeline, batch_size=size), size
 
 
 def file_digest(path: Path) -> str:
@@ -56,7 +60,10 @@ def load_image_or_code(
     """Read a code as it is, or encode an image; raises ImageError or CodeError."""
     if path.suffix == CODE_SUFFIX:
         codes = Codes.load(path)
-        pipeline.check(codes)
+        try:
+            pipeline.check(codes)
+        except CodeError as error:
+            raise CodeError(f"{path}: {error.message}", hint=error.hint) from error
         return codes
     loaded = load_image(pipeline, path, fit)
     codes = pipeline.encode(loaded.x_0, steps=steps, with_x_T=with_x_T)
@@ -78,6 +85,7 @@ def encode_files(
 
     ``verify`` decodes each code and records MSE and PSNR in it and in the outcome.
     """
+    pipeline, batch_size = in_batches_for(pipeline, len(tasks))
     wanted = pipeline.info(steps=(steps or pipeline.default_steps) if with_x_T else None, fit=fit)
 
     def load(task: Task) -> LoadedImage | Outcome[Task]:
@@ -109,7 +117,7 @@ def encode_files(
             code.save([task.target])
         return [{"output": str(t.target), "skipped": False, **e} for t, e in zip(batch, errors, strict=True)]
 
-    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size_for(pipeline, len(tasks)))
+    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
 
 def decode_files(
@@ -130,7 +138,7 @@ def decode_files(
     def load(task: Task) -> tuple[Pipeline, Codes]:
         codes = Codes.load(task.source)
         _spare_source(task, codes.infos[0])
-        pipeline = pipelines(codes.infos[0])
+        pipeline = replace(pipelines(codes.infos[0]), batch_size=batch_size)
         pipeline.check(codes)
         return pipeline, codes if x_T == "inferred" else codes.replace(x_T=None)
 
@@ -168,6 +176,7 @@ def reconstruct_files(
     ``x_T`` "random" draws x_T instead of inferring it. ``variations`` K appends K pictures of the same
     z with other x_T to the side-by-side. Outcomes carry MSE, PSNR in dB and SSIM.
     """
+    pipeline, batch_size = in_batches_for(pipeline, len(tasks))
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
@@ -200,7 +209,7 @@ def reconstruct_files(
         tasks,
         load=lambda task: load_image(pipeline, task.source, fit),
         process=process,
-        batch_size=batch_size_for(pipeline, len(tasks)),
+        batch_size=batch_size,
     )
 
 

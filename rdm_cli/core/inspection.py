@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from rdm_cli.core.bundle_folders import find_bundle
-from rdm_cli.core.bundles import INDEX, Bundle, open_bundle
+from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
+from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.errors import BundleError, RdmError
 
@@ -30,7 +30,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return {
         "method": index.get("method", "?"),
         "image_size": next((size for size in sizes if size), None),
-        "parts": ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())),
+        "parts": ", ".join(sub_folders(folder)),
         "megabytes": round(num_bytes / 1e6, 1),
         "folder": str(folder),
     }
@@ -71,7 +71,8 @@ def read_card(spec: str) -> str:
 
 
 def check(spec: str) -> Iterator[tuple[str, str | None]]:
-    """Open and run each part; yields (part, problem or None)."""
+    """Open and run each part; yields (part, problem or None). Raises BundleError where there is none."""
+    find_bundle(spec)
     try:
         bundle = open_bundle(spec)
     except RdmError as error:
@@ -83,13 +84,11 @@ def check(spec: str) -> Iterator[tuple[str, str | None]]:
         if part not in bundle.parts:
             continue
         try:
-            found = bundle.prior if part == "prior" else bundle.directions
+            _ = bundle.prior if part == "prior" else bundle.directions
         except RdmError as error:
             yield part, str(error)
-            continue
-        width = found.z_mean.numel()
-        fits = (width,) == bundle.model.z_shape
-        yield part, None if fits else f"made for codes of {width} values, not {bundle.model.z_shape}"
+        else:
+            yield part, None
     yield "model card", None if (bundle.folder / "README.md").is_file() else "README.md is missing"
 
 

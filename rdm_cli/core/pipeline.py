@@ -8,6 +8,7 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.registry import DEFAULT_BUNDLE
 
+BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
+
 Advance = Callable[[float], None]
 """Called with how many images' worth of work was just done (a fraction at each sampling step)."""
 
@@ -40,16 +43,22 @@ def open_pipeline(
     threads: int | None = None,
     precision: Precision = "fp32",
     batch_size: int | None = None,
+    show_progress: bool = False,
 ) -> Pipeline:
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
-    cores. Raises BundleError or UsageError.
+    cores; ``show_progress`` draws a tqdm bar while the networks work. Raises BundleError or UsageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
-    return Pipeline(bundle=open_bundle(bundle, resolved), precision=precision, batch_size=batch_size)
+    return Pipeline(
+        bundle=open_bundle(bundle, resolved),
+        precision=precision,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,7 @@ class Pipeline:
     bundle: Bundle
     precision: Precision = "fp32"
     batch_size: int | None = None
+    show_progress: bool = False
 
     @property
     def default_steps(self) -> int:
@@ -88,7 +98,7 @@ class Pipeline:
         *,
         steps: int | None = None,
         with_x_T: bool = True,
-        advance: Advance = ignore_progress,
+        advance: Advance | None = None,
     ) -> Codes:
         """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
 
@@ -103,11 +113,12 @@ class Pipeline:
             if not with_x_T:
                 return (z,)
             path = ddim_encode(self._eps_fn(z), x, model.sampling, n)
-            return z, last(_watched(path, lambda: advance(real / n)))
+            return z, last(_watched(path, lambda: tell(real / n)))
 
-        z, *rest = self._in_batches(encode_batch, x_0)
-        if not with_x_T:
-            advance(len(x_0))
+        with self._progress(advance, "encoding", len(x_0)) as tell:
+            z, *rest = self._in_batches(encode_batch, x_0)
+            if not with_x_T:
+                tell(len(x_0))
         info = self.info(steps=n if with_x_T else None)
         return Codes(z=z, x_T=rest[0] if rest else None, infos=(info,) * len(x_0))
 
@@ -118,7 +129,7 @@ class Pipeline:
         steps: int | None = None,
         seed: int = 0,
         keys: Sequence[int | str] | None = None,
-        advance: Advance = ignore_progress,
+        advance: Advance | None = None,
     ) -> Tensor:
         """Codes to images x_0 (N, 3, H, W) in [-1, 1].
 
@@ -136,9 +147,10 @@ class Pipeline:
 
             def decode_batch(real: int, z: Tensor, x_t: Tensor, n: int = n) -> tuple[Tensor, ...]:
                 path = ddim_decode(self._eps_fn(z), x_t, self.bundle.model.sampling, n)
-                return (last(_watched(path, lambda: advance(real / n))),)
+                return (last(_watched(path, lambda: tell(real / n))),)
 
-            (x_0[chosen],) = self._in_batches(decode_batch, codes.z[chosen], x_T[chosen])
+            with self._progress(advance, "decoding", len(chosen)) as tell:
+                (x_0[chosen],) = self._in_batches(decode_batch, codes.z[chosen], x_T[chosen])
         return x_0
 
     def manipulate(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
@@ -203,12 +215,26 @@ class Pipeline:
                 raise CodeError(
                     f"this code was made with bundle {info.bundle} ({info.bundle_digest[:12]}), "
                     f"not with {self.bundle.name} ({self.bundle.digest[:12]})",
-                    hint=f"decode it with --bundle {info.bundle}, or encode the image again",
+                    hint="name that one with --bundle, or encode the image again",
                 )
+            most = model.sampling.schedule.num_train_steps
+            if info.steps is not None and not 1 <= info.steps <= most:
+                raise CodeError(f"the code records {info.steps} steps, and there are 1 to {most}")
         if codes.z.shape[1:] != model.z_shape:
             raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
         if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
             raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
+
+    @contextmanager
+    def _progress(self, advance: Advance | None, label: str, num: int) -> Iterator[Advance]:
+        """The caller's ``advance``, else a tqdm bar where the pipeline shows one, else nothing."""
+        if advance is not None or not self.show_progress:
+            yield advance or ignore_progress
+            return
+        from tqdm.auto import tqdm
+
+        with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
+            yield bar.update
 
     def _eps_fn(self, z: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         device, precision = self.bundle.device, self.precision

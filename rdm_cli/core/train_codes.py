@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,10 @@ def train_bundle_prior(
     weights_dtype: torch.dtype,
     on_record: Callable[[PriorRecord], None],
 ) -> int:
-    """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number."""
+    """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number.
+
+    Raises RdmError for too few codes and where training diverges; the bundle then stays as it was.
+    """
     found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
     try:
         training = PriorTraining(
@@ -59,6 +63,10 @@ def train_bundle_prior(
     except ValueError as error:
         raise RdmError(f"{codes}: {error}", hint="encode more images") from error
     for record in training.steps():
+        if not math.isfinite(record.loss):
+            raise RdmError(
+                f"training stops at step {record.step}: the loss is {record.loss}", hint="lower --lr"
+            )
         on_record(record)
     add_prior(bundle, training.result().cpu(), weights_dtype)
     return len(found.names)
@@ -69,7 +77,8 @@ def train_bundle_attributes(
 ) -> tuple[AttributeFit, int, tuple[str, ...]]:
     """Fit attribute directions and put them into the bundle.
 
-    Returns the fit, the number of labelled codes, and the codes that have no row in ``labels``.
+    Returns the fit, the number of labelled codes, and the codes that have no row in ``labels``. Raises
+    RdmError where no code has one, and where no attribute has enough examples.
     """
     found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
     table = read_labels(labels)
@@ -82,8 +91,5 @@ def train_bundle_attributes(
         )
     known = ~matched.values.isnan().all(dim=1)
     fit = fit_attributes(found.z[known], matched.values[known], table.names, held_out=held_out, seed=seed)
-    if not fit.names:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list(fit.skipped.items())[:3])
-        raise RdmError(f"{labels}: no attribute has examples enough ({reasons})")
     add_directions(bundle, fit.directions)
     return fit, num_labelled, matched.unmatched

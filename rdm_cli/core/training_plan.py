@@ -4,20 +4,50 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from rdm_cli.core.runtime import resolve_device, set_up
-from rdm_cli.core.training_run import RunPlan, bundle_config, config_from_json, stored_settings
-from rdm_cli.errors import UsageError
+from rdm_cli.core.bundle_folders import INDEX
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.configs import from_json
+from rdm_cli.core.runtime import set_up
+from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import METHODS, load, nearest
+from rdm_cli.training.checkpoint import load_settings
 from rdm_cli.training.loop import Budget, Settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What the user asked for.
+
+    ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
+    bundle to start from. Minutes say how often a checkpoint and a sheet are written; None: never.
+    """
+
+    folder: Path
+    bundle: Path
+    run_folder: Path
+    method: Method
+    config: Any
+    settings: Settings
+    budget: Budget
+    command: str
+    resume: bool = False
+    init_from: str | None = None
+    fit: str = "crop"
+    mixed_precision: str = "no"
+    weights_dtype: torch.dtype = torch.float32
+    checkpoint_minutes: float = 5.0
+    sheet_minutes: float | None = 15.0
+    tensorboard: bool = False
 
 
 def make_accelerator(
@@ -25,17 +55,20 @@ def make_accelerator(
 ) -> Accelerator:
     """accelerate's view of this process; raises UsageError for fp16 on a CPU.
 
-    Under ``accelerate launch`` the launcher chooses each process's device; else ``device`` does.
+    Under a launcher each process has a device of its own, unless ``device`` is cpu; else ``device`` is
+    used.
     """
     launched = "LOCAL_RANK" in os.environ
-    resolved = set_up(device=device if not launched else "auto", threads=threads)
+    resolved = set_up(device="auto" if launched and device != "cpu" else device, threads=threads)
     if mixed_precision == "fp16" and resolved.type == "cpu":
         raise UsageError("--mixed-precision fp16 needs a GPU", hint="on a CPU, use bf16 or no")
-    if device != "auto" and not launched:
-        resolve_device(device)
-        if resolved.type == "cuda":
-            torch.cuda.set_device(resolved)
+    if device != "auto" and not launched and resolved.type == "cuda":
+        torch.cuda.set_device(resolved)
     from accelerate import Accelerator
+    from accelerate.utils import is_tensorboard_available
+
+    if tracker_folder is not None and not is_tensorboard_available():
+        raise UsageError("--log tensorboard needs tensorboard", hint="pip install tensorboard")
 
     return Accelerator(
         mixed_precision=mixed_precision,
@@ -44,6 +77,18 @@ def make_accelerator(
         project_dir=None if tracker_folder is None else str(tracker_folder),
         step_scheduler_with_optimizer=False,
     )
+
+
+_WORDS = {"fit": "crop", "mixed_precision": "no"}
+
+
+def settle_words(*, resume_from: Path | None, **given: str | None) -> dict[str, str]:
+    """``fit`` and ``mixed_precision``: as given, or else as the run in ``resume_from`` recorded them.
+
+    Raises CheckpointError where there is no such run.
+    """
+    stored = {} if resume_from is None else load_settings(resume_from)
+    return {name: given.get(name) or stored.get(name, default) for name, default in _WORDS.items()}
 
 
 def make_plan(
@@ -72,12 +117,12 @@ def make_plan(
     method: Method = load(METHODS, "method", method_name)
     if preset not in method.presets:
         raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
+    _refuse_places(folder, bundle, run_folder)
     if resume:
-        settings, budget, stored = stored_settings(run_folder)
-        config = config_from_json(method, stored)
+        settings, budget, config = _recorded(run_folder, method)
     else:
         chosen = method.presets[preset]
-        config = chosen.config if init_from is None else bundle_config(method, init_from)
+        config = chosen.config if init_from is None else _bundle_config(method, init_from)
         recipe = dataclasses.asdict(chosen.recipe)
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
@@ -106,3 +151,48 @@ def make_plan(
         init_from=init_from,
         **rest,
     )
+
+
+def _recorded(run_folder: Path, method: Method) -> tuple[Settings, Budget, Any]:
+    """What the run's checkpoint says of settings, budget and networks; CheckpointError if it does not."""
+    stored = load_settings(run_folder)
+    config = type(next(iter(method.presets.values())).config)
+    try:
+        if stored["method"] != method.name:
+            raise CheckpointError(f"{run_folder}: a run of {stored['method']}, not of {method.name}")
+        return (
+            from_json(Settings, stored["settings"]),
+            from_json(Budget, stored["budget"]),
+            from_json(config, stored["config"]),
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{run_folder}: the checkpoint does not say its {error.args[0]}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{run_folder}: a run that this rdm cannot go on with ({error})") from error
+
+
+def _bundle_config(method: Method, name: str) -> Any:
+    """The config of a bundle that training is to start from; UsageError for another method's."""
+    bundle = open_bundle(name)
+    if bundle.method.name != method.name:
+        raise UsageError(f"--init-from {name}: a {bundle.method.name} bundle, not one of {method.name}")
+    return cast(Any, bundle.model).config
+
+
+def _refuse_places(folder: Path, bundle: Path, run_folder: Path) -> None:
+    """Refuse before hours of training what would fail, or destroy something, after them."""
+    if bundle.exists() and not (bundle / INDEX).is_file() and not _is_empty_folder(bundle):
+        raise UsageError(f"{bundle}: something lies here that is no bundle", hint="name another --output")
+    if run_folder.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"{run_folder}: the run's sheets would lie among the images of {folder}",
+            hint="name another --run",
+        )
+    for place in (bundle.absolute().parent, run_folder.absolute()):
+        nearest_there = next(p for p in (place, *place.parents) if os.path.lexists(p))
+        if not nearest_there.is_dir() or not os.access(nearest_there, os.W_OK | os.X_OK):
+            raise UsageError(f"{nearest_there}: nothing can be written here")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

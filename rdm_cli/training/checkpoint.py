@@ -75,30 +75,51 @@ class Checkpoint:
         }
 
     def restore(self, *, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> None:
-        """Load weights, their average and the optimiser's state."""
-        model.load_state_dict(self._part("model."))
-        average.load(self._part("average.").items(), self.num_average_updates)
+        """Load weights, their average and the optimiser's state; CheckpointError for another network's."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in self._part("optimizer.").items():
             index, _, key = name.partition(".")
             state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        groups = optimizer.state_dict()["param_groups"]
+        try:
+            model.load_state_dict(self._part("model."))
+            average.load(self._part("average.").items(), self.num_average_updates)
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"the checkpoint is of another network: {reason}") from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read ``folder``'s checkpoint; raises CheckpointError where there is none or it is damaged."""
+    return _read(folder, tensors=True)
+
+
+def load_settings(folder: Path) -> dict[str, Any]:
+    """The ``settings`` of ``folder``'s checkpoint, without its tensors; errors as above."""
+    return _read(folder, tensors=False).settings
+
+
+def _read(folder: Path, *, tensors: bool) -> Checkpoint:
     path = folder / FILE_NAME
     if not path.exists():
         raise CheckpointError(f"{folder}: no checkpoint to resume from", hint="start without --resume")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["rdm"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys() if tensors else ()
+            return Checkpoint(
+                tensors={name: file.get_tensor(name) for name in names},
+                progress=Progress(**header["progress"]),
+                num_average_updates=header["num_average_updates"],
+                settings=header["settings"],
+            )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
-    return Checkpoint(
-        tensors=tensors,
-        progress=Progress(**header["progress"]),
-        num_average_updates=header["num_average_updates"],
-        settings=header["settings"],
-    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill left half written; only for the one process that writes to ``folder``."""
+    path = folder / FILE_NAME
+    for half in folder.glob(f".{path.stem}-*{path.suffix}"):
+        half.unlink(missing_ok=True)

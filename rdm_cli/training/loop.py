@@ -7,6 +7,8 @@ optimiser's moments has to be kept for a run to go on bit for bit.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, field
@@ -17,13 +19,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from rdm_cli.data.images import to_unit_range
+from rdm_cli.errors import ImageError, RdmError
 from rdm_cli.kernels.randomness import key_to_seed, keyed_generator
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
+from rdm_cli.training.interrupts import ignore_interrupts
 from rdm_cli.training.order import BatchOrder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+class DivergedError(RdmError):
+    """Loss or gradient stopped being a number: the weights in memory are worth nothing any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +132,8 @@ def train_steps(
     """Train until the budget is spent, yielding after each step.
 
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
-    ``accelerator`` already; ``images`` yields uint8 (3, H, W).
+    ``accelerator`` already; ``images`` yields uint8 (3, H, W). Raises DivergedError where a loss or a
+    gradient is not finite.
     """
     order = BatchOrder(
         num_items=len(cast(Sized, images)),
@@ -141,6 +150,7 @@ def train_steps(
             batch_sampler=order,
             num_workers=settings.num_workers,
             persistent_workers=settings.num_workers > 0,
+            worker_init_fn=ignore_interrupts,
         )
     )
     bare = accelerator.unwrap_model(model)
@@ -157,7 +167,7 @@ def train_steps(
         for i in range(settings.num_accumulations):
             key = (step, accelerator.process_index, i)
             x_0, t, eps = training_batch(
-                next(batches),
+                _fetch(batches),
                 num_train_steps=num_train_steps,
                 flip=settings.flip,
                 seed=settings.seed,
@@ -172,16 +182,18 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(bare)
+        mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        _refuse_diverged(step + 1, mean_loss, float(grad_norm), accelerator)
         progress = Progress(
             step=step + 1,
             num_images=progress.num_images + settings.batch_size,
-            elapsed_seconds=time.monotonic() - begun,
+            elapsed_seconds=_shared_seconds(accelerator, time.monotonic() - begun),
         )
         pace = [*pace[-19:], (progress.elapsed_seconds, progress.num_images)]
         yield StepRecord(
             step=progress.step,
             num_images=progress.num_images,
-            loss=float(accelerator.reduce(torch.stack(losses).mean(), "mean")),
+            loss=mean_loss,
             grad_norm=float(grad_norm),
             lr=lr,
             images_per_second=_pace(pace),
@@ -190,9 +202,34 @@ def train_steps(
         )
 
 
-def _sync_on_last(accelerator: Accelerator, model: nn.Module, *, last: bool) -> Any:
-    import contextlib
+def _fetch(batches: Iterator[Tensor]) -> Tensor:
+    """The next batch; what a worker process could not read is told without the worker's traceback."""
+    try:
+        return next(batches)
+    except ImageError as error:
+        last_line = error.message.strip().splitlines()[-1]
+        raise ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: ")) from error
 
+
+def _refuse_diverged(step: int, loss: float, grad_norm: float, accelerator: Accelerator) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(f"step {step}: the loss is {loss}")
+    # fp16's scaler meets infinite gradients now and then; it leaves such a step out by itself
+    if accelerator.scaler is None and not math.isfinite(grad_norm):
+        raise DivergedError(f"step {step}: the gradient's norm is {grad_norm}")
+
+
+def _shared_seconds(accelerator: Accelerator, seconds: float) -> float:
+    """The main process's clock: learning rate and end of training must be the same everywhere."""
+    if accelerator.num_processes == 1:
+        return seconds
+    from accelerate.utils import broadcast
+
+    clock = torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)
+    return float(broadcast(clock))
+
+
+def _sync_on_last(accelerator: Accelerator, model: nn.Module, *, last: bool) -> Any:
     return contextlib.nullcontext() if last else accelerator.no_sync(model)
 
 

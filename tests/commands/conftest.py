@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,14 +44,14 @@ Rdm = Callable[..., Result]
 
 
 @pytest.fixture
-def rdm(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Rdm:
+def rdm(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Rdm:
     """``rdm("encode", folder, stdin=b"")`` runs a command; an exception that escapes fails the test."""
 
     def run(*arguments: object, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
-        capfdbinary.readouterr()
+        capsysbinary.readouterr()
         code = cli.main([str(a) for a in arguments])
-        captured = capfdbinary.readouterr()
+        captured = capsysbinary.readouterr()
         assert b"Traceback" not in captured.err
         return Result(code, captured.out, captured.err.decode())
 
@@ -75,7 +76,13 @@ def spawn() -> Callable[..., subprocess.Popen[bytes]]:
         command = [sys.executable, "-m", "rdm_cli", *map(str, arguments)]
         environment = os.environ | {"COLUMNS": "80"} | options.pop("env", {})
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            # a shell's background job ignores Ctrl-C, and would hand that on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            **options,
         )
 
     return start

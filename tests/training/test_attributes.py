@@ -117,7 +117,7 @@ def test_a_dead_dimension_gets_no_weight() -> None:
     z[:, 3] = 1.5
     fit = fit_attributes(z, labels, NAMES, seed=0)
     assert torch.isfinite(fit.weight).all()
-    assert fit.weight[:, 3].abs().max() == 0
+    assert fit.weight[:, 3].abs().max() < 1e-12  # L-BFGS leaves rounding
 
 
 @pytest.mark.parametrize("held_out", [0.0, 1.0])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +12,22 @@ from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.convert import CELEBA_ATTRIBUTES, method_state, read_diffae
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, latent_config
 from rdm_cli.methods.diffae.official_names import latent_name, renamed
 from rdm_cli.methods.diffae.presets import PRESETS
-from rdm_cli.models.encoder import EncoderConfig
-from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
-from rdm_cli.models.unet import UNetConfig
+from rdm_cli.models.latent_mlp import LatentMLP
 
 PUBLISHED = ("celeba64", "ffhq128", "ffhq256", "horse128", "bedroom128")
-TINY = DiffAEConfig(
-    encoder=EncoderConfig(
-        image_size=16, model_channels=4, channel_mult=(1, 2, 2), num_res_blocks=1, attention_resolutions=(8,),
-        z_width=6,
-    ),
-    unet=UNetConfig(
-        image_size=16, model_channels=4, channel_mult=(1, 2), num_res_blocks=1, attention_resolutions=(8,),
-        time_width=12, z_width=6,
-    ),
-)  # fmt: skip
-TINY_PRIOR = LatentMLPConfig(z_width=6, hidden_width=10, num_layers=3, time_channels=8)
-
-
-def official_name(ours: str, unet: UNetConfig) -> str:
-    """The authors' name of one of our parameters, written from their layout (diffae.md)."""
-    layer, kind = ours.rsplit(".", 1)
-    net, layer = layer.split(".", 1)
-    prefix = "encoder." if net == "encoder" else ""
-    fixed = {
-        "time_embed.linear_1": "time_embed.time_embed.0",
-        "time_embed.linear_2": "time_embed.time_embed.2",
-        "conv_in": "input_blocks.0.0",
-        "norm_out": "out.0",
-        "conv_out": "out.2",
-        "proj_out": "out.3",
-    }
-    inner = {
-        "norm_1": "in_layers.0", "conv_1": "in_layers.2", "time_proj": "emb_layers.1",
-        "z_proj": "cond_emb_layers.1", "norm_2": "out_layers.0", "conv_2": "out_layers.3",
-        "skip": "skip_connection", "norm": "norm", "qkv": "qkv", "proj_out": "proj_out",
-    }  # fmt: skip
-    if layer in fixed:
-        return f"{prefix}{fixed[layer]}.{kind}"
-    block, last = layer.rsplit(".", 1)
-    middles = {"middle_1": 0, "middle_attention": 1, "middle_2": 2}
-    if block.startswith("middle"):
-        place = f"middle_block.{middles[block] if block in middles else block.split('.')[1]}"
-    else:
-        way, i, part = block.split(".")
-        if way == "down":
-            place = f"input_blocks.{int(i) + 1}.{0 if part == 'res' else 1}"
-        else:
-            level = len(unet.channel_mult) - 1 - int(i) // (unet.num_res_blocks + 1)
-            attends = (unet.image_size >> level) in unet.attention_resolutions
-            place = f"output_blocks.{i}.{ {'res': 0, 'attention': 1, 'up': 2 if attends else 1}[part] }"
-    return f"{prefix}{place}.{inner[last]}.{kind}"
-
-
-def meta_state(module: Any, config: Any) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        return module(config).state_dict()
-
-
-def official_autoencoder(config: DiffAEConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {official_name(name, config.unet): tensor for name, tensor in ours.items()}
-
-
-def official_prior(config: LatentMLPConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    state = {}
-    for name, tensor in ours.items():
-        name = name.replace("linear_1", "0").replace("linear_2", "2")
-        name = name.replace("linear_out", f"layers.{config.num_layers - 1}.linear")
-        if "time_proj" in name:
-            state[name.replace("time_proj", "cond_layers.1")] = tensor
-        state[name.replace("time_proj", "linear_emb")] = tensor
-    return state
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
-def test_published_networks_convert_and_their_configs_are_the_presets(preset: str) -> None:
+def test_published_networks_convert_and_their_configs_are_the_presets(preset: str, authors: Any) -> None:
     """Without hyper-parameters: shapes alone give the preset back, and every parameter finds its place."""
     config, prior = PRESETS[preset].config, PRESETS[preset].prior
-    ours = meta_state(DiffAE, config)
-    official = official_autoencoder(config, ours)
+    ours = authors.meta_state(DiffAE, config)
+    official = authors.autoencoder(config, ours)
     assert len(official) == len(ours)
     derived = autoencoder_config(official, {}, config.unet.image_size)
     assert derived == config
@@ -106,8 +35,8 @@ def test_published_networks_convert_and_their_configs_are_the_presets(preset: st
     assert {n: t.data_ptr() for n, t in back.items()} == {n: t.data_ptr() for n, t in ours.items()}
     assert all(back[name] is ours[name] for name in ours)
 
-    ours_prior = meta_state(LatentMLP, prior)
-    official_latent = official_prior(prior, ours_prior)
+    ours_prior = authors.meta_state(LatentMLP, prior)
+    official_latent = authors.prior(prior, ours_prior)
     assert latent_config(official_latent, {}) == prior
     names = {name: latent_name(name, prior.num_layers) for name in official_latent}
     assert set(names.values()) == set(ours_prior)
@@ -121,72 +50,12 @@ def test_published_networks_convert_and_their_configs_are_the_presets(preset: st
         ("ffhq256", 168_492_291, 30_150_400),
     ],
 )
-def test_published_networks_have_the_published_sizes(preset: str, parameters: int, in_encoder: int) -> None:
-    state = meta_state(DiffAE, PRESETS[preset].config)
+def test_published_networks_have_the_published_sizes(
+    preset: str, parameters: int, in_encoder: int, authors: Any
+) -> None:
+    state = authors.meta_state(DiffAE, PRESETS[preset].config)
     assert sum(t.numel() for t in state.values()) == parameters
     assert sum(t.numel() for n, t in state.items() if n.startswith("encoder.")) == in_encoder
-
-
-def random_state(module: Any, config: Any, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {n: torch.randn(t.shape, generator=generator) for n, t in meta_state(module, config).items()}
-
-
-HYPER = {"img_size": 16, "dropout": 0.1, "net_beatgans_attn_head": 1, "net_enc_num_res_blocks": 1, "T": 1000}
-
-
-class Files:
-    """A tiny model's files as the authors' trainers write them; tests change parts before writing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ours = random_state(DiffAE, TINY, 0)
-        self.prior = random_state(LatentMLP, TINY_PRIOR, 1)
-        base = official_autoencoder(TINY, self.ours)
-        latent_net = {f"latent_net.{n}": t for n, t in official_prior(TINY_PRIOR, self.prior).items()}
-        stats = {"conds_mean": torch.randn(1, 6), "conds_std": torch.rand(1, 6) + 0.5}
-
-        def doubled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-            raw = {f"model.{n}": t + 1 for n, t in state.items()}
-            return {
-                "x_T": torch.randn(2, 3, 16, 16),
-                **raw,
-                **{f"ema_model.{n}": t for n, t in state.items()},
-            }
-
-        weight, bias = torch.randn(40, 6), torch.randn(40)
-        self.classifier = (weight, bias)
-        self.content: dict[str, dict[str, Any]] = {
-            "auto": {"state_dict": doubled(base), "hyper_parameters": dict(HYPER)},
-            "latent": {
-                "state_dict": {**stats, **doubled({**base, **latent_net})},
-                "hyper_parameters": dict(HYPER),
-            },
-            "cls": {
-                "state_dict": {
-                    **stats,
-                    "classifier.weight": weight, "classifier.bias": bias,
-                    "ema_classifier.weight": weight + 1, "ema_classifier.bias": bias + 1,
-                },
-                "hyper_parameters": dict(HYPER),
-            },
-            "codes": {"conds": torch.randn(9, 6), **{n: t[0] for n, t in stats.items()}},
-        }  # fmt: skip
-
-    def state(self, name: str) -> dict[str, Tensor]:
-        return self.content[name].get("state_dict", self.content[name])
-
-    def write(self, *names: str) -> list[Path]:
-        paths = [self.folder / f"{name}.bin" for name in names]
-        for name, path in zip(names, paths, strict=True):
-            # the foreign object sends the file to the restricted reader, as Lightning's files go
-            torch.save({**self.content[name], "args": argparse.Namespace()}, path)
-        return paths
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
 
 
 def assert_same(state: Any, expected: dict[str, Tensor]) -> None:
@@ -195,11 +64,11 @@ def assert_same(state: Any, expected: dict[str, Tensor]) -> None:
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=0)
 
 
-def test_files_are_told_apart_by_content_in_any_order(files: Files) -> None:
+def test_files_are_told_apart_by_content_in_any_order(files: Any) -> None:
     paths = files.write("auto", "latent", "cls", "codes")
-    for order in permutations(paths):
+    for order in (paths, paths[::-1], paths[2:] + paths[:2]):
         official = read_diffae(order)
-        assert official.config == TINY and official.prior_config == TINY_PRIOR
+        assert official.config == files.config and official.prior_config == files.prior_config
         assert official.config.sampling == SamplingSpec(spacing="stride", clip_x_0=True)
         assert official.config.prediction == "eps"
         assert official.prior_state is not None and official.classifier is not None
@@ -213,20 +82,20 @@ def test_files_are_told_apart_by_content_in_any_order(files: Files) -> None:
         torch.testing.assert_close(official.z_std, files.state("codes")["conds_std"], rtol=0, atol=0)
 
 
-def test_an_autoencoder_alone_has_no_prior_and_no_statistics(files: Files) -> None:
+def test_an_autoencoder_alone_has_no_prior_and_no_statistics(files: Any) -> None:
     official = read_diffae(files.write("auto"))
     assert_same(official.method_state, files.ours)
     rest = (official.prior_config, official.prior_state, official.z_mean, official.z_std, official.classifier)
     assert rest == (None,) * 5
 
 
-def test_the_latent_checkpoint_contains_the_autoencoder(files: Files) -> None:
+def test_the_latent_checkpoint_contains_the_autoencoder(files: Any) -> None:
     official = read_diffae(files.write("latent"))
     assert_same(official.method_state, files.ours)
-    assert official.prior_config == TINY_PRIOR and official.z_mean is not None
+    assert official.prior_config == files.prior_config and official.z_mean is not None
 
 
-def test_the_classifiers_rows_are_celebas_attributes(files: Files) -> None:
+def test_the_classifiers_rows_are_celebas_attributes(files: Any) -> None:
     names = read_diffae(files.write("auto")).attribute_names
     assert names == CELEBA_ATTRIBUTES and len(set(names)) == 40
     rows = {0: "5_o_clock_shadow", 1: "arched_eyebrows", 15: "eyeglasses", 20: "male", 24: "no_beard"}
@@ -242,12 +111,12 @@ def refused(paths: list[Path], *words: str, **options: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_an_autoencoder_the_message_says_what_is_missing(files: Files) -> None:
+def test_without_an_autoencoder_the_message_says_what_is_missing(files: Any) -> None:
     refused(files.write("cls", "codes"), "cls.bin", "codes.bin", "the autoencoder is missing", "last.ckpt")
     refused([], "no files", "the autoencoder is missing")
 
 
-def test_two_files_of_one_kind_are_refused(files: Files) -> None:
+def test_two_files_of_one_kind_are_refused(files: Any) -> None:
     (path,) = files.write("codes")
     other = path.with_name("other.bin")
     other.write_bytes(path.read_bytes())
@@ -255,31 +124,31 @@ def test_two_files_of_one_kind_are_refused(files: Files) -> None:
 
 
 @pytest.mark.parametrize("name", ["auto", "latent"])
-def test_a_missing_parameter_is_named(files: Files, name: str) -> None:
+def test_a_missing_parameter_is_named(files: Any, name: str) -> None:
     for prefix in ("model", "ema_model"):
         del files.state(name)[f"{prefix}.middle_block.2.out_layers.3.weight"]
     refused(files.write(name), f"{name}.bin", "unet.middle_2.conv_2.weight")
 
 
-def test_an_unexpected_parameter_is_named(files: Files) -> None:
+def test_an_unexpected_parameter_is_named(files: Any) -> None:
     for prefix in ("model", "ema_model"):
         files.state("auto")[f"{prefix}.noise_net.0.weight"] = torch.ones(1)
     refused(files.write("auto"), "auto.bin", "noise_net.0.weight")
 
 
-def test_an_unexpected_top_level_tensor_is_named(files: Files) -> None:
+def test_an_unexpected_top_level_tensor_is_named(files: Any) -> None:
     files.state("auto")["znormalizer.mean"] = torch.ones(1)
     files.state("cls")["head.weight"] = torch.ones(1)
     refused(files.write("auto"), "auto.bin", "znormalizer.mean")
     refused(files.write("latent", "cls"), "cls.bin", "head.weight")
 
 
-def test_a_parameter_of_another_shape_is_named(files: Files) -> None:
+def test_a_parameter_of_another_shape_is_named(files: Any) -> None:
     files.state("auto")["ema_model.middle_block.0.in_layers.2.weight"] = torch.ones(8, 8, 1, 1)
     refused(files.write("auto"), "middle_block.0.in_layers.2.weight has shape (8, 8, 1, 1)")
 
 
-def test_a_model_without_its_average_is_refused(files: Files) -> None:
+def test_a_model_without_its_average_is_refused(files: Any) -> None:
     del files.state("auto")["ema_model.out.2.bias"]
     refused(files.write("auto"), "out.2.bias is in only one of its model and its average")
     state = files.state("latent")
@@ -287,19 +156,19 @@ def test_a_model_without_its_average_is_refused(files: Files) -> None:
     refused(files.write("latent"), "latent.bin", "ema_model")
 
 
-def test_a_layer_saved_twice_must_hold_one_value(files: Files) -> None:
+def test_a_layer_saved_twice_must_hold_one_value(files: Any) -> None:
     name = "ema_model.latent_net.layers.1.cond_layers.1.weight"
     files.state("latent")[name] = files.state("latent")[name] + 1
     refused(files.write("latent"), "latent.bin", "differs from its other name's values")
 
 
-def test_files_of_different_models_are_refused(files: Files) -> None:
+def test_files_of_different_models_are_refused(files: Any) -> None:
     name = "ema_model.out.2.bias"
     files.state("auto")[name] = files.state("auto")[name] + 1
     refused(files.write("auto", "latent"), "auto.bin", "latent.bin", "another autoencoder")
 
 
-def test_files_of_other_widths_are_refused(files: Files) -> None:
+def test_files_of_other_widths_are_refused(files: Any) -> None:
     for name, content in {
         "codes": {"conds_mean": torch.ones(5), "conds_std": torch.ones(5)},
         "cls": {"conds_mean": torch.ones(1, 5), "conds_std": torch.ones(1, 5)},
@@ -308,12 +177,12 @@ def test_files_of_other_widths_are_refused(files: Files) -> None:
         refused(files.write("auto", name), f"{name}.bin", "is for z of 5 values, the autoencoder's has 6")
 
 
-def test_statistics_that_disagree_are_refused(files: Files) -> None:
+def test_statistics_that_disagree_are_refused(files: Any) -> None:
     files.state("codes")["conds_mean"] = files.state("codes")["conds_mean"] + 0.1
     refused(files.write("latent", "codes"), "latent.bin", "codes.bin", "disagree about the mean and std")
 
 
-def test_a_classifier_of_other_attributes_is_refused(files: Files) -> None:
+def test_a_classifier_of_other_attributes_is_refused(files: Any) -> None:
     files.state("cls").update({"classifier.weight": torch.ones(18, 6), "classifier.bias": torch.ones(18)})
     refused(files.write("auto", "cls"), "cls.bin", "(18, 6)", "40")
 
@@ -330,29 +199,27 @@ def test_a_classifier_of_other_attributes_is_refused(files: Files) -> None:
         ("net_latent_condition_bias", 0, "latent"),
     ],
 )
-def test_settings_that_mean_another_network_are_refused(
-    files: Files, name: str, value: Any, file: str
-) -> None:
+def test_settings_that_mean_another_network_are_refused(files: Any, name: str, value: Any, file: str) -> None:
     files.content[file]["hyper_parameters"][name] = value
     refused(files.write(file), f"{file}.bin", "encoder" if name.startswith("net_enc_num") else name)
 
 
-def test_heads_and_dropout_come_from_hyper_parameters(files: Files) -> None:
+def test_heads_and_dropout_come_from_hyper_parameters(files: Any) -> None:
     files.content["auto"]["hyper_parameters"].update({"net_beatgans_attn_head": 2, "dropout": 0.3})
     config = read_diffae(files.write("auto")).config
     assert (config.unet.num_heads, config.encoder.num_heads, config.unet.dropout) == (2, 2, 0.3)
 
 
-def test_the_image_size_is_asked_for_where_nothing_says_it(files: Files) -> None:
+def test_the_image_size_is_asked_for_where_nothing_says_it(files: Any) -> None:
     del files.state("auto")["x_T"]
     del files.content["auto"]["hyper_parameters"]
     paths = files.write("auto")
     refused(paths, "auto.bin", "nothing in it says the size of its images")
-    assert read_diffae(paths, size=16).config == TINY
+    assert read_diffae(paths, size=16).config == files.config
     refused(files.write("latent"), "x_T says 16 and", "the caller says 32", size=32)
 
 
-def test_files_of_no_known_kind_are_refused(files: Files) -> None:
+def test_files_of_no_known_kind_are_refused(files: Any) -> None:
     for content, words in (
         ({"weights": torch.ones(2)}, "neither a state_dict nor the statistics"),
         ({"state_dict": {"encoder.weight": torch.ones(2)}}, "neither an averaged model"),

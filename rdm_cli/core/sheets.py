@@ -1,0 +1,33 @@
+"""Sheets: what a network in training makes of a few of its images, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.images import grid, save_image, to_pil, to_unit_range
+from rdm_cli.methods.method import RepresentationModel
+from rdm_cli.training import diagnostics
+
+NUM_IMAGES = 8
+
+
+def draw_sheet(
+    model: nn.Module, images: ImageFolder, path: Path, device: torch.device
+) -> dict[int, tuple[float, float]]:
+    """Draw reconstructions, and decodes of z with other x_T, of images spread over the folder.
+
+    Which images, and all noise, are the same in every sheet. Returns, at some t, the loss with each
+    image's own z and with its neighbour's.
+    """
+    described = cast(RepresentationModel, model)
+    num = min(NUM_IMAGES, len(images))
+    chosen = [i * len(images) // num for i in range(num)] * (2 if num == 1 else 1)
+    x_0 = to_unit_range(torch.stack([images[i] for i in chosen])).to(device)
+    rows = diagnostics.picture_rows(described, x_0)
+    save_image(grid([to_pil(picture) for row in rows for picture in row], len(x_0)), path)
+    return diagnostics.swapped_z_losses(described, x_0)

@@ -1,0 +1,136 @@
+"""With --json, every line of stdout is a JSON object, whatever goes wrong.
+
+The commands come from rdm's own tree: one that is new and not in the table fails the first test.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from rdm_cli.cli import app
+
+Rdm = Callable[..., Any]
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(words, command) of every command that does something."""
+    inner = getattr(command, "commands", None)
+    if not inner:
+        yield " ".join(path), command
+        return
+    for name, child in inner.items():
+        yield from leaves(child, (*path, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+# Of each command: uses, with their exit code. {work} is a folder of the test's own.
+USES: dict[str, list[tuple[str, int]]] = {
+    "encode": [("{faces} -o {work}/o --verify --steps 1", 0), ("{mixed} -o {work}/m --no-x-t", 3),
+               ("{mixed}/bad.png -b {bundle}", 1), ("{work}/nosuch", 2)],
+    "decode": [("{codes} -o {work}/o --steps 1", 0), ("{codes} {mixed}/bad.png -o {work}/m --steps 1", 3),
+               ("{mixed}/bad.png -o {work}/m", 1)],
+    "reconstruct": [("{faces} -o {work}/o --steps 1", 0), ("{mixed} -o {work}/m --steps 1", 3)],
+    "interpolate": [("{faces}/a.png {faces}/b.png -o {work}/o --steps 1 --frames 3", 0),
+                    ("{faces}/a.png {mixed}/bad.png -o {work}/m --steps 1", 1)],
+    "manipulate": [("{faces}/a.png --attr hat -o {work}/o --steps 1", 0),
+                   ("{mixed} --attr hat --scales 0,1 -o {work}/m --steps 1", 3), ("{faces} --attr beard", 2)],
+    "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
+               ("-n 9 --attr hat --max-draws 2 -o {work}/h", 1)],
+    "train diffae": [("{faces} -o {work}/new --run {work}/run --init-from {bundle} --steps 2 --batch-size 2 "
+                      "--sheet-minutes 0", 0),
+                     ("{faces} -o {work}/other --run {work}/run2 --device cpu --mixed-precision fp16", 2)],
+    "train prior": [("{codes} --samples 64 --batch-size 8 --layers 2 --hidden-width 8", 0), ("{faces}", 2)],
+    "train attributes": [("{codes} --labels {labels}", 0), ("{codes} --labels {work}/nosuch.csv", 2)],
+    "attributes list": [("", 0), ("-b nosuch", 1)],
+    "attributes show": [("hat", 0), ("beard", 2)],
+    "bundles list": [("", 0)],
+    "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 1)],
+    "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 1)],
+    "bundles convert": [("diffae {mixed}/bad.png -o {work}/new", 1), ("nosuch x -o {work}/new", 2)],
+    "data avatars": [("{work}/o -n 2 --size 16 --workers 1", 0), ("{mixed}/bad.png -n 1 --workers 1", 1)],
+}  # fmt: skip
+NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
+                    "train prior", "train attributes", "attributes list", "attributes show"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    import torch
+    from PIL import Image
+
+    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.core.pipeline import Pipeline
+
+    root = tmp_path_factory.mktemp("json")
+    faces, mixed = root / "faces", root / "mixed"
+    for folder, names in ((faces, "abcd"), (mixed, "ab")):
+        folder.mkdir()
+        for i, name in enumerate(names):
+            Image.new("RGB", (16, 16), (60 * i, 90, 200 - 40 * i)).save(folder / f"{name}.png")
+    (mixed / "bad.png").write_text("no picture")
+    # what train writes to is a copy
+    bundle = Path(shutil.copytree(tiny_bundle, root / "bundle"))
+    broken = Path(shutil.copytree(tiny_bundle, root / "broken"))
+    (broken / "prior" / "config.json").unlink()
+    pipeline = Pipeline(bundle=open_bundle(str(bundle)))
+    codes = pipeline.sample(80, seed=0)
+    z = torch.randn(80, 8, generator=torch.Generator().manual_seed(0))
+    codes.replace(z=z).save([root / "codes" / f"{i:06d}.safetensors" for i in range(80)])
+    with (root / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", "hat", "never"])
+        rows.writerows([f"{i:06d}.png", int(i % 2), 0] for i in range(80))
+    return {
+        "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken, "codes": root / "codes",
+        "labels": root / "labels.csv",
+    }  # fmt: skip
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_every_command_is_covered_and_has_json() -> None:
+    assert set(USES) == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in options, name
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path: Path, name: str) -> None:
+    uses = [(use, code) for use, code in USES[name]] + [("--no-such-option", 2)]
+    known = {key: str(path) for key, path in places.items()} | {"work": str(tmp_path)}
+    for use, code in uses:
+        words = use.format_map(known).split()
+        if name in NAMES_ITS_BUNDLE and "-b" not in words and "--no-such-option" not in words:
+            words += ["-b", known["bundle"]]
+        result = rdm(*name.split(), *words, "--json")
+        assert result.code == code, (use, result.err)
+        objects = [json.loads(line, parse_constant=refuse) for line in result.out.splitlines()]
+        assert all(isinstance(o, dict) for o in objects)
+        if code == 0 and name != "bundles list":  # nothing may be shipped yet
+            assert objects and not any("error" in o for o in objects)
+        if code in (1, 2, 3) and name != "bundles check":
+            told = [o for o in objects if o.get("error")]
+            assert told, use
+            # stderr says the same, in words
+            for o in told:
+                assert " ".join(re.split(r"\s+", o["error"])) in result.err, use
+
+
+def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    from rdm_cli.console import Console
+
+    Console(as_json=True).emit("", a=float("nan"), b=[float("inf"), 1.5], c={"d": -float("inf")}, e="ä\n")
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": {"d": None}, "e": "ä\n"}

@@ -1,0 +1,76 @@
+"""rdm sample: pictures that depend on (seed, number) alone, and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Rdm = Callable[..., Any]
+
+
+def values(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)
+
+
+def test_samples_with_codes_and_grid(tiny: Rdm, tmp_path: Path) -> None:
+    result = tiny("sample", "-n", 5, "--seed", 3, "-o", tmp_path / "o", "--columns", 3, "--json")
+    assert result.code == 0
+    *samples, sheet = result.objects
+    assert [s["draw"] for s in samples] == list(range(5))
+    assert sheet["kind"] == "grid" and sheet["draw"] is None
+    assert values(Path(sheet["output"])).shape == (16 * 2 + 2, 16 * 3 + 2 * 2, 3)
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == sorted(
+        [*(f"{i:06d}.{s}" for i in range(5) for s in ("png", "safetensors")), "grid.png"]
+    )
+    pictures = [values(Path(s["output"])) for s in samples]
+    assert all(np.abs(a - b).max() > 3 for a, b in zip(pictures, pictures[1:], strict=False))
+    # a sample's code decodes to the sample, and can be edited
+    codes = [s["code"] for s in samples]
+    assert tiny("decode", *codes, "-o", tmp_path / "d").code == 0
+    for i, picture in enumerate(pictures):
+        assert np.abs(values(tmp_path / "d" / f"{i:06d}.png") - picture).max() <= 1
+    assert tiny("manipulate", codes[0], "--attr", "hat", "-o", tmp_path / "e").code == 0
+
+
+def test_a_sample_is_keyed_by_seed_and_number(tiny: Rdm, tmp_path: Path) -> None:
+    def draw(name: str, num: int, seed: int) -> dict[str, bytes]:
+        command = ("sample", "-n", num, "--seed", seed, "-o", tmp_path / name, "--batch-size", 2)
+        assert tiny(*command).code == 0
+        return {p.name: p.read_bytes() for p in (tmp_path / name).iterdir() if p.name != "grid.png"}
+
+    many = draw("many", 5, 1)
+    assert draw("again", 5, 1) == many
+    assert draw("few", 3, 1) == {n: many[n] for n in many if int(n[:6]) < 3}
+    assert not set(draw("other", 5, 2).values()) & set(many.values())
+
+
+@pytest.mark.parametrize("unlike", [False, True])
+def test_like_five_images(tiny: Rdm, faces: Path, tmp_path: Path, unlike: bool) -> None:
+    """The command line alone; what the acceptance is worth is tests/core/test_conditional.py's."""
+    tiny("sample", "-n", 5, "--seed", 7, "-o", tmp_path / "others")
+    (tmp_path / "others" / "grid.png").unlink()
+    for picture in (tmp_path / "others").glob("*.png"):
+        picture.unlink()
+    options = ("--unlike", tmp_path / "others") if unlike else ()
+    command = ("sample", "-n", 2, "--like", faces, *options, "--max-draws", 20_000, "-o", tmp_path / "o")
+    result = tiny(*command, "--json")
+    assert result.code == 0, result.err
+    assert f"5 examples from {faces}" in result.err and "accepted 2 of " in result.err and "%" in result.err
+    draws = [o["draw"] for o in result.objects if o["kind"] == "sample"]
+    assert len(draws) == 2 and (tmp_path / "o" / f"{draws[0]:06d}.png").is_file()
+
+
+def test_with_a_stored_attribute(tiny: Rdm, tmp_path: Path) -> None:
+    result = tiny("sample", "-n", 3, "--attr", "smiling", "-o", tmp_path / "o")
+    assert result.code == 0 and "accepted 3 of " in result.err
+    hopeless = tiny("sample", "-n", 60, "--attr", "smiling", "--max-draws", 5, "-o", tmp_path / "h", "-q")
+    assert hopeless.code == 1 and hopeless.out == ""
+    (line,) = hopeless.err.splitlines()
+    assert line.startswith("rdm: accepted only ") and "give more example images" in line
+    assert not (tmp_path / "h").exists()

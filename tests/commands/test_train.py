@@ -1,0 +1,350 @@
+"""rdm train: a folder of images to a bundle that works, through kills, Ctrl-C and wrong words."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rdm_cli.commands import train_method
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
+
+Rdm = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps one state a process, of one arithmetic."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    def reset() -> None:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    yield
+    reset()
+
+
+@pytest.fixture
+def train(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Path) -> Rdm:
+    """``train("--steps", 2)`` trains the tiny bundle's networks on five pictures."""
+
+    def run(*arguments: object, images: Path = faces, output: str = "out") -> Any:
+        return rdm(
+            "train", "diffae", images, "-o", tmp_path / output, "--run", tmp_path / "runs" / output,
+            "--init-from", tiny_bundle, "--batch-size", 2, "--warmup", 0, "--decay", 0,
+            "--sheet-minutes", 0, "--threads", 1, *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
+
+
+def striped(folder: Path, num: int) -> Path:
+    """Pictures 00.png and on, every other one dark, and metadata.csv that says which."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with (folder / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "dark"])
+        for i in range(num):
+            level = 40 if i % 2 else 215
+            pixels = (level + rng.integers(-30, 30, (3, 3, 3))).astype(np.uint8)
+            picture = Image.fromarray(pixels).resize((16, 16), Image.Resampling.BICUBIC)
+            picture.save(folder / f"{i:02d}.png")
+            writer.writerow([f"{i:02d}.png", i % 2])
+    return folder
+
+
+def test_from_images_to_samples(train: Rdm, rdm: Rdm, tmp_path: Path) -> None:
+    """Every step a user takes: train, encode, train prior and attributes, list, sample, edit."""
+    images = striped(tmp_path / "images", 16)
+    out, codes = tmp_path / "out", tmp_path / "codes"
+    trained = train("--steps", 4, "--sheet-minutes", 15, "--json", images=images)
+    assert trained.code == 0
+    assert trained.objects[-1] == {"output": str(out), "run": str(tmp_path / "runs" / "out")}
+    reports = trained.objects[:-1]
+    assert [report["step"] for report in reports] == [1, 4]
+    assert [step for step, _ in losses(tmp_path / "runs" / "out")] == [1, 2, 3, 4]
+    assert reports[-1]["loss"] == losses(tmp_path / "runs" / "out")[-1][1]
+    left = {path.name for path in (tmp_path / "runs" / "out").iterdir()}
+    assert left == {FILE_NAME, "log.jsonl", "diagnostics.jsonl", "sheets"}
+    assert [p.name for p in (tmp_path / "runs" / "out" / "sheets").iterdir()] == ["0000004.png"]
+    assert "loss with own -> swapped z" in trained.err
+
+    assert rdm("encode", images, "-o", codes, "--no-x-t", "-b", out).code == 0
+    prior = rdm(
+        "train", "prior", codes, "-b", out, "--samples", 64, "--batch-size", 8, "--layers", 2,
+        "--hidden-width", 16, "--json",
+    )  # fmt: skip
+    assert prior.code == 0
+    assert prior.objects[-1] == {"output": str(out / "prior"), "num_codes": 16}
+    assert prior.objects[0]["step"] == 8 and prior.objects[0]["held_out"] > 0
+    probes = rdm(
+        "train", "attributes", codes, "--labels", images / "metadata.csv", "-b", out, "--held-out", 0.4,
+        "--json",
+    )  # fmt: skip
+    assert probes.code == 0
+    assert [(o["attribute"], o["auroc"]) for o in probes.objects] == [("dark", 1.0)]
+    assert "dark" in rdm("attributes", "list", "-b", out).out
+    assert rdm("sample", "-n", 2, "-o", tmp_path / "samples", "--steps", 2, "-b", out).code == 0
+    edited = rdm(
+        "manipulate", images / "00.png", "--attr", "dark", "-o", tmp_path / "edited", "--steps", 2, "-b", out
+    )
+    assert edited.code == 0
+
+
+def test_a_preset_s_own_networks(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    result = rdm(
+        "train", "diffae", faces, "-o", tmp_path / "b", "--run", tmp_path / "r", "--preset", "small32",
+        "--steps", 1, "--batch-size", 2, "--sheet-minutes", 0, "--weights", "fp16", "-q",
+    )  # fmt: skip
+    assert (result.code, result.lines, result.err) == (0, [str(tmp_path / "b")], "")
+    assert open_bundle(str(tmp_path / "b")).model.image_size == 32
+
+
+def test_tensorboard_gets_its_events(train: Rdm, tmp_path: Path) -> None:
+    assert train("--steps", 2, "--log", "tensorboard").code == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = (tmp_path / "runs" / "out").rglob("events.out.tfevents.*")
+    read = EventAccumulator(str(events.parent))
+    read.Reload()
+    told = [(event.step, event.value) for event in read.Scalars("loss")]
+    assert told == [(step, pytest.approx(loss)) for step, loss in losses(tmp_path / "runs" / "out")]
+
+
+def test_bf16_works_on_a_cpu_and_is_kept_on_resuming(train: Rdm, tmp_path: Path) -> None:
+    assert train("--steps", 4, "--mixed-precision", "bf16", output="whole").code == 0
+    assert train("--steps", 2, "--mixed-precision", "bf16").code == 0
+    assert train("--steps", 4, "--resume").code == 0
+    assert losses(tmp_path / "runs" / "out") == losses(tmp_path / "runs" / "whole")
+    assert all(v.dtype != torch.bfloat16 for v in load_checkpoint(tmp_path / "runs" / "out").tensors.values())
+
+
+def test_fp16_on_a_cpu_is_one_line(train: Rdm) -> None:
+    result = train("--steps", 1, "--device", "cpu", "--mixed-precision", "fp16", "--json")
+    assert result.code == 2
+    assert result.err == "rdm: --mixed-precision fp16 needs a GPU; on a CPU, use bf16 or no\n"
+    assert result.objects == [
+        {"error": "--mixed-precision fp16 needs a GPU", "hint": "on a CPU, use bf16 or no"}
+    ]
+
+
+def test_bad_images_are_named_even_when_quiet(train: Rdm, faces: Path) -> None:
+    (faces / "bad.png").write_text("not an image")
+    result = train("--steps", 6, "-q")
+    assert result.code == 0
+    (line,) = result.err.splitlines()
+    assert line.startswith("left out of training: ") and "bad.png" in line
+
+
+def test_a_folder_of_bad_images_is_one_line(train: Rdm, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.png").write_text("not an image")
+    result = train("--steps", 1, "-q", images=folder)
+    assert result.code == 1
+    assert "images seen cannot be read" in result.err.splitlines()[-1]
+    assert not (tmp_path / "runs" / "out" / FILE_NAME).exists()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    train: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("--steps", 4, output="whole").code == 0
+    report = train_method._report
+
+    def press(*arguments: Any) -> None:
+        report(*arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train_method, "_report", press)
+    result = train("--steps", 4)
+    assert result.code == 130
+    (told,) = (line for line in result.err.splitlines() if "go on with" in line)
+    assert told.startswith("rdm: saved at step 1; go on with: rdm ") and told.endswith(" --resume")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(train_method, "_report", report)
+    assert train("--resume").code == 0
+    assert losses(tmp_path / "runs" / "out") == losses(tmp_path / "runs" / "whole")
+    assert open_bundle(str(tmp_path / "out")).digest == open_bundle(str(tmp_path / "whole")).digest
+
+
+def test_a_killed_run_goes_on_bit_for_bit(
+    train: Rdm, spawn: Callable[..., subprocess.Popen[bytes]], faces: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """kill -9 at some moment of a run that saves at every step; most of its time goes into saving."""
+    run = tmp_path / "runs" / "out"
+    process = spawn(
+        "train", "diffae", faces, "-o", tmp_path / "out", "--run", run, "--init-from", tiny_bundle,
+        "--batch-size", 2, "--warmup", 0, "--decay", 0, "--sheet-minutes", 0, "--threads", 1,
+        "--steps", 1_000_000, "--checkpoint-minutes", 0, "-q",
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 300
+        while not (run / "log.jsonl").exists() or len((run / "log.jsonl").read_bytes().splitlines()) < 4:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    killed_at = load_checkpoint(run).progress.step
+    assert killed_at >= 3
+    total = killed_at + 4
+    assert train("--resume", "--steps", total).code == 0
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == []
+    assert train("--steps", total, output="whole").code == 0
+    assert [step for step, _ in losses(run)] == list(range(1, total + 1))
+    assert losses(run) == losses(tmp_path / "runs" / "whole")
+    assert open_bundle(str(tmp_path / "out")).digest == open_bundle(str(tmp_path / "whole")).digest
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--preset", "smal64"], 2, "there is no preset 'smal64'"),
+        (["--steps", "3", "--images", "4"], 2, "--images, --steps and --minutes exclude each other"),
+        (["--batch-size", "5", "--gradient-accumulation", "2"], 2, "a batch of 5 cannot be shared"),
+        (["--resume"], 1, "no checkpoint to resume from; start without --resume"),
+        (["--run", "{file}/run"], 2, "nothing can be written here"),
+        (["-o", "{faces}"], 2, "something lies here that is no bundle"),
+        (["--init-from", "nowhere"], 1, "nowhere: no such bundle"),
+        (["--lr", "1e30", "--steps", "9"], 1, "start again with a lower --lr"),
+    ],
+)
+def test_wrong_words_are_one_line(
+    train: Rdm, faces: Path, tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    result = train(*(w.format(file=tmp_path / "file", faces=faces) for w in words), "-q", "--json")
+    assert result.code == code
+    assert len(result.err.splitlines()) == 1 and said in result.err
+    assert "error" in result.objects[-1]
+    assert sorted(p.name for p in faces.iterdir()) == ["a.png", "b.png", "c.png", "d.png", "sub"]
+
+
+def test_a_run_is_not_begun_twice(train: Rdm) -> None:
+    assert train("--steps", 1).code == 0
+    again = train("--steps", 1, "-q")
+    assert again.code == 2 and "a run lies here already; continue it with --resume" in again.err
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def launcher(*words: object) -> list[str]:
+    """accelerate's launcher of two processes; its --cpu would start one, where there is no MPI."""
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--main_process_port", str(free_port()), *map(str, words),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """gloo; each process sees its half of the batch, both end, and one alone writes and speaks."""
+    command = launcher(
+        "-m", "rdm_cli", "train", "diffae", faces, "-o", tmp_path / "out", "--run", tmp_path / "run",
+        "--init-from", tiny_bundle, "--batch-size", 4, "--steps", 4, "--sheet-minutes", 0,
+        "--device", "cpu", "--json",
+    )  # fmt: skip
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [o["step"] for o in printed[:-1]] == [1, 4]
+    assert printed[-1]["output"] == str(tmp_path / "out")
+    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2, 3, 4]
+    assert all(0 < loss < 100 for _, loss in losses(tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run").progress.num_images == 16
+    assert open_bundle(str(tmp_path / "out")).model.image_size == 16
+
+
+SHARED = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from accelerate import Accelerator
+from rdm_cli.training.ema import WeightAverage
+from rdm_cli.training.checkpoint import Progress
+from rdm_cli.training.loop import Budget, Settings, make_optimizer, train_steps
+
+class NoiseFree(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(12, 1)
+    def forward(self, x_0, t, eps):
+        return (self.layer(x_0.flatten(1))[:, 0] - 1).square()
+
+class Pictures(torch.utils.data.Dataset):
+    def __len__(self):
+        return 11
+    def __getitem__(self, i):
+        return torch.full((3, 2, 2), 20 * i, dtype=torch.uint8)
+
+settings = Settings(batch_size=4, lr=0.01, weight_decay=0.0, warmup_steps=0, decay_fraction=0.0,
+                    ema_decay=0.9, flip=False)
+model = NoiseFree()
+optimizer = make_optimizer(model, settings)
+average = WeightAverage(model, 0.9)
+accelerator = Accelerator(cpu=True)
+wrapped, prepared = accelerator.prepare(model, optimizer)
+records = list(train_steps(wrapped, average=average, optimizer=prepared, images=Pictures(),
+    num_train_steps=1000, settings=settings, budget=Budget(num_images=40), start=Progress(),
+    accelerator=accelerator))
+torch.save((model.state_dict(), average.averages, [r.loss for r in records],
+            [r.elapsed_seconds for r in records]),
+           Path(sys.argv[1]) / f"{accelerator.num_processes}-{accelerator.process_index}.pt")
+accelerator.end_training()
+"""
+
+
+@pytest.mark.slow
+def test_shards_sum_to_the_batch_of_one_process(tmp_path: Path) -> None:
+    """A loss without noise: two processes with half a batch each give one process's weights."""
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+    for command in ([sys.executable, str(script), str(tmp_path)], launcher(script, tmp_path)):
+        subprocess.run(command, check=True, timeout=600, env=environment)
+    alone, first, second = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
+    )
+    assert all(torch.equal(first[part][name], second[part][name]) for part in (0, 1) for name in first[part])
+    assert first[2:] == second[2:]  # losses and the main process's clock
+    # the same sums in another order, through ten steps of AdamW
+    torch.testing.assert_close(first[0], alone[0], rtol=1e-4, atol=1e-6)
+    assert first[2] == pytest.approx(alone[2], rel=1e-4)

@@ -1,0 +1,110 @@
+"""Batch jobs: one bad item fails alone, and the exit code says how it went."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rdm_cli.core.batch import Outcome, Tally, run_batches
+from rdm_cli.errors import ImageError
+
+
+def numbers(
+    items: Sequence[int],
+    batch_size: int,
+    cannot_load: set[int] = frozenset(),
+    cannot_do: set[int] = frozenset(),
+) -> tuple[list[Outcome[int]], list[list[int]]]:
+    """Outcomes of a job over numbers, and the batches that were tried."""
+    tried: list[list[int]] = []
+
+    def load(item: int) -> str | Outcome[int]:
+        if item in cannot_load:
+            raise ImageError(f"{item}: damaged\nbadly", hint="look")
+        return Outcome(item=item, data={"skipped": True}) if item >= 100 else str(item)
+
+    def process(batch: Sequence[int], loaded: Sequence[str]) -> list[dict[str, Any]]:
+        tried.append(list(batch))
+        assert list(loaded) == [str(item) for item in batch]
+        if cannot_do & set(batch):
+            raise OSError(errno.ENOSPC, "No space left on device", "out")
+        return [{"twice": 2 * item} for item in batch]
+
+    return list(run_batches(items, load=load, process=process, batch_size=batch_size)), tried
+
+
+def test_batches_are_full_but_the_last() -> None:
+    outcomes, tried = numbers(range(7), 3)
+    assert tried == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [(o.item, o.data, o.error) for o in outcomes] == [(i, {"twice": 2 * i}, None) for i in range(7)]
+
+
+def test_an_unreadable_item_fails_alone_and_on_one_line() -> None:
+    outcomes, tried = numbers(range(5), 2, cannot_load={1})
+    assert tried == [[0, 2], [3, 4]]
+    assert {o.item for o in outcomes} == set(range(5)) and len(outcomes) == 5
+    assert [(o.item, o.error) for o in outcomes if o.error] == [(1, "1: damaged badly; look")]
+
+
+def test_a_failing_batch_is_retried_one_by_one() -> None:
+    outcomes, tried = numbers(range(4), 4, cannot_do={2})
+    assert tried == [[0, 1, 2, 3], [0], [1], [2], [3]]
+    assert [o.item for o in outcomes] == [0, 1, 2, 3]
+    assert [o.error for o in outcomes] == [None, None, "out: No space left on device", None]
+
+
+def test_an_item_may_be_settled_without_work() -> None:
+    outcomes, tried = numbers([0, 100, 1], 2)
+    assert tried == [[0, 1]]
+    assert sorted(o.item for o in outcomes if not o.data.get("skipped")) == [0, 1]
+
+
+def test_a_bug_is_not_swallowed() -> None:
+    def load(_: int) -> str:
+        raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError):
+        list(run_batches([1], load=load, process=lambda *_: [], batch_size=1))
+
+
+DONE, SKIPPED = Outcome(item=0, data={"x": 1}), Outcome(item=0, data={"skipped": True})
+FAILED = Outcome(item=0, error="bad")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([], 0),
+        ([DONE, SKIPPED], 0),
+        ([FAILED, FAILED], 1),
+        ([DONE, FAILED], 3),
+        ([SKIPPED, FAILED], 3),
+    ],
+)
+def test_exit_codes(outcomes: list[Outcome[int]], code: int) -> None:
+    tally = Tally()
+    for i, outcome in enumerate(outcomes):
+        tally.add(str(i), outcome)
+    assert tally.exit_code == code
+
+
+def test_summary_and_failures(tmp_path: Path) -> None:
+    tally = Tally()
+    for name, outcome in (("a", DONE), ("b", SKIPPED), ("c", FAILED), ("ü\n", FAILED)):
+        tally.add(name, outcome)
+    summary = tally.summary("encoded", "image")
+    assert summary.startswith("encoded 1 image in ") and summary.endswith(", 1 already done, 2 failed")
+    assert "images/s" in summary
+    tally.write_failures(tmp_path / "deep" / "failures")
+    lines = (tmp_path / "deep" / "failures").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"source": "c", "error": "bad"},
+        {"source": "ü\n", "error": "bad"},
+    ]
+    Tally().write_failures(tmp_path / "none")
+    assert (tmp_path / "none").read_text() == ""

@@ -1,0 +1,153 @@
+"""Code files: canonical bytes, round trips, and what is no code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from rdm_cli.core.codes import CodeInfo, Codes, read_info
+from rdm_cli.core.configs import to_json
+from rdm_cli.errors import CodeError
+
+INFO = CodeInfo(
+    method="diffae", bundle="tiny", bundle_digest="ab" * 32, image_size=16, steps=5, source="ä.png",
+    source_digest="cd" * 32, edits=("smiling:0.3",), mse=0.1, psnr_db=10.0,
+)  # fmt: skip
+
+
+def codes(num: int = 2, with_x_T: bool = True) -> Codes:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(num, 8, generator=generator)
+    x_T = torch.randn(num, 3, 16, 16, generator=generator) if with_x_T else None
+    return Codes(z=z, x_T=x_T, infos=tuple(replace(INFO, source=f"{i}.png") for i in range(num)))
+
+
+@pytest.mark.parametrize("with_x_T", [True, False])
+def test_round_trip(tmp_path: Path, with_x_T: bool) -> None:
+    original = codes(with_x_T=with_x_T)
+    paths = [tmp_path / "a" / "0.safetensors", tmp_path / "1.safetensors"]
+    original.save(paths)
+    again = Codes.concatenate([Codes.load(path) for path in paths])
+    assert again.infos == original.infos
+    torch.testing.assert_close(again.z, original.z, rtol=0, atol=0)
+    assert (again.x_T is None) == (not with_x_T)
+    if original.x_T is not None:
+        torch.testing.assert_close(again.x_T, original.x_T, rtol=0, atol=0)
+
+
+def test_equal_codes_are_equal_bytes(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.safetensors" for i in range(8)]
+    for path in paths:
+        codes(1).save([path])
+    assert len({path.read_bytes() for path in paths}) == 1
+    with safe_open(paths[0], framework="pt") as file:
+        metadata = file.metadata()
+    assert list(metadata) == ["rdm"]
+    assert metadata["rdm"] == json.dumps(json.loads(metadata["rdm"]), sort_keys=True, separators=(",", ":"))
+
+
+def test_stored_in_float32_on_the_cpu(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    original = codes(1)
+    assert original.x_T is not None
+    original.replace(z=original.z.double(), x_T=original.x_T.bfloat16()).save([path])
+    again = Codes.load(path)
+    assert again.z.dtype == torch.float32
+    assert again.x_T is not None and again.x_T.dtype == torch.float32
+
+
+def test_a_batch_is_a_sequence() -> None:
+    batch = codes(3)
+    assert len(batch) == 3 and [len(code) for code in batch] == [1, 1, 1]
+    torch.testing.assert_close(batch[-1].z, batch.z[2:])
+    with pytest.raises(IndexError):
+        batch[3]
+    with pytest.raises(ValueError, match="3 codes"):
+        batch.save([Path("one")])
+    mixed = Codes.concatenate([codes(1), codes(1, with_x_T=False)])
+    assert mixed.x_T is None and len(mixed) == 2
+
+
+def file_with(**changes: Any) -> bytes:
+    values = json.loads(json.dumps(to_json(INFO))) | changes
+    return save({"z": torch.zeros(8)}, {"rdm": json.dumps(values)})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "not a readable"),
+        (b"no safetensors file at all", "not a readable"),
+        (file_with()[:-10], "not a readable"),
+        (save({"z": torch.zeros(8)}), "not a code written by rdm"),
+        (save({"z": torch.zeros(8)}, {"format": "pt"}), "not a code written by rdm"),
+        (save({"x_T": torch.zeros(8)}, {"rdm": json.dumps(to_json(INFO))}), "holds no z"),
+        (save({"z": torch.zeros(8)}, {"rdm": "{"}), "damaged metadata"),
+        (save({"z": torch.zeros(8)}, {"rdm": "[]"}), "damaged metadata"),
+        (save({"z": torch.zeros(8)}, {"rdm": "null"}), "damaged metadata"),
+        (file_with(format_version=2), "format 2.*upgrade rdm"),
+        (file_with(format_version=None), "format None"),
+        (file_with(invented=1), "no field 'invented'"),
+        (file_with(steps="5"), "steps should be of type int"),
+        (save({"z": torch.full((8,), torch.nan)}, {"rdm": json.dumps(to_json(INFO))}), "z holds values"),
+        (
+            save({"z": torch.zeros(8), "x_T": torch.tensor([torch.inf])}, {"rdm": json.dumps(to_json(INFO))}),
+            "x_T holds values",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_code(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CodeError, match=told) as caught:
+        Codes.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "a.safetensors"):
+        with pytest.raises(CodeError, match="no such code file"):
+            read_info(path)
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    from rdm_cli.core import tensor_files
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(tensor_files, "save_file", full)
+    with pytest.raises(OSError) as caught:
+        codes(1).save([path])
+    assert caught.value.errno == errno.ENOSPC
+    assert (caught.value.filename, caught.value.strerror) == (str(path), "No space left on device")
+    assert os.listdir(tmp_path) == ["a.safetensors"] and path.read_bytes() == b"old"
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """What safetensors itself says where the kernel refuses to let a file grow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            codes(1).save([tmp_path / "a.safetensors"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (caught.value.errno, caught.value.strerror) == (errno.EFBIG, os.strerror(errno.EFBIG))
+    assert os.listdir(tmp_path) == []

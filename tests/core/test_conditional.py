@@ -1,0 +1,90 @@
+"""Sampling what is like a few examples: through a whole bundle; the statistics are test_few_shot's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition, folder_codes
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.errors import RdmError, UsageError
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_bundle: Path) -> Pipeline:
+    return Pipeline(bundle=open_bundle(str(tiny_bundle)))
+
+
+@pytest.fixture
+def smiling(pipeline: Pipeline, tmp_path: Path) -> tuple[Path, Path]:
+    """Folders of five codes each: samples that smile clearly, and samples that clearly do not."""
+    codes = pipeline.sample(200, seed=9)
+    logits = pipeline.bundle.directions.logits(codes.z)[:, 0]
+    order = logits.argsort().tolist()
+    for name, chosen in (("yes", order[-5:]), ("no", order[:5])):
+        for i in chosen:
+            codes[i].replace(x_T=None).save([tmp_path / name / f"{i}.safetensors"])
+    return tmp_path / "yes", tmp_path / "no"
+
+
+def smile(pipeline: Pipeline, z: torch.Tensor) -> float:
+    return float((pipeline.bundle.directions.logits(z)[:, 0] > 0).float().mean())
+
+
+@pytest.mark.parametrize("kind", ["prior", "unlike", "unlabelled"])
+def test_five_examples(pipeline: Pipeline, smiling: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
+    like, unlike = smiling
+    if kind == "unlabelled":
+        codes = pipeline.sample(60, seed=10)
+        codes.replace(x_T=None).save([tmp_path / "any" / f"{i}.safetensors" for i in range(60)])
+    condition = few_shot_condition(
+        pipeline,
+        like,
+        unlike=unlike if kind == "unlike" else None,
+        unlabelled=tmp_path / "any" if kind == "unlabelled" else None,
+        seed=0,
+    )
+    assert "5 examples" in condition.description
+    codes, numbers, told = draw_accepted(pipeline, condition, 100, seed=3, max_draws=10_000)
+    assert len(codes) == len(numbers) == 100 and numbers == sorted(set(numbers))
+    assert told.startswith("accepted 100 of ") and "%" in told
+    # five examples tell little; a shift by 0.15 is three standard errors of a share among 100
+    assert smile(pipeline, codes.z) > smile(pipeline, pipeline.sample_z(range(1000), seed=3)) + 0.15
+
+
+def test_accepted_draws_are_the_samples_of_their_numbers(pipeline: Pipeline) -> None:
+    condition = attribute_condition(pipeline, "hat")
+    codes, numbers, _ = draw_accepted(pipeline, condition, 3, seed=5, max_draws=100)
+    plain = pipeline.sample(max(numbers) + 1, seed=5)
+    assert codes.x_T is not None and plain.x_T is not None
+    assert torch.equal(codes.x_T, plain.x_T[numbers])
+    torch.testing.assert_close(codes.z, plain.z[numbers], rtol=1e-5, atol=1e-5)
+    fewer, first, _ = draw_accepted(pipeline, condition, 2, seed=5, max_draws=100)
+    assert first == numbers[:2] and torch.equal(fewer.z, codes.z[:2])
+
+
+def test_the_hopeless_case_stops(pipeline: Pipeline) -> None:
+    with pytest.raises(RdmError, match="accepted only . of 50 samples in 3 draws"):
+        draw_accepted(pipeline, attribute_condition(pipeline, "hat"), 50, seed=0, max_draws=3)
+
+
+def test_what_cannot_be_learned_from(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 2"):
+        few_shot_condition(pipeline, faces / "sub", unlike=None, unlabelled=None, seed=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images or codes found"):
+        few_shot_condition(pipeline, tmp_path / "empty", unlike=None, unlabelled=None, seed=0)
+    with pytest.raises(UsageError, match="no attribute named"):
+        attribute_condition(pipeline, "beard")
+
+
+def test_images_and_codes_may_be_mixed(pipeline: Pipeline, faces: Path) -> None:
+    z = folder_codes(pipeline, faces)
+    code = pipeline.encode(pipeline.load_images([faces / "a.png"]))
+    code.save([faces / "f.safetensors"])
+    both = folder_codes(pipeline, faces)
+    assert z.shape == (5, 8) and both.shape == (6, 8)
+    assert torch.equal(both[-2], code.z[0])  # a, b, c, d, f, sub/e

@@ -1,0 +1,191 @@
+"""The verbs over files: bytes that depend on nothing but the file, and what is skipped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.codes import Codes
+from rdm_cli.core.files import decode_files, encode_files, manipulate_files, reconstruct_files
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.errors import CodeError, UsageError
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_bundle: Path) -> Pipeline:
+    return Pipeline(bundle=open_bundle(str(tiny_bundle)))
+
+
+def tasks_for(sources: Sequence[Path], output: Path, suffix: str) -> list[Task]:
+    return [Task(source=s, target=output / f"{s.stem}{suffix}", name=str(s)) for s in sources]
+
+
+def encode(
+    pipeline: Pipeline, sources: Sequence[Path], output: Path, **settings: object
+) -> list[Outcome[Task]]:
+    return list(encode_files(pipeline, tasks_for(sources, output, ".safetensors"), **settings))
+
+
+def decode(pipeline: Pipeline, codes: Path, output: Path, batch_size: int) -> dict[str, bytes]:
+    tasks = tasks_for(sorted(codes.glob("*.safetensors")), output, ".png")
+    outcomes = list(decode_files(lambda _: pipeline, tasks, batch_size=batch_size))
+    assert all(o.error is None for o in outcomes)
+    return contents(output)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def pictures(faces: Path) -> list[Path]:
+    return sorted(faces.rglob("*.png"))
+
+
+def test_files_do_not_depend_on_their_neighbours(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    """Five images in batches of three or on their own, some damaged, some done: the same bytes."""
+    sources = pictures(faces)
+    whole, pipeline = tmp_path / "whole", Pipeline(bundle=pipeline.bundle, batch_size=3)
+    encode(pipeline, sources, whole)
+    expected = contents(whole)
+    assert len(expected) == 5
+    parts = tmp_path / "parts"
+    encode(pipeline, sources[:2], parts)
+    encode(pipeline, sources[1:], parts)
+    assert contents(parts) == expected
+    bad = faces / "0bad.png"
+    bad.write_bytes(b"x")
+    outcomes = encode(pipeline, [bad, *sources], tmp_path / "mixed")
+    assert [o.item.source for o in outcomes if o.error] == [bad]
+    assert contents(tmp_path / "mixed") == expected
+    assert decode(pipeline, whole, tmp_path / "a", 3) == decode(pipeline, parts, tmp_path / "b", 3)
+
+
+def test_what_is_encoded_again_comes_out_alike(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    """The batch size is settled by the job, not by what is left of it, with the default one too."""
+    sources = pictures(faces)
+    encode(pipeline, sources, tmp_path / "codes")
+    expected = contents(tmp_path / "codes")
+    (tmp_path / "codes" / "c.safetensors").unlink()
+    outcomes = encode(pipeline, sources, tmp_path / "codes")
+    assert [o.item.source.stem for o in outcomes if not o.data["skipped"]] == ["c"]
+    assert contents(tmp_path / "codes") == expected
+
+
+def test_a_retried_batch_comes_out_alike(
+    pipeline: Pipeline, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = pictures(faces)
+    encode(pipeline, sources, tmp_path / "codes")
+    expected = contents(tmp_path / "codes")
+    save = Codes.save
+
+    def full_for_c(self: Codes, paths: Sequence[Path]) -> None:
+        if paths[0].stem == "c":
+            raise OSError(28, "No space left on device", str(paths[0]))
+        save(self, paths)
+
+    monkeypatch.setattr(Codes, "save", full_for_c)
+    outcomes = encode(pipeline, sources, tmp_path / "retried")
+    failed = {o.item.source.stem: o.error for o in outcomes if o.error}
+    assert failed == {"c": f"{tmp_path}/retried/c.safetensors: No space left on device"}
+    assert contents(tmp_path / "retried") == {n: b for n, b in expected.items() if n != "c.safetensors"}
+
+
+def test_what_makes_an_encoding_stale(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    source, output = [faces / "a.png"], tmp_path / "codes"
+
+    def skips(**settings: object) -> bool:
+        (outcome,) = encode(pipeline, source, output, **settings)
+        assert outcome.error is None
+        return bool(outcome.data["skipped"])
+
+    assert not skips()
+    assert skips() and skips(steps=5)
+    assert not skips(steps=2) and skips(steps=2)
+    assert not skips(steps=2, fit="pad")
+    assert not skips(with_x_T=False) and skips(with_x_T=False)
+    assert not skips() and not skips(verify=True) and skips(verify=True)
+    assert skips()  # a measured code serves where none was asked for
+    assert not skips(force=True)
+    shutil.copy(faces / "b.png", faces / "a.png")
+    assert not skips() and skips()
+    (output / "a.safetensors").write_bytes(b"damaged")
+    assert not skips() and skips()
+
+
+def test_verified_codes_record_their_error(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    (outcome,) = encode(pipeline, [faces / "a.png"], tmp_path, verify=True)
+    info = Codes.load(tmp_path / "a.safetensors").infos[0]
+    assert (info.mse, info.psnr_db) == (outcome.data["mse"], outcome.data["psnr_db"])
+    assert info.mse is not None and 0 < info.mse < 1
+    assert info.source == "a.png" and info.source_digest is not None and len(info.source_digest) == 64
+
+
+def test_decoding_spares_the_original(pipeline: Pipeline, faces: Path) -> None:
+    before = (faces / "a.png").read_bytes()
+    encode(pipeline, [faces / "a.png"], faces)
+    tasks = tasks_for([faces / "a.safetensors"], faces, ".png")
+    (outcome,) = decode_files(lambda _: pipeline, tasks, batch_size=1)
+    assert outcome.error is not None and "and it stays" in outcome.error
+    assert (faces / "a.png").read_bytes() == before
+    (faces / "a.png").unlink()
+    for _ in range(2):  # what decode wrote it may write again
+        (outcome,) = decode_files(lambda _: pipeline, tasks, batch_size=1)
+        assert outcome.error is None
+
+
+def test_random_noise_is_keyed_by_the_file(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    encode(pipeline, pictures(faces), tmp_path / "codes", with_x_T=False)
+
+    def drawn(names: str, seed: int, output: str) -> dict[str, bytes]:
+        tasks = tasks_for([tmp_path / "codes" / f"{n}.safetensors" for n in names], tmp_path / output, ".png")
+        list(decode_files(lambda _: pipeline, tasks, batch_size=2, x_T="random", seed=seed))
+        return contents(tmp_path / output)
+
+    whole = drawn("abcde", 0, "whole")
+    assert drawn("db", 0, "part") == {n: whole[n] for n in ("b.png", "d.png")}
+    assert drawn("b", 1, "other") != {"b.png": whole["b.png"]}
+
+
+def test_reconstruction_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    tasks = tasks_for([faces / "a.png"], tmp_path, "-r.png")
+    (inferred,) = reconstruct_files(pipeline, tasks, variations=2)
+    with Image.open(inferred.data["side_by_side"]) as sheet:
+        assert sheet.size == (16 * 4 + 2 * 3, 16)
+    first = (tmp_path / "a-r.png").read_bytes()
+    (random,) = reconstruct_files(pipeline, tasks, x_T="random")
+    assert (tmp_path / "a-r.png").read_bytes() != first
+    assert 0 < inferred.data["mse"] < 1 and random.data["mse"] != inferred.data["mse"]
+
+
+def test_manipulated_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    tasks = tasks_for([faces / "a.png"], tmp_path, "-edited.png")
+    (outcome,) = manipulate_files(pipeline, tasks, edits=[{"smiling": 0.3}], strip=False)
+    edited = Codes.load(Path(outcome.data["code"]))
+    assert edited.infos[0].edits == ("smiling:0.3",)
+    (again,) = decode_files(
+        lambda _: pipeline, tasks_for([Path(outcome.data["code"])], tmp_path / "d", ".png"), batch_size=1
+    )
+    assert Path(again.data["output"]).read_bytes() == (tmp_path / "a-edited.png").read_bytes()
+    with pytest.raises(UsageError, match="no attribute named 'beard'"):
+        pipeline.manipulate(edited, {"beard": 1.0})
+
+
+def test_errors_name_the_code(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from rdm_cli.core.files import load_image_or_code
+
+    encode(pipeline, [faces / "a.png"], tmp_path)
+    path = tmp_path / "a.safetensors"
+    codes = Codes.load(path)
+    codes.replace(infos=(replace(codes.infos[0], bundle_digest="0" * 64),)).save([path])
+    with pytest.raises(CodeError, match=str(path)):
+        load_image_or_code(pipeline, path, steps=None, with_x_T=True, fit="crop")
