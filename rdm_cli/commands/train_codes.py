@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,13 @@ TrainedBundle = Annotated[
         "-b", "--bundle", metavar="BUNDLE", help="The bundle that made the codes; it gets the result."
     ),
 ]
+
+
+class Along(StrEnum):
+    """What an edit follows."""
+
+    means = "means"
+    classifier = "classifier"
 
 
 def prior(
@@ -96,6 +104,10 @@ def attributes(
     held_out: Annotated[
         float, typer.Option("--held-out", min=0.01, max=0.9, help="Fraction kept for the scores.")
     ] = 0.2,
+    along: Annotated[
+        Along,
+        typer.Option("--along", help="What edits follow: the classes' means, or the classifier (the paper)."),
+    ] = Along.means,
     seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -107,7 +119,7 @@ def attributes(
 
     opened = open_bundle(bundle)
     fit, num_labelled, unmatched = train_bundle_attributes(
-        opened, codes, labels, held_out=held_out, seed=seed
+        opened, codes, labels, held_out=held_out, seed=seed, along=along.value
     )
     for name in fit.names:
         score = fit.scores[name]

@@ -213,8 +213,9 @@ def save_prior(folder: Path, prior: LatentDDIM, dtype: torch.dtype) -> None:
 def save_directions(folder: Path, directions: Directions) -> None:
     """Write attribute directions: tensors, and names with their held-out scores."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("weight", "bias", "z_mean", "z_std")
-    tensors = {name: getattr(directions, name).float().contiguous().cpu() for name in names}
+    names = ("weight", "bias", "z_mean", "z_std", "pattern")
+    given = {name: getattr(directions, name) for name in names}
+    tensors = {name: t.float().contiguous().cpu() for name, t in given.items() if t is not None}
     write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
     _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
 

@@ -20,14 +20,19 @@ from rdm_cli.data.images import SUFFIXES
 from rdm_cli.methods.few_shot import accept_reject, fit_few_shot
 
 NUM_UNLABELLED = 512
+DOUBTFUL_LOSS = 0.68
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """P(accept | z) for z (B, ...) to (B,), and a line about where it comes from."""
+    """P(accept | z) for z (B, ...) to (B,), and a line about where it comes from.
+
+    With a ``threshold``, draws of at least that probability are accepted, and no others.
+    """
 
     probability: Callable[[Tensor], Tensor]
     description: str
+    threshold: float | None = None
 
 
 def folder_codes(pipeline: Pipeline, folder: Path) -> Tensor:
@@ -69,10 +74,15 @@ def few_shot_condition(
         seed=seed,
         z_population=population,
     )
+    doubt = (
+        "" if classifier.log_loss < DOUBTFUL_LOSS else ": it has learned next to nothing, give more examples"
+    )
     return Condition(
         probability=classifier.probability,
+        # a handful of examples leaves probabilities vague: looking as positive as they do is the better sieve
+        threshold=classifier.typical_probability,
         description=f"classifier on z: {len(positive)} examples from {like}, {kind}; cross-validated "
-        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing)",
+        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing){doubt}",
     )
 
 
@@ -103,7 +113,14 @@ def draw_accepted(
     def draw(numbers: Sequence[int]) -> Tensor:
         return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)
 
-    accepted = accept_reject(draw, condition.probability, num, seed=seed, max_draws=max_draws)
+    accepted = accept_reject(
+        draw,
+        condition.probability,
+        num,
+        seed=seed,
+        max_draws=max_draws,
+        threshold=condition.threshold,
+    )
     numbers = [int(i) for i in accepted.draws]
     codes = Codes(
         z=accepted.z,

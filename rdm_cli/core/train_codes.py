@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -73,9 +74,12 @@ def train_bundle_prior(
 
 
 def train_bundle_attributes(
-    bundle: Bundle, codes: Path, labels: Path, *, held_out: float, seed: int
+    bundle: Bundle, codes: Path, labels: Path, *, held_out: float, seed: int, along: str = "means"
 ) -> tuple[AttributeFit, int, tuple[str, ...]]:
     """Fit attribute directions and put them into the bundle.
+
+    Edits follow the difference of the class means or, with ``along`` "classifier", its weight, as in the
+    paper.
 
     Returns the fit, the number of labelled codes, and the codes that have no row in ``labels``. Raises
     RdmError where no code has one, and where no attribute has enough examples.
@@ -91,5 +95,6 @@ def train_bundle_attributes(
         )
     known = ~matched.values.isnan().all(dim=1)
     fit = fit_attributes(found.z[known], matched.values[known], table.names, held_out=held_out, seed=seed)
-    add_directions(bundle, fit.directions)
+    directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
+    add_directions(bundle, directions)
     return fit, num_labelled, matched.unmatched

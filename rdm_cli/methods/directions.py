@@ -2,8 +2,12 @@ r"""Attribute directions: what to add to a code so that the face smiles (Diff-AE
 
     z' = denorm(norm(z) + scale sqrt(d) w / ||w||),        norm(z) = (z - z_mean) / z_std
 
-w is a linear classifier's weight on standardised codes and d the number of values in z, so ``scale`` is
-the step in units of the standardised code's own typical length, whatever the method.
+d is the number of values in z, so ``scale`` is the step in units of the standardised code's own typical
+length, whatever the method. For w the paper takes a linear classifier's weight on standardised codes. That
+is a filter: it is free to lean on combinations of z that hardly vary, and moving along it may change the
+verdict more than the picture. The pattern, how codes with the attribute differ in the mean from codes
+without (Haufe et al. 2014, "On the interpretation of weight vectors of linear models"), stays among codes
+that exist; where ``pattern`` is given, edits follow it and the classifier only classifies.
 """
 
 from __future__ import annotations
@@ -32,7 +36,8 @@ class AttributeScore(TypedDict):
 class Directions:
     """K named classifiers on standardised codes.
 
-    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,). ``scores`` by name; directions that
+    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,). ``pattern`` (K, d) is what edits follow;
+    None: the classifier's weight, as in the paper. ``scores`` by name; directions that
     came without scores (a converted checkpoint's) are not in it.
     """
 
@@ -41,6 +46,7 @@ class Directions:
     bias: Tensor
     z_mean: Tensor
     z_std: Tensor
+    pattern: Tensor | None = None
     scores: Mapping[str, AttributeScore] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,6 +54,13 @@ class Directions:
         shapes = [tuple(part.shape) for part in (self.weight, self.bias, self.z_mean, self.z_std)]
         if shapes != [(num_names, width), (num_names,), (width,), (width,)]:
             raise ValueError(f"directions of {num_names} names have shapes {shapes}")
+        if self.pattern is not None and self.pattern.shape != self.weight.shape:
+            raise ValueError(f"patterns of shape {tuple(self.pattern.shape)} for weights of {shapes[0]}")
+
+    @property
+    def along(self) -> Tensor:
+        """What edits follow, (K, d): the patterns, else the classifiers' weights."""
+        return self.weight if self.pattern is None else self.pattern
 
     def index(self, name: str) -> int:
         """The row of ``name``; raises UsageError that lists the known names where there is none."""
@@ -67,7 +80,7 @@ class Directions:
         Raises UsageError for an unknown name and for one whose weights are all zero, ValueError for
         codes of another width.
         """
-        w = self.weight[self.index(name)].to(z.device, z.dtype)
+        w = self.along[self.index(name)].to(z.device, z.dtype)
         if not w.any():
             raise UsageError(f"attribute '{name}' has no direction: its classifier learned nothing")
         step = scale * math.sqrt(w.numel()) * w / w.norm()
@@ -77,11 +90,11 @@ class Directions:
     def cosines(self, name: str) -> list[tuple[str, float]]:
         """The other attributes by how nearly their directions are ``name``'s, most alike first.
 
-        Cosine in standardised z, -1 to 1: 0 means that moving one leaves the other's logit alone.
+        Cosine in standardised z, -1 to 1, of what edits follow: 0 means that they have nothing in common.
         """
-        w = self.weight[self.index(name)]
-        norms = (self.weight.norm(dim=1) * w.norm()).clamp(min=1e-12)
-        cosines = (self.weight @ w / norms).tolist()
+        w = self.along[self.index(name)]
+        norms = (self.along.norm(dim=1) * w.norm()).clamp(min=1e-12)
+        cosines = (self.along @ w / norms).tolist()
         others = [(n, c) for n, c in zip(self.names, cosines, strict=True) if n != name]
         return sorted(others, key=lambda pair: -abs(pair[1]))
 

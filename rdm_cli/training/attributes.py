@@ -20,11 +20,10 @@ from rdm_cli.methods.directions import AttributeScore, Directions
 from rdm_cli.metrics.probes import auroc, average_precision
 from rdm_cli.training.logistic import fit_logistic
 
-# The weights are used twice: to classify, and as the direction of an edit. Weak regularisation gives
-# (nearly) the inverse covariance times the difference of the class means: it discriminates best, and gets
-# there by leaning on combinations of z which hardly vary, along which the decoder has seen nothing and an
-# edit changes nothing visible. Strong regularisation turns the weights towards the plain difference of the
-# means, which stays among codes that exist. So the strongest penalty that costs next to nothing wins.
+# Weak regularisation gives (nearly) the inverse covariance times the difference of the class means: it
+# discriminates best, and gets there by leaning on combinations of z which hardly vary. Strong regularisation
+# turns the weights towards the plain difference of the means, which stays among codes that exist. The
+# strongest penalty that costs next to nothing wins. Edits follow the difference of the means itself.
 L2_GRID = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4)
 AUROC_TOLERANCE = 0.002
 DEFAULT_L2 = 0.03  # where the inner part has too few examples to choose by
@@ -36,7 +35,8 @@ MIN_EXAMPLES = 2  # of each class, in each part
 class AttributeFit:
     """K classifiers that could be fitted and scored, and why the other attributes could not.
 
-    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,), float32. ``scores`` and ``l2`` by
+    ``weight`` and ``pattern`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,), float32. A pattern is
+    the mean of standardised codes with the attribute less the mean of those without. ``scores`` and ``l2`` by
     name; ``skipped`` maps a name to the reason.
     """
 
@@ -45,6 +45,7 @@ class AttributeFit:
     bias: Tensor
     z_mean: Tensor
     z_std: Tensor
+    pattern: Tensor
     scores: dict[str, AttributeScore]
     l2: dict[str, float]
     skipped: dict[str, str]
@@ -58,6 +59,7 @@ class AttributeFit:
             bias=self.bias,
             z_mean=self.z_mean,
             z_std=self.z_std,
+            pattern=self.pattern,
             scores=self.scores,
         )
 
@@ -110,6 +112,7 @@ def fit_attributes(
         bias=fit.bias.float(),
         z_mean=z_mean,
         z_std=z_std,
+        pattern=_patterns(x, labels, train).float(),
         scores=scores,
         l2=dict(zip(kept_names, penalties.tolist(), strict=True)),
         skipped=skipped,
@@ -123,6 +126,15 @@ def _parts(num_codes: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, 
     place[order] = torch.arange(num_codes) / num_codes
     inner = held_out + INNER_FRACTION * (1 - held_out)
     return place >= inner, (place >= held_out) & (place < inner), place < held_out
+
+
+def _patterns(x: Tensor, labels: Tensor, part: Tensor) -> Tensor:
+    """Mean of ``x`` (N, d) where each label is positive, less that where it is not: (K, d)."""
+    weights = _row_weight(labels, part)
+    positive = weights * _target(labels)
+    negative = weights - positive
+    means = [w.T @ x / w.sum(dim=0).clamp(min=1e-12)[:, None] for w in (positive, negative)]
+    return means[0] - means[1]
 
 
 def _target(labels: Tensor) -> Tensor:

@@ -34,9 +34,12 @@ def test_known_directions_are_recovered() -> None:
     assert fit.names == NAMES and not fit.skipped
     cosines = torch.nn.functional.cosine_similarity(fit.weight, truth)
     assert cosines.min() > 0.97
+    # codes here are white, so that filter and pattern are one direction
+    patterns = torch.nn.functional.cosine_similarity(fit.pattern, truth)
+    assert patterns.min() > 0.97
     shifted = fit.directions.shift(z, "tall", 0.3)
     moved = (shifted - z) / fit.z_std
-    torch.testing.assert_close(moved @ truth[0], 0.3 * math.sqrt(WIDTH) * cosines[0].expand(NUM_CODES))
+    torch.testing.assert_close(moved @ truth[0], 0.3 * math.sqrt(WIDTH) * patterns[0].expand(NUM_CODES))
 
 
 def test_scores_are_those_of_the_stored_weights_on_the_held_out_part() -> None:
@@ -127,3 +130,20 @@ def test_wrong_arguments(held_out: float) -> None:
         fit_attributes(z, labels, NAMES, seed=0, held_out=held_out)
     with pytest.raises(ValueError, match="labels must be"):
         fit_attributes(z, labels[:-1], NAMES, seed=0)
+
+
+def test_the_pattern_is_the_difference_of_the_means() -> None:
+    # z_1 = 2 a + noise, z_2 = noise alone: a filter must use z_2 to cancel the noise, the pattern must not
+    generator = torch.Generator().manual_seed(3)
+    label = torch.arange(4000) % 2
+    noise = torch.randn(4000, generator=generator)
+    small = 0.1 * torch.randn(4000, 2, generator=generator)
+    z = torch.stack([2.0 * label + 3 * noise, noise], dim=1) + small
+    fit = fit_attributes(z, label[:, None].float(), ("a",), seed=0)
+    pattern = fit.pattern[0] / fit.pattern[0].norm()
+    weight = fit.weight[0] / fit.weight[0].norm()
+    # in standardised z: (2 / std, 0), up to the sampling error of two means of 1600 codes
+    torch.testing.assert_close(pattern, torch.tensor([1.0, 0.0]), atol=0.15, rtol=0)
+    assert weight[1] < -0.5
+    moved = fit.directions.shift(z[:1], "a", 0.5)
+    torch.testing.assert_close(moved - z[:1], 0.5 * 2**0.5 * pattern[None] * fit.z_std)
