@@ -30,7 +30,7 @@ install: $(FOR_DEMO)
 
 demo: $(FOR_DEMO)
 	$(BIN)/rdm encode assets/faces -o $(OUT)/codes
-	$(BIN)/rdm reconstruct $(FACES) -o $(OUT)/reconstruct
+	$(BIN)/rdm reconstruct $(FACES) --variations 2 -o $(OUT)/reconstruct
 	$(BIN)/rdm interpolate $(FIRST_FACE) $(SECOND_FACE) --frames 9 -o $(OUT)/interpolate
 	$(BIN)/rdm manipulate $(FIRST_FACE) --attr smiling --scales=-0.3,0,0.3 -o $(OUT)/smile
 	$(BIN)/rdm sample --n 16 --seed 0 -o $(OUT)/samples
