@@ -51,19 +51,30 @@ def test_a_sample_is_keyed_by_seed_and_number(tiny: Rdm, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("unlike", [False, True])
-def test_like_five_images(tiny: Rdm, faces: Path, tmp_path: Path, unlike: bool) -> None:
-    """The command line alone; what the acceptance is worth is tests/core/test_conditional.py's."""
-    tiny("sample", "-n", 5, "--seed", 7, "-o", tmp_path / "others")
-    (tmp_path / "others" / "grid.png").unlink()
-    for picture in (tmp_path / "others").glob("*.png"):
-        picture.unlink()
+def test_like_five(tiny: Rdm, tmp_path: Path, unlike: bool) -> None:
+    """The command line alone; what the acceptance is worth is tests/core/test_conditional.py's.
+
+    The examples are codes of the prior itself: of the random bundle's images none is like its draws.
+    """
+    for name, seed in (("liked", 7), ("others", 8)):
+        tiny("sample", "-n", 5, "--seed", seed, "-o", tmp_path / name)
+        for picture in (tmp_path / name).glob("*.png"):
+            picture.unlink()
     options = ("--unlike", tmp_path / "others") if unlike else ()
-    command = ("sample", "-n", 2, "--like", faces, *options, "--max-draws", 20_000, "-o", tmp_path / "o")
-    result = tiny(*command, "--json")
+    liked = ("--like", tmp_path / "liked")
+    result = tiny("sample", "-n", 2, *liked, *options, "--max-draws", 20_000, "-o", tmp_path / "o", "--json")
     assert result.code == 0, result.err
-    assert f"5 examples from {faces}" in result.err and "accepted 2 of " in result.err and "%" in result.err
+    assert f"5 examples from {tmp_path / 'liked'}" in result.err
+    assert "accepted 2 of " in result.err and "%" in result.err
     draws = [o["draw"] for o in result.objects if o["kind"] == "sample"]
     assert len(draws) == 2 and (tmp_path / "o" / f"{draws[0]:06d}.png").is_file()
+
+
+def test_like_images_that_the_prior_never_draws(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    result = tiny("sample", "-n", 2, "--like", faces, "--max-draws", 300, "-o", tmp_path / "o")
+    assert result.code == 1 and f"5 examples from {faces}" in result.err
+    assert "rdm: accepted only 0 of 2 samples in 300 draws" in result.err
+    assert not (tmp_path / "o").exists()
 
 
 def test_with_a_stored_attribute(tiny: Rdm, tmp_path: Path) -> None:
