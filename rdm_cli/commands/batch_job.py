@@ -47,10 +47,12 @@ def planned_job(
     suffixes: frozenset[str],
     result_suffix: str,
     stdin_suffix: str,
+    companions: tuple[str, ...] = (),
 ) -> Iterator[Job]:
     """Find inputs, plan outputs, and refuse what cannot work before any work is done.
 
-    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout.
+    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are
+    the endings of what is written besides each result; what an earlier run left is no input.
     """
     from rdm_cli.data.folders import find_inputs, plan_outputs
 
@@ -69,7 +71,7 @@ def planned_job(
             piped = Path(scratch) / f"stdin{stdin_suffix}"
             piped.write_bytes(sys.stdin.buffer.read())
             given = [str(piped)]
-        items = find_inputs([Path(p) for p in given], suffixes=suffixes)
+        items = find_inputs([Path(p) for p in given], suffixes=suffixes, results=(result_suffix, *companions))
         if to_stdout and len(items) != 1:
             raise UsageError(f"-o - takes one input, and there are {len(items)}")
         folder = Path(scratch) / "result" if to_stdout else output

@@ -59,6 +59,7 @@ def manipulate(
         suffixes=SUFFIXES | {".safetensors"},
         result_suffix="-edited.png",
         stdin_suffix=".image",
+        companions=("-edited.safetensors",),
     ) as job:
         if scales is None:
             job.spare_inputs(lambda target: target.with_suffix(".safetensors"))

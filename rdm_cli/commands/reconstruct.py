@@ -51,6 +51,7 @@ def reconstruct(
         suffixes=SUFFIXES,
         result_suffix="-reconstruction.png",
         stdin_suffix=".image",
+        companions=("-reconstruction-side-by-side.png",),
     ) as job:
         job.spare_inputs(lambda target: target.with_name(f"{target.stem}-side-by-side.png"))
         from rdm_cli.core.files import reconstruct_files

@@ -20,13 +20,17 @@ class Item:
     relative: Path
 
 
-def find_inputs(paths: Sequence[Path], *, suffixes: Set[str] = SUFFIXES) -> list[Item]:
+def find_inputs(
+    paths: Sequence[Path], *, suffixes: Set[str] = SUFFIXES, results: Sequence[str] = ()
+) -> list[Item]:
     """The files that ``paths`` stand for: named files as given, folders searched recursively.
 
     A file named on its own is taken whatever its suffix. In a folder, names with one of ``suffixes``
     (lower case, with the dot) count, in any case and in sorted order; hidden ones are skipped.
     A dangling link or a folder with such a name is an item too, so that reading it fails by name.
     Linked folders are followed, each folder once. The order of ``paths`` is kept, and duplicates too.
+    ``results`` are the endings of what the command writes: in a folder, a name that is another item's
+    stem with such an ending is an earlier run's result, and is left out.
 
     Raises UsageError for a path that does not exist, a folder that cannot be listed or holds no
     such file, and for no paths at all.
@@ -40,7 +44,7 @@ def find_inputs(paths: Sequence[Path], *, suffixes: Set[str] = SUFFIXES) -> list
         if not os.path.isdir(path):
             items.append(Item(source=path, relative=Path(path.name)))
             continue
-        found = sorted(_walk(path, suffixes), key=lambda item: item.relative.parts)
+        found = sorted(_without_results(_walk(path, suffixes), results), key=lambda item: item.relative.parts)
         if not found and path.suffix.lower() in suffixes:
             found = [Item(source=path, relative=Path(path.name))]  # faces/* may name a folder x.png
         if not found:
@@ -50,6 +54,12 @@ def find_inputs(paths: Sequence[Path], *, suffixes: Set[str] = SUFFIXES) -> list
             )
         items.extend(found)
     return items
+
+
+def _without_results(items: Iterable[Item], endings: Sequence[str]) -> list[Item]:
+    items = list(items)
+    made = {item.source.with_name(f"{item.source.stem}{ending}") for item in items for ending in endings}
+    return [item for item in items if item.source not in made]
 
 
 def _nouns(suffixes: Set[str]) -> str:

@@ -211,6 +211,22 @@ def test_what_goes_with_a_result_replaces_no_input(tiny: Rdm, faces: Path) -> No
     assert (faces / "a-edited.safetensors").read_bytes() == before
 
 
+def test_results_beside_their_images_are_not_worked_on_again(tiny: Rdm, tmp_path: Path, faces: Path) -> None:
+    folder = tmp_path / "again"
+    folder.mkdir()
+    shutil.copy(faces / "a.png", folder)
+    for command in (("reconstruct", "--steps", 1), ("manipulate", "--attr", "hat", "--steps", 1)):
+        first = tiny(command[0], folder, *command[1:], "-q")
+        names = sorted(path.name for path in folder.iterdir())
+        again = tiny(command[0], folder, *command[1:], "-q")
+        assert (first.code, again.code) == (0, 0)
+        assert again.out == first.out
+        assert sorted(path.name for path in folder.iterdir()) == names
+        for path in folder.iterdir():
+            if path.name != "a.png":
+                path.unlink()
+
+
 def test_no_arguments_show_help(rdm: Rdm) -> None:
     for command in ((), ("train",), ("bundles",)):
         result = rdm(*command)

@@ -41,6 +41,14 @@ def test_codes_are_found_by_their_suffix(tmp_path: Path) -> None:
     assert relatives(find_inputs([tmp_path], suffixes={".safetensors"})) == ["a.safetensors"]
 
 
+def test_results_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "a-edited.png", "b-edited.png", "sub/a-edited.png", "c-edited.png", "c.jpg")
+    items = find_inputs([tmp_path], results=["-edited.png"])
+    assert relatives(items) == ["a.png", "b-edited.png", "c.jpg", "sub/a-edited.png"]
+    named = [tmp_path / "a.png", tmp_path / "a-edited.png"]
+    assert [item.source for item in find_inputs(named, results=["-edited.png"])] == named
+
+
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
     root = tmp_path / ".cache"  # a hidden folder that is asked for by name is searched
     touch(root, "a.png", ".b.png", ".git/c.png", ".a-x1y2.png")
