@@ -38,6 +38,7 @@ def manipulate(
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
+    batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -66,7 +67,9 @@ def manipulate(
         from rdm_cli.core.files import manipulate_files, require_attributes
         from rdm_cli.core.pipeline import open_pipeline
 
-        pipeline = open_pipeline(bundle, device=device, threads=threads, precision=precision.value)
+        pipeline = open_pipeline(
+            bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+        )
         require_attributes(pipeline, list(edits[0]))
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:

@@ -9,17 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from rdm_cli.core.code_sets import CODE_SUFFIXES
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.files import load_image_or_code
+from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.folders import find_inputs
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.methods.few_shot import accept_reject, fit_few_shot
 
 NUM_UNLABELLED = 512
+NUM_AT_ONCE = 256  # images in memory
 DOUBTFUL_LOSS = 0.68
 
 
@@ -37,15 +39,14 @@ class Condition:
 
 def folder_codes(pipeline: Pipeline, folder: Path) -> Tensor:
     """z (N, *z_shape) of the images and codes below ``folder``; raises the first one's error."""
-    items = find_inputs([folder], suffixes=SUFFIXES | CODE_SUFFIXES)
-    return Codes.concatenate(
-        [
-            load_image_or_code(pipeline, item.source, steps=None, with_x_T=False, fit="crop").replace(
-                x_T=None
-            )
-            for item in items
-        ]
-    ).z
+    paths = [item.source for item in find_inputs([folder], suffixes=SUFFIXES | CODE_SUFFIXES)]
+    parts = []
+    for start in range(0, len(paths), NUM_AT_ONCE):
+        some = paths[start : start + NUM_AT_ONCE]
+        loaded = [load_image_or_code(pipeline, path, "crop") for path in some]
+        codes = encode_loaded(pipeline, some, loaded, steps=None, with_x_T=False, fit="crop")
+        parts += [code.z for code in codes]
+    return torch.cat(parts)
 
 
 def few_shot_condition(

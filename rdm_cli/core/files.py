@@ -2,72 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL.Image import Image
 
 from rdm_cli.core.batch import Outcome, Task, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes, read_info
+from rdm_cli.core.inputs import (
+    CODE_SUFFIX,
+    LoadedImage,
+    encode_loaded,
+    file_digest,
+    in_batches_for,
+    load_image,
+    load_image_or_code,
+    sourced,
+)
 from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
-from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.images import Fit, grid, save_image, to_pil
 from rdm_cli.errors import CodeError
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
-
-CODE_SUFFIX = ".safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedImage:
-    """An image ready for the networks, (1, 3, H, W) in [-1, 1], and its file's SHA-256."""
-
-    x_0: Tensor
-    digest: str
-
-
-def in_batches_for(pipeline: Pipeline, num_items: int) -> tuple[Pipeline, int]:
-    """``pipeline`` with its batch size settled for a whole job, and that size.
-
-    The user's, or the device's usual one, or fewer where there are fewer items. It holds for short
-    batches too, so what is left over or encoded again comes out as it would among the others.
-    """
-    usual = min(default_batch_size(pipeline.bundle.device), 1 << max(0, num_items - 1).bit_length())
-    size = pipeline.batch_size or usual
-    return replace(pipeline, batch_size=size), size
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load_image(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage:
-    """Read one image; raises ImageError."""
-    x_0 = pipeline.load_images([path], fit)
-    return LoadedImage(x_0=x_0, digest=file_digest(path))
-
-
-def load_image_or_code(
-    pipeline: Pipeline, path: Path, *, steps: int | None, with_x_T: bool, fit: Fit
-) -> Codes:
-    """Read a code as it is, or encode an image; raises ImageError or CodeError."""
-    if path.suffix == CODE_SUFFIX:
-        codes = Codes.load(path)
-        try:
-            pipeline.check(codes)
-        except CodeError as error:
-            raise CodeError(f"{path}: {error.message}", hint=error.hint) from error
-        return codes
-    loaded = load_image(pipeline, path, fit)
-    codes = pipeline.encode(loaded.x_0, steps=steps, with_x_T=with_x_T)
-    return codes.replace(infos=_sourced(codes, [path.name], [loaded.digest], fit))
 
 
 def encode_files(
@@ -101,7 +60,7 @@ def encode_files(
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
         codes = pipeline.encode(x_0, steps=steps, with_x_T=with_x_T, advance=advance)
-        infos = _sourced(codes, [t.source.name for t in batch], [i.digest for i in images], fit)
+        infos = sourced(codes, [t.source.name for t in batch], [i.digest for i in images], fit)
         errors: list[dict[str, float | None]] = [{} for _ in batch]
         if verify:
             decoded = pipeline.decode(codes, steps=steps)
@@ -226,37 +185,42 @@ def manipulate_files(
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits."""
+    encoder, batch_size = in_batches_for(pipeline, len(tasks))
+    decoder, _ = in_batches_for(pipeline, len(tasks) * len(edits))
 
-    def load(task: Task) -> Codes:
-        return load_image_or_code(pipeline, task.source, steps=steps, with_x_T=x_T == "inferred", fit=fit)
-
-    def process(batch: Sequence[Task], loaded: Sequence[Codes]) -> list[dict[str, Any]]:
-        results = []
-        for task, codes in zip(batch, loaded, strict=True):
-            if x_T == "random":
-                codes = codes.replace(x_T=None)
-            edited = Codes.concatenate([pipeline.manipulate(codes, edit) for edit in edits])
-            x_0 = pipeline.decode(
-                edited, steps=steps, seed=seed, keys=[task.source.stem] * len(edits), advance=advance
+    def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> list[dict[str, Any]]:
+        paths = [task.source for task in batch]
+        starts = encode_loaded(encoder, paths, loaded, steps=steps, with_x_T=x_T == "inferred", fit=fit)
+        if x_T == "random":
+            starts = [codes.replace(x_T=None) for codes in starts]
+        edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
+        pictures: list[list[Image]] = [[] for _ in batch]
+        for has_x_T in {codes.x_T is not None for codes in starts}:
+            chosen = [i for i, codes in enumerate(starts) if (codes.x_T is not None) == has_x_T]
+            x_0 = decoder.decode(
+                Codes.concatenate([code for i in chosen for code in edited[i]]),
+                steps=steps,
+                seed=seed,
+                keys=[batch[i].source.stem for i in chosen for _ in edits],
+                advance=advance,
             )
-            pictures = [to_pil(picture) for picture in x_0]
-            save_image(grid(pictures, len(pictures)) if strip else pictures[0], task.target)
+            for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
+                pictures[i] = [to_pil(picture) for picture in row]
+        results = []
+        for task, codes, row in zip(batch, edited, pictures, strict=True):
+            save_image(grid(row, len(row)) if strip else row[0], task.target)
             result: dict[str, Any] = {"output": str(task.target), "edits": [dict(e) for e in edits]}
             if not strip:
-                code = task.target.with_suffix(CODE_SUFFIX)
-                edited.save([code])
-                result["code"] = str(code)
+                path = task.target.with_suffix(CODE_SUFFIX)
+                codes[0].save([path])
+                result["code"] = str(path)
             results.append(result)
         return results
 
-    yield from run_batches(tasks, load=load, process=process, batch_size=1)
+    def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
+        return load_image_or_code(pipeline, task.source, fit)
 
-
-def _sourced(codes: Codes, names: Sequence[str], digests: Sequence[str], fit: Fit) -> tuple[CodeInfo, ...]:
-    return tuple(
-        replace(info, source=name, source_digest=digest, fit=fit)
-        for info, name, digest in zip(codes.infos, names, digests, strict=True)
-    )
+    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
 
 def _spare_source(task: Task, info: CodeInfo) -> None:

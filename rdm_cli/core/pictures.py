@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rdm_cli.core.codes import CodeInfo, Codes
-from rdm_cli.core.files import CODE_SUFFIX, load_image_or_code
+from rdm_cli.core.inputs import CODE_SUFFIX, encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.images import Fit, grid, save_image, to_pil
@@ -29,9 +29,10 @@ def interpolate_files(
 
     ``num_frames`` from one input to the next, both included; an inner input is shown once.
     """
-    ends = []
+    ends: list[Codes] = []
     for path in inputs:
-        ends.append(load_image_or_code(pipeline, path, steps=steps, with_x_T=True, fit=fit))
+        loaded = load_image_or_code(pipeline, path, fit)
+        ends += encode_loaded(pipeline, [path], [loaded], steps=steps, with_x_T=True, fit=fit)
         advance(1.0)
     alphas = [i / (num_frames - 1) for i in range(num_frames)]
     parts = []

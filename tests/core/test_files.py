@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.core.bundles import open_bundle
@@ -40,6 +44,11 @@ def decode(pipeline: Pipeline, codes: Path, output: Path, batch_size: int) -> di
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def values(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=int)
 
 
 def pictures(faces: Path) -> list[Path]:
@@ -153,8 +162,6 @@ def test_random_noise_is_keyed_by_the_file(pipeline: Pipeline, faces: Path, tmp_
 
 
 def test_reconstruction_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
     tasks = tasks_for([faces / "a.png"], tmp_path, "-r.png")
     (inferred,) = reconstruct_files(pipeline, tasks, variations=2)
     with Image.open(inferred.data["side_by_side"]) as sheet:
@@ -178,14 +185,44 @@ def test_manipulated_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> N
         pipeline.manipulate(edited, {"beard": 1.0})
 
 
-def test_errors_name_the_code(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_manipulating_a_mixed_batch(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    """Images, codes with x_T and codes without, in one batch: each comes out as it does alone."""
+    encode(pipeline, [faces / "a.png"], tmp_path / "full")
+    encode(pipeline, [faces / "b.png"], tmp_path / "bare", with_x_T=False)
+    sources = [
+        faces / "c.png",
+        tmp_path / "bare" / "b.safetensors",
+        tmp_path / "full" / "a.safetensors",
+        faces / "b.png",
+    ]
+    edits = [{"smiling": -0.5}, {"smiling": 0.5}]
+    for strip in (False, True):
+        kept = edits if strip else edits[:1]
+        together = tasks_for(sources, tmp_path / f"together-{strip}", f"-{strip}.png")
+        together = [
+            replace(t, target=t.target.with_name(f"{i}{t.target.name}")) for i, t in enumerate(together)
+        ]
+        outcomes = list(manipulate_files(pipeline, together, edits=kept, strip=strip))
+        assert [o.item for o in outcomes] == together and not any(o.error for o in outcomes)
+        for task in together:
+            alone = replace(task, target=tmp_path / "alone" / task.target.name)
+            (outcome,) = manipulate_files(pipeline, [alone], edits=kept, strip=strip)
+            assert outcome.error is None
+            difference = values(task.target) - values(alone.target)
+            assert np.abs(difference).max() <= 1
+            if not strip:
+                ours, theirs = (Codes.load(t.target.with_suffix(".safetensors")) for t in (task, alone))
+                torch.testing.assert_close(ours.z, theirs.z)
+                assert ours.infos == theirs.infos
+                assert (ours.x_T is None) == (theirs.x_T is None) == (task.source.parent.name == "bare")
 
-    from rdm_cli.core.files import load_image_or_code
+
+def test_errors_name_the_code(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    from rdm_cli.core.inputs import load_image_or_code
 
     encode(pipeline, [faces / "a.png"], tmp_path)
     path = tmp_path / "a.safetensors"
     codes = Codes.load(path)
     codes.replace(infos=(replace(codes.infos[0], bundle_digest="0" * 64),)).save([path])
     with pytest.raises(CodeError, match=str(path)):
-        load_image_or_code(pipeline, path, steps=None, with_x_T=True, fit="crop")
+        load_image_or_code(pipeline, path, "crop")

@@ -1,0 +1,96 @@
+"""What the verbs over files read: images and codes, one file or a batch of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.runtime import default_batch_size
+from rdm_cli.data.images import Fit
+from rdm_cli.errors import CodeError
+
+CODE_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedImage:
+    """An image ready for the networks, (1, 3, H, W) in [-1, 1], and its file's SHA-256."""
+
+    x_0: Tensor
+    digest: str
+
+
+def in_batches_for(pipeline: Pipeline, num_items: int) -> tuple[Pipeline, int]:
+    """``pipeline`` with its batch size settled for a whole job, and that size.
+
+    The user's, or the device's usual one, or fewer where there are fewer items. It holds for short
+    batches too, so what is left over or encoded again comes out as it would among the others.
+    """
+    usual = min(default_batch_size(pipeline.bundle.device), 1 << max(0, num_items - 1).bit_length())
+    size = pipeline.batch_size or usual
+    return replace(pipeline, batch_size=size), size
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_image(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage:
+    """Read one image; raises ImageError."""
+    x_0 = pipeline.load_images([path], fit)
+    return LoadedImage(x_0=x_0, digest=file_digest(path))
+
+
+def load_code(pipeline: Pipeline, path: Path) -> Codes:
+    """Read a code of the pipeline's bundle; raises CodeError."""
+    codes = Codes.load(path)
+    try:
+        pipeline.check(codes)
+    except CodeError as error:
+        raise CodeError(f"{path}: {error.message}", hint=error.hint) from error
+    return codes
+
+
+def load_image_or_code(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage | Codes:
+    """Read a code as it is, or an image to be encoded; raises ImageError or CodeError."""
+    return load_code(pipeline, path) if path.suffix == CODE_SUFFIX else load_image(pipeline, path, fit)
+
+
+def encode_loaded(
+    pipeline: Pipeline,
+    paths: Sequence[Path],
+    loaded: Sequence[LoadedImage | Codes],
+    *,
+    steps: int | None,
+    with_x_T: bool,
+    fit: Fit,
+) -> list[Codes]:
+    """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded at once.
+
+    ``steps`` DDIM steps infer x_T (None: the bundle's default) where ``with_x_T`` asks for it.
+    """
+    images = {i: item for i, item in enumerate(loaded) if isinstance(item, LoadedImage)}
+    made: Iterator[Codes] = iter(())
+    if images:
+        x_0 = torch.cat([image.x_0 for image in images.values()])
+        codes = pipeline.encode(x_0, steps=steps, with_x_T=with_x_T)
+        names, digests = [paths[i].name for i in images], [i.digest for i in images.values()]
+        made = iter(codes.replace(infos=sourced(codes, names, digests, fit)))
+    return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]
+
+
+def sourced(codes: Codes, names: Sequence[str], digests: Sequence[str], fit: Fit) -> tuple[CodeInfo, ...]:
+    """``codes.infos``, each with its image file's name and SHA-256, and how the image became a square."""
+    return tuple(
+        replace(info, source=name, source_digest=digest, fit=fit)
+        for info, name, digest in zip(codes.infos, names, digests, strict=True)
+    )
