@@ -8,7 +8,7 @@ OUT := out/demo
 
 FACES := $(sort $(wildcard assets/faces/*.png))
 FIRST_FACE = $(word 1,$(FACES))
-SECOND_FACE = $(word 2,$(FACES))
+OTHER_FACE = $(word 6,$(FACES))
 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 FOR_DEMO := $(VENV)/.installed-demo
@@ -31,7 +31,7 @@ install: $(FOR_DEMO)
 demo: $(FOR_DEMO)
 	$(BIN)/rdm encode assets/faces -o $(OUT)/codes
 	$(BIN)/rdm reconstruct $(FACES) --variations 2 -o $(OUT)/reconstruct
-	$(BIN)/rdm interpolate $(FIRST_FACE) $(SECOND_FACE) --frames 9 -o $(OUT)/interpolate
+	$(BIN)/rdm interpolate $(FIRST_FACE) $(OTHER_FACE) --frames 9 -o $(OUT)/interpolate
 	$(BIN)/rdm manipulate $(FIRST_FACE) --attr smiling --scales=-0.3,0,0.3 -o $(OUT)/smile
 	$(BIN)/rdm sample --n 16 --seed 0 -o $(OUT)/samples
 	@echo "The pictures are in $(OUT)."
