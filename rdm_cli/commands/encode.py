@@ -55,6 +55,9 @@ def encode(
         pipeline = open_pipeline(
             bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
         )
+        pipeline.allowed(steps)  # a wrong option fails once, not once an image
+        if no_x_T:
+            pipeline.bundle.require_z("--no-x-t")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return encode_files(

@@ -70,6 +70,7 @@ def manipulate(
         pipeline = open_pipeline(
             bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
         )
+        pipeline.allowed(steps)  # a wrong option fails once, not once an image
         require_attributes(pipeline, list(edits[0]))
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:

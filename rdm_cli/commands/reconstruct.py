@@ -60,6 +60,9 @@ def reconstruct(
         pipeline = open_pipeline(
             bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
         )
+        pipeline.allowed(steps)  # a wrong option fails once, not once an image
+        if x_t is o.StartNoise.random or variations:
+            pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return reconstruct_files(

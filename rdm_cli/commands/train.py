@@ -7,6 +7,7 @@ import typer
 from rdm_cli.commands import train_codes, train_method
 
 app = typer.Typer(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
-app.command("diffae")(train_method.diffae)
+app.command("diffae")(train_method.training_command("diffae", "a Diff-AE"))
+app.command("dpm")(train_method.training_command("dpm", "a plain diffusion model, without an encoder,"))
 app.command("prior")(train_codes.prior)
 app.command("attributes")(train_codes.attributes)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +33,7 @@ from rdm_cli.core.bundle_folders import INDEX, find_bundle, replace_bundle, repl
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.core.schedulers import read_scheduler, scheduler_json
 from rdm_cli.core.tensor_files import write_tensors
-from rdm_cli.errors import BundleError
+from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
@@ -52,9 +53,23 @@ class Bundle:
     digest: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    @property
+    def has_z(self) -> bool:
+        """Whether codes have a z: those of a plain DPM are x_T alone."""
+        return math.prod(self.model.z_shape) > 0
+
+    def require_z(self, purpose: str) -> None:
+        """Raise UsageError, naming ``purpose``, where codes have no z."""
+        if not self.has_z:
+            raise UsageError(
+                f"{self.name}: {purpose}: a plain DPM has no z, its codes are x_T alone",
+                hint="name another --bundle",
+            )
+
     @cached_property
     def prior(self) -> LatentDDIM:
-        """The latent prior; raises BundleError where the bundle has none."""
+        """The latent prior; raises BundleError where the bundle has none, UsageError without z."""
+        self.require_z("a prior over z")
         folder = self.folder / "prior"
         if not folder.is_dir():
             raise BundleError(
@@ -70,7 +85,8 @@ class Bundle:
 
     @cached_property
     def directions(self) -> Directions:
-        """The attribute directions; raises BundleError where the bundle has none."""
+        """The attribute directions; raises BundleError where the bundle has none, UsageError without z."""
+        self.require_z("attributes")
         folder = self.folder / "attributes"
         if not folder.is_dir():
             raise BundleError(

@@ -1,7 +1,7 @@
 """Codes: what an image becomes, in memory and as a .safetensors file.
 
-A file holds ``z`` and, unless it was left out, ``x_T`` in float32, without a batch axis, and one
-metadata key, ``rdm``: canonical JSON, so that equal codes are equal bytes.
+A file holds ``z`` (but a plain DPM has none) and, unless it was left out, ``x_T`` in float32, without
+a batch axis, and one metadata key, ``rdm``: canonical JSON, so that equal codes are equal bytes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class CodeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """A batch of codes: ``z`` (N, *z_shape), ``x_T`` (N, C, H, W) or None, and an info for each."""
+    """A batch of codes: ``z`` (N, *z_shape), ``x_T`` (N, C, H, W) or None, and an info for each.
+
+    The codes of a plain DPM are x_T alone: their z is (N, 0).
+    """
 
     z: Tensor
     x_T: Tensor | None
@@ -79,7 +82,8 @@ class Codes:
         if len(paths) != len(self):
             raise ValueError(f"{len(self)} codes need as many paths, not {len(paths)}")
         for code, path in zip(self, paths, strict=True):
-            tensors = {"z": code.z[0]} | ({} if code.x_T is None else {"x_T": code.x_T[0]})
+            tensors = {"z": code.z[0]} if code.z.numel() else {}
+            tensors |= {} if code.x_T is None else {"x_T": code.x_T[0]}
             stored = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
             text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
             write_tensors(path, stored, {"rdm": text})
@@ -90,9 +94,9 @@ class Codes:
         info = read_info(path)
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            if "z" not in names:
-                raise CodeError(f"{path}: this code holds no z")
-            z = file.get_tensor("z")[None]
+            if not names & {"z", "x_T"}:
+                raise CodeError(f"{path}: this code holds neither z nor x_T")
+            z = file.get_tensor("z")[None] if "z" in names else torch.zeros(1, 0)
             x_T = file.get_tensor("x_T")[None] if "x_T" in names else None
         for name, value in (("z", z), ("x_T", x_T)):
             if value is not None and not bool(torch.isfinite(value).all()):

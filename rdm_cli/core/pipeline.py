@@ -20,7 +20,7 @@ from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
-from rdm_cli.errors import CodeError
+from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
@@ -103,8 +103,11 @@ class Pipeline:
         """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
 
         ``steps`` DDIM steps infer x_T (None: the bundle's default); ``with_x_T`` False gives z alone.
+        Raises UsageError where that would leave nothing.
         """
-        n = steps if steps is not None else self.default_steps
+        if not with_x_T:
+            self.bundle.require_z("codes without x_T")
+        n = self.allowed(steps) or self.default_steps
         model = self.bundle.model
 
         def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
@@ -140,6 +143,7 @@ class Pipeline:
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
+        steps = self.allowed(steps)
         wanted = [steps or info.steps or self.default_steps for info in codes.infos]
         x_0 = torch.empty_like(x_T)
         for n in sorted(set(wanted)):
@@ -187,7 +191,7 @@ class Pipeline:
         return Codes(z=lerp(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
 
     def sample(self, num: int, *, seed: int = 0, prior_steps: int | None = None, first: int = 0) -> Codes:
-        """Draw ``num`` codes: x_T from N(0, I) and z from the bundle's latent prior.
+        """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the bundle's latent prior.
 
         Draw i (from ``first`` on) depends on (``seed``, i) alone. Raises BundleError without a prior.
         """
@@ -197,7 +201,9 @@ class Pipeline:
         return Codes(z=z, x_T=x_T, infos=(self.info(steps=None),) * num)
 
     def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
-        """z (N, *z_shape) from the latent prior, one for each key."""
+        """z (N, *z_shape) from the latent prior, one for each key; (N, 0) for a plain DPM."""
+        if not self.bundle.has_z:
+            return torch.zeros(len(keys), 0)
         prior = self.bundle.prior
         noise = keyed_noise(seed, keys, self.bundle.model.z_shape, "z")
         (z,) = self._in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
@@ -206,6 +212,13 @@ class Pipeline:
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""
         return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
+
+    def allowed(self, steps: int | None) -> int | None:
+        """``steps`` as they are; raises UsageError where the bundle's schedule has not so many."""
+        most = self.bundle.model.sampling.max_steps
+        if steps is not None and not 1 <= steps <= most:
+            raise UsageError(f"{self.bundle.name}: --steps {steps}: there are 1 to {most}")
+        return steps
 
     def check(self, codes: Codes) -> None:
         """Raise CodeError unless ``codes`` were made with this bundle's networks."""
@@ -217,9 +230,11 @@ class Pipeline:
                     f"not with {self.bundle.name} ({self.bundle.digest[:12]})",
                     hint="name that one with --bundle, or encode the image again",
                 )
-            most = model.sampling.schedule.num_train_steps
+            most = model.sampling.max_steps
             if info.steps is not None and not 1 <= info.steps <= most:
                 raise CodeError(f"the code records {info.steps} steps, and there are 1 to {most}")
+        if codes.z.shape[1:] == (0,) and self.bundle.has_z:
+            raise CodeError("this code holds no z")
         if codes.z.shape[1:] != model.z_shape:
             raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
         if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:

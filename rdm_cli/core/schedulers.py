@@ -7,30 +7,36 @@ Everything that diffusers' DDIMScheduler has a word for is written in its words;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.schedules import ScheduleConfig
+from rdm_cli.kernels.schedules import BetaKind, ScheduleConfig, Spacing
 from rdm_cli.kernels.spec import SamplingSpec
 
+_BETA_SCHEDULES: dict[BetaKind, str] = {
+    "linear": "linear",
+    "constant": "constant",
+    "cosine": "squaredcos_cap_v2",
+}
 _PREDICTION_TYPES: dict[Prediction, str] = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
 
 
 def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]:
     """``spec`` in diffusers' words."""
+    to_the_ends = spec.spacing == "stride"
     return {
         "_class_name": "DDIMScheduler",
         "_rdm": {"spacing": spec.spacing, "steps": spec.steps},
         "num_train_timesteps": spec.schedule.num_train_steps,
         "beta_start": spec.schedule.beta_start,
         "beta_end": spec.schedule.beta_end,
-        "beta_schedule": spec.schedule.beta_kind,
+        "beta_schedule": _BETA_SCHEDULES[spec.schedule.beta_kind],
         "clip_sample": spec.clip_x_0,
         "clip_sample_range": 1.0,
         "prediction_type": _PREDICTION_TYPES[prediction],
-        "set_alpha_to_one": True,
+        "set_alpha_to_one": to_the_ends,
         "steps_offset": 0,
-        "timestep_spacing": "leading",
+        "timestep_spacing": "leading" if to_the_ends else "linspace",
     }
 
 
@@ -39,13 +45,14 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
     try:
         own = values["_rdm"]
         kinds = {word: kind for kind, word in _PREDICTION_TYPES.items()}
-        if values["beta_schedule"] not in ("linear", "constant"):
+        beta_kinds = {word: kind for kind, word in _BETA_SCHEDULES.items()}
+        if values["beta_schedule"] not in beta_kinds:
             raise ValueError(f"beta_schedule {values['beta_schedule']!r} is not supported")
-        if own["spacing"] != "stride":
+        if own["spacing"] not in get_args(Spacing):
             raise ValueError(f"spacing {own['spacing']!r} is not supported")
         spec = SamplingSpec(
             schedule=ScheduleConfig(
-                beta_kind=values["beta_schedule"],
+                beta_kind=beta_kinds[values["beta_schedule"]],
                 beta_start=float(values["beta_start"]),
                 beta_end=float(values["beta_end"]),
                 num_train_steps=int(values["num_train_timesteps"]),

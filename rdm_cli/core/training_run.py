@@ -258,7 +258,7 @@ class TrainingRun:
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
         losses = draw_sheet(model, self.images, path, self.accelerator.device)
         told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
-        self.note(f"{path}; loss with own -> swapped z at {told}")
+        self.note(f"{path}; loss with own -> swapped z at {told}" if losses else str(path))
         if self._log is not None:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
 

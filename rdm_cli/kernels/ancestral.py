@@ -58,16 +58,9 @@ def ancestral_sample(
     noise_fn: NoiseFn,
 ) -> Iterator[Tensor]:
     """Yield x_t after each step from ``x_T``; the last is x_0. ``noise_fn`` is asked N - 1 times."""
-    path = spec.trajectory(num_steps)
+    legs = spec.trajectory(num_steps).decoding()
     x_t = x_T
-    for step, i in enumerate(reversed(range(len(path)))):
-        x_t = ancestral_step(
-            eps_fn,
-            x_t,
-            int(path.t[i]),
-            path.alpha_bar[i],
-            path.alpha_bar_prev[i],
-            noise_fn(step) if i > 0 else None,
-            clip=spec.clip_x_0,
-        )
+    for step, leg in enumerate(legs):
+        noise = noise_fn(step) if step < len(legs) - 1 else None
+        x_t = ancestral_step(eps_fn, x_t, *leg, noise, clip=spec.clip_x_0)
         yield x_t

@@ -45,12 +45,9 @@ def ddim_decode(
     eps_fn: EpsFn, x_T: Tensor, spec: SamplingSpec, num_steps: int | None = None
 ) -> Iterator[Tensor]:
     """Yield x_t after each step from ``x_T``; the last is x_0."""
-    path = spec.trajectory(num_steps)
     x_t = x_T
-    for i in reversed(range(len(path))):
-        x_t = ddim_step(
-            eps_fn, x_t, int(path.t[i]), path.alpha_bar[i], path.alpha_bar_prev[i], clip=spec.clip_x_0
-        )
+    for leg in spec.trajectory(num_steps).decoding():
+        x_t = ddim_step(eps_fn, x_t, *leg, clip=spec.clip_x_0)
         yield x_t
 
 
@@ -58,12 +55,9 @@ def ddim_encode(
     eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int | None = None
 ) -> Iterator[Tensor]:
     """Yield x_t after each step from ``x_0`` in [-1, 1]; the last is x_T."""
-    path = spec.trajectory(num_steps)
     x_t = x_0
-    for i in range(len(path)):
-        x_t = ddim_step(
-            eps_fn, x_t, int(path.t[i]), path.alpha_bar[i], path.alpha_bar_next[i], clip=spec.clip_x_0
-        )
+    for leg in spec.trajectory(num_steps).encoding():
+        x_t = ddim_step(eps_fn, x_t, *leg, clip=spec.clip_x_0)
         yield x_t
 
 

@@ -9,20 +9,25 @@ A diffusion of T steps is given by its betas; with alpha = 1 - beta,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-BetaKind = Literal["linear", "constant"]
-Spacing = Literal["stride"]
+BetaKind = Literal["linear", "constant", "cosine"]
+Spacing = Literal["stride", "linspace"]
+MAX_COSINE_BETA = 0.999
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """T = ``num_train_steps`` betas: linear from ``beta_start`` to ``beta_end``, or all ``beta_start``."""
+    """T = ``num_train_steps`` betas: linear from ``beta_start`` to ``beta_end``, or all ``beta_start``.
+
+    "cosine" takes neither: alpha_bar follows cos^2 (Nichol & Dhariwal 2021, eq. 17), each beta at most .999.
+    """
 
     beta_kind: BetaKind = "linear"
     beta_start: float = 1e-4
@@ -33,6 +38,10 @@ class ScheduleConfig:
         """The betas, float64 (T,)."""
         if self.beta_kind == "constant":
             return torch.full((self.num_train_steps,), self.beta_start, dtype=torch.float64)
+        if self.beta_kind == "cosine":
+            s = torch.arange(self.num_train_steps + 1, dtype=torch.float64) / self.num_train_steps
+            signal = torch.cos((s + 0.008) / 1.008 * math.pi / 2).square()
+            return (1 - signal[1:] / signal[:-1]).clamp(max=MAX_COSINE_BETA)
         return torch.linspace(self.beta_start, self.beta_end, self.num_train_steps, dtype=torch.float64)
 
     def alpha_bar(self) -> Tensor:
@@ -62,16 +71,55 @@ def stride_timesteps(num_steps: int, num_train_steps: int = 1000) -> list[int]:
     return [i * num_train_steps // num_steps for i in range(num_steps)]
 
 
+def linspace_timesteps(num_steps: int, num_train_steps: int = 1000) -> list[int]:
+    """PDAE's timesteps, ascending: ``int(linspace(0, T - 1, num_steps + 1))``, between which N steps lead.
+
+    Raises ValueError outside 1..T-1.
+    """
+    # in floating point, as the reference has it: at a few N some multiples fall just below an integer
+    if not 1 <= num_steps < num_train_steps:
+        raise ValueError(f"steps must lie between 1 and {num_train_steps - 1}, not {num_steps}")
+    step = (num_train_steps - 1) / num_steps
+    return [*(int(i * step) for i in range(num_steps)), num_train_steps - 1]
+
+
+class Leg(NamedTuple):
+    """One step of a sampler: the network is asked at ``t``, x moves from ``alpha_bar`` to ``alpha_bar_to``.
+
+    Both are float64 scalars.
+    """
+
+    t: int
+    alpha_bar: Tensor
+    alpha_bar_to: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
     """The timesteps a sampler visits, ascending, and the signal they keep.
 
-    ``t`` int64 (N,); ``alpha_bar`` float64 (N,). ``alpha_bar_prev`` ends a decode at 1 (no noise) and
-    ``alpha_bar_next`` ends an encode at 0 (no signal).
+    ``t`` int64 (M,); ``alpha_bar`` float64 (M,). ``alpha_bar_prev`` ends a decode at 1 (no noise) and
+    ``alpha_bar_next`` ends an encode at 0 (no signal): M steps. With ``within`` no step leads beyond the
+    first and the last timestep, so that there are M - 1, and x_T is x at the last.
     """
 
     t: Tensor
     alpha_bar: Tensor
+    within: bool = False
+
+    def decoding(self) -> list[Leg]:
+        """The steps towards x_0, in order."""
+        legs = [
+            Leg(int(t), ab, to) for t, ab, to in zip(self.t, self.alpha_bar, self.alpha_bar_prev, strict=True)
+        ]
+        return legs[::-1][: len(self)]
+
+    def encoding(self) -> list[Leg]:
+        """The steps towards x_T, in order."""
+        legs = [
+            Leg(int(t), ab, to) for t, ab, to in zip(self.t, self.alpha_bar, self.alpha_bar_next, strict=True)
+        ]
+        return legs[: len(self)]
 
     @property
     def alpha_bar_prev(self) -> Tensor:
@@ -89,12 +137,13 @@ class Trajectory:
         return 1 - self.alpha_bar / self.alpha_bar_prev
 
     def __len__(self) -> int:
-        return len(self.t)
+        """Number of steps."""
+        return len(self.t) - self.within
 
 
-def respace(schedule: ScheduleConfig, timesteps: Sequence[int]) -> Trajectory:
+def respace(schedule: ScheduleConfig, timesteps: Sequence[int], *, within: bool = False) -> Trajectory:
     """The part of ``schedule`` that visits ``timesteps`` (ascending, each in 0..T-1)."""
     t = torch.tensor(list(timesteps), dtype=torch.int64)
     if len(t) == 0 or t[0] < 0 or t[-1] >= schedule.num_train_steps or (t.diff() <= 0).any():
         raise ValueError("timesteps must ascend strictly and lie in 0..T-1")
-    return Trajectory(t=t, alpha_bar=schedule.alpha_bar()[t])
+    return Trajectory(t=t, alpha_bar=schedule.alpha_bar()[t], within=within)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rdm_cli.kernels.schedules import LINEAR, ScheduleConfig, Spacing, Trajectory, respace, stride_timesteps
+from rdm_cli.kernels.schedules import (
+    LINEAR,
+    ScheduleConfig,
+    Spacing,
+    Trajectory,
+    linspace_timesteps,
+    respace,
+    stride_timesteps,
+)
 
 EpsFn = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, C, H, W), t (B,) int64) -> eps (B, C, H, W)."""
@@ -18,7 +26,8 @@ class SamplingSpec:
     """How a method samples; stored in its bundle, handed to the kernels whole.
 
     ``clip_x_0``: clamp the predicted x_0 to [-1, 1] and re-derive eps from it, in both directions.
-    ``spacing``: which timesteps N steps are. ``steps``: N where the user names none.
+    ``spacing``: which timesteps N steps are; Diff-AE's "stride" leads from alpha_bar 1 to 0, PDAE's
+    "linspace" from timestep 0 to T - 1. ``steps``: N where the user names none.
     """
 
     schedule: ScheduleConfig = field(default=LINEAR)
@@ -26,7 +35,15 @@ class SamplingSpec:
     clip_x_0: bool = True
     steps: int = 100
 
+    @property
+    def max_steps(self) -> int:
+        """The most steps that a trajectory can have."""
+        return self.schedule.num_train_steps - (self.spacing == "linspace")
+
     def trajectory(self, num_steps: int | None = None) -> Trajectory:
         """The trajectory of ``num_steps`` steps (None: the spec's own number)."""
         n = self.steps if num_steps is None else num_steps
-        return respace(self.schedule, stride_timesteps(n, self.schedule.num_train_steps))
+        num_train_steps = self.schedule.num_train_steps
+        if self.spacing == "linspace":
+            return respace(self.schedule, linspace_timesteps(n, num_train_steps), within=True)
+        return respace(self.schedule, stride_timesteps(n, num_train_steps))

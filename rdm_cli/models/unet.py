@@ -32,7 +32,8 @@ class UNetConfig:
 
     ``image_size`` is in pixels. ``patch_size`` p folds p x p pixels into channels before the first
     convolution and unfolds them after the last, so the first level works at ``image_size / p``;
-    ``attention_resolutions`` are sides of feature maps. ``z_width`` None means unconditional.
+    ``attention_resolutions`` are sides of feature maps. ``head_channels`` is the width of an attention
+    head, whatever the level's; None: ``num_heads`` of them. ``z_width`` None means unconditional.
     """
 
     image_size: int
@@ -41,11 +42,16 @@ class UNetConfig:
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
     num_heads: int = 1
+    head_channels: int | None = None
     time_width: int = 512
     z_width: int | None = 512
     dropout: float = 0.1
     image_channels: int = 3
     patch_size: int = 1
+
+    def heads(self, channels: int) -> int:
+        """Attention heads in a layer of ``channels``."""
+        return self.num_heads if self.head_channels is None else channels // self.head_channels
 
 
 class Stage(nn.Module):
@@ -84,7 +90,7 @@ class ConditionalUNet(nn.Module):
             )
 
         def attention(channels: int, side: int) -> SelfAttention | None:
-            return SelfAttention(channels, c.num_heads) if side in c.attention_resolutions else None
+            return SelfAttention(channels, c.heads(channels)) if side in c.attention_resolutions else None
 
         self.time_embed = TimeEmbedding(c.model_channels, c.time_width)
         self.conv_in = nn.Conv2d(folded, widths[0], 3, padding=1)
@@ -103,7 +109,7 @@ class ConditionalUNet(nn.Module):
                 side //= 2
 
         self.middle_1 = res(h, h)
-        self.middle_attention = SelfAttention(h, c.num_heads)
+        self.middle_attention = SelfAttention(h, c.heads(h))
         self.middle_2 = res(h, h)
 
         self.up = nn.ModuleList()

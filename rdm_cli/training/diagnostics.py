@@ -31,9 +31,12 @@ def swapped_z_losses(
 ) -> dict[int, tuple[float, float]]:
     """At each t: (loss with the image's own z, loss with its neighbour's), same noise for both.
 
-    ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z.
+    ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z. A model
+    without z has nothing to swap: the answer is empty.
     """
     z = model.encode(x_0)
+    if z.numel() == 0:
+        return {}
     losses = {}
     for t in timesteps:
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)

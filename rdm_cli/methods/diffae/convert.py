@@ -20,8 +20,8 @@ from rdm_cli.errors import CheckpointError
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, image_size, latent_config
-from rdm_cli.methods.diffae.official_names import latent_name, model_name, renamed
 from rdm_cli.methods.official import load_official
+from rdm_cli.methods.official_names import latent_name, model_name, renamed
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
 
 # CelebA's attributes in the order of its list file

@@ -1,4 +1,4 @@
-"""Parameter names of the Diff-AE authors' networks, and ours for the same parameters.
+"""Parameter names of the networks of ADM, Diff-AE and PDAE, and ours for the same parameters.
 
 The authors number blocks and the layers inside them (``input_blocks.3.0.in_layers.2``); ours are
 named (``unet.down.2.res.conv_1``). Every official name has exactly one of ours; two official names
@@ -27,6 +27,8 @@ _ATTENTION = {name: name for name in ("norm", "qkv", "proj_out")}
 _UNET = {
     "time_embed.time_embed.0": "unet.time_embed.linear_1",
     "time_embed.time_embed.2": "unet.time_embed.linear_2",
+    "time_embed.0": "unet.time_embed.linear_1",
+    "time_embed.2": "unet.time_embed.linear_2",
     "input_blocks.0.0": "unet.conv_in",
     "out.0": "unet.norm_out",
     "out.2": "unet.conv_out",
@@ -51,7 +53,7 @@ _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
 def model_name(official: str) -> str | None:
-    """Our name in a DiffAE for ``official`` (without ``ema_model.``); None where there is none."""
+    """Our name in a DiffAE or DPM for ``official`` (without ``ema_model.``); None where there is none."""
     layer, _, kind = official.rpartition(".")
     ours = _model_layer(layer)
     return f"{ours}.{kind}" if ours else None

@@ -1,0 +1,91 @@
+"""What methods with one UNet on pixels share: its denoiser, and the loss that trains it.
+
+    L = E || f(sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps, t, z) - target ||^2
+
+with f the UNet and the target eps, v or x_0, as it predicts (Ho et al. 2020, eq. 14; Salimans & Ho
+2022, section 4).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from rdm_cli.kernels.parameterization import Prediction, add_noise, to_eps, training_target
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.models.unet import ConditionalUNet, UNetConfig
+
+
+class Denoising(Protocol):
+    """What the config of such a method says, besides what is the method's own."""
+
+    @property
+    def unet(self) -> UNetConfig:
+        """The UNet."""
+        ...
+
+    @property
+    def prediction(self) -> Prediction:
+        """What it predicts."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the method samples."""
+        ...
+
+
+class UNetModel(nn.Module):
+    """A UNet and its schedule."""
+
+    config: Denoising
+    alpha_bar: Tensor
+
+    def __init__(self, config: Denoising) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = ConditionalUNet(config.unet)
+        self.register_buffer("alpha_bar", config.sampling.schedule.alpha_bar(), persistent=False)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.config.unet.image_size
+
+    @property
+    def x_T_shape(self) -> tuple[int, ...]:
+        """Shape of one noise map: that of an image."""
+        c = self.config.unet
+        return (c.image_channels, c.image_size, c.image_size)
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the reference, or the preset, samples."""
+        return self.config.sampling
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the UNet predicts."""
+        return self.config.prediction
+
+    def denoiser_for(self, z: Tensor | None) -> EpsFn:
+        """eps(x_t, t) for ``z`` (B, z_width) or none; what depends on z alone is computed here, once."""
+        z_scales = self.unet.condition(z)
+
+        def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+            answer = self.unet(x_t, t, z_scales).to(x_t.dtype)
+            return to_eps(self.prediction, answer, x_t, self.alpha_bar[t])
+
+        return eps_fn
+
+    def denoising_loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None) -> Tensor:
+        """Mean squared error of each image, (B,), in what the UNet predicts.
+
+        ``x_0`` (B, 3, H, W) in [-1, 1], ``t`` int64 (B,), ``eps`` like ``x_0``.
+        """
+        alpha_bar = self.alpha_bar[t]
+        x_t = add_noise(x_0, eps, alpha_bar)
+        answer = self.unet(x_t, t, self.unet.condition(z)).float()
+        target = training_target(self.prediction, x_0, eps, alpha_bar)
+        return (answer - target).square().mean(dim=(1, 2, 3))

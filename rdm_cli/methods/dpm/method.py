@@ -1,0 +1,42 @@
+"""The plain DPM's entry in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.dpm.convert import read_dpm
+from rdm_cli.methods.dpm.model import DPM, DPMConfig
+from rdm_cli.methods.dpm.presets import PRESETS
+from rdm_cli.methods.method import Converted, Method
+from rdm_cli.models.unet import UNetConfig
+
+
+def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
+    """A DPM from its network's config."""
+    return DPM(DPMConfig(unet=parts["unet"], prediction=prediction, sampling=sampling))
+
+
+def convert(files: Sequence[Path]) -> Converted:
+    """Read a pretrained DPM's checkpoint and settings; see :mod:`rdm_cli.methods.dpm.convert`."""
+    official = read_dpm(files)
+    model = DPM(official.config)
+    model.load_state_dict(official.state)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    summary = f"{model.image_size} px, {num_parameters:,} parameters"
+    return Converted(model=model, prior=None, directions=None, summary=summary)
+
+
+METHOD = Method(
+    name="dpm",
+    title="a plain diffusion model (Ho et al., NeurIPS 2020, arXiv 2006.11239)",
+    components={"unet": UNetConfig},
+    build=build,
+    presets=PRESETS,
+    convert=convert,
+)
