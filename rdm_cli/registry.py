@@ -10,6 +10,7 @@ from typing import Any
 from rdm_cli.errors import UsageError
 
 METHODS = {
+    "pdae": "rdm_cli.methods.pdae.method:METHOD",
     "dpm": "rdm_cli.methods.dpm.method:METHOD",
     "diffae": "rdm_cli.methods.diffae.method:METHOD",
 }

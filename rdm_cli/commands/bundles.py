@@ -80,7 +80,7 @@ def check_bundle(
 
 @app.command("convert")
 def convert_bundle(
-    method: Annotated[str, typer.Argument(help="diffae, or dpm (a plain diffusion model).")],
+    method: Annotated[str, typer.Argument(help="diffae, pdae, or dpm (a plain diffusion model).")],
     files: Annotated[list[Path], typer.Argument(help="The authors' files, in any order.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The bundle to write.")],
     weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,

@@ -9,5 +9,8 @@ from rdm_cli.commands import train_codes, train_method
 app = typer.Typer(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
 app.command("diffae")(train_method.training_command("diffae", "a Diff-AE"))
 app.command("dpm")(train_method.training_command("dpm", "a plain diffusion model, without an encoder,"))
+app.command("pdae")(
+    train_method.training_command("pdae", "an encoder for a pretrained diffusion model (PDAE)", on_a_dpm=True)
+)
 app.command("prior")(train_codes.prior)
 app.command("attributes")(train_codes.attributes)

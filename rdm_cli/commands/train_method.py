@@ -1,7 +1,8 @@
-"""rdm train diffae, rdm train dpm: a method on a folder of images."""
+"""rdm train diffae, rdm train dpm, rdm train pdae: a method on a folder of images."""
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
 import time
@@ -28,8 +29,11 @@ class Tracker(StrEnum):
     tensorboard = "tensorboard"
 
 
-def training_command(method: str, what: str) -> Callable[..., None]:
-    """The command that trains ``method``; ``what`` names, in its help, what comes of it."""
+def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Callable[..., None]:
+    """The command that trains ``method``; ``what`` names, in its help, what comes of it.
+
+    ``on_a_dpm``: it is trained around a pretrained model, and the command has an option for it.
+    """
 
     def train(
         folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
@@ -94,6 +98,10 @@ def training_command(method: str, what: str) -> Callable[..., None]:
         flip: Annotated[
             bool | None,
             typer.Option("--flip/--no-flip", help="Mirror half of the images.", show_default="the preset's"),
+        ] = None,
+        dpm: Annotated[
+            str | None,
+            typer.Option("--dpm", metavar="BUNDLE", help="The pretrained model, which stays frozen."),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
         init_from: Annotated[
@@ -185,6 +193,7 @@ def training_command(method: str, what: str) -> Callable[..., None]:
             minutes=minutes,
             resume=resume,
             init_from=init_from,
+            pretrained=dpm,
             num_processes=accelerator.num_processes,
             on_cpu=accelerator.device.type == "cpu",
             command=shlex.join(["rdm", *sys.argv[1:]]),
@@ -221,6 +230,10 @@ def training_command(method: str, what: str) -> Callable[..., None]:
     {method} ...' (with --device cpu, that many processes on the CPU). A run that was stopped or killed
     goes on with --resume as if undisturbed; its settings are kept, and those named again are changed.
     """
+    if not on_a_dpm:
+        signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
+        kept = [p for name, p in signature.parameters.items() if name != "dpm"]
+        train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return train
 
 

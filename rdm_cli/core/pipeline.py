@@ -24,6 +24,7 @@ from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -175,6 +176,47 @@ class Pipeline:
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
         """The path between two codes: lerp of z, slerp of x_T, at each alpha in [0, 1]."""
+        self._check_ends(first, second)
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        x_T = None
+        if first.x_T is not None and second.x_T is not None:
+            x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
+        return Codes(z=lerp(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
+
+    def trajectory(
+        self,
+        first: Codes,
+        second: Codes,
+        alphas: Sequence[float],
+        *,
+        steps: int | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        """Images (N, 3, H, W) between two codes: slerp of x_T and, at each step, lerp of what the two z say.
+
+        PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
+        """
+        self._check_ends(first, second)
+        if first.x_T is None or second.x_T is None:
+            raise CodeError("a trajectory leads from one x_T to another, and a code has none")
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        n = self.allowed(steps) or first.infos[0].steps or self.default_steps
+        model = self.bundle.model
+
+        def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
+            z_first, z_second = (c.z.to(weight.device).expand(len(weight), -1) for c in (first, second))
+            with autocast(self.bundle.device, self.precision):
+                denoise = model.path_denoiser(z_first, z_second, weight)
+            path = ddim_decode(self._in_precision(denoise), x_t, model.sampling, n)
+            return (last(_watched(path, lambda: tell(real / n))),)
+
+        with self._progress(advance, "decoding", len(alpha)) as tell:
+            (x_0,) = self._in_batches(decode_batch, alpha, x_T)
+        return x_0
+
+    def _check_ends(self, first: Codes, second: Codes) -> None:
         self.check(first)
         self.check(second)
         if len(first) != 1 or len(second) != 1:
@@ -183,12 +225,6 @@ class Pipeline:
             raise CodeError(
                 "one of the two codes has an x_T and the other has none", hint="encode both alike"
             )
-        alpha = torch.tensor(list(alphas), dtype=torch.float32)
-        x_T = None
-        if first.x_T is not None and second.x_T is not None:
-            x_T = slerp(first.x_T[0], second.x_T[0], alpha)
-        info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
-        return Codes(z=lerp(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
 
     def sample(self, num: int, *, seed: int = 0, prior_steps: int | None = None, first: int = 0) -> Codes:
         """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the bundle's latent prior.
@@ -251,10 +287,13 @@ class Pipeline:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def _eps_fn(self, z: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        device, precision = self.bundle.device, self.precision
-        with autocast(device, precision):
+    def _eps_fn(self, z: Tensor) -> EpsFn:
+        with autocast(self.bundle.device, self.precision):
             denoise = self.bundle.model.denoiser(z)
+        return self._in_precision(denoise)
+
+    def _in_precision(self, denoise: EpsFn) -> EpsFn:
+        device, precision = self.bundle.device, self.precision
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             with autocast(device, precision):

@@ -29,7 +29,8 @@ class RunPlan:
     """What the user asked for.
 
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
-    bundle to start from. Minutes say how often a checkpoint and a sheet are written; None: never.
+    bundle to start from, ``pretrained`` one whose model the method is trained around. Minutes say how
+    often a checkpoint and a sheet are written; None: never.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class RunPlan:
     command: str
     resume: bool = False
     init_from: str | None = None
+    pretrained: str | None = None
     fit: str = "crop"
     mixed_precision: str = "no"
     weights_dtype: torch.dtype = torch.float32
@@ -104,6 +106,7 @@ def make_plan(
     minutes: float | None,
     resume: bool,
     init_from: str | None,
+    pretrained: str | None = None,
     num_processes: int,
     on_cpu: bool,
     **rest: Any,
@@ -123,6 +126,8 @@ def make_plan(
     else:
         chosen = method.presets[preset]
         config = chosen.config if init_from is None else _bundle_config(method, init_from)
+        if method.adopt is not None and init_from is None:
+            config = _adopted(method, config, pretrained)
         recipe = dataclasses.asdict(chosen.recipe)
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
@@ -149,6 +154,7 @@ def make_plan(
         budget=budget,
         resume=resume,
         init_from=init_from,
+        pretrained=pretrained,
         **rest,
     )
 
@@ -177,6 +183,20 @@ def _bundle_config(method: Method, name: str) -> Any:
     if bundle.method.name != method.name:
         raise UsageError(f"--init-from {name}: a {bundle.method.name} bundle, not one of {method.name}")
     return cast(Any, bundle.model).config
+
+
+def _adopted(method: Method, config: Any, pretrained: str | None) -> Any:
+    """``config`` changed to fit the model of the bundle ``pretrained``; UsageError where none fits."""
+    assert method.adopt is not None
+    if pretrained is None:
+        raise UsageError(
+            f"rdm train {method.name} gives a pretrained diffusion model an encoder",
+            hint="name it with --dpm BUNDLE; rdm train dpm trains one, rdm bundles convert dpm converts one",
+        )
+    try:
+        return method.adopt(config, cast(Any, open_bundle(pretrained).model))
+    except ValueError as error:
+        raise UsageError(f"--dpm {pretrained}: {error}") from error
 
 
 def _refuse_places(folder: Path, bundle: Path, run_folder: Path) -> None:

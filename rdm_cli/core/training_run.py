@@ -82,7 +82,9 @@ class TrainingRun:
         if plan.init_from is not None and checkpoint is None:
             source = open_bundle(plan.init_from)
             self.model.load_state_dict(cast(nn.Module, source.model).state_dict())
-        self.model.requires_grad_(True).to(accelerator.device)
+        elif plan.pretrained is not None and checkpoint is None:
+            cast(Any, self.model).adopt(open_bundle(plan.pretrained).model)
+        self.model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, plan.settings)
         self.average = WeightAverage(self.model, plan.settings.ema_decay)
         self.progress = Progress()

@@ -40,6 +40,12 @@ class SamplingSpec:
         """The most steps that a trajectory can have."""
         return self.schedule.num_train_steps - (self.spacing == "linspace")
 
+    def stop_below(self, fraction: float, num_steps: int | None = None) -> int:
+        """The timestep below which the last ``fraction`` of a decode's steps lie (PDAE's stop_percent)."""
+        legs = self.trajectory(num_steps).decoding()
+        num_last = int(fraction * len(legs))
+        return legs[len(legs) - num_last].t + 1 if num_last else 0
+
     def trajectory(self, num_steps: int | None = None) -> Trajectory:
         """The trajectory of ``num_steps`` steps (None: the spec's own number)."""
         n = self.steps if num_steps is None else num_steps

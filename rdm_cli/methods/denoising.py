@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from rdm_cli.kernels.parameterization import Prediction, add_noise, to_eps, training_target
+from rdm_cli.kernels.parameterization import Prediction, add_noise, per_item, to_eps, training_target
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.models.unet import ConditionalUNet, UNetConfig
 
@@ -76,6 +77,23 @@ class UNetModel(nn.Module):
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             answer = self.unet(x_t, t, z_scales).to(x_t.dtype)
             return to_eps(self.prediction, answer, x_t, self.alpha_bar[t])
+
+        return eps_fn
+
+    def denoiser(self, z: Tensor) -> EpsFn:
+        """eps(x_t, t) for ``z`` (B, *z_shape)."""
+        return self.denoiser_for(z)
+
+    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+        """eps(x_t, t) on the way between two codes: at each step, the lerp of their two answers.
+
+        ``z_first`` and ``z_second`` (B, *z_shape), ``weight`` (B,) from 0 (the first) to 1. PDAE calls
+        this a trajectory.
+        """
+        first, second = self.denoiser(z_first), self.denoiser(z_second)
+
+        def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+            return torch.lerp(first(x_t, t), second(x_t, t), per_item(weight, x_t))
 
         return eps_fn
 

@@ -52,6 +52,10 @@ class RepresentationModel(Protocol):
         """eps(x_t, t), conditioned on z (B, *z_shape)."""
         ...
 
+    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+        """eps(x_t, t) between two codes, ``weight`` (B,) of the way from the first to the second."""
+        ...
+
     def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
         """Loss of each image, (B,)."""
         ...
@@ -76,7 +80,9 @@ class Method:
     """A paper's entry in the registry.
 
     ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
-    network, to the class of its config. ``build`` makes the model from those configs.
+    network, to the class of its config. ``build`` makes the model from those configs. ``adopt`` is what a
+    method has that is trained around a pretrained model: a preset's config, changed to fit that model, whose
+    weights the built model then takes by its own ``adopt``.
     """
 
     name: str
@@ -85,3 +91,4 @@ class Method:
     build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
     presets: Mapping[str, Preset]
     convert: Callable[[Sequence[Path]], Converted]
+    adopt: Callable[[Any, nn.Module], Any] | None = None

@@ -8,6 +8,8 @@ group norm, and the semantic code as a further scale,
     h = (1 + z_scale) * ((1 + t_scale) * GN(h) + t_shift);  h = conv(dropout(SiLU(h)))
     y = skip(x) + h
 
+In PDAE's shift branch (arXiv 2212.12990) the code shifts as well: + z_shift before that last SiLU.
+
 Legend of shapes: B batch, C channels, H, W height and width, E width of the time embedding,
 S width of the code.
 """
@@ -105,7 +107,10 @@ class EncoderResBlock(nn.Module):
 
 
 class ConditionalResBlock(EncoderResBlock):
-    """A residual block modulated by time and, where ``z_width`` is given, by the semantic code."""
+    """A residual block modulated by time and, where ``z_width`` is given, by the semantic code.
+
+    The code scales or, with ``z_shifts``, scales and shifts.
+    """
 
     def __init__(
         self,
@@ -116,25 +121,29 @@ class ConditionalResBlock(EncoderResBlock):
         z_width: int | None,
         dropout: float,
         mode: Resample = "none",
+        z_shifts: bool = False,
     ) -> None:
         super().__init__(channels_in, channels_out, mode)
+        self.z_shifts = z_shifts
         self.time_proj = nn.Linear(time_width, 2 * channels_out)
-        self.z_proj = nn.Linear(z_width, channels_out) if z_width else None
+        self.z_proj = nn.Linear(z_width, (1 + z_shifts) * channels_out) if z_width else None
         self.norm_2 = group_norm(channels_out)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
 
     def z_scale(self, z_activated: Tensor) -> Tensor | None:
-        """The code's scale, minus one: SiLU(z) (B, S) to (B, C)."""
+        """The code's scale, minus one: SiLU(z) (B, S) to (B, C), or with its shift beside it (B, 2 C)."""
         return None if self.z_proj is None else self.z_proj(z_activated)
 
     def modulated(self, x: Tensor, t_activated: Tensor, z_scale: Tensor | None) -> Tensor:
-        """``x`` (B, C_in, H, W), SiLU(time embedding) (B, E), z scale (B, C) to (B, C, H', W')."""
+        """``x`` (B, C_in, H, W), SiLU(time embedding) (B, E) and :meth:`z_scale` to (B, C, H', W')."""
         h, x = self.first_half(x)
         scale, shift = self.time_proj(t_activated).chunk(2, dim=1)
         scale = 1 + scale
         if z_scale is not None:  # one fused scale and shift: a pass over h fewer
+            z_scale, *z_shift = z_scale.chunk(1 + self.z_shifts, dim=1)
             scale, shift = scale * (1 + z_scale), shift * (1 + z_scale)
+            shift = shift + z_shift[0] if z_shift else shift
         h = self.norm_2(h)
         h = h * scale[:, :, None, None] + shift[:, :, None, None]
         return self.skip(x) + self.conv_2(self.dropout(F.silu(h)))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.models.encoder import EncoderConfig, SemanticEncoder
@@ -40,10 +39,6 @@ class DiffAE(UNetModel):
     def encode(self, x_0: Tensor) -> Tensor:
         """Images ``x_0`` (B, 3, H, W) in [-1, 1] to ``z`` (B, z_width)."""
         return self.encoder(x_0)
-
-    def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t) for ``z`` (B, z_width); what depends on z alone is computed here, once."""
-        return self.denoiser_for(z)
 
     def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
         """Mean squared error of each image, (B,), in what the network predicts.

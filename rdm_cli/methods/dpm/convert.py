@@ -7,6 +7,7 @@ not show how many heads their attention has, nor in which order it lays out q, k
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ SETTINGS = (
     "base_channel", "channel_multiplier", "num_residual_blocks_of_a_block", "attention_resolutions",
     "num_heads", "head_channel", "use_new_attention_order",
 )  # fmt: skip
+OWN = "denoise_fn_config"
 _AVERAGE = "ema_denoise_fn"
 _FIRST = "input_blocks.0.0.weight"
 _LAST = ("out.2.weight", "out.2.bias")
@@ -49,10 +51,10 @@ def read_dpm(files: Sequence[Path]) -> OfficialDPM:
     weights: tuple[Path, Mapping[str, Tensor]] | None = None
     settings: tuple[Path, Mapping[str, Any]] | None = None
     for path in map(Path, files):
-        if _is_text(path):
+        if is_text(path):
             if settings is not None:
                 raise CheckpointError(f"{settings[0]} and {path} both hold settings")
-            settings = path, _read_settings(path)
+            settings = path, _read_dpm_settings(path)
         else:
             if weights is not None:
                 raise CheckpointError(f"{weights[0]} and {path} both hold weights")
@@ -65,11 +67,11 @@ def read_dpm(files: Sequence[Path]) -> OfficialDPM:
             hint=f"add its .yml file, with a denoise_fn_config of {', '.join(SETTINGS)}",
         )
     try:
-        config = _config(settings[1], weights[1])
+        config = dpm_config(settings[1], weights[1])
     except (CheckpointError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{settings[0]}: not the settings of {weights[0]}: {error}") from error
     try:
-        return OfficialDPM(config=config, state=_state(weights[1], settings[1], config))
+        return OfficialDPM(config=config, state=dpm_state(weights[1], settings[1], config))
     except CheckpointError as error:
         raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
 
@@ -78,17 +80,21 @@ def _listed(files: Sequence[Path]) -> str:
     return ", ".join(str(file) for file in files) or "no files"
 
 
-def _is_text(path: Path) -> bool:
-    """Whether a file is text, as settings are; pickles and archives hold bytes that no text has."""
+def is_text(path: Path) -> bool:
+    """Whether a file is text, as settings are: pickles and archives are no UTF-8, or hold zeros."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    return bool(head) and not head.startswith(b"PK") and not set(head) & {0, *range(0x80, 0xA0)}
+    return bool(head) and b"\0" not in head
 
 
-def _read_settings(path: Path) -> Mapping[str, Any]:
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """A ``.yml`` file's mapping; raises CheckpointError where it holds none."""
     import yaml
 
     try:
@@ -96,9 +102,16 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: neither a checkpoint nor readable as YAML ({reason})") from error
-    if not isinstance(values, Mapping) or not isinstance(values.get("denoise_fn_config"), Mapping):
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{path}: a text without settings")
+    return values
+
+
+def _read_dpm_settings(path: Path) -> Mapping[str, Any]:
+    values = read_settings(path)
+    if not isinstance(values.get(OWN), Mapping):
         raise CheckpointError(
-            f"{path}: the settings have no denoise_fn_config", hint="it is in the pretrained DPM's own .yml"
+            f"{path}: the settings have no {OWN}", hint="it is in the pretrained DPM's own .yml"
         )
     return values
 
@@ -114,8 +127,12 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _config(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> DPMConfig:
-    own: Mapping[str, Any] = values["denoise_fn_config"]
+def dpm_config(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> DPMConfig:
+    """The network that the settings ``values`` describe, sampled as its authors do.
+
+    Raises CheckpointError, TypeError, ValueError or ArithmeticError where they describe none.
+    """
+    own: Mapping[str, Any] = values[OWN]
     missing = [name for name in SETTINGS if name not in own]
     if missing:
         raise CheckpointError(f"denoise_fn_config does not say {missing[0]}")
@@ -149,7 +166,9 @@ def _config(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> DPMConfig
     )
 
 
-def _state(weights: Mapping[str, Tensor], values: Mapping[str, Any], config: DPMConfig) -> dict[str, Tensor]:
+def dpm_state(
+    weights: Mapping[str, Tensor], values: Mapping[str, Any], config: DPMConfig
+) -> dict[str, Tensor]:
     """``weights`` under our names, without a learned variance, attention laid out head by head."""
     official = dict(weights)
     channels = config.unet.image_channels
@@ -159,11 +178,21 @@ def _state(weights: Mapping[str, Tensor], values: Mapping[str, Any], config: DPM
     with torch.device("meta"):
         model = DPM(config)
     state = renamed(official, {name: model_name(name) for name in official}, model.state_dict())
-    if values["denoise_fn_config"]["use_new_attention_order"]:
-        for name, tensor in state.items():
-            if ".qkv." in name:
-                state[name] = head_by_head(tensor, config.unet.heads(len(tensor) // 3))
-    return {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
+    return plain_layout(state, values, config.unet)
+
+
+def plain_layout(
+    state: Mapping[str, Tensor], values: Mapping[str, Any], unet: UNetConfig
+) -> dict[str, Tensor]:
+    """``state`` (our names) in float32, with attention laid out head by head, whatever the settings say."""
+    newer = values[OWN]["use_new_attention_order"]
+    return {
+        name: (head_by_head(t, unet.heads(len(t) // 3)) if newer and ".qkv." in f".{name}" else t)
+        .detach()
+        .float()
+        .contiguous()
+        for name, t in state.items()
+    }
 
 
 def head_by_head(qkv: Tensor, num_heads: int) -> Tensor:

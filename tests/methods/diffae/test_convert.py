@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.methods.diffae.convert import CELEBA_ATTRIBUTES, method_state, read_diffae
+from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
+from rdm_cli.methods.diffae.convert import method_state, read_diffae
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, latent_config
 from rdm_cli.methods.diffae.presets import PRESETS

@@ -1,0 +1,125 @@
+"""PDAE through every command: a plain DPM gets an encoder, and all that works on a Diff-AE works on it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rdm_cli.core.bundles import open_bundle, save_bundle
+from rdm_cli.core.codes import Codes
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.dpm.method import METHOD
+from rdm_cli.methods.dpm.model import DPM, DPMConfig
+from rdm_cli.models.unet import UNetConfig
+
+Rdm = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps one state a process, of one arithmetic."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def dpm_bundle(folder: Path, size: int) -> Path:
+    unet = UNetConfig(
+        image_size=size, model_channels=32, channel_mult=(1, 1), num_res_blocks=1,
+        attention_resolutions=(), time_width=32, z_width=None, dropout=0.1, patch_size=2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DPM(DPMConfig(unet=unet, prediction="v", sampling=SamplingSpec(steps=4)))
+        with torch.no_grad():
+            for weight in model.parameters():
+                if not weight.any():
+                    weight.normal_(std=0.05)
+    save_bundle(folder, METHOD, model, card="# plain\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dpm_bundle(tmp_path_factory.mktemp("bundles") / "plain", 32)
+
+
+@pytest.fixture
+def train(rdm: Rdm, faces: Path, plain: Path, tmp_path: Path) -> Rdm:
+    """``train("--steps", 2)`` trains a small encoder and shift branch on five pictures."""
+
+    def run(*arguments: object, dpm: Path | None = plain) -> Any:
+        named = () if dpm is None else ("--dpm", dpm)
+        return rdm(
+            "train", "pdae", faces, "-o", tmp_path / "mine", "--run", tmp_path / "run", *named,
+            "--preset", "small32", "--batch-size", 2, "--warmup", 0, "--decay", 0, "--threads", 1,
+            "--ema", 0.5, *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def test_from_a_dpm_to_edits(train: Rdm, rdm: Rdm, plain: Path, faces: Path, tmp_path: Path) -> None:
+    trained = train("--steps", 6)
+    assert trained.code == 0 and "loss with own -> swapped z" in trained.err
+    mine = tmp_path / "mine"
+    # the DPM is stored once, as it was, and nothing of it was trained
+    before, after = (load_file(b / "unet" / "diffusion_pytorch_model.safetensors") for b in (plain, mine))
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+    assert open_bundle(str(mine)).model.sampling == open_bundle(str(plain)).model.sampling
+    assert rdm("bundles", "check", mine).code == 0
+
+    codes, made = tmp_path / "codes", tmp_path / "made"
+    assert rdm("encode", faces, "-o", codes, "-b", mine).code == 0
+    code = Codes.load(codes / "a.safetensors")
+    assert code.z.shape == (1, 256) and code.x_T is not None and code.x_T.shape == (1, 3, 32, 32)
+    assert rdm("decode", codes, "-o", made / "d", "-b", mine).code == 0
+    assert rdm("reconstruct", faces / "a.png", "-o", made, "--variations", 1, "-b", mine).code == 0
+    ends = (faces / "a.png", faces / "b.png")
+    assert rdm("interpolate", *ends, "--frames", 3, "-o", made / "walk", "-b", mine).code == 0
+    small = ("--samples", 64, "--batch-size", 8, "--layers", 2, "--hidden-width", 16)
+    assert rdm("train", "prior", codes, "-b", mine, *small).code == 0
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        rows = [["file_name", "dark"], *([f"{name}.png", i % 2] for i, name in enumerate("abcd"))]
+        csv.writer(file).writerows([*rows, ["sub/e.png", 0]])
+    attributes = rdm("train", "attributes", codes, "--labels", labels, "-b", mine, "--held-out", 0.5)
+    assert attributes.code in (0, 1)  # five pictures may be too few for held-out scores
+    assert rdm("sample", "-n", 2, "-o", made / "s", "-b", mine).code == 0
+    if attributes.code == 0:
+        edited = rdm("manipulate", faces / "a.png", "--attr", "dark", "-o", made / "e", "-b", mine)
+        assert edited.code == 0
+
+
+def test_a_killed_run_goes_on_with_its_dpm(train: Rdm, plain: Path, tmp_path: Path) -> None:
+    assert train("--steps", 2, "--sheet-minutes", 0).code == 0
+    resumed = train("--resume", "--steps", 4, "--sheet-minutes", 0, dpm=None)
+    assert resumed.code == 0 and "resuming at step 2" in resumed.err
+    kept = cast(DPM, open_bundle(str(tmp_path / "mine")).model).unet.state_dict()
+    given = cast(DPM, open_bundle(str(plain)).model).unet.state_dict()
+    assert all(torch.equal(kept[name], given[name]) for name in given)
+
+
+def test_what_is_no_dpm_is_refused(train: Rdm, rdm: Rdm, tiny_bundle: Path, tmp_path: Path) -> None:
+    without = train("--steps", 1, dpm=None)
+    assert without.code == 2 and "name it with --dpm BUNDLE" in without.err
+    other = train("--steps", 1, dpm=tiny_bundle)
+    assert other.code == 2 and f"--dpm {tiny_bundle}: not a plain DPM" in other.err
+    small = train("--steps", 1, dpm=dpm_bundle(tmp_path / "small", 16))
+    assert small.code == 2 and "images of 32, 64, 128, 256, 512 pixels, not of 16" in small.err
+    missing = train("--steps", 1, dpm=tmp_path / "none")
+    assert missing.code != 0 and len(missing.err.splitlines()) == 1
+    assert not (tmp_path / "mine").exists()
+    for method in ("diffae", "dpm"):
+        refused = rdm("train", method, tmp_path, "-o", tmp_path / "x", "--dpm", tiny_bundle)
+        assert refused.code == 2 and "No such option" in refused.err
