@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rdm_cli.training.loop import StepRecord
 
 REPORT_SECONDS = 30.0
+ON_A_DPM = ("dpm", "gamma")
 
 
 class Tracker(StrEnum):
@@ -32,7 +33,7 @@ class Tracker(StrEnum):
 def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Callable[..., None]:
     """The command that trains ``method``; ``what`` names, in its help, what comes of it.
 
-    ``on_a_dpm``: it is trained around a pretrained model, and the command has an option for it.
+    ``on_a_dpm``: it is trained around a pretrained model, and the command has options for it.
     """
 
     def train(
@@ -101,7 +102,20 @@ def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Calla
         ] = None,
         dpm: Annotated[
             str | None,
-            typer.Option("--dpm", metavar="BUNDLE", help="The pretrained model, which stays frozen."),
+            typer.Option(
+                "--dpm",
+                metavar="BUNDLE",
+                help="The pretrained model, which stays frozen; also a diffusers UNet2DModel pipeline.",
+            ),
+        ] = None,
+        gamma: Annotated[
+            float | None,
+            typer.Option(
+                "--gamma",
+                min=0.0,
+                help="Weigh the loss by SNR^gamma / (1 + SNR).",
+                show_default="0.1 if the pretrained model predicts eps, else no weight",
+            ),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
         init_from: Annotated[
@@ -194,6 +208,7 @@ def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Calla
             resume=resume,
             init_from=init_from,
             pretrained=dpm,
+            adopting={} if gamma is None else {"gamma": gamma},
             num_processes=accelerator.num_processes,
             on_cpu=accelerator.device.type == "cpu",
             command=shlex.join(["rdm", *sys.argv[1:]]),
@@ -232,7 +247,7 @@ def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Calla
     """
     if not on_a_dpm:
         signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
-        kept = [p for name, p in signature.parameters.items() if name != "dpm"]
+        kept = [p for name, p in signature.parameters.items() if name not in ON_A_DPM]
         train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return train
 

@@ -39,6 +39,10 @@ def find_bundle(spec: str) -> Path:
     if spec in shipped:
         return shipped[spec]
     if folder.is_dir():
+        from rdm_cli.methods.dpm.pipelines import find_pipeline
+
+        if find_pipeline(folder) is not None:
+            return folder.resolve()
         raise BundleError(
             f"{spec}: {INDEX} is missing, so this is no bundle",
             hint="rdm bundles convert turns official checkpoints into one",
@@ -51,12 +55,12 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
+    safe = ["*.json", "*.safetensors", "README.md"]
     try:
-        found = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.json", "*.safetensors", "README.md"],
-        )
+        found = snapshot_download(repository, revision=revision or None, allow_patterns=safe)
+        if not any(Path(found).rglob("*.safetensors")):
+            # only 'bundles convert' reads these, and the error that names them says so
+            found = snapshot_download(repository, revision=revision or None, allow_patterns=[*safe, "*.bin"])
     except Exception as error:  # the hub's client raises many kinds: network, name, revision, access
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BundleError(f"hf:{name}: cannot be fetched ({reason})") from error

@@ -8,11 +8,17 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from rdm_cli.models.backbones import Backbone
+from rdm_cli.models.unet import UNetConfig
+from rdm_cli.models.unet2d_config import UNet2DConfig
+
 T = TypeVar("T")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values; tuples become lists."""
+    """A dataclass as plain JSON values; tuples become lists. Another library's config stays as it is."""
+    if isinstance(config, UNet2DConfig):
+        return {"_class_name": config.CLASS_NAME, **config.values}
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
@@ -23,11 +29,16 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build ``cls`` from what :func:`to_json` wrote.
+    """Build ``cls`` from what :func:`to_json` wrote; of a UNet, the kind that it was.
 
     Raises ValueError where a field is unknown, missing or of another type: a config of a newer rdm
     must not be half understood. Keys that start with an underscore are notes and left out.
     """
+    if cls is UNet2DConfig:
+        return typing.cast(T, UNet2DConfig(values=dict(values)))
+    if cls == Backbone:
+        foreign = values.get("_class_name") == UNet2DConfig.CLASS_NAME
+        return typing.cast(T, from_json(UNet2DConfig if foreign else UNetConfig, values))
     hints = typing.get_type_hints(cls)
     given = {key: value for key, value in values.items() if not key.startswith("_")}
     unknown = sorted(set(given) - set(hints))
@@ -41,7 +52,7 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
 
 def _typed(hint: Any, value: Any, name: str) -> Any:
     origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or hint == Backbone:
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} should be an object, not {value!r}")
         return from_json(typing.cast("type[Any]", hint), value)

@@ -26,14 +26,17 @@ def summary(folder: Path) -> dict[str, Any]:
         ]
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder}: not readable ({error})") from error
-    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {
         "method": index.get("method", "?"),
         "image_size": next((size for size in sizes if size), None),
         "parts": ", ".join(sub_folders(folder)),
-        "megabytes": round(num_bytes / 1e6, 1),
+        "megabytes": _megabytes(folder),
         "folder": str(folder),
     }
+
+
+def _megabytes(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
 
 
 def details(spec: str) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def details(spec: str) -> dict[str, Any]:
         facts["attributes"] = list(bundle.directions.names)
     return facts | {
         "digest": bundle.digest,
-        "megabytes": summary(bundle.folder)["megabytes"],
+        "megabytes": _megabytes(bundle.folder),
         "folder": str(bundle.folder),
     }
 

@@ -10,15 +10,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.schedules import BetaKind, ScheduleConfig, Spacing
+from rdm_cli.kernels.schedules import ScheduleConfig, Spacing
 from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.scheduler_words import BETA_SCHEDULES, PREDICTION_TYPES
 
-_BETA_SCHEDULES: dict[BetaKind, str] = {
-    "linear": "linear",
-    "constant": "constant",
-    "cosine": "squaredcos_cap_v2",
-}
-_PREDICTION_TYPES: dict[Prediction, str] = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
+_BETA_WORDS = {kind: word for word, kind in BETA_SCHEDULES.items()}
+_PREDICTION_WORDS = {kind: word for word, kind in PREDICTION_TYPES.items()}
 
 
 def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]:
@@ -30,10 +27,10 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
         "num_train_timesteps": spec.schedule.num_train_steps,
         "beta_start": spec.schedule.beta_start,
         "beta_end": spec.schedule.beta_end,
-        "beta_schedule": _BETA_SCHEDULES[spec.schedule.beta_kind],
+        "beta_schedule": _BETA_WORDS[spec.schedule.beta_kind],
         "clip_sample": spec.clip_x_0,
         "clip_sample_range": 1.0,
-        "prediction_type": _PREDICTION_TYPES[prediction],
+        "prediction_type": _PREDICTION_WORDS[prediction],
         "set_alpha_to_one": to_the_ends,
         "steps_offset": 0,
         "timestep_spacing": "leading" if to_the_ends else "linspace",
@@ -44,15 +41,13 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
     """The spec and the prediction that :func:`scheduler_json` wrote; ValueError for others."""
     try:
         own = values["_rdm"]
-        kinds = {word: kind for kind, word in _PREDICTION_TYPES.items()}
-        beta_kinds = {word: kind for kind, word in _BETA_SCHEDULES.items()}
-        if values["beta_schedule"] not in beta_kinds:
+        if values["beta_schedule"] not in BETA_SCHEDULES:
             raise ValueError(f"beta_schedule {values['beta_schedule']!r} is not supported")
         if own["spacing"] not in get_args(Spacing):
             raise ValueError(f"spacing {own['spacing']!r} is not supported")
         spec = SamplingSpec(
             schedule=ScheduleConfig(
-                beta_kind=beta_kinds[values["beta_schedule"]],
+                beta_kind=BETA_SCHEDULES[values["beta_schedule"]],
                 beta_start=float(values["beta_start"]),
                 beta_end=float(values["beta_end"]),
                 num_train_steps=int(values["num_train_timesteps"]),
@@ -61,6 +56,6 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
             clip_x_0=bool(values["clip_sample"]),
             steps=int(own["steps"]),
         )
-        return spec, kinds[values["prediction_type"]]
+        return spec, PREDICTION_TYPES[values["prediction_type"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"the entry {error} is missing or of the wrong kind") from error

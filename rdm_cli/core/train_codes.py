@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from rdm_cli.core.bundles import Bundle, add_directions, add_prior
+from rdm_cli.core.bundle_saving import add_directions, add_prior
+from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.code_sets import read_code_set
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.errors import RdmError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -107,6 +108,7 @@ def make_plan(
     resume: bool,
     init_from: str | None,
     pretrained: str | None = None,
+    adopting: Mapping[str, Any] | None = None,
     num_processes: int,
     on_cpu: bool,
     **rest: Any,
@@ -127,7 +129,8 @@ def make_plan(
         chosen = method.presets[preset]
         config = chosen.config if init_from is None else _bundle_config(method, init_from)
         if method.adopt is not None and init_from is None:
-            config = _adopted(method, config, pretrained)
+            config = _adopted(method, config, pretrained, adopting or {})
+            adopting = None
         recipe = dataclasses.asdict(chosen.recipe)
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
@@ -138,6 +141,8 @@ def make_plan(
             f"{settings.num_accumulations} passes each",
             hint="choose a multiple",
         )
+    if adopting:
+        raise UsageError(f"--{next(iter(adopting))}: what is resumed or started from keeps its own")
     if num_steps is not None:
         budget = Budget(num_images=num_steps * settings.batch_size)
     elif num_images is not None:
@@ -185,7 +190,7 @@ def _bundle_config(method: Method, name: str) -> Any:
     return cast(Any, bundle.model).config
 
 
-def _adopted(method: Method, config: Any, pretrained: str | None) -> Any:
+def _adopted(method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]) -> Any:
     """``config`` changed to fit the model of the bundle ``pretrained``; UsageError where none fits."""
     assert method.adopt is not None
     if pretrained is None:
@@ -194,7 +199,7 @@ def _adopted(method: Method, config: Any, pretrained: str | None) -> Any:
             hint="name it with --dpm BUNDLE; rdm train dpm trains one, rdm bundles convert dpm converts one",
         )
     try:
-        return method.adopt(config, cast(Any, open_bundle(pretrained).model))
+        return method.adopt(config, cast(Any, open_bundle(pretrained).model), **options)
     except ValueError as error:
         raise UsageError(f"--dpm {pretrained}: {error}") from error
 

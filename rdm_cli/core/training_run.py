@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from rdm_cli.core.bundles import open_bundle, save_bundle
+from rdm_cli.core.bundle_saving import save_bundle
+from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.run_log import RunLog

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-BetaKind = Literal["linear", "constant", "cosine"]
+BetaKind = Literal["linear", "constant", "cosine", "scaled-linear", "sigmoid"]
 Spacing = Literal["stride", "linspace"]
 MAX_COSINE_BETA = 0.999
 
@@ -26,7 +26,8 @@ MAX_COSINE_BETA = 0.999
 class ScheduleConfig:
     """T = ``num_train_steps`` betas: linear from ``beta_start`` to ``beta_end``, or all ``beta_start``.
 
-    "cosine" takes neither: alpha_bar follows cos^2 (Nichol & Dhariwal 2021, eq. 17), each beta at most .999.
+    "scaled-linear" is linear in sqrt(beta), "sigmoid" follows a sigmoid from -6 to 6. "cosine" takes neither:
+    alpha_bar follows cos^2 (Nichol & Dhariwal 2021, eq. 17), each beta at most .999.
     """
 
     beta_kind: BetaKind = "linear"
@@ -42,7 +43,12 @@ class ScheduleConfig:
             s = torch.arange(self.num_train_steps + 1, dtype=torch.float64) / self.num_train_steps
             signal = torch.cos((s + 0.008) / 1.008 * math.pi / 2).square()
             return (1 - signal[1:] / signal[:-1]).clamp(max=MAX_COSINE_BETA)
-        return torch.linspace(self.beta_start, self.beta_end, self.num_train_steps, dtype=torch.float64)
+        start, end, num = self.beta_start, self.beta_end, self.num_train_steps
+        if self.beta_kind == "scaled-linear":
+            return torch.linspace(start**0.5, end**0.5, num, dtype=torch.float64).square()
+        if self.beta_kind == "sigmoid":
+            return torch.linspace(-6, 6, num, dtype=torch.float64).sigmoid() * (end - start) + start
+        return torch.linspace(start, end, num, dtype=torch.float64)
 
     def alpha_bar(self) -> Tensor:
         """The products alpha_bar_t, float64 (T,)."""

@@ -8,21 +8,21 @@ with f the UNet and the target eps, v or x_0, as it predicts (Ho et al. 2020, eq
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rdm_cli.kernels.parameterization import Prediction, add_noise, per_item, to_eps, training_target
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
-from rdm_cli.models.unet import ConditionalUNet, UNetConfig
+from rdm_cli.models.backbones import Backbone, build_unet
 
 
 class Denoising(Protocol):
     """What the config of such a method says, besides what is the method's own."""
 
     @property
-    def unet(self) -> UNetConfig:
+    def unet(self) -> Backbone:
         """The UNet."""
         ...
 
@@ -46,7 +46,7 @@ class UNetModel(nn.Module):
     def __init__(self, config: Denoising) -> None:
         super().__init__()
         self.config = config
-        self.unet = ConditionalUNet(config.unet)
+        self.unet: Any = build_unet(config.unet)
         self.register_buffer("alpha_bar", config.sampling.schedule.alpha_bar(), persistent=False)
 
     @property
@@ -70,12 +70,15 @@ class UNetModel(nn.Module):
         """What the UNet predicts."""
         return self.config.prediction
 
+    def _answer(self, x_t: Tensor, t: Tensor, condition: Any) -> Tensor:
+        return self.unet.upward(self.unet.features(x_t, t, condition), condition)
+
     def denoiser_for(self, z: Tensor | None) -> EpsFn:
         """eps(x_t, t) for ``z`` (B, z_width) or none; what depends on z alone is computed here, once."""
-        z_scales = self.unet.condition(z)
+        condition = self.unet.condition(z)
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
-            answer = self.unet(x_t, t, z_scales).to(x_t.dtype)
+            answer = self._answer(x_t, t, condition).to(x_t.dtype)
             return to_eps(self.prediction, answer, x_t, self.alpha_bar[t])
 
         return eps_fn
@@ -104,6 +107,6 @@ class UNetModel(nn.Module):
         """
         alpha_bar = self.alpha_bar[t]
         x_t = add_noise(x_0, eps, alpha_bar)
-        answer = self.unet(x_t, t, self.unet.condition(z)).float()
+        answer = self._answer(x_t, t, self.unet.condition(z)).float()
         target = training_target(self.prediction, x_0, eps, alpha_bar)
         return (answer - target).square().mean(dim=(1, 2, 3))

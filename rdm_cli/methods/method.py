@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -80,15 +79,17 @@ class Method:
     """A paper's entry in the registry.
 
     ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
-    network, to the class of its config. ``build`` makes the model from those configs. ``adopt`` is what a
-    method has that is trained around a pretrained model: a preset's config, changed to fit that model, whose
-    weights the built model then takes by its own ``adopt``.
+    network, to the class of its config (``Backbone``: either kind of UNet). ``build`` makes the model from
+    those configs. ``adopt`` is what a method has that is trained around a pretrained model: a preset's
+    config, changed to fit that model, whose weights the built model then takes by its own ``adopt``.
+    ``convert`` takes the authors' files and ``convert_options``, by name.
     """
 
     name: str
     title: str
-    components: Mapping[str, type[Any]]
+    components: Mapping[str, Any]
     build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
     presets: Mapping[str, Preset]
-    convert: Callable[[Sequence[Path]], Converted]
-    adopt: Callable[[Any, nn.Module], Any] | None = None
+    convert: Callable[..., Converted]
+    adopt: Callable[..., Any] | None = None
+    convert_options: frozenset[str] = frozenset()

@@ -17,7 +17,7 @@ S width of the code.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +31,11 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels), channels)
 
 
-def zero_init(module: nn.Conv1d | nn.Conv2d) -> nn.Conv1d | nn.Conv2d:
-    """Set a convolution's parameters to zero, so that its residual branch starts as nothing."""
+Layer = TypeVar("Layer", nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+def zero_init(module: Layer) -> Layer:
+    """Set a layer's parameters to zero, so that its residual branch starts as nothing."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from rdm_cli.models.unet import Features, UNetConfig, UpwardHalf
+from rdm_cli.models.unet2d_config import UNet2DConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class ShiftConfig:
     ``gamma`` is the exponent of the loss that trains it; None weighs all timesteps alike.
     """
 
-    unet: UNetConfig
+    unet: UNetConfig | UNet2DConfig
     z_width: int = 512
     gamma: float | None = 0.1
 
@@ -30,6 +31,7 @@ class ShiftBranch(UpwardHalf):
     """(features of x_t and t, z) to G, of the image's shape."""
 
     def __init__(self, config: ShiftConfig) -> None:
+        assert isinstance(config.unet, UNetConfig)
         super().__init__(config.unet, config.unet.time_width, z_shifts=True)
         self.label_embed = nn.Linear(config.z_width, config.unet.time_width)
 
@@ -43,5 +45,5 @@ class ShiftBranch(UpwardHalf):
         The features are made contiguous: torch's CPU GroupNorm (2.13) crashes the process in the
         backward pass of a channels_last input that needs no gradient, which these may be.
         """
-        contiguous = Features(features.t_activated, [m.contiguous() for m in features.maps])
+        contiguous = Features(features.time, [m.contiguous() for m in features.maps])
         return self.upward(contiguous, z_scales)

@@ -71,12 +71,13 @@ class Stage(nn.Module):
 
 @dataclass(frozen=True)
 class Features:
-    """What the way down leaves for the way up: SiLU(time embedding) (B, E), and every map on the way.
+    """What the way down leaves for the way up: the time embedding (B, E), and every map on the way.
 
-    The last of ``maps`` is where the way down ends; the others are the laterals.
+    ``time`` is as the blocks take it: after SiLU, or before it where they apply it themselves. The last of
+    ``maps`` is where the way down ends; the others are the laterals.
     """
 
-    t_activated: Tensor
+    time: Tensor
     maps: list[Tensor]
 
 
@@ -157,7 +158,7 @@ class UpwardHalf(nn.Module):
         laterals = list(features.maps)
 
         def run(block: ConditionalResBlock, h: Tensor) -> Tensor:
-            return block.modulated(h, features.t_activated, scales[block])
+            return block.modulated(h, features.time, scales[block])
 
         h = run(self.middle_1, laterals[-1])
         h = run(self.middle_2, self.middle_attention(h))

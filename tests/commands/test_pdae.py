@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rdm_cli.core.bundles import open_bundle, save_bundle
+from rdm_cli.core.bundle_saving import save_bundle
+from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import Codes
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD
@@ -123,3 +124,60 @@ def test_what_is_no_dpm_is_refused(train: Rdm, rdm: Rdm, tiny_bundle: Path, tmp_
     for method in ("diffae", "dpm"):
         refused = rdm("train", method, tmp_path, "-o", tmp_path / "x", "--dpm", tiny_bundle)
         assert refused.code == 2 and "No such option" in refused.err
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DDPMPipeline with random weights, saved by diffusers itself."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    folder = tmp_path_factory.mktemp("diffusers") / "ddpm"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=32, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )  # fmt: skip
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
+    return folder
+
+
+def test_any_diffusers_model_gets_an_encoder(
+    train: Rdm, rdm: Rdm, pipeline_folder: Path, faces: Path, tmp_path: Path
+) -> None:
+    """As the issue has it: a random DDPMPipeline, 50 steps of training, and the main commands."""
+    trained = train("--steps", 50, "--sheet-minutes", 0, dpm=pipeline_folder)
+    assert trained.code == 0
+    mine = tmp_path / "mine"
+    before, after = (
+        load_file(b / "unet" / "diffusion_pytorch_model.safetensors") for b in (pipeline_folder, mine)
+    )
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+    model = cast(Any, open_bundle(str(mine)).model)
+    assert model.prediction == "eps" and model.config.shift.gamma == 0.1
+    assert float(model.shift.conv_out.weight.abs().max()) > 0
+    assert rdm("encode", faces / "a.png", "-o", tmp_path, "-b", mine, "--steps", 4).code == 0
+    assert rdm("decode", tmp_path / "a.safetensors", "-o", tmp_path / "d", "-b", mine).code == 0
+    again = rdm("reconstruct", faces / "a.png", "-o", tmp_path / "r", "-b", mine, "--steps", 4)
+    assert again.code == 0 and rdm("bundles", "check", mine).code == 0
+
+
+def test_a_diffusers_pipeline_works_as_it_lies(
+    rdm: Rdm, pipeline_folder: Path, faces: Path, tmp_path: Path
+) -> None:
+    encoded = rdm("encode", faces / "a.png", "-o", tmp_path, "-b", pipeline_folder, "--steps", 2)
+    assert encoded.code == 0
+    assert rdm("decode", tmp_path / "a.safetensors", "-o", tmp_path / "d", "-b", pipeline_folder).code == 0
+    shown = rdm("bundles", "show", pipeline_folder)
+    assert shown.code == 0 and "plain diffusion model" in shown.out
+    pictures = rdm("sample", "-n", 1, "-o", tmp_path / "s", "-b", pipeline_folder, "--steps", 2)
+    assert pictures.code == 0 and (tmp_path / "s" / "000000.png").exists()
+
+
+def test_gamma_is_a_setting_of_a_new_run(train: Rdm, tmp_path: Path) -> None:
+    given = ("--sheet-minutes", 0, "--gamma", 0.25)
+    assert train("--steps", 1, *given).code == 0
+    assert cast(Any, open_bundle(str(tmp_path / "mine")).model).config.shift.gamma == 0.25
+    resumed = train("--steps", 2, "--resume", *given, dpm=None)
+    assert resumed.code == 2 and "--gamma: what is resumed or started from keeps its own" in resumed.err

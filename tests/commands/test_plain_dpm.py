@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rdm_cli.core.bundles import save_bundle
+from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.core.codes import Codes
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD

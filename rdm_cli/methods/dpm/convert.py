@@ -22,6 +22,7 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import model_name, renamed
+from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.unet import UNetConfig
 
 SETTINGS = (
@@ -181,10 +182,9 @@ def dpm_state(
     return plain_layout(state, values, config.unet)
 
 
-def plain_layout(
-    state: Mapping[str, Tensor], values: Mapping[str, Any], unet: UNetConfig
-) -> dict[str, Tensor]:
+def plain_layout(state: Mapping[str, Tensor], values: Mapping[str, Any], unet: Backbone) -> dict[str, Tensor]:
     """``state`` (our names) in float32, with attention laid out head by head, whatever the settings say."""
+    assert isinstance(unet, UNetConfig)  # ADM's is our own
     newer = values[OWN]["use_new_attention_order"]
     return {
         name: (head_by_head(t, unet.heads(len(t) // 3)) if newer and ".qkv." in f".{name}" else t)

@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import nn
 
+from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.convert import read_dpm
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
+from rdm_cli.methods.dpm.pipelines import find_pipeline, read_pipeline
 from rdm_cli.methods.dpm.presets import PRESETS
 from rdm_cli.methods.method import Converted, Method
-from rdm_cli.models.unet import UNetConfig
+from rdm_cli.models.backbones import Backbone
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
@@ -22,11 +24,22 @@ def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Predicti
     return DPM(DPMConfig(unet=parts["unet"], prediction=prediction, sampling=sampling))
 
 
-def convert(files: Sequence[Path]) -> Converted:
-    """Read a pretrained DPM's checkpoint and settings; see :mod:`rdm_cli.methods.dpm.convert`."""
-    official = read_dpm(files)
-    model = DPM(official.config)
-    model.load_state_dict(official.state)
+def convert(files: Sequence[Path], class_label: int | None = None) -> Converted:
+    """Read a pretrained DPM: an ADM checkpoint with its settings, or the folder of a diffusers pipeline.
+
+    A class-conditional diffusers network is used for the class ``class_label`` alone. Raises CheckpointError.
+    """
+    if len(files) == 1 and files[0].is_dir():
+        pipeline = find_pipeline(files[0])
+        if pipeline is None:
+            raise CheckpointError(f"{files[0]}: holds no diffusers pipeline of a UNet2DModel")
+        model = read_pipeline(pipeline, class_label=class_label, pickled=True)
+    elif class_label is not None:
+        raise UsageError("--class-label goes with the folder of a diffusers pipeline")
+    else:
+        official = read_dpm(files)
+        model = DPM(official.config)
+        model.load_state_dict(official.state)
     num_parameters = sum(p.numel() for p in model.parameters())
     summary = f"{model.image_size} px, {num_parameters:,} parameters"
     return Converted(model=model, prior=None, directions=None, summary=summary)
@@ -35,8 +48,9 @@ def convert(files: Sequence[Path]) -> Converted:
 METHOD = Method(
     name="dpm",
     title="a plain diffusion model (Ho et al., NeurIPS 2020, arXiv 2006.11239)",
-    components={"unet": UNetConfig},
+    components={"unet": Backbone},
     build=build,
     presets=PRESETS,
     convert=convert,
+    convert_options=frozenset({"class_label"}),
 )

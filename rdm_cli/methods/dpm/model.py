@@ -13,14 +13,14 @@ from torch import Tensor
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.methods.denoising import UNetModel
-from rdm_cli.models.unet import UNetConfig
+from rdm_cli.models.backbones import Backbone
 
 
 @dataclass(frozen=True, kw_only=True)
 class DPMConfig:
     """An unconditional UNet, what it predicts, and how it samples."""
 
-    unet: UNetConfig
+    unet: Backbone
     prediction: Prediction = "eps"
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
@@ -42,7 +42,7 @@ class DPM(UNetModel):
         """(0,): there is no z."""
         return (0,)
 
-    def component_config(self, name: str) -> UNetConfig:
+    def component_config(self, name: str) -> Backbone:
         """The config of ``unet``."""
         return self.config.unet
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.models.strided_encoder import StridedEncoderConfig
-from rdm_cli.models.unet import UNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class PDAEConfig:
     disagree.
     """
 
-    unet: UNetConfig
+    unet: Backbone
     encoder: StridedEncoderConfig
     shift: ShiftConfig
     prediction: Prediction = "eps"

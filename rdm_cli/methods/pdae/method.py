@@ -12,16 +12,19 @@ from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.dpm.model import DPM
 from rdm_cli.methods.method import Converted, Method
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.methods.pdae.convert import OfficialPDAE, read_pdae
 from rdm_cli.methods.pdae.model import PDAE
 from rdm_cli.methods.pdae.presets import PRESETS, pdae_config
+from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.models.strided_encoder import StridedEncoderConfig
-from rdm_cli.models.unet import UNetConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
+
+PAPERS_GAMMA = 0.1
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
@@ -29,21 +32,23 @@ def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Predicti
     return PDAE(PDAEConfig(**parts, prediction=prediction, sampling=sampling))
 
 
-def adopt(config: PDAEConfig, pretrained: nn.Module) -> PDAEConfig:
+def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None) -> PDAEConfig:
     """``config``'s encoder and shift branch, around a ``pretrained`` plain DPM of any size.
 
-    Raises ValueError where it is none, or of a size that no encoder takes.
+    ``gamma`` None keeps the preset's, or the paper's for a model that predicts eps. Raises ValueError where
+    ``pretrained`` is no plain DPM, or of a size that no encoder takes.
     """
-    unet = getattr(pretrained, "unet", None)
-    dpm: Any = pretrained
-    if unet is None or unet.config.z_width is not None or hasattr(pretrained, "encoder"):
+    if not isinstance(pretrained, DPM):
         raise ValueError("not a plain DPM")
+    dpm = pretrained
+    if gamma is None:
+        gamma = PAPERS_GAMMA if dpm.prediction == "eps" else config.shift.gamma
     return pdae_config(
-        unet.config,
+        dpm.config.unet,
         z_width=config.encoder.z_width,
         prediction=dpm.prediction,
         sampling=dpm.sampling,
-        gamma=config.shift.gamma,
+        gamma=gamma,
     )
 
 
@@ -87,7 +92,7 @@ def _directions(official: OfficialPDAE) -> Directions | None:
 METHOD = Method(
     name="pdae",
     title="PDAE (Zhang et al., NeurIPS 2022, arXiv 2212.12990)",
-    components={"unet": UNetConfig, "encoder": StridedEncoderConfig, "shift": ShiftConfig},
+    components={"unet": Backbone, "encoder": StridedEncoderConfig, "shift": ShiftConfig},
     build=build,
     presets=PRESETS,
     convert=convert,

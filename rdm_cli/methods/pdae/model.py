@@ -15,6 +15,8 @@ of G at the noisy end would be a large one of x_0 (by sqrt(1 - ab) / sqrt(ab), o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,9 +25,9 @@ from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.pdae.coefficients import loss_weight, mean_shift, score_shift
 from rdm_cli.methods.pdae.config import PDAEConfig
-from rdm_cli.models.shift_branch import ShiftBranch, ShiftConfig
+from rdm_cli.models.backbones import Backbone, build_shift
+from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.models.strided_encoder import StridedEncoder, StridedEncoderConfig
-from rdm_cli.models.unet import UNetConfig
 
 
 class PDAE(UNetModel):
@@ -39,7 +41,7 @@ class PDAE(UNetModel):
     def __init__(self, config: PDAEConfig) -> None:
         super().__init__(config)
         self.encoder = StridedEncoder(config.encoder)
-        self.shift = ShiftBranch(config.shift)
+        self.shift: Any = build_shift(config.shift)
         self.unet.requires_grad_(False)
         schedule = config.sampling.schedule
         self.register_buffer("mean_shift", mean_shift(schedule), persistent=False)
@@ -51,7 +53,7 @@ class PDAE(UNetModel):
         """Shape of one code."""
         return (self.config.encoder.z_width,)
 
-    def component_config(self, name: str) -> UNetConfig | StridedEncoderConfig | ShiftConfig:
+    def component_config(self, name: str) -> Backbone | StridedEncoderConfig | ShiftConfig:
         """The config of ``unet``, ``encoder`` or ``shift``."""
         if name == "encoder":
             return self.config.encoder

@@ -10,14 +10,14 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.presets import PRESETS as DPM_PRESETS
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
+from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.models.strided_encoder import StridedEncoderConfig, published_channels
-from rdm_cli.models.unet import UNetConfig
 
 
 def pdae_config(
-    unet: UNetConfig,
+    unet: Backbone,
     *,
     z_width: int,
     prediction: Prediction,
