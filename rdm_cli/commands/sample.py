@@ -50,6 +50,16 @@ def sample(
             "--prior-steps", min=1, max=1000, help="Steps of the prior.", show_default="the prior's own"
         ),
     ] = None,
+    stop_shift: Annotated[
+        float | None,
+        typer.Option(
+            "--stop-shift",
+            min=0.0,
+            max=1.0,
+            help="PDAE: the last fraction of the steps in which the pretrained model is left to itself.",
+            show_default="the method's own",
+        ),
+    ] = None,
     columns: o.Columns = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
@@ -78,6 +88,7 @@ def sample(
     pipeline = open_pipeline(
         bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
     )
+    pipeline.stop_shift(stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
@@ -86,12 +97,18 @@ def sample(
     else:
         condition = None
     if condition is None:
-        codes = pipeline.sample(num, seed=seed, prior_steps=prior_steps)
+        codes = pipeline.sample(num, seed=seed, prior_steps=prior_steps, stop_shift=stop_shift)
         numbers = list(range(num))
     else:
         console.note(condition.description)
         codes, numbers, told = draw_accepted(
-            pipeline, condition, num, seed=seed, max_draws=budget, prior_steps=prior_steps
+            pipeline,
+            condition,
+            num,
+            seed=seed,
+            max_draws=budget,
+            prior_steps=prior_steps,
+            stop_shift=stop_shift,
         )
         console.note(told)
     with console.progress("sampling", float(num)) as advance:

@@ -31,7 +31,8 @@ class CodeInfo:
     ``steps`` is None where there is no x_T (z alone takes no steps); ``source_digest`` is the SHA-256
     of the image file and None where there was none, as for samples and edits. ``mse`` and ``psnr_db``
     are the measured reconstruction error, None where it was not asked for. ``edits`` lists what was
-    done to z.
+    done to z. ``stop_shift`` is the last fraction of a decode's steps in which PDAE's shift is left out, as
+    it is for samples.
     """
 
     method: str
@@ -45,6 +46,7 @@ class CodeInfo:
     source: str | None = None
     source_digest: str | None = None
     edits: tuple[str, ...] = ()
+    stop_shift: float = 0.0
     mse: float | None = None
     psnr_db: float | None = None
     format_version: int = FORMAT_VERSION

@@ -105,11 +105,13 @@ def draw_accepted(
     seed: int,
     max_draws: int,
     prior_steps: int | None = None,
+    stop_shift: float | None = None,
 ) -> tuple[Codes, list[int], str]:
     """``num`` accepted draws as codes, their numbers, and a line with the acceptance rate.
 
     Raises RdmError where ``max_draws`` do not give enough.
     """
+    info = pipeline.info(steps=None, stop_shift=pipeline.stop_shift(stop_shift))
 
     def draw(numbers: Sequence[int]) -> Tensor:
         return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)
@@ -126,7 +128,7 @@ def draw_accepted(
     codes = Codes(
         z=accepted.z,
         x_T=pipeline.noise(numbers, seed=seed),
-        infos=(pipeline.info(steps=None),) * num,
+        infos=(info,) * num,
     )
     told = (
         f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -76,7 +77,17 @@ class Pipeline:
         """Sampling steps where the user names none."""
         return self.bundle.model.sampling.steps
 
-    def info(self, *, steps: int | None, fit: Fit = "crop") -> CodeInfo:
+    def stop_shift(self, given: float | None) -> float:
+        """The fraction of a sample's steps without PDAE's shift: as ``given``, or as the method has it.
+
+        Raises UsageError where one is given and there is no shift.
+        """
+        usual = self.bundle.model.stop_shift
+        if given is not None and usual is None:
+            raise UsageError(f"{self.bundle.name}: --stop-shift: there is no shift, this is no PDAE")
+        return (usual or 0.0) if given is None else given
+
+    def info(self, *, steps: int | None, fit: Fit = "crop", stop_shift: float = 0.0) -> CodeInfo:
         """The metadata of a code that this pipeline makes."""
         return CodeInfo(
             method=self.bundle.method.name,
@@ -86,6 +97,7 @@ class Pipeline:
             steps=steps,
             precision=self.precision,
             fit=fit,
+            stop_shift=stop_shift,
         )
 
     def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
@@ -145,13 +157,17 @@ class Pipeline:
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
         steps = self.allowed(steps)
-        wanted = [steps or info.steps or self.default_steps for info in codes.infos]
+        wanted = [(steps or info.steps or self.default_steps, info.stop_shift) for info in codes.infos]
+        spec = self.bundle.model.sampling
         x_0 = torch.empty_like(x_T)
-        for n in sorted(set(wanted)):
-            chosen = [i for i, w in enumerate(wanted) if w == n]
+        for n, stop in sorted(set(wanted)):
+            chosen = [i for i, w in enumerate(wanted) if w == (n, stop)]
+            options = {"stop_below": spec.stop_below(stop, n)} if stop else {}
 
-            def decode_batch(real: int, z: Tensor, x_t: Tensor, n: int = n) -> tuple[Tensor, ...]:
-                path = ddim_decode(self._eps_fn(z), x_t, self.bundle.model.sampling, n)
+            def decode_batch(
+                real: int, z: Tensor, x_t: Tensor, n: int = n, options: Mapping[str, int] = options
+            ) -> tuple[Tensor, ...]:
+                path = ddim_decode(self._eps_fn(z, **options), x_t, spec, n)
                 return (last(_watched(path, lambda: tell(real / n))),)
 
             with self._progress(advance, "decoding", len(chosen)) as tell:
@@ -226,15 +242,25 @@ class Pipeline:
                 "one of the two codes has an x_T and the other has none", hint="encode both alike"
             )
 
-    def sample(self, num: int, *, seed: int = 0, prior_steps: int | None = None, first: int = 0) -> Codes:
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        prior_steps: int | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Codes:
         """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the bundle's latent prior.
 
-        Draw i (from ``first`` on) depends on (``seed``, i) alone. Raises BundleError without a prior.
+        Draw i (from ``first`` on) depends on (``seed``, i) alone. ``stop_shift`` None is the method's own.
+        Raises BundleError without a prior.
         """
+        info = self.info(steps=None, stop_shift=self.stop_shift(stop_shift))
         keys = range(first, first + num)
         x_T = self.noise(keys, seed=seed)
         z = self.sample_z(keys, seed=seed, steps=prior_steps)
-        return Codes(z=z, x_T=x_T, infos=(self.info(steps=None),) * num)
+        return Codes(z=z, x_T=x_T, infos=(info,) * num)
 
     def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
         """z (N, *z_shape) from the latent prior, one for each key; (N, 0) for a plain DPM."""
@@ -269,6 +295,8 @@ class Pipeline:
             most = model.sampling.max_steps
             if info.steps is not None and not 1 <= info.steps <= most:
                 raise CodeError(f"the code records {info.steps} steps, and there are 1 to {most}")
+            if info.stop_shift and (model.stop_shift is None or not 0 <= info.stop_shift <= 1):
+                raise CodeError(f"the code records a stop_shift of {info.stop_shift}, which cannot be")
         if codes.z.shape[1:] == (0,) and self.bundle.has_z:
             raise CodeError("this code holds no z")
         if codes.z.shape[1:] != model.z_shape:
@@ -287,9 +315,9 @@ class Pipeline:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def _eps_fn(self, z: Tensor) -> EpsFn:
+    def _eps_fn(self, z: Tensor, **options: int) -> EpsFn:
         with autocast(self.bundle.device, self.precision):
-            denoise = self.bundle.model.denoiser(z)
+            denoise = cast(Any, self.bundle.model).denoiser(z, **options)
         return self._in_precision(denoise)
 
     def _in_precision(self, denoise: EpsFn) -> EpsFn:

@@ -50,6 +50,11 @@ class UNetModel(nn.Module):
         self.register_buffer("alpha_bar", config.sampling.schedule.alpha_bar(), persistent=False)
 
     @property
+    def stop_shift(self) -> float | None:
+        """The last fraction of a sample's steps without PDAE's shift; None: there is no shift."""
+        return None
+
+    @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
         return self.config.unet.image_size

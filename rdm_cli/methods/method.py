@@ -43,12 +43,17 @@ class RepresentationModel(Protocol):
         """What the network was trained to predict."""
         ...
 
+    @property
+    def stop_shift(self) -> float | None:
+        """The last fraction of a sample's steps without PDAE's shift; None: there is no shift."""
+        ...
+
     def encode(self, x_0: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to z (B, *z_shape)."""
         ...
 
     def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t), conditioned on z (B, *z_shape)."""
+        """eps(x_t, t), conditioned on z (B, *z_shape); with a ``stop_shift``, takes ``stop_below`` too."""
         ...
 
     def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:

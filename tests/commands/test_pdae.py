@@ -181,3 +181,29 @@ def test_gamma_is_a_setting_of_a_new_run(train: Rdm, tmp_path: Path) -> None:
     assert cast(Any, open_bundle(str(tmp_path / "mine")).model).config.shift.gamma == 0.25
     resumed = train("--steps", 2, "--resume", *given, dpm=None)
     assert resumed.code == 2 and "--gamma: what is resumed or started from keeps its own" in resumed.err
+
+
+def test_samples_stop_shifting(train: Rdm, rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    """The paper's 0.3 unless told otherwise; a sample's code decodes to the same picture again."""
+    assert train("--steps", 30, "--lr", 0.01, "--sheet-minutes", 0).code == 0
+    mine, codes = tmp_path / "mine", tmp_path / "codes"
+    assert rdm("encode", faces, "-o", codes, "-b", mine, "--no-x-t").code == 0
+    small = ("--samples", 64, "--batch-size", 8, "--layers", 2, "--hidden-width", 16)
+    assert rdm("train", "prior", codes, "-b", mine, *small).code == 0
+    pictures = {}
+    for given in (None, 0.0, 0.3, 1.0):
+        words = () if given is None else ("--stop-shift", given)
+        folder = tmp_path / f"stop-{given}"
+        assert rdm("sample", "-n", 1, "-o", folder, "-b", mine, "--steps", 10, *words).code == 0
+        pictures[given] = (folder / "000000.png").read_bytes()
+        assert Codes.load(folder / "000000.safetensors").infos[0].stop_shift == (given if words else 0.3)
+        again = tmp_path / f"again-{given}"
+        assert rdm("decode", folder / "000000.safetensors", "-o", again, "-b", mine).code == 0
+        assert (again / "000000.png").read_bytes() == pictures[given]
+    assert pictures[None] == pictures[0.3]
+    assert len({pictures[0.0], pictures[0.3], pictures[1.0]}) == 3
+
+
+def test_stop_shift_needs_a_shift(rdm: Rdm, plain: Path, tmp_path: Path) -> None:
+    refused = rdm("sample", "-n", 1, "-o", tmp_path / "s", "-b", plain, "--stop-shift", 0.3)
+    assert refused.code == 2 and "--stop-shift: there is no shift" in refused.err

@@ -29,6 +29,8 @@ from rdm_cli.models.backbones import Backbone, build_shift
 from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.models.strided_encoder import StridedEncoder, StridedEncoderConfig
 
+STOP_SHIFT = 0.3
+
 
 class PDAE(UNetModel):
     """The frozen UNet with encoder and shift branch; ``forward`` is the loss."""
@@ -47,6 +49,11 @@ class PDAE(UNetModel):
         self.register_buffer("mean_shift", mean_shift(schedule), persistent=False)
         self.register_buffer("score_shift", score_shift(schedule), persistent=False)
         self.register_buffer("loss_weight", loss_weight(schedule, config.shift.gamma), persistent=False)
+
+    @property
+    def stop_shift(self) -> float:
+        """0.3, the paper's: an unconditional sample's last steps follow the DPM alone."""
+        return STOP_SHIFT
 
     @property
     def z_shape(self) -> tuple[int, ...]:
