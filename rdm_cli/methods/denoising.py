@@ -92,6 +92,10 @@ class UNetModel(nn.Module):
         """eps(x_t, t) for ``z`` (B, *z_shape)."""
         return self.denoiser_for(z)
 
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z."""
+        return {"with z" if z.numel() else "without z": self.denoiser(z)(x_t, t)}
+
     def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
         """eps(x_t, t) on the way between two codes: at each step, the lerp of their two answers.
 

@@ -56,6 +56,10 @@ class RepresentationModel(Protocol):
         """eps(x_t, t), conditioned on z (B, *z_shape); with a ``stop_shift``, takes ``stop_below`` too."""
         ...
 
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps at x_t (B, C, H, W) and t (B,), "without z" or "with z" or, where the method has them, both."""
+        ...
+
     def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
         """eps(x_t, t) between two codes, ``weight`` (B,) of the way from the first to the second."""
         ...

@@ -111,6 +111,16 @@ class PDAE(UNetModel):
 
         return eps_fn
 
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps of the DPM alone, and with the shift that training teaches: that of the posterior's mean."""
+        free, g = self.predict(x_t, t, self.shift.condition(z))
+        shifted = self.shifted(free, g, t, self.mean_shift)
+        answers = {"without z": free, "with z": shifted}
+        return {
+            name: to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
+            for name, answer in answers.items()
+        }
+
     def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
         """eps(x_t, t) on the way between two codes: at each step, the lerp of their two shifts.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from rdm_cli.cli import main
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import Codes
+from rdm_cli.kernels.ancestral import ancestral_step
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, ddim_step, last
 from rdm_cli.kernels.interpolation import slerp
 from rdm_cli.kernels.parameterization import add_noise, to_x_0
@@ -158,6 +159,22 @@ def test_one_step_denoising_takes_the_other_coefficient(pdae: PDAE, tensors: Ten
     close(to_x_0(eps, x_t, alpha_bar), tensors["one_step_dpm_32"], atol=1e-3, rtol=1e-4)
     shifted = pdae.shifted(eps, g, t, pdae.mean_shift)
     close(to_x_0(shifted, x_t, alpha_bar), tensors["one_step_pdae_32"], atol=1e-3, rtol=1e-4)
+
+
+def test_an_ancestral_step_with_the_shift(pdae: PDAE, tensors: Tensors) -> None:
+    """With training's coefficient, unclamped, and the posterior's own variance; each image at its own t."""
+    g = tensors
+    alpha_bar = pdae.sampling.schedule.alpha_bar()
+    for i, t in enumerate(g["t"].tolist()):
+        condition = pdae.shift.condition(g["z"][i : i + 1])
+
+        def eps_fn(x_t: Tensor, t_batch: Tensor, condition: Any = condition) -> Tensor:
+            eps, shift = pdae.predict(x_t, t_batch, condition)
+            return pdae.shifted(eps, shift, t_batch, pdae.mean_shift)
+
+        x_t, noise = g["x_t_32"][i : i + 1], g["noise_32"][i : i + 1]
+        stepped = ancestral_step(eps_fn, x_t, t, alpha_bar[t], alpha_bar[t - 1], noise, clip=False)
+        close(stepped, g["ddpm_step_32"][i : i + 1], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
