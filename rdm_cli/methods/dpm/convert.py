@@ -3,6 +3,9 @@
 Two files make a model: the checkpoint, either a trainer's (whose ``ema_denoise_fn`` is taken) or bare
 weights, and the ``.yml`` with its ``denoise_fn_config``. The latter cannot be done without: weights do
 not show how many heads their attention has, nor in which order it lays out q, k and v.
+
+A class-conditional model adds its class's row of ``label_emb`` to the time embedding; for one class, that
+row becomes part of the time embedding's last bias, and the model is a plain one.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ OWN = "denoise_fn_config"
 _AVERAGE = "ema_denoise_fn"
 _FIRST = "input_blocks.0.0.weight"
 _LAST = ("out.2.weight", "out.2.bias")
+_CLASSES = "label_emb.weight"
+_TIME_BIAS = "time_embed.2.bias"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +48,12 @@ class OfficialDPM:
     state: dict[str, Tensor]
 
 
-def read_dpm(files: Sequence[Path]) -> OfficialDPM:
+def read_dpm(files: Sequence[Path], class_label: int | None = None) -> OfficialDPM:
     """Convert a checkpoint and its ``.yml``, given in any order and told by their content.
 
-    Raises CheckpointError, naming the file, for one that is neither, two of a kind, one that is missing,
-    and weights that are not those of the network that the settings describe.
+    ``class_label`` is the class that a class-conditional model is used for. Raises CheckpointError, naming the
+    file, for one that is neither, two of a kind, one that is missing, a class that is not there, and weights
+    that are not those of the network that the settings describe.
     """
     weights: tuple[Path, Mapping[str, Tensor]] | None = None
     settings: tuple[Path, Mapping[str, Any]] | None = None
@@ -68,11 +74,15 @@ def read_dpm(files: Sequence[Path]) -> OfficialDPM:
             hint=f"add its .yml file, with a denoise_fn_config of {', '.join(SETTINGS)}",
         )
     try:
-        config = dpm_config(settings[1], weights[1])
+        state = _for_one_class(weights[1], class_label)
+    except CheckpointError as error:
+        raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
+    try:
+        config = dpm_config(settings[1], state)
     except (CheckpointError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{settings[0]}: not the settings of {weights[0]}: {error}") from error
     try:
-        return OfficialDPM(config=config, state=dpm_state(weights[1], settings[1], config))
+        return OfficialDPM(config=config, state=dpm_state(state, settings[1], config))
     except CheckpointError as error:
         raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
 
@@ -126,6 +136,28 @@ def _read_weights(path: Path) -> Mapping[str, Tensor]:
         if not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
     return state
+
+
+def _for_one_class(state: Mapping[str, Tensor], class_label: int | None) -> Mapping[str, Tensor]:
+    """``state`` without ``label_emb``, whose row for ``class_label`` joins the time embedding."""
+    if _CLASSES not in state:
+        if class_label is not None:
+            raise CheckpointError(
+                "a class is named, and the model knows none", hint="leave --class-label out"
+            )
+        return state
+    rows = state[_CLASSES]
+    last = f"the last of its {len(rows)} classes is {len(rows) - 1}"
+    if class_label is None:
+        raise CheckpointError(
+            f"the model is class-conditional; {last}", hint="name the class it is used for: --class-label N"
+        )
+    if class_label >= len(rows):
+        raise CheckpointError(f"there is no class {class_label}; {last}")
+    plain = {name: t for name, t in state.items() if name != _CLASSES}
+    if _TIME_BIAS not in plain or plain[_TIME_BIAS].shape != rows[class_label].shape:
+        raise CheckpointError(f"{_CLASSES} does not fit {_TIME_BIAS}")
+    return plain | {_TIME_BIAS: plain[_TIME_BIAS].float() + rows[class_label].float()}
 
 
 def dpm_config(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> DPMConfig:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from rdm_cli.errors import CheckpointError, UsageError
+from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.convert import read_dpm
@@ -27,17 +27,15 @@ def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Predicti
 def convert(files: Sequence[Path], class_label: int | None = None) -> Converted:
     """Read a pretrained DPM: an ADM checkpoint with its settings, or the folder of a diffusers pipeline.
 
-    A class-conditional diffusers network is used for the class ``class_label`` alone. Raises CheckpointError.
+    A class-conditional one is used for the class ``class_label`` alone. Raises CheckpointError.
     """
     if len(files) == 1 and files[0].is_dir():
         pipeline = find_pipeline(files[0])
         if pipeline is None:
             raise CheckpointError(f"{files[0]}: holds no diffusers pipeline of a UNet2DModel")
         model = read_pipeline(pipeline, class_label=class_label, pickled=True)
-    elif class_label is not None:
-        raise UsageError("--class-label goes with the folder of a diffusers pipeline")
     else:
-        official = read_dpm(files)
+        official = read_dpm(files, class_label)
         model = DPM(official.config)
         model.load_state_dict(official.state)
     num_parameters = sum(p.numel() for p in model.parameters())

@@ -161,3 +161,20 @@ def test_files_of_another_kind(model: DPM, tmp_path: Path) -> None:
     files[1].write_text("a: [1")
     with pytest.raises(CheckpointError, match="nor readable as YAML"):
         read_dpm(files)
+
+
+def test_one_class_of_a_class_conditional_model(model: DPM, tmp_path: Path) -> None:
+    """ADM adds the class's embedding to the time's, before the blocks' SiLU."""
+    classes = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
+    files = write(tmp_path, official(model) | {"label_emb.weight": classes})
+    read = read_dpm(files, 3)
+    again = DPM(read.config)
+    again.load_state_dict(read.state)
+    t = torch.tensor([300])
+    embedded = again.unet.time_embed(t)
+    torch.testing.assert_close(embedded, model.unet.time_embed(t) + classes[3])
+    for label, told in ((None, "class-conditional; the last of its 5 classes is 4"), (5, "no class 5")):
+        with pytest.raises(CheckpointError, match=f"weights.pt: .*{told}"):
+            read_dpm(files, label)
+    with pytest.raises(CheckpointError, match="the model knows none"):
+        read_dpm(write(tmp_path, official(model)), 0)
