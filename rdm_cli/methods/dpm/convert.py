@@ -51,9 +51,9 @@ class OfficialDPM:
 def read_dpm(files: Sequence[Path], class_label: int | None = None) -> OfficialDPM:
     """Convert a checkpoint and its ``.yml``, given in any order and told by their content.
 
-    ``class_label`` is the class that a class-conditional model is used for. Raises CheckpointError, naming the
-    file, for one that is neither, two of a kind, one that is missing, a class that is not there, and weights
-    that are not those of the network that the settings describe.
+    ``class_label`` is the class that a class-conditional model is used for. Raises CheckpointError, naming
+    the file, for one that is neither, two of a kind, one that is missing, a class that is not there, and
+    weights that are not those of the network that the settings describe.
     """
     weights: tuple[Path, Mapping[str, Tensor]] | None = None
     settings: tuple[Path, Mapping[str, Any]] | None = None
