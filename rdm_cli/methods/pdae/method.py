@@ -49,6 +49,7 @@ def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None)
         prediction=dpm.prediction,
         sampling=dpm.sampling,
         gamma=gamma,
+        channels=config.encoder.channels if dpm.image_size == config.encoder.image_size else None,
     )
 
 

@@ -23,13 +23,17 @@ def pdae_config(
     prediction: Prediction,
     sampling: SamplingSpec,
     gamma: float | None,
+    channels: tuple[int, ...] | None = None,
 ) -> PDAEConfig:
-    """The networks around a frozen ``unet``; raises ValueError for a size that no encoder takes."""
+    """The networks around a frozen ``unet``; raises ValueError for a size that no encoder takes.
+
+    ``channels`` of the encoder None: the published ones, and the like at other sizes.
+    """
     return PDAEConfig(
         unet=unet,
         encoder=StridedEncoderConfig(
             image_size=unet.image_size,
-            channels=published_channels(unet.image_size),
+            channels=channels or published_channels(unet.image_size),
             z_width=z_width,
             image_channels=unet.image_channels,
         ),
@@ -40,7 +44,13 @@ def pdae_config(
 
 
 def _preset(
-    dpm: Preset, *, z_width: int, gamma: float | None, prior: LatentMLPConfig, recipe: Recipe
+    dpm: Preset,
+    *,
+    z_width: int,
+    gamma: float | None,
+    prior: LatentMLPConfig,
+    recipe: Recipe,
+    channels: tuple[int, ...] | None = None,
 ) -> Preset:
     return Preset(
         config=pdae_config(
@@ -49,6 +59,7 @@ def _preset(
             prediction=dpm.config.prediction,
             sampling=dpm.config.sampling,
             gamma=gamma,
+            channels=channels,
         ),
         prior=prior,
         recipe=recipe,
@@ -63,7 +74,12 @@ PRESETS: dict[str, Preset] = {
         DPM_PRESETS["small32"], z_width=256, gamma=None, prior=_SMALL_PRIOR, recipe=SMALL_RECIPE
     ),
     "small64": _preset(
-        DPM_PRESETS["small64"], z_width=256, gamma=None, prior=_SMALL_PRIOR, recipe=SMALL_RECIPE
+        DPM_PRESETS["small64"],
+        z_width=256,
+        gamma=None,
+        prior=_SMALL_PRIOR,
+        recipe=SMALL_RECIPE,
+        channels=(64, 128, 192, 192),
     ),
     "published": _preset(
         DPM_PRESETS["small64"],
