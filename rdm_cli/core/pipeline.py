@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
 from rdm_cli.errors import CodeError, UsageError
@@ -329,25 +330,15 @@ class Pipeline:
 
         return eps_fn
 
-    @torch.no_grad()
     def _in_batches(
         self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
     ) -> tuple[Tensor, ...]:
-        """Run ``run(number of real rows, *rows)`` over slices of one size, the last one padded."""
-        num = len(tensors[0])
+        """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows."""
         size = self.batch_size
         if size is None:
             largest = max(default_batch_size(self.bundle.device), at_least)
-            size = min(largest, 1 << max(0, num - 1).bit_length())
-        done: list[tuple[Tensor, ...]] = []
-        for start in range(0, num, size):
-            rows = [t[start : start + size] for t in tensors]
-            real = len(rows[0])
-            padded = [
-                torch.cat([r, r[-1:].expand(size - real, *r.shape[1:])]).to(self.bundle.device) for r in rows
-            ]
-            done.append(tuple(out[:real].cpu() for out in run(real, *padded)))
-        return tuple(torch.cat(parts) for parts in zip(*done, strict=True))
+            size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
+        return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
 
 
 def _watched(steps: Iterator[Tensor], tell: Callable[[], None]) -> Iterator[Tensor]:

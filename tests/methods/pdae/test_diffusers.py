@@ -120,7 +120,7 @@ def test_the_frozen_half_is_diffusers_own(kind: Any) -> None:
 
 def test_every_trained_parameter_gets_a_gradient_and_no_frozen_one(kind: Any) -> None:
     """At the start only the last convolution does, the others being behind its zeros: so a step later."""
-    model = pdae_on(kind).train()
+    model = pdae_on(kind).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     frozen = {name: p.clone() for name, p in model.unet.state_dict().items()}
     x_0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
     eps, t = some_batch()
