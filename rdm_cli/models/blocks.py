@@ -90,10 +90,12 @@ class EncoderResBlock(nn.Module):
     Diff-AE's semantic encoder uses this alone, without time, code or dropout.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, mode: Resample = "none") -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, mode: Resample = "none", norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.mode: Resample = mode
-        self.norm_1 = group_norm(channels_in)
+        self.norm_1 = group_norm(channels_in) if norm is None else norm
         self.conv_1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.skip: nn.Module = (
             nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
@@ -155,10 +157,10 @@ class ConditionalResBlock(EncoderResBlock):
 class SelfAttention(nn.Module):
     """Residual self-attention over positions; ``qkv`` is laid out head by head as q | k | v."""
 
-    def __init__(self, channels: int, num_heads: int = 1) -> None:
+    def __init__(self, channels: int, num_heads: int = 1, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels) if norm is None else norm
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zero_init(nn.Conv1d(channels, channels, 1))
 
