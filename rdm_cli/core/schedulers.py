@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig, Spacing
-from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.kernels.spec import SamplingSpec, Variance
 from rdm_cli.methods.scheduler_words import BETA_SCHEDULES, PREDICTION_TYPES
 
 _BETA_WORDS = {kind: word for word, kind in BETA_SCHEDULES.items()}
@@ -20,10 +20,11 @@ _PREDICTION_WORDS = {kind: word for word, kind in PREDICTION_TYPES.items()}
 
 def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]:
     """``spec`` in diffusers' words."""
-    to_the_ends = spec.spacing == "stride"
+    to_the_ends = spec.spacing != "linspace"
+    variance = {} if spec.variance == "posterior" else {"variance": spec.variance}
     return {
         "_class_name": "DDIMScheduler",
-        "_rdm": {"spacing": spec.spacing, "steps": spec.steps},
+        "_rdm": {"spacing": spec.spacing, "steps": spec.steps} | variance,
         "num_train_timesteps": spec.schedule.num_train_steps,
         "beta_start": spec.schedule.beta_start,
         "beta_end": spec.schedule.beta_end,
@@ -33,7 +34,7 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
         "prediction_type": _PREDICTION_WORDS[prediction],
         "set_alpha_to_one": to_the_ends,
         "steps_offset": 0,
-        "timestep_spacing": "leading" if to_the_ends else "linspace",
+        "timestep_spacing": "leading" if spec.spacing == "stride" else "linspace",
     }
 
 
@@ -45,6 +46,8 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
             raise ValueError(f"beta_schedule {values['beta_schedule']!r} is not supported")
         if own["spacing"] not in get_args(Spacing):
             raise ValueError(f"spacing {own['spacing']!r} is not supported")
+        if own.get("variance", "posterior") not in get_args(Variance):
+            raise ValueError(f"variance {own['variance']!r} is not supported")
         spec = SamplingSpec(
             schedule=ScheduleConfig(
                 beta_kind=BETA_SCHEDULES[values["beta_schedule"]],
@@ -55,6 +58,7 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
             spacing=own["spacing"],
             clip_x_0=bool(values["clip_sample"]),
             steps=int(own["steps"]),
+            variance=own.get("variance", "posterior"),
         )
         return spec, PREDICTION_TYPES[values["prediction_type"]]
     except (KeyError, TypeError) as error:

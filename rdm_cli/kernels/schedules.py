@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 BetaKind = Literal["linear", "constant", "cosine", "scaled-linear", "sigmoid"]
-Spacing = Literal["stride", "linspace"]
+Spacing = Literal["stride", "linspace", "ahead"]
 MAX_COSINE_BETA = 0.999
 
 
@@ -89,15 +89,26 @@ def linspace_timesteps(num_steps: int, num_train_steps: int = 1000) -> list[int]
     return [*(int(i * step) for i in range(num_steps)), num_train_steps - 1]
 
 
+def full_linspace_timesteps(num_steps: int, num_train_steps: int = 1000) -> list[int]:
+    """LRDM's ``num_steps`` timesteps, ascending, from 0 to T - 1; a single step is the noisiest, T - 1.
+
+    Raises ValueError outside 1..T.
+    """
+    if not 1 <= num_steps <= num_train_steps:
+        raise ValueError(f"steps must lie between 1 and {num_train_steps}, not {num_steps}")
+    return [num_train_steps - 1] if num_steps == 1 else linspace_timesteps(num_steps - 1, num_train_steps)
+
+
 class Leg(NamedTuple):
     """One step of a sampler: the network is asked at ``t``, x moves from ``alpha_bar`` to ``alpha_bar_to``.
 
-    Both are float64 scalars.
+    All are float64 scalars. ``alpha_bar_asked`` is that of ``t``, where x does not lie there; None: it does.
     """
 
     t: int
     alpha_bar: Tensor
     alpha_bar_to: Tensor
+    alpha_bar_asked: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +117,15 @@ class Trajectory:
 
     ``t`` int64 (M,); ``alpha_bar`` float64 (M,). ``alpha_bar_prev`` ends a decode at 1 (no noise) and
     ``alpha_bar_next`` ends an encode at 0 (no signal): M steps. With ``within`` no step leads beyond the
-    first and the last timestep, so that there are M - 1, and x_T is x at the last.
+    first and the last timestep, so that there are M - 1, and x_T is x at the last. With ``ahead`` decoding
+    ends at 1, and encoding takes the image for x at the first timestep, leads to the last, and asks the
+    network at each step about the timestep that it leads to (LRDM's "ddim_encode").
     """
 
     t: Tensor
     alpha_bar: Tensor
     within: bool = False
+    ahead: bool = False
 
     def decoding(self) -> list[Leg]:
         """The steps towards x_0, in order."""
@@ -122,6 +136,9 @@ class Trajectory:
 
     def encoding(self) -> list[Leg]:
         """The steps towards x_T, in order."""
+        if self.ahead:
+            ahead = zip(self.t[1:], self.alpha_bar, self.alpha_bar[1:], strict=False)
+            return [Leg(int(t), ab, to, to) for t, ab, to in ahead]
         legs = [
             Leg(int(t), ab, to) for t, ab, to in zip(self.t, self.alpha_bar, self.alpha_bar_next, strict=True)
         ]
@@ -143,13 +160,15 @@ class Trajectory:
         return 1 - self.alpha_bar / self.alpha_bar_prev
 
     def __len__(self) -> int:
-        """Number of steps."""
+        """Number of steps of a decode."""
         return len(self.t) - self.within
 
 
-def respace(schedule: ScheduleConfig, timesteps: Sequence[int], *, within: bool = False) -> Trajectory:
+def respace(
+    schedule: ScheduleConfig, timesteps: Sequence[int], *, within: bool = False, ahead: bool = False
+) -> Trajectory:
     """The part of ``schedule`` that visits ``timesteps`` (ascending, each in 0..T-1)."""
     t = torch.tensor(list(timesteps), dtype=torch.int64)
     if len(t) == 0 or t[0] < 0 or t[-1] >= schedule.num_train_steps or (t.diff() <= 0).any():
         raise ValueError("timesteps must ascend strictly and lie in 0..T-1")
-    return Trajectory(t=t, alpha_bar=schedule.alpha_bar()[t], within=within)
+    return Trajectory(t=t, alpha_bar=schedule.alpha_bar()[t], within=within, ahead=ahead)

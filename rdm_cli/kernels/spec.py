@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
@@ -12,11 +13,13 @@ from rdm_cli.kernels.schedules import (
     ScheduleConfig,
     Spacing,
     Trajectory,
+    full_linspace_timesteps,
     linspace_timesteps,
     respace,
     stride_timesteps,
 )
 
+Variance = Literal["posterior", "beta"]
 EpsFn = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, C, H, W), t (B,) int64) -> eps (B, C, H, W)."""
 
@@ -27,13 +30,15 @@ class SamplingSpec:
 
     ``clip_x_0``: clamp the predicted x_0 to [-1, 1] and re-derive eps from it, in both directions.
     ``spacing``: which timesteps N steps are; Diff-AE's "stride" leads from alpha_bar 1 to 0, PDAE's
-    "linspace" from timestep 0 to T - 1. ``steps``: N where the user names none.
+    "linspace" from timestep 0 to T - 1; LRDM's "ahead" from T - 1 to alpha_bar 1, and back from timestep 0 to
+    T - 1. ``steps``: N where the user names none. ``variance`` is that of the ancestral sampler's steps.
     """
 
     schedule: ScheduleConfig = field(default=LINEAR)
     spacing: Spacing = "stride"
     clip_x_0: bool = True
     steps: int = 100
+    variance: Variance = "posterior"
 
     @property
     def max_steps(self) -> int:
@@ -52,4 +57,6 @@ class SamplingSpec:
         num_train_steps = self.schedule.num_train_steps
         if self.spacing == "linspace":
             return respace(self.schedule, linspace_timesteps(n, num_train_steps), within=True)
+        if self.spacing == "ahead":
+            return respace(self.schedule, full_linspace_timesteps(n, num_train_steps), ahead=True)
         return respace(self.schedule, stride_timesteps(n, num_train_steps))

@@ -1,7 +1,8 @@
 """LRDM's UNet on latents, conditioned on a pyramid of maps (Traub 2022, arXiv 2210.11058, section 4.1).
 
 Each map is concatenated to what enters the first block of its level on the way down; the deepest also to
-what enters the middle. Nothing of them enters the way up, whose laterals are taken before attention. Time, and a class, enter every block.
+what enters the middle. Nothing of them enters the way up, whose laterals are taken before attention. Time,
+and a class, enter every block.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class LatentUNet(nn.Module):
     def forward(
         self, z_t: Tensor, t: Tensor, pyramid: Sequence[Tensor] = (), y: Tensor | None = None
     ) -> Tensor:
-        """Predict from ``z_t`` (B, C, H, W), ``t`` (B,), the ``pyramid``, deepest map first, and classes ``y``.
+        """Predict from ``z_t`` (B, C, H, W), ``t`` (B,), the ``pyramid``, deepest first, and classes ``y``.
 
         Raises ValueError for another number of maps than the UNet takes.
         """

@@ -22,7 +22,7 @@ LOGVAR_RANGE = (-30.0, 10.0)
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentationConfig:
-    """Shape of a :class:`Representation` for latents of ``latent_channels`` x ``latent_size`` x ``latent_size``.
+    """Shape of a :class:`Representation` for latents of ``latent_channels`` and ``latent_size`` squared.
 
     z has ``z_channels`` maps of the side that is left after ``len(channel_mult) - 1`` halvings or, with
     ``z_width``, is a vector of that many values. ``hidden_channels`` lie between it and either network.
