@@ -31,7 +31,7 @@ def predict(
     clip: bool,
     alpha_bar_asked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(x_0, eps) at ``x_t``: ``t`` int64 (B,), ``alpha_bar`` float64 (B,), and that of ``t`` where it differs."""
+    """(x_0, eps) at ``x_t``: ``t`` int64 (B,), ``alpha_bar`` float64 (B,), and that of ``t`` if different."""
     eps = eps_fn(x_t, t)
     x_0 = to_x_0(eps, x_t, alpha_bar if alpha_bar_asked is None else alpha_bar_asked)
     x_0 = x_0.clamp(-1, 1) if clip else x_0
