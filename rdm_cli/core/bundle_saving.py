@@ -21,7 +21,7 @@ from rdm_cli.core.schedulers import scheduler_json
 from rdm_cli.core.tensor_files import write_tensors
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Method, RepresentationModel
-from rdm_cli.models.unet2d_config import UNet2DConfig
+from rdm_cli.models.foreign_config import ForeignConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM
 
 
@@ -51,8 +51,8 @@ def save_bundle(
             config = described.component_config(name)
             network = getattr(model, name)
             save_component(new / name, config, network, dtype)
-            if isinstance(config, UNet2DConfig):
-                index[name] = ["diffusers", config.CLASS_NAME]
+            if isinstance(config, ForeignConfig):
+                index[name] = ["diffusers", config.class_name]
             else:
                 index[name] = [type(network).__module__, type(network).__name__]
         _write_json(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rdm_cli.models.backbones import Backbone
+from rdm_cli.models.foreign_config import ForeignConfig
 from rdm_cli.models.unet import UNetConfig
 from rdm_cli.models.unet2d_config import UNet2DConfig
 
@@ -17,8 +18,8 @@ T = TypeVar("T")
 
 def to_json(config: Any) -> dict[str, Any]:
     """A dataclass as plain JSON values; tuples become lists. Another library's config stays as it is."""
-    if isinstance(config, UNet2DConfig):
-        return {"_class_name": config.CLASS_NAME, **config.values}
+    if isinstance(config, ForeignConfig):
+        return config.to_values()
     return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
@@ -34,10 +35,10 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises ValueError where a field is unknown, missing or of another type: a config of a newer rdm
     must not be half understood. Keys that start with an underscore are notes and left out.
     """
-    if cls is UNet2DConfig:
-        return typing.cast(T, UNet2DConfig(values=dict(values)))
+    if isinstance(cls, type) and issubclass(cls, ForeignConfig):
+        return typing.cast(T, cls.from_values(values))
     if cls == Backbone:
-        foreign = values.get("_class_name") == UNet2DConfig.CLASS_NAME
+        foreign = values.get("_class_name") in UNet2DConfig.CLASSES
         return typing.cast(T, from_json(UNet2DConfig if foreign else UNetConfig, values))
     hints = typing.get_type_hints(cls)
     given = {key: value for key, value in values.items() if not key.startswith("_")}

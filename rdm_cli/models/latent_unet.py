@@ -43,11 +43,17 @@ class LatentUNetConfig:
 
 
 class LatentUNet(nn.Module):
-    """(z_t, t, pyramid) to a prediction of z_t's shape: the clean latent, or eps, as it was trained."""
+    """(z_t, t, pyramid) to a prediction of z_t's shape: the clean latent, or eps, as it was trained.
+
+    ``scale_factor`` makes the first stage's latents those that it was trained on.
+    """
+
+    scale_factor: Tensor
 
     def __init__(self, config: LatentUNetConfig) -> None:
         super().__init__()
         self.config = c = config
+        self.register_buffer("scale_factor", torch.ones(()))
         self.embedding = Embedding(c.model_channels, time=True, num_classes=c.num_classes)
         widths = [m * c.model_channels for m in c.channel_mult]
         extra = c.map_channels or (0,) * len(widths)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from rdm_cli.models.foreign_config import ForeignConfig
 
 DOWN_BLOCKS = frozenset({"DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"})
 UP_BLOCKS = frozenset({"UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"})
@@ -12,23 +13,18 @@ CLASS_LABEL = "_rdm_class_label"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNet2DConfig:
-    """A ``UNet2DModel``'s ``config.json``, its ``values`` as diffusers writes them.
+class UNet2DConfig(ForeignConfig):
+    """A ``UNet2DModel``'s.
 
     A class-conditional one is used for a single class, whose number stands under ``_rdm_class_label``.
     Raises ValueError, naming the entry, for networks that are no plain UNets on square images.
     """
 
-    CLASS_NAME: ClassVar[str] = "UNet2DModel"
+    CLASSES: ClassVar[tuple[str, ...]] = ("UNet2DModel",)
     z_width: ClassVar[None] = None
 
-    values: Mapping[str, Any]
-
     def __post_init__(self) -> None:
-        # as JSON would give them back, and without diffusers' notes about where they came from
-        kept = {k: v for k, v in self.values.items() if k == CLASS_LABEL or not k.startswith("_")}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
-        object.__setattr__(self, "values", plain)
+        super().__post_init__()
         size = self.values.get("sample_size")
         if isinstance(size, list | tuple) and len(set(size)) == 1:
             size = size[0]

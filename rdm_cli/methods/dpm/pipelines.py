@@ -51,7 +51,7 @@ def find_pipeline(folder: Path) -> PipelineFiles | None:
             found = config.is_file() and _read_json(config).get("_class_name")
         except CheckpointError:
             continue
-        if found == UNet2DConfig.CLASS_NAME:
+        if found in UNet2DConfig.CLASSES:
             return PipelineFiles(folder=folder, config=config, scheduler=scheduler / "scheduler_config.json")
     return None
 
@@ -69,7 +69,7 @@ def read_pipeline(files: PipelineFiles, *, class_label: int | None = None, pickl
         values[CLASS_LABEL] = class_label
     sampling, prediction = _read_scheduler(files.scheduler)
     try:
-        unet = UNet2DConfig(values=values)
+        unet = UNet2DConfig(class_name=UNet2DConfig.CLASSES[0], values=values)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{files.config}: {error}") from error
     safe = files.weights.is_file()

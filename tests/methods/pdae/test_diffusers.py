@@ -82,7 +82,7 @@ def kind(request: pytest.FixtureRequest) -> tuple[UNet2DModel, UNet2DConfig, Pre
         torch.manual_seed(5)
         network = UNet2DModel(**settings).eval()
     values = dict(network.config) | ({} if label is None else {CLASS_LABEL: label})
-    return network, UNet2DConfig(values=values), prediction
+    return network, UNet2DConfig(class_name="UNet2DModel", values=values), prediction
 
 
 def some_batch(num: int = 2) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,144 @@
+r"""LRDM (Traub 2022, arXiv 2210.11058): a latent diffusion model with a representation trained jointly.
+
+    L = E || f(sqrt(ab_t) z_0 + sqrt(1 - ab_t) eps, t, pyramid(z)) - target ||^2
+        + lambda E KL(q(z | z_0) || N(0, I))
+
+with z_0 the first stage's latents of the image, scaled to unit variance, z drawn from the encoder's
+Gaussian, the first a mean over elements and the KL a sum over them. Because of the KL, z can be drawn
+from N(0, I): no second model is needed. The paper writes r for z and z for the latents.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.kernels.parameterization import Prediction, add_noise, per_item, to_eps, training_target
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.methods.lrdm.config import LRDMConfig
+from rdm_cli.methods.lrdm.losses import loss_weights
+from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_images, to_latents
+from rdm_cli.models.latent_unet import LatentUNet
+from rdm_cli.models.representation import Representation, draw, kl_to_normal
+from rdm_cli.models.style_shape import StyleShape, StyleShapeConfig
+
+
+class LRDM(nn.Module):
+    """The networks; ``forward`` is the loss on latents."""
+
+    alpha_bar: Tensor
+    loss_weight: Tensor
+
+    def __init__(self, config: LRDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = LatentUNet(config.unet)
+        self.representation: Any = None
+        if isinstance(config.representation, StyleShapeConfig):
+            self.representation = StyleShape(config.representation)
+        elif config.representation is not None:
+            self.representation = Representation(config.representation)
+        self.first_stage: Any = None
+        if config.first_stage is not None:
+            self.first_stage = build_first_stage(config.first_stage).eval().requires_grad_(False)
+        schedule = config.sampling.schedule
+        self.register_buffer("alpha_bar", schedule.alpha_bar(), persistent=False)
+        weights = loss_weights(schedule, config.prediction, config.weighting)
+        self.register_buffer("loss_weight", weights, persistent=False)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.config.image_size
+
+    @property
+    def x_T_shape(self) -> tuple[int, ...]:
+        """Shape of one noise map: that of the latents."""
+        c = self.config.unet
+        return (c.latent_channels, c.latent_size, c.latent_size)
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (0,) if self.config.representation is None else self.config.representation.z_shape
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the reference samples."""
+        return self.config.sampling
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the UNet predicts."""
+        return self.config.prediction
+
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] to latents of about unit variance, (B, *x_T_shape)."""
+        latents = x_0 if self.first_stage is None else to_latents(self.first_stage, x_0)
+        return latents * self.unet.scale_factor.to(latents.dtype)
+
+    def enter_to_train(self, x_0: Tensor) -> Tensor:
+        """As :meth:`enter`, drawn where the first stage has a distribution."""
+        latents = x_0 if self.first_stage is None else drawn_latents(self.first_stage, x_0)
+        return latents * self.unet.scale_factor.to(latents.dtype)
+
+    def leave(self, z_0: Tensor) -> Tensor:
+        """Latents (B, *x_T_shape) to images (B, C, H, W)."""
+        latents = z_0 / self.unet.scale_factor.to(z_0.dtype)
+        return latents if self.first_stage is None else to_images(self.first_stage, latents)
+
+    def train(self, mode: bool = True) -> LRDM:
+        """Train all but the first stage."""
+        super().train(mode)
+        if self.first_stage is not None:
+            self.first_stage.eval()
+        return self
+
+    def encode(self, z_0: Tensor) -> Tensor:
+        """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape)."""
+        mean: Tensor = self.representation.posterior(z_0)[0]
+        return mean
+
+    def predict(self, z_t: Tensor, t: Tensor, pyramid: list[Tensor], y: Tensor | None = None) -> Tensor:
+        """What the UNet predicts at ``z_t`` (B, *x_T_shape) and ``t`` (B,)."""
+        answer: Tensor = self.unet(z_t, t, pyramid, y)
+        return answer
+
+    def denoiser(self, z: Tensor) -> EpsFn:
+        """eps(z_t, t) for ``z`` (B, *z_shape); the pyramid is computed here, once."""
+        pyramid = self.representation.maps(z)
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            answer = self.predict(z_t, t, pyramid).to(z_t.dtype)
+            return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
+
+        return eps_fn
+
+    def diffusion_loss(
+        self, z_0: Tensor, t: Tensor, eps: Tensor, pyramid: list[Tensor], y: Tensor | None = None
+    ) -> Tensor:
+        """Weighted mean squared error of each image's prediction, (B,)."""
+        alpha_bar = self.alpha_bar[t]
+        answer = self.predict(add_noise(z_0, eps, alpha_bar), t, pyramid, y).float()
+        target = training_target(self.prediction, z_0, eps, alpha_bar)
+        error = (answer - target).square().flatten(1).mean(dim=1)
+        return per_item(self.loss_weight[t], error) * error
+
+    def loss(
+        self, z_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """The joint loss of each image, (B,), for latents ``z_0`` (B, *x_T_shape).
+
+        ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With ``z``
+        given, another image's perhaps, there is no KL.
+        """
+        if z is not None:
+            return self.diffusion_loss(z_0, t, eps, self.representation.maps(z))
+        mean, logvar = self.representation.posterior(z_0)
+        z = draw(mean, logvar, torch.randn_like(mean) if noise is None else noise)
+        kl = kl_to_normal(mean.float(), logvar.float())
+        return self.diffusion_loss(z_0, t, eps, self.representation.maps(z)) + self.config.kl_weight * kl
+
+    forward = loss
