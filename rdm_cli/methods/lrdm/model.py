@@ -10,6 +10,7 @@ from N(0, I): no second model is needed. The paper writes r for z and z for the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.losses import loss_weights
 from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_images, to_latents
 from rdm_cli.models.latent_unet import LatentUNet
-from rdm_cli.models.representation import Representation, draw, kl_to_normal
+from rdm_cli.models.representation import Representation, RepresentationConfig, draw, kl_to_normal
 from rdm_cli.models.style_shape import StyleShape, StyleShapeConfig
 
 
@@ -96,22 +97,68 @@ class LRDM(nn.Module):
             self.first_stage.eval()
         return self
 
-    def encode(self, z_0: Tensor) -> Tensor:
-        """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape)."""
-        mean: Tensor = self.representation.posterior(z_0)[0]
-        return mean
+    def posterior(
+        self, z_0: Tensor, t: Tensor | None = None, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of z, (B, *z_shape) each, for latents ``z_0``; t-LRDM's depend on ``t``."""
+        given = (z_0,) if self.style_shape else (z_0, t if self.time_dependent else None, y)
+        mean, logvar = self.representation.posterior(*given)
+        return mean, logvar
+
+    def pyramid(self, z: Tensor | None, t: Tensor | None = None, style: Tensor | None = None) -> list[Tensor]:
+        """The maps of ``z`` (B, *z_shape), deepest first; [] for a model without a representation.
+
+        t-LRDM's depend on ``t``; style/shape needs the latents ``style``, and raises ValueError without.
+        """
+        if self.representation is None or z is None:
+            return []
+        if self.style_shape:
+            if style is None:
+                raise ValueError("the style comes from an image's latents")
+            return list(self.representation.maps(z, style))
+        return list(self.representation.maps(z, t if self.time_dependent else None))
+
+    @property
+    def time_dependent(self) -> bool:
+        """Whether z is a function of t as well (t-LRDM)."""
+        return (
+            isinstance(self.config.representation, RepresentationConfig) and self.config.representation.time
+        )
+
+    @property
+    def style_shape(self) -> bool:
+        """Whether the pyramid needs another image's latents, for their style."""
+        return isinstance(self.config.representation, StyleShapeConfig)
+
+    def encode(self, z_0: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape); (B, 0) without a representation."""
+        if self.representation is None:
+            return z_0.new_zeros(len(z_0), 0)
+        return self.posterior(z_0, y=y)[0]
 
     def predict(self, z_t: Tensor, t: Tensor, pyramid: list[Tensor], y: Tensor | None = None) -> Tensor:
         """What the UNet predicts at ``z_t`` (B, *x_T_shape) and ``t`` (B,)."""
         answer: Tensor = self.unet(z_t, t, pyramid, y)
         return answer
 
-    def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(z_t, t) for ``z`` (B, *z_shape); the pyramid is computed here, once."""
-        pyramid = self.representation.maps(z)
+    def denoiser(self, z: Tensor, *, y: Tensor | None = None, style: Tensor | None = None) -> EpsFn:
+        """eps(z_t, t) for ``z`` (B, *z_shape); the pyramid is computed here, once.
+
+        ``y`` (B,) are classes, ``style`` (B, *x_T_shape) latents; see :meth:`pyramid`.
+        """
+        pyramid = self.pyramid(z, style=style)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            answer = self.predict(z_t, t, pyramid).to(z_t.dtype)
+            answer = self.predict(z_t, t, pyramid, y).to(z_t.dtype)
+            return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
+
+        return eps_fn
+
+    def denoiser_of_time(self, z_at: Callable[[Tensor], Tensor]) -> EpsFn:
+        """t-LRDM's eps(z_t, t): at each step with the z (B, *z_shape) that ``z_at(t)`` gives for it."""
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            answer = self.predict(z_t, t, self.pyramid(z_at(t), t)).to(z_t.dtype)
             return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
 
         return eps_fn
@@ -127,18 +174,26 @@ class LRDM(nn.Module):
         return per_item(self.loss_weight[t], error) * error
 
     def loss(
-        self, z_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None, noise: Tensor | None = None
+        self,
+        z_0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        z: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        y: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> Tensor:
         """The joint loss of each image, (B,), for latents ``z_0`` (B, *x_T_shape).
 
         ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With ``z``
-        given, another image's perhaps, there is no KL.
+        given, another image's perhaps, there is no KL. ``y`` (B,) are classes; ``style``: :meth:`pyramid`.
         """
-        if z is not None:
-            return self.diffusion_loss(z_0, t, eps, self.representation.maps(z))
-        mean, logvar = self.representation.posterior(z_0)
+        if z is not None or self.representation is None:
+            return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
+        mean, logvar = self.posterior(z_0, t, y)
         z = draw(mean, logvar, torch.randn_like(mean) if noise is None else noise)
         kl = kl_to_normal(mean.float(), logvar.float())
-        return self.diffusion_loss(z_0, t, eps, self.representation.maps(z)) + self.config.kl_weight * kl
+        return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y) + self.config.kl_weight * kl
 
     forward = loss
