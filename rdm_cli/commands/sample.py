@@ -18,7 +18,9 @@ def sample(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
     ] = Path("samples"),
-    prior: Annotated[o.Prior, typer.Option("--prior", help="What draws z.")] = o.Prior.latent_ddim,
+    prior: Annotated[
+        o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the method's own")
+    ] = None,
     seed: o.Seed = 0,
     like: Annotated[
         Path | None,
@@ -68,7 +70,7 @@ def sample(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Draw images: z from the latent prior, x_T from N(0, I).
+    """Draw images: z from a prior, x_T from N(0, I).
 
     Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
     seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z.
@@ -86,7 +88,12 @@ def sample(
     from rdm_cli.core.pipeline import open_pipeline
 
     pipeline = open_pipeline(
-        bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+        bundle,
+        device=device,
+        threads=threads,
+        precision=precision.value,
+        batch_size=batch_size,
+        prior=prior and prior.value,
     )
     pipeline.stop_shift(stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)

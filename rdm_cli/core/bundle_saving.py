@@ -50,6 +50,8 @@ def save_bundle(
         for name in method.components:
             config = described.component_config(name)
             network = getattr(model, name)
+            if network is None:
+                continue
             save_component(new / name, config, network, dtype)
             if isinstance(config, ForeignConfig):
                 index[name] = ["diffusers", config.class_name]

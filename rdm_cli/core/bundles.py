@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
 from rdm_cli.methods.method import Method, RepresentationModel
+from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, load
 
@@ -57,7 +58,12 @@ class Bundle:
     @property
     def has_z(self) -> bool:
         """Whether codes have a z: those of a plain DPM are x_T alone."""
-        return math.prod(self.model.z_shape) > 0
+        return self.z_width > 0
+
+    @property
+    def z_width(self) -> int:
+        """Number of values in a code's z."""
+        return math.prod(self.model.z_shape)
 
     def require_z(self, purpose: str) -> None:
         """Raise UsageError, naming ``purpose``, where codes have no z."""
@@ -80,9 +86,21 @@ class Bundle:
         config = _parse(LatentDDIMConfig, _read_json(folder / "config.json"), folder)
         prior: LatentDDIM = _build(folder, lambda: LatentDDIM(config))
         _load_weights(prior, folder)
-        if (prior.z_width,) != self.model.z_shape:
+        if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return prior.to(self.device).eval()
+
+    def prior_named(self, name: str | None) -> LatentDDIM | GaussianPrior:
+        """The prior ``name``, or the method's own; raises UsageError where z is not trained for it."""
+        if (name or self.method.prior) == "latent-ddim":
+            return self.prior
+        self.require_z("a prior over z")
+        if self.method.prior != "gaussian":
+            raise UsageError(
+                f"{self.name}: --prior gaussian: nothing in its training makes z normal",
+                hint="use --prior latent-ddim",
+            )
+        return GaussianPrior(z_width=self.z_width)
 
     @cached_property
     def directions(self) -> Directions:
@@ -104,8 +122,8 @@ class Bundle:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
-        if directions.z_mean.shape != self.model.z_shape:
-            width = directions.z_mean.numel()
+        width = directions.z_mean.numel()
+        if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions
 
@@ -130,17 +148,18 @@ def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
             f"{folder}: {INDEX} names no method that this rdm knows", hint=f"known: {', '.join(METHODS)}"
         )
     method: Method = load(METHODS, "method", index["method"])
-    parts = {
-        name: _parse(config, _read_json(folder / name / "config.json"), folder / name)
-        for name, config in method.components.items()
-    }
+    present = [n for n in method.components if n not in method.optional or (folder / n).is_dir()]
+    parts: dict[str, Any] = dict.fromkeys(method.components)
+    for name in present:
+        where = folder / name
+        parts[name] = _parse(method.components[name], _read_json(where / "config.json"), where)
     scheduler = folder / SCHEDULER
     try:
         sampling, prediction = read_scheduler(_read_json(scheduler))
     except ValueError as error:
         raise BundleError(f"{scheduler}: {error}") from error
     model = _build(folder, lambda: method.build(parts, sampling, prediction))
-    for name in method.components:
+    for name in present:
         _load_weights(getattr(model, name), folder / name)
     model.to(device).eval().requires_grad_(False)
     return Bundle(
@@ -148,7 +167,7 @@ def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
         folder=folder,
         method=method,
         model=cast(RepresentationModel, model),
-        digest=bundle_digest(folder, method),
+        digest=bundle_digest(folder, present),
         device=torch.device(device),
     )
 
@@ -174,9 +193,9 @@ def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.
     )
 
 
-def bundle_digest(folder: Path, method: Method) -> str:
-    """SHA-256 over the networks and the scheduler, 64 hexadecimal digits."""
-    names = [f"{c}/{file}" for c in sorted(method.components) for file in ("config.json", WEIGHTS)]
+def bundle_digest(folder: Path, components: Iterable[str]) -> str:
+    """SHA-256 over the networks in ``components`` and the scheduler, 64 hexadecimal digits."""
+    names = [f"{c}/{file}" for c in sorted(components) for file in ("config.json", WEIGHTS)]
     return _digest({name: folder / name for name in [*names, SCHEDULER]})
 
 

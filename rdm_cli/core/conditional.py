@@ -65,7 +65,7 @@ def few_shot_condition(
         other, kind = folder_codes(pipeline, unlabelled), f"{unlabelled} unlabelled"
     else:
         other, kind = population, f"{NUM_UNLABELLED} prior samples unlabelled"
-    prior = pipeline.bundle.prior
+    prior = pipeline.z_prior
     classifier = fit_few_shot(
         positive,
         other,

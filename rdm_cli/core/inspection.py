@@ -53,7 +53,8 @@ def details(spec: str) -> dict[str, Any]:
         "clip_x_0": sampling.clip_x_0,
     }
     for name in bundle.method.components:
-        facts[f"{name}_parameters"] = _count(getattr(model, name))
+        if getattr(model, name) is not None:
+            facts[f"{name}_parameters"] = _count(getattr(model, name))
     if "prior" in bundle.parts:
         facts["prior_parameters"] = _count(bundle.prior)
     if "attributes" in bundle.parts:
@@ -104,7 +105,7 @@ def _first_not_finite(bundle: Bundle) -> str | None:
 
 def _round_trip(bundle: Bundle) -> str | None:
     pipeline = Pipeline(bundle=bundle)
-    x_0 = torch.zeros(1, *bundle.model.x_T_shape)
+    x_0 = torch.zeros(1, *bundle.model.image_shape)
     decoded = pipeline.decode(pipeline.encode(x_0, steps=2))
     return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"
 

@@ -27,6 +27,8 @@ from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.priors.gaussian import GaussianPrior
+from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -47,12 +49,14 @@ def open_pipeline(
     precision: Precision = "fp32",
     batch_size: int | None = None,
     show_progress: bool = False,
+    prior: str | None = None,
 ) -> Pipeline:
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
-    cores; ``show_progress`` draws a tqdm bar while the networks work. Raises BundleError or UsageError.
+    cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
+    method's own. Raises BundleError or UsageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
@@ -61,6 +65,7 @@ def open_pipeline(
         precision=precision,
         batch_size=batch_size,
         show_progress=show_progress,
+        prior=prior,
     )
 
 
@@ -72,6 +77,12 @@ class Pipeline:
     precision: Precision = "fp32"
     batch_size: int | None = None
     show_progress: bool = False
+    prior: str | None = None
+
+    @property
+    def z_prior(self) -> LatentDDIM | GaussianPrior:
+        """What draws z; raises BundleError where it was not trained, UsageError where it does not apply."""
+        return self.bundle.prior_named(self.prior)
 
     @property
     def default_steps(self) -> int:
@@ -126,6 +137,7 @@ class Pipeline:
 
         def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
             with autocast(self.bundle.device, self.precision):
+                x = model.enter(x).float()
                 z = model.encode(x).float()
             if not with_x_T:
                 return (z,)
@@ -160,7 +172,7 @@ class Pipeline:
         steps = self.allowed(steps)
         wanted = [(steps or info.steps or self.default_steps, info.stop_shift) for info in codes.infos]
         spec = self.bundle.model.sampling
-        x_0 = torch.empty_like(x_T)
+        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
         for n, stop in sorted(set(wanted)):
             chosen = [i for i, w in enumerate(wanted) if w == (n, stop)]
             options = {"stop_below": spec.stop_below(stop, n)} if stop else {}
@@ -169,7 +181,7 @@ class Pipeline:
                 real: int, z: Tensor, x_t: Tensor, n: int = n, options: Mapping[str, int] = options
             ) -> tuple[Tensor, ...]:
                 path = ddim_decode(self._eps_fn(z, **options), x_t, spec, n)
-                return (last(_watched(path, lambda: tell(real / n))),)
+                return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
 
             with self._progress(advance, "decoding", len(chosen)) as tell:
                 (x_0[chosen],) = self._in_batches(decode_batch, codes.z[chosen], x_T[chosen])
@@ -192,14 +204,15 @@ class Pipeline:
         return codes.replace(z=z, infos=infos)
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
-        """The path between two codes: lerp of z, slerp of x_T, at each alpha in [0, 1]."""
+        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
         self._check_ends(first, second)
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T = None
         if first.x_T is not None and second.x_T is not None:
             x_T = slerp(first.x_T[0], second.x_T[0], alpha)
         info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
-        return Codes(z=lerp(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
+        between = slerp if self.bundle.method.prior == "gaussian" else lerp
+        return Codes(z=between(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
 
     def trajectory(
         self,
@@ -223,11 +236,13 @@ class Pipeline:
         model = self.bundle.model
 
         def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
-            z_first, z_second = (c.z.to(weight.device).expand(len(weight), -1) for c in (first, second))
+            z_first, z_second = (
+                c.z.to(weight.device).expand(len(weight), *model.z_shape) for c in (first, second)
+            )
             with autocast(self.bundle.device, self.precision):
                 denoise = model.path_denoiser(z_first, z_second, weight)
             path = ddim_decode(self._in_precision(denoise), x_t, model.sampling, n)
-            return (last(_watched(path, lambda: tell(real / n))),)
+            return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
 
         with self._progress(advance, "decoding", len(alpha)) as tell:
             (x_0,) = self._in_batches(decode_batch, alpha, x_T)
@@ -252,7 +267,7 @@ class Pipeline:
         first: int = 0,
         stop_shift: float | None = None,
     ) -> Codes:
-        """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the bundle's latent prior.
+        """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the pipeline's prior.
 
         Draw i (from ``first`` on) depends on (``seed``, i) alone. ``stop_shift`` None is the method's own.
         Raises BundleError without a prior.
@@ -264,13 +279,13 @@ class Pipeline:
         return Codes(z=z, x_T=x_T, infos=(info,) * num)
 
     def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
-        """z (N, *z_shape) from the latent prior, one for each key; (N, 0) for a plain DPM."""
+        """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM."""
         if not self.bundle.has_z:
             return torch.zeros(len(keys), 0)
-        prior = self.bundle.prior
-        noise = keyed_noise(seed, keys, self.bundle.model.z_shape, "z")
+        prior = self.z_prior
+        noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self._in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
-        return z
+        return z.unflatten(1, self.bundle.model.z_shape)
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""
@@ -315,6 +330,11 @@ class Pipeline:
 
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
+
+    def _leave(self, x: Tensor) -> Tensor:
+        """From the space that the model diffuses in to images."""
+        with autocast(self.bundle.device, self.precision):
+            return self.bundle.model.leave(x).float()
 
     def _eps_fn(self, z: Tensor, **options: int) -> EpsFn:
         with autocast(self.bundle.device, self.precision):

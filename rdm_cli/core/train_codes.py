@@ -23,8 +23,8 @@ from rdm_cli.training.prior import PriorRecord, PriorSettings, PriorTraining
 
 def prior_network(bundle: Bundle, layers: int | None, hidden_width: int | None) -> LatentMLPConfig:
     """The network of a bundle's prior: its preset's, or a small one, with the user's changes."""
-    (width,) = bundle.model.z_shape
     bundle.require_z("a prior over z")
+    width = bundle.z_width
     preset = _matching_preset(bundle)
     base = (preset and preset.prior) or LatentMLPConfig(z_width=width, hidden_width=512, num_layers=6)
     return LatentMLPConfig(

@@ -66,6 +66,19 @@ class UNetModel(nn.Module):
         return (c.image_channels, c.image_size, c.image_size)
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return self.x_T_shape
+
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images as they are: these models diffuse pixels."""
+        return x_0
+
+    def leave(self, x: Tensor) -> Tensor:
+        """As it is."""
+        return x
+
+    @property
     def sampling(self) -> SamplingSpec:
         """How the reference, or the preset, samples."""
         return self.config.sampling

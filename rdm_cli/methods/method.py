@@ -24,6 +24,11 @@ class RepresentationModel(Protocol):
         ...
 
     @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        ...
+
+    @property
     def x_T_shape(self) -> tuple[int, ...]:
         """Shape of one noise map."""
         ...
@@ -48,8 +53,16 @@ class RepresentationModel(Protocol):
         """The last fraction of a sample's steps without PDAE's shift; None: there is no shift."""
         ...
 
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to the space in which the model diffuses, (B, *x_T_shape)."""
+        ...
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Back from there to images."""
+        ...
+
     def encode(self, x_0: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to z (B, *z_shape)."""
+        """What :meth:`enter` gives, (B, *x_T_shape), to z (B, *z_shape)."""
         ...
 
     def denoiser(self, z: Tensor) -> EpsFn:
@@ -91,7 +104,9 @@ class Method:
     network, to the class of its config (``Backbone``: either kind of UNet). ``build`` makes the model from
     those configs. ``adopt`` is what a method has that is trained around a pretrained model: a preset's
     config, changed to fit that model, whose weights the built model then takes by its own ``adopt``.
-    ``convert`` takes the authors' files and ``convert_options``, by name.
+    ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
+    the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
+    components; ``build`` is then given None for them.
     """
 
     name: str
@@ -102,3 +117,5 @@ class Method:
     convert: Callable[..., Converted]
     adopt: Callable[..., Any] | None = None
     convert_options: frozenset[str] = frozenset()
+    prior: str = "latent-ddim"
+    optional: frozenset[str] = frozenset()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,19 @@ from torch import Tensor, nn
 from rdm_cli.models.blocks import SelfAttention
 from rdm_cli.models.latent_blocks import EmbeddedResBlock, Embedding, HeadNorm, Level, Middle, latent_norm
 
+Weighting = Literal["none", "likelihood", "other"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentUNetConfig:
     """Shape of a :class:`LatentUNet` for latents of ``latent_channels`` x ``latent_size`` x ``latent_size``.
 
     ``map_channels`` are those of the pyramid, from the shallowest level to the deepest; () is an
-    unconditional UNet. ``attention_resolutions`` are sides of maps.
+    unconditional UNet. ``attention_resolutions`` are sides of maps. ``weighting`` is that of its loss over t;
+    "other" weighs what is predicted as if the other one, eps or x_0, were.
     """
+
+    NETWORK: ClassVar[str] = "LatentUNet"
 
     latent_size: int
     latent_channels: int
@@ -36,6 +41,7 @@ class LatentUNetConfig:
     dropout: float = 0.2
     map_channels: tuple[int, ...] = ()
     num_classes: int | None = None
+    weighting: Weighting = "none"
 
     def __post_init__(self) -> None:
         if self.map_channels and len(self.map_channels) != len(self.channel_mult):

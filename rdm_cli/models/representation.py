@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,10 @@ class RepresentationConfig:
     z has ``z_channels`` maps of the side that is left after ``len(channel_mult) - 1`` halvings or, with
     ``z_width``, is a vector of that many values. ``hidden_channels`` lie between it and either network.
     ``time``: encoder and pyramid are functions of t as well (t-LRDM). Classes enter the encoder.
+    ``kl_weight`` is the paper's lambda.
     """
+
+    NETWORK: ClassVar[str] = "Representation"
 
     latent_size: int
     latent_channels: int
@@ -43,6 +46,7 @@ class RepresentationConfig:
     time: bool = False
     num_classes: int | None = None
     adaptive: bool = False
+    kl_weight: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.latent_size % 2 ** (len(self.channel_mult) - 1):

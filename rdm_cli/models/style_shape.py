@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,10 @@ class StyleShapeConfig:
 
     ``channel_mult`` is that of the encoder and of the UNet that makes the pyramid. Training warps images by
     ``grid_size`` x ``grid_size`` control points and ``warp_strength``; see :mod:`rdm_cli.kernels.warp`.
+    ``kl_weight`` is the paper's lambda.
     """
+
+    NETWORK: ClassVar[str] = "StyleShape"
 
     latent_size: int
     latent_channels: int
@@ -38,6 +41,7 @@ class StyleShapeConfig:
     dropout: float = 0.1
     grid_size: int = 8
     warp_strength: float = 4.0
+    kl_weight: float = 5e-6
 
     @property
     def encoder(self) -> RepresentationConfig:

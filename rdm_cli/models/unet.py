@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,8 @@ class UNetConfig:
     ``attention_resolutions`` are sides of feature maps. ``head_channels`` is the width of an attention
     head, whatever the level's; None: ``num_heads`` of them. ``z_width`` None means unconditional.
     """
+
+    NETWORK: ClassVar[str] = "ConditionalUNet"
 
     image_size: int
     model_channels: int

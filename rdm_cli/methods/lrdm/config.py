@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
@@ -12,9 +11,6 @@ from rdm_cli.models.latent_unet import LatentUNetConfig
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
 
-Weighting = Literal["none", "likelihood", "other"]
-"""Of the loss over t; "other" weighs what is predicted as if the other one, eps or x_0, were."""
-
 LRDM_SAMPLING = SamplingSpec(spacing="ahead", clip_x_0=False, variance="beta")
 
 
@@ -22,8 +18,7 @@ LRDM_SAMPLING = SamplingSpec(spacing="ahead", clip_x_0=False, variance="beta")
 class LRDMConfig:
     """An LRDM; ``representation`` None is a plain latent diffusion model.
 
-    ``first_stage`` None works on images as they are. ``kl_weight`` is the paper's lambda. Raises
-    ValueError where the networks disagree.
+    ``first_stage`` None works on images as they are. Raises ValueError where the networks disagree.
     """
 
     unet: LatentUNetConfig
@@ -31,8 +26,6 @@ class LRDMConfig:
     first_stage: FirstStageConfig | None
     prediction: Prediction = "x_0"
     sampling: SamplingSpec = field(default_factory=lambda: LRDM_SAMPLING)
-    kl_weight: float = 1e-4
-    weighting: Weighting = "none"
 
     def __post_init__(self) -> None:
         if self.prediction == "v":

@@ -18,7 +18,7 @@ from torch import Tensor
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.methods.dpm.convert import is_text, read_settings
-from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig, Weighting
+from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig
 from rdm_cli.methods.lrdm.model import LRDM
 from rdm_cli.methods.lrdm.official_names import first_stage_state, tower_names
 from rdm_cli.methods.lrdm.official_shapes import (
@@ -29,6 +29,9 @@ from rdm_cli.methods.lrdm.official_shapes import (
 )
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import renamed
+from rdm_cli.models.latent_unet import Weighting
+from rdm_cli.models.representation import RepresentationConfig
+from rdm_cli.models.style_shape import StyleShapeConfig
 
 State = Mapping[str, Tensor]
 _LOSSES: dict[str, Prediction] = {"DDPMImageLoss": "x_0", "DDPMNoiseLoss": "eps"}
@@ -117,6 +120,7 @@ def _params(settings: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _convert(official: State, settings: Mapping[str, Any]) -> OfficialLRDM:
+    prediction, weighting = _loss(settings)
     unet_settings = _params(settings, "diffusion_model_config")
     latent_size = int(unet_settings.get("resolution", PUBLISHED_LATENT_SIZE))
     raw = _below(official, "diff_model.")
@@ -125,28 +129,32 @@ def _convert(official: State, settings: Mapping[str, Any]) -> OfficialLRDM:
         latent_size=latent_size,
         head_channels=int(unet_settings.get("num_ch_per_head", PUBLISHED_HEAD_CHANNELS)),
         dropout=float(unet_settings.get("dropout", 0.2)),
+        weighting=weighting,
     )
     inner = _below(official, "repr_ae.")
     dropout = float(_params(settings, "representation_ae_config", "enc_config").get("dropout", 0.1))
     warp = settings.get("warp_kwargs", {})
     first_stage = _below(official, "ae_model.")
-    prediction, weighting = _loss(settings)
     sde = _params(settings, "sde_config")
     published = {"beta_min": 0.1, "beta_max": 20, "N": 1000}
     if any(sde.get(name, usual) != usual for name, usual in published.items()) or settings.get("continuous"):
         raise CheckpointError("its diffusion is not the published one: betas 0.1 to 20, N = 1000, discrete")
+    trained = {
+        "latent_size": latent_size,
+        "dropout": dropout,
+        "kl_weight": float(settings.get("representation_kl_weight", 1e-4)),
+    }
+    representation: RepresentationConfig | StyleShapeConfig | None = None
+    if "quant_conv.weight" in inner:
+        representation = representation_config(inner, **trained)  # type: ignore[arg-type]
+    elif inner:
+        representation = style_shape_config(inner, warp=warp, **trained)  # type: ignore[arg-type]
     config = LRDMConfig(
         unet=unet,
-        representation=None
-        if not inner
-        else representation_config(inner, latent_size=latent_size, dropout=dropout)
-        if "quant_conv.weight" in inner
-        else style_shape_config(inner, latent_size=latent_size, dropout=dropout, warp=warp),
+        representation=representation,
         first_stage=first_stage_config(first_stage) if first_stage else None,
         prediction=prediction,
         sampling=LRDM_SAMPLING,
-        kl_weight=float(settings.get("representation_kl_weight", 1e-4)),
-        weighting=weighting,
     )
     with torch.device("meta"):
         expected = LRDM(config).state_dict()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig
-from rdm_cli.methods.lrdm.config import Weighting
+from rdm_cli.models.latent_unet import Weighting
 
 
 def loss_weights(schedule: ScheduleConfig, prediction: Prediction, weighting: Weighting) -> Tensor:

@@ -46,7 +46,7 @@ class LRDM(nn.Module):
             self.first_stage = build_first_stage(config.first_stage).eval().requires_grad_(False)
         schedule = config.sampling.schedule
         self.register_buffer("alpha_bar", schedule.alpha_bar(), persistent=False)
-        weights = loss_weights(schedule, config.prediction, config.weighting)
+        weights = loss_weights(schedule, config.prediction, config.unet.weighting)
         self.register_buffer("loss_weight", weights, persistent=False)
 
     @property
@@ -74,6 +74,20 @@ class LRDM(nn.Module):
     def prediction(self) -> Prediction:
         """What the UNet predicts."""
         return self.config.prediction
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return (self.config.image_channels, self.image_size, self.image_size)
+
+    @property
+    def stop_shift(self) -> None:
+        """There is no shift, as PDAE has one."""
+        return None
+
+    def component_config(self, name: str) -> Any:
+        """The config of ``first_stage``, ``unet`` or ``representation``; None for one that there is not."""
+        return getattr(self.config, name)
 
     def enter(self, x_0: Tensor) -> Tensor:
         """Images (B, C, H, W) in [-1, 1] to latents of about unit variance, (B, *x_T_shape)."""
@@ -189,11 +203,14 @@ class LRDM(nn.Module):
         ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With ``z``
         given, another image's perhaps, there is no KL. ``y`` (B,) are classes; ``style``: :meth:`pyramid`.
         """
-        if z is not None or self.representation is None:
+        if z is not None or self.config.representation is None:
             return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
         mean, logvar = self.posterior(z_0, t, y)
         z = draw(mean, logvar, torch.randn_like(mean) if noise is None else noise)
         kl = kl_to_normal(mean.float(), logvar.float())
-        return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y) + self.config.kl_weight * kl
+        return (
+            self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
+            + self.config.representation.kl_weight * kl
+        )
 
     forward = loss

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
 from rdm_cli.models.first_stage import FirstStageConfig
-from rdm_cli.models.latent_unet import LatentUNetConfig
+from rdm_cli.models.latent_unet import LatentUNetConfig, Weighting
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
 
@@ -62,7 +62,9 @@ def _mult(widths: tuple[int, ...], channels: int) -> tuple[int, ...]:
     return tuple(width // channels for width in widths)
 
 
-def unet_config(state: State, *, latent_size: int, head_channels: int, dropout: float) -> LatentUNetConfig:
+def unet_config(
+    state: State, *, latent_size: int, head_channels: int, dropout: float, weighting: Weighting
+) -> LatentUNetConfig:
     """The conditioned UNet; raises CheckpointError for kinds that no published model is of."""
     if "time_conditioning.1.weight" not in state:
         raise CheckpointError("its time embedding is not the published one (time_conditioning.1 is missing)")
@@ -87,10 +89,13 @@ def unet_config(state: State, *, latent_size: int, head_channels: int, dropout: 
         dropout=dropout,
         map_channels=maps if any(maps) else (),
         num_classes=None if classes is None else len(classes),
+        weighting=weighting,
     )
 
 
-def representation_config(state: State, *, latent_size: int, dropout: float) -> RepresentationConfig:
+def representation_config(
+    state: State, *, latent_size: int, dropout: float, kl_weight: float
+) -> RepresentationConfig:
     """Encoder and pyramid with the layers between; ``state`` has the names below ``repr_ae``."""
     encoder = {n.removeprefix("encoder."): t for n, t in state.items() if n.startswith("encoder.")}
     decoder = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
@@ -112,12 +117,13 @@ def representation_config(state: State, *, latent_size: int, dropout: float) -> 
         attention_resolutions=way.resolutions(latent_size),
         dropout=dropout,
         time="time_conditioning.1.weight" in encoder,
+        kl_weight=kl_weight,
         num_classes=None if classes is None else len(classes),
     )
 
 
 def style_shape_config(
-    state: State, *, latent_size: int, dropout: float, warp: Mapping[str, Any]
+    state: State, *, latent_size: int, dropout: float, kl_weight: float, warp: Mapping[str, Any]
 ) -> StyleShapeConfig:
     """Encoder and style pyramid; ``warp`` has grid_size and strength_factor."""
     encoder = {n.removeprefix("encoder."): t for n, t in state.items() if n.startswith("encoder.")}
@@ -136,6 +142,7 @@ def style_shape_config(
         num_decoder_blocks=other.num_blocks,
         attention_resolutions=way.resolutions(latent_size),
         dropout=dropout,
+        kl_weight=kl_weight,
         grid_size=int(warp.get("grid_size", 8)),
         warp_strength=float(warp.get("strength_factor", 4.0)),
     )
