@@ -41,7 +41,8 @@ def noised(
     alpha_bar = model.sampling.schedule.alpha_bar()[t]
     size = pipeline.batch_size or default_batch_size(device)
     for start in range(0, len(x_0), size):
-        part = x_0[start : start + size].to(device)
+        with torch.no_grad(), autocast(device, pipeline.precision):
+            part = model.enter(x_0[start : start + size].to(device)).float()
         keys = range(start, start + len(part))
         eps = keyed_noise(seed, keys, part.shape[1:], f"gap {t}").to(device)
         x_t = add_noise(part, eps, alpha_bar.expand(len(part)))
@@ -94,9 +95,9 @@ def one_step_rows(
     for t in timesteps:
         named: dict[str, list[Tensor]] = {}
         for _, x_t, predicted in noised(pipeline, x_0, t, seed):
-            named.setdefault(f"x_{t}", []).append(x_t.cpu())
+            named.setdefault(f"x_{t}", []).append(pipeline.bundle.model.leave(x_t).cpu())
             for name, eps in predicted.items():
-                seen = to_x_0(eps, x_t, alpha_bar[t].expand(len(x_t)))
+                seen = pipeline.bundle.model.leave(to_x_0(eps, x_t, alpha_bar[t].expand(len(x_t))))
                 named.setdefault(f"t={t} {name}", []).append(seen.cpu())
         rows += [(name, torch.cat(parts)) for name, parts in named.items()]
     return rows

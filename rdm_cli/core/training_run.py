@@ -87,7 +87,7 @@ class TrainingRun:
             cast(Any, self.model).adopt(open_bundle(plan.pretrained).model)
         self.model.to(accelerator.device)
         self.optimizer = make_optimizer(self.model, plan.settings)
-        self.average = WeightAverage(self.model, plan.settings.ema_decay)
+        self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
         self.progress = Progress()
         if checkpoint is not None:
             checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer)
@@ -96,6 +96,11 @@ class TrainingRun:
             self._check_data(checkpoint)
             self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
+
+    @property
+    def described(self) -> RepresentationModel:
+        """The model, as the core uses it."""
+        return cast(RepresentationModel, self.model)
 
     def note(self, text: str) -> None:
         """A remark, once for all processes."""
@@ -194,7 +199,8 @@ class TrainingRun:
             average=self.average,
             optimizer=self.prepared,
             images=self.images,
-            num_train_steps=cast(RepresentationModel, self.model).sampling.schedule.num_train_steps,
+            num_train_steps=self.described.sampling.schedule.num_train_steps,
+            x_T_shape=self.described.x_T_shape,
             settings=self.plan.settings,
             budget=self.plan.budget,
             start=self.progress,
@@ -273,7 +279,8 @@ def build_model(method: Method, config: Any) -> nn.Module:
 
 
 def _image_size(config: Any) -> int:
-    return int(config.unet.image_size)
+    # an LRDM's images are larger than what its UNet sees
+    return int(config.image_size if hasattr(config, "image_size") else config.unet.image_size)
 
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:

@@ -29,7 +29,7 @@ def moved(uniform: Tensor, grid_size: int, strength: float) -> Tensor:
 
     A coordinate on the border stays there, so the warped image fills its frame.
     """
-    points = control_points(grid_size)
+    points = control_points(grid_size).to(uniform.device)
     free = points.abs() < 1
     return (points + free * uniform.double() * strength / grid_size).clamp(-1, 1)
 

@@ -106,7 +106,8 @@ class Method:
     config, changed to fit that model, whose weights the built model then takes by its own ``adopt``.
     ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
     the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
-    components; ``build`` is then given None for them.
+    components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
+    averaged in training; None: all are.
     """
 
     name: str
@@ -119,3 +120,4 @@ class Method:
     convert_options: frozenset[str] = frozenset()
     prior: str = "latent-ddim"
     optional: frozenset[str] = frozenset()
+    averaged: str | None = None

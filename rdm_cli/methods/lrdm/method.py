@@ -49,5 +49,6 @@ METHOD = Method(
     presets=PRESETS,
     convert=convert,
     prior="gaussian",
+    averaged="unet",
     optional=frozenset({"first_stage", "representation"}),
 )

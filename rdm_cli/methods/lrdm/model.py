@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rdm_cli.kernels.parameterization import Prediction, add_noise, per_item, to_eps, training_target
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.kernels.warp import moved, tps_warp
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.losses import loss_weights
 from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_images, to_latents
@@ -27,7 +28,7 @@ from rdm_cli.models.style_shape import StyleShape, StyleShapeConfig
 
 
 class LRDM(nn.Module):
-    """The networks; ``forward`` is the loss on latents."""
+    """The networks; ``forward`` is the loss on images."""
 
     alpha_bar: Tensor
     loss_weight: Tensor
@@ -213,4 +214,29 @@ class LRDM(nn.Module):
             + self.config.representation.kl_weight * kl
         )
 
-    forward = loss
+    def one_step(self, z_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps at ``z_t`` with z, or without where there is none."""
+        return {"with z" if z.numel() else "without z": self.denoiser(z)(z_t, t)}
+
+    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+        """eps(z_t, t) between two codes: at each step, the lerp of their two answers, by ``weight`` (B,)."""
+        first, second = self.denoiser(z_first), self.denoiser(z_second)
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            return torch.lerp(first(z_t, t), second(z_t, t), per_item(weight, z_t))
+
+        return eps_fn
+
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,); ``eps`` has the latents' shape."""
+        with torch.no_grad():
+            z_0 = self.enter_to_train(x_0).float()
+            style = self._warped(x_0) if self.style_shape else None
+        return self.loss(z_0, t, eps, style=style)
+
+    def _warped(self, x_0: Tensor) -> Tensor:
+        """Latents of a randomly warped copy of ``x_0``, whose style it has."""
+        config = self.config.representation
+        assert isinstance(config, StyleShapeConfig)
+        uniform = 2 * torch.rand(len(x_0), config.grid_size**2, 2, device=x_0.device) - 1
+        return self.enter(tps_warp(x_0, moved(uniform, config.grid_size, config.warp_strength))).float()
