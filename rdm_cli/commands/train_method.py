@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from rdm_cli.training.loop import StepRecord
 
 REPORT_SECONDS = 30.0
-ON_A_DPM = ("dpm", "gamma")
+AROUND = {"dpm": ("dpm", "gamma"), "first-stage": ("first_stage", "kl_weight")}
+"""The options of methods that are trained around something pretrained, by what that is."""
 
 
 class Tracker(StrEnum):
@@ -30,10 +31,10 @@ class Tracker(StrEnum):
     tensorboard = "tensorboard"
 
 
-def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Callable[..., None]:
+def training_command(method: str, what: str, *, around: str | None = None) -> Callable[..., None]:
     """The command that trains ``method``; ``what`` names, in its help, what comes of it.
 
-    ``on_a_dpm``: it is trained around a pretrained model, and the command has options for it.
+    ``around`` is what it is trained around, "dpm" or "first-stage": the command has options for it.
     """
 
     def train(
@@ -115,6 +116,23 @@ def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Calla
                 min=0.0,
                 help="Weigh the loss by SNR^gamma / (1 + SNR).",
                 show_default="0.1 if the pretrained model predicts eps, else no weight",
+            ),
+        ] = None,
+        first_stage: Annotated[
+            str | None,
+            typer.Option(
+                "--first-stage",
+                metavar="FOLDER",
+                help="The autoencoder, frozen: diffusers' AutoencoderKL, VQModel or AutoencoderTiny.",
+            ),
+        ] = None,
+        kl_weight: Annotated[
+            float | None,
+            typer.Option(
+                "--kl-weight",
+                min=0.0,
+                help="The paper's lambda: how far z is pulled to N(0, I).",
+                show_default="the preset's",
             ),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
@@ -207,8 +225,12 @@ def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Calla
             minutes=minutes,
             resume=resume,
             init_from=init_from,
-            pretrained=dpm,
-            adopting={} if gamma is None else {"gamma": gamma},
+            pretrained=dpm or first_stage,
+            adopting={
+                name: value
+                for name, value in (("gamma", gamma), ("kl_weight", kl_weight))
+                if value is not None
+            },
             num_processes=accelerator.num_processes,
             on_cpu=accelerator.device.type == "cpu",
             command=shlex.join(["rdm", *sys.argv[1:]]),
@@ -245,10 +267,10 @@ def training_command(method: str, what: str, *, on_a_dpm: bool = False) -> Calla
     {method} ...' (with --device cpu, that many processes on the CPU). A run that was stopped or killed
     goes on with --resume as if undisturbed; its settings are kept, and those named again are changed.
     """
-    if not on_a_dpm:
-        signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
-        kept = [p for name, p in signature.parameters.items() if name not in ON_A_DPM]
-        train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
+    signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
+    kept = [p for name, p in signature.parameters.items() if name not in foreign]
+    train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return train
 
 

@@ -31,7 +31,7 @@ def shipped_bundles() -> dict[str, Path]:
 def find_bundle(spec: str) -> Path:
     """The folder that ``spec`` means: a folder, a shipped name, or ``hf:owner/name[@revision]``."""
     if spec.startswith("hf:"):
-        return _from_hub(spec.removeprefix("hf:"))
+        return fetch(spec.removeprefix("hf:"))
     folder = Path(spec)
     if (folder / INDEX).is_file():
         return folder.resolve()
@@ -51,7 +51,8 @@ def find_bundle(spec: str) -> Path:
     raise BundleError(f"{spec}: no such bundle", hint=known)
 
 
-def _from_hub(name: str) -> Path:
+def fetch(name: str) -> Path:
+    """The local copy of a repository ``owner/name[@revision]``; raises BundleError where it cannot be had."""
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")

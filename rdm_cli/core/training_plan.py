@@ -14,6 +14,7 @@ import torch
 from rdm_cli.core.bundle_folders import INDEX
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.configs import from_json
+from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.runtime import set_up
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
@@ -142,7 +143,9 @@ def make_plan(
             hint="choose a multiple",
         )
     if adopting:
-        raise UsageError(f"--{next(iter(adopting))}: what is resumed or started from keeps its own")
+        raise UsageError(
+            f"--{next(iter(adopting)).replace('_', '-')}: what is resumed or started from keeps its own"
+        )
     if num_steps is not None:
         budget = Budget(num_images=num_steps * settings.batch_size)
     elif num_images is not None:
@@ -191,17 +194,15 @@ def _bundle_config(method: Method, name: str) -> Any:
 
 
 def _adopted(method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]) -> Any:
-    """``config`` changed to fit the model of the bundle ``pretrained``; UsageError where none fits."""
-    assert method.adopt is not None
+    """``config`` changed to fit what ``pretrained`` names; UsageError where it does not fit."""
+    needed = method.pretrained
+    assert method.adopt is not None and needed is not None
     if pretrained is None:
-        raise UsageError(
-            f"rdm train {method.name} gives a pretrained diffusion model an encoder",
-            hint="name it with --dpm BUNDLE; rdm train dpm trains one, rdm bundles convert dpm converts one",
-        )
+        raise UsageError(f"rdm train {method.name} {needed.purpose}", hint=needed.hint)
     try:
-        return method.adopt(config, cast(Any, open_bundle(pretrained).model), **options)
+        return method.adopt(config, open_pretrained(needed, pretrained), **options)
     except ValueError as error:
-        raise UsageError(f"--dpm {pretrained}: {error}") from error
+        raise UsageError(f"{needed.option} {pretrained}: {error}") from error
 
 
 def _refuse_places(folder: Path, bundle: Path, run_folder: Path) -> None:

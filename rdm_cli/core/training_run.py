@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
+from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.images import to_unit_range
 from rdm_cli.errors import ImageError, RdmError, UsageError
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.training import diagnostics
@@ -47,6 +49,9 @@ from rdm_cli.training.loop import (
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
+CALIBRATION_BATCH = 16
 
 
 class TrainingRun:
@@ -84,8 +89,11 @@ class TrainingRun:
             source = open_bundle(plan.init_from)
             self.model.load_state_dict(cast(nn.Module, source.model).state_dict())
         elif plan.pretrained is not None and checkpoint is None:
-            cast(Any, self.model).adopt(open_bundle(plan.pretrained).model)
+            assert plan.method.pretrained is not None
+            cast(Any, self.model).adopt(open_pretrained(plan.method.pretrained, plan.pretrained))
         self.model.to(accelerator.device)
+        if checkpoint is None and plan.init_from is None and hasattr(self.model, "calibrate"):
+            cast(Any, self.model).calibrate(self._some_images())
         self.optimizer = make_optimizer(self.model, plan.settings)
         self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
         self.progress = Progress()
@@ -96,6 +104,14 @@ class TrainingRun:
             self._check_data(checkpoint)
             self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
+
+    def _some_images(self) -> Iterator[Tensor]:
+        """Images spread over the folder, in batches, for what a model measures before it is trained."""
+        num = min(CALIBRATION_IMAGES, len(self.images))
+        chosen = [i * len(self.images) // num for i in range(num)]
+        for start in range(0, num, CALIBRATION_BATCH):
+            some = [self.images[i] for i in chosen[start : start + CALIBRATION_BATCH]]
+            yield to_unit_range(torch.stack(some)).to(self.accelerator.device)
 
     @property
     def described(self) -> RepresentationModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -97,13 +97,26 @@ class Converted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """What a method is trained around: of which ``kind``, by which ``option`` it is named.
+
+    ``purpose`` says what the method does with it, ``hint`` where to get one.
+    """
+
+    kind: Literal["dpm", "first-stage"]
+    option: str
+    purpose: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """A paper's entry in the registry.
 
     ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
     network, to the class of its config (``Backbone``: either kind of UNet). ``build`` makes the model from
-    those configs. ``adopt`` is what a method has that is trained around a pretrained model: a preset's
-    config, changed to fit that model, whose weights the built model then takes by its own ``adopt``.
+    those configs. A method that is trained around a ``pretrained`` model has ``adopt``: a preset's config,
+    changed to fit that model, whose weights the built model then takes by its own ``adopt``.
     ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
     the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
     components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
@@ -116,6 +129,7 @@ class Method:
     build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
     presets: Mapping[str, Preset]
     convert: Callable[..., Converted]
+    pretrained: Pretrained | None = None
     adopt: Callable[..., Any] | None = None
     convert_options: frozenset[str] = frozenset()
     prior: str = "latent-ddim"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.convert import read_lrdm
 from rdm_cli.methods.lrdm.model import LRDM
 from rdm_cli.methods.lrdm.presets import PRESETS
-from rdm_cli.methods.method import Converted, Method
+from rdm_cli.methods.method import Converted, Method, Pretrained
 from rdm_cli.models.first_stage import FirstStageConfig
 from rdm_cli.models.latent_unet import LatentUNetConfig
 from rdm_cli.models.representation import RepresentationConfig
@@ -24,6 +25,32 @@ from rdm_cli.models.style_shape import StyleShapeConfig
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
     """An LRDM from its networks' configs."""
     return LRDM(LRDMConfig(**parts, prediction=prediction, sampling=sampling))
+
+
+def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -> LRDMConfig:
+    """``config``'s networks on the latents of a ``pretrained`` first stage, for images of its own size.
+
+    ``kl_weight`` is lambda; None keeps the preset's. Raises ValueError where those latents cannot be halved
+    as often as the networks do.
+    """
+    stage: FirstStageConfig = pretrained.config
+    if config.image_size % stage.factor:
+        raise ValueError(f"it leaves no whole number of places of {config.image_size} pixels")
+    old, size = config.unet.latent_size, config.image_size // stage.factor
+    # attention stays at the levels where it was
+    resolutions = tuple(side * size // old for side in config.unet.attention_resolutions)
+    latents = {
+        "latent_size": size, "latent_channels": stage.latent_channels, "attention_resolutions": resolutions,
+    }  # fmt: skip
+    representation = config.representation
+    assert representation is not None
+    weight = {} if kl_weight is None else {"kl_weight": kl_weight}
+    return replace(
+        config,
+        unet=replace(config.unet, **latents),  # type: ignore[arg-type]
+        representation=replace(representation, **latents, **weight),  # type: ignore[arg-type]
+        first_stage=stage,
+    )
 
 
 def convert(files: Sequence[Path]) -> Converted:
@@ -50,5 +77,13 @@ METHOD = Method(
     convert=convert,
     prior="gaussian",
     averaged="unet",
+    pretrained=Pretrained(
+        kind="first-stage",
+        option="--first-stage",
+        purpose="works on the latents of a first stage",
+        hint="name one with --first-stage FOLDER: any diffusers AutoencoderKL, VQModel or AutoencoderTiny; "
+        "rdm train first-stage trains one",
+    ),
+    adopt=adopt,
     optional=frozenset({"first_stage", "representation"}),
 )

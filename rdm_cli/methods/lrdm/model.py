@@ -10,7 +10,7 @@ from N(0, I): no second model is needed. The paper writes r for z and z for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -213,6 +213,17 @@ class LRDM(nn.Module):
             self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
             + self.config.representation.kl_weight * kl
         )
+
+    def adopt(self, pretrained: Any) -> None:
+        """Take the weights of a ``pretrained`` first stage."""
+        self.first_stage.load_state_dict(pretrained.network.state_dict())
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Measure the spread of the latents of images, and scale them to unit variance from now on."""
+        self.unet.scale_factor.fill_(1.0)
+        latents = torch.cat([self.enter(x_0).float().cpu() for x_0 in batches])
+        self.unet.scale_factor.fill_(float(1 / latents.std().clamp(min=1e-6)))
 
     def one_step(self, z_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
         """eps at ``z_t`` with z, or without where there is none."""

@@ -13,7 +13,7 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.model import DPM
-from rdm_cli.methods.method import Converted, Method
+from rdm_cli.methods.method import Converted, Method, Pretrained
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.methods.pdae.convert import OfficialPDAE, read_pdae
 from rdm_cli.methods.pdae.model import PDAE
@@ -97,5 +97,11 @@ METHOD = Method(
     build=build,
     presets=PRESETS,
     convert=convert,
+    pretrained=Pretrained(
+        kind="dpm",
+        option="--dpm",
+        purpose="gives a pretrained diffusion model an encoder",
+        hint="name it with --dpm BUNDLE; rdm train dpm trains one, rdm bundles convert dpm converts one",
+    ),
     adopt=adopt,
 )
