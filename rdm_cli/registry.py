@@ -15,6 +15,7 @@ METHODS = {
     "lrdm": "rdm_cli.methods.lrdm.method:METHOD",
     "diffae": "rdm_cli.methods.diffae.method:METHOD",
 }
+TRAINABLE = METHODS | {"first-stage": "rdm_cli.methods.first_stage.method:METHOD"}
 PRIORS = {
     "latent-ddim": "rdm_cli.priors.latent_ddim:LatentDDIM",
     "gaussian": "rdm_cli.priors.gaussian:GaussianPrior",

@@ -17,5 +17,8 @@ app.command("lrdm")(
         "lrdm", "a latent diffusion model with a representation (LRDM)", around="first-stage"
     )
 )
+app.command("first-stage")(
+    train_method.training_command("first-stage", "an autoencoder for LRDM to work on", around="nothing")
+)
 app.command("prior")(train_codes.prior)
 app.command("attributes")(train_codes.attributes)

@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from rdm_cli.training.loop import StepRecord
 
 REPORT_SECONDS = 30.0
-AROUND = {"dpm": ("dpm", "gamma"), "first-stage": ("first_stage", "kl_weight")}
-"""The options of methods that are trained around something pretrained, by what that is."""
+AROUND = {"dpm": ("dpm", "gamma"), "first-stage": ("first_stage", "kl_weight"), "nothing": ("kind",)}
+"""The options of methods that are trained around something pretrained, by what that is, or are that thing."""
+
+
+class FirstStageKind(StrEnum):
+    """What a first stage makes of its latents."""
+
+    kl = "kl"
+    vq = "vq"
 
 
 class Tracker(StrEnum):
@@ -126,6 +133,9 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 help="The autoencoder, frozen: diffusers' AutoencoderKL, VQModel or AutoencoderTiny.",
             ),
         ] = None,
+        kind: Annotated[
+            FirstStageKind, typer.Option("--kind", help="Gaussian latents, or quantised ones.")
+        ] = FirstStageKind.kl,
         kl_weight: Annotated[
             float | None,
             typer.Option(
@@ -218,7 +228,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             folder=folder,
             bundle=output,
             run_folder=run_folder,
-            preset=preset,
+            preset=f"{kind.value}-{preset}" if around == "nothing" else preset,
             changes={name: value for name, value in changes.items() if value is not None},
             num_images=images,
             num_steps=steps,

@@ -44,7 +44,6 @@ def save_bundle(
         "_class_name": "RdmBundle",
         "_rdm_version": __version__,
         "method": method.name,
-        "scheduler": ["diffusers", "DDIMScheduler"],
     }
     with replace_bundle(folder) as new:
         for name in method.components:
@@ -57,10 +56,9 @@ def save_bundle(
                 index[name] = ["diffusers", config.class_name]
             else:
                 index[name] = [type(network).__module__, type(network).__name__]
-        _write_json(
-            new / SCHEDULER,
-            scheduler_json(described.sampling, described.prediction),
-        )
+        if method.samples:
+            index["scheduler"] = ["diffusers", "DDIMScheduler"]
+            _write_json(new / SCHEDULER, scheduler_json(described.sampling, described.prediction))
         if prior is not None:
             save_prior(new / "prior", prior, dtype)
         if directions is not None:

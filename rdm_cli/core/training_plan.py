@@ -18,7 +18,7 @@ from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.runtime import set_up
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
-from rdm_cli.registry import METHODS, load, nearest
+from rdm_cli.registry import TRAINABLE, load, nearest
 from rdm_cli.training.checkpoint import load_settings
 from rdm_cli.training.loop import Budget, Settings
 
@@ -120,7 +120,7 @@ def make_plan(
     takes what its checkpoint recorded. ``changes`` replace single settings of either. Raises UsageError
     for what does not fit together.
     """
-    method: Method = load(METHODS, "method", method_name)
+    method: Method = load(TRAINABLE, "method", method_name)
     if preset not in method.presets:
         raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
     _refuse_places(folder, bundle, run_folder)

@@ -281,9 +281,10 @@ class TrainingRun:
         """Draw a sheet with the averaged weights, and say how much z is used."""
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
-        losses = draw_sheet(model, self.images, path, self.accelerator.device)
+        losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
         told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
-        self.note(f"{path}; loss with own -> swapped z at {told}" if losses else str(path))
+        remark = f"loss with own -> swapped z at {told}" if losses else remark
+        self.note(f"{path}; {remark}" if remark else str(path))
         if self._log is not None:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
 

@@ -120,7 +120,7 @@ class Method:
     ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
     the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
     components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
-    averaged in training; None: all are.
+    averaged in training; None: all are. Without ``samples`` there is no sampler to store.
     """
 
     name: str
@@ -135,3 +135,4 @@ class Method:
     prior: str = "latent-ddim"
     optional: frozenset[str] = frozenset()
     averaged: str | None = None
+    samples: bool = True

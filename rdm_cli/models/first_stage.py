@@ -42,6 +42,23 @@ class FirstStageConfig(ForeignConfig):
         return int(self.values.get("in_channels", 3))
 
 
+def f4(kind: str, widths: tuple[int, ...], *, num_codes: int, layers: int = 2) -> FirstStageConfig:
+    """An autoencoder of ``kind`` "vq" or "kl" with as many levels as ``widths``, and 3 channels of latents.
+
+    Three levels leave a quarter of each side. ``num_codes`` are those of a VQ's book.
+    """
+    num = len(widths)
+    values: dict[str, Any] = {
+        "in_channels": 3, "out_channels": 3, "latent_channels": 3, "block_out_channels": list(widths),
+        "down_block_types": ["DownEncoderBlock2D"] * num, "up_block_types": ["UpDecoderBlock2D"] * num,
+        "layers_per_block": layers, "act_fn": "silu", "norm_num_groups": 32,
+    }  # fmt: skip
+    if kind == "kl":
+        return FirstStageConfig(class_name="AutoencoderKL", values=values)
+    values |= {"vq_embed_dim": 3, "num_vq_embeddings": num_codes}
+    return FirstStageConfig(class_name="VQModel", values=values)
+
+
 def build_first_stage(config: FirstStageConfig) -> nn.Module:
     """diffusers' network with fresh weights; raises ValueError or TypeError for what it does not know."""
     import diffusers

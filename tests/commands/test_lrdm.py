@@ -141,3 +141,40 @@ def test_what_is_no_first_stage(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_pa
     other = rdm(*words, "--first-stage", tiny_bundle)
     assert other.code == 1 and "holds no first stage" in other.err
     assert len(other.err.splitlines()) == 1 and not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("kl", "AutoencoderKL"), ("vq", "VQModel")])
+def test_a_first_stage_of_one_s_own(rdm: Rdm, faces: Path, tmp_path: Path, kind: str, name: str) -> None:
+    """Trained here, opened by diffusers, stood on by LRDM."""
+    import diffusers
+
+    stage = tmp_path / "stage"
+    places = ("-o", stage, "--run", tmp_path / "stage-run")
+    small = ("--preset", "small32", "--batch-size", 2, "--threads", 1, "--warmup", 0, "--decay", 0)
+    trained = rdm("train", "first-stage", faces, *places, *small, "--kind", kind, "--steps", 30, "--ema", 0.5)
+    assert trained.code == 0 and "PSNR" in trained.err
+    theirs = getattr(diffusers, name).from_pretrained(stage / "first_stage").eval()
+    assert not (stage / "scheduler").exists()
+
+    mine = tmp_path / "mine"
+    words = ("train", "lrdm", faces, "-o", mine, "--run", tmp_path / "run", "--first-stage", stage)
+    assert rdm(*words, *small, "--steps", 2, "--sheet-minutes", 0).code == 0
+    model = cast(Any, open_bundle(str(mine)).model)
+    x_0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        answer = theirs.encode(x_0)
+        latents = answer.latent_dist.mode() if kind == "kl" else answer.latents
+        decoded = theirs.decode(latents).sample
+    z_0 = model.enter(x_0)
+    torch.testing.assert_close(z_0, latents * model.unet.scale_factor, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.leave(z_0), decoded, atol=1e-4, rtol=1e-4)
+    assert abs(float(z_0.std()) - 1) < 0.5
+
+
+def test_a_first_stage_is_no_bundle(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    places = ("-o", stage, "--run", tmp_path / "stage-run")
+    small = ("--preset", "small32", "--batch-size", 2, "--threads", 1, "--steps", 1, "--sheet-minutes", 0)
+    assert rdm("train", "first-stage", faces, *places, *small).code == 0
+    refused = rdm("encode", faces, "-o", tmp_path / "codes", "-b", stage)
+    assert refused.code == 1 and "names no method that this rdm knows" in refused.err

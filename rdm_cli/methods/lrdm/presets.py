@@ -7,23 +7,11 @@ from typing import Any
 
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
-from rdm_cli.models.first_stage import FirstStageConfig
+from rdm_cli.models.first_stage import FirstStageConfig, f4
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.latent_unet import LatentUNetConfig
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
-
-
-def vq_f4(widths: tuple[int, ...], *, num_codes: int, layers: int = 2) -> FirstStageConfig:
-    """A VQ autoencoder that leaves a quarter of each side, in 3 channels."""
-    num = len(widths)
-    values: dict[str, Any] = {
-        "in_channels": 3, "out_channels": 3, "latent_channels": 3, "vq_embed_dim": 3,
-        "down_block_types": ["DownEncoderBlock2D"] * num, "up_block_types": ["UpDecoderBlock2D"] * num,
-        "block_out_channels": list(widths), "layers_per_block": layers, "act_fn": "silu",
-        "num_vq_embeddings": num_codes,
-    }  # fmt: skip
-    return FirstStageConfig(class_name="VQModel", values=values)
 
 
 def _lrdm(
@@ -66,7 +54,7 @@ def _r(
     )  # fmt: skip
 
 
-_F4 = vq_f4((128, 256, 512), num_codes=8192)
+_F4 = f4("vq", (128, 256, 512), num_codes=8192)
 _PUBLISHED: dict[str, Any] = {
     "first_stage": _F4,
     "recipe": Recipe(batch_size=64, num_images=30_000_000),
@@ -88,7 +76,7 @@ def _small(latent_size: int, **changes: Any) -> RepresentationConfig:
     return RepresentationConfig(**(settings | changes))
 
 
-_SMALL_F4 = vq_f4((32, 64, 64), num_codes=512, layers=1)
+_SMALL_F4 = f4("vq", (32, 64, 64), num_codes=512, layers=1)
 
 PRESETS: dict[str, Preset] = {
     "small32": _lrdm(_small(8), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
