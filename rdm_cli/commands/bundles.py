@@ -80,7 +80,7 @@ def check_bundle(
 
 @app.command("convert")
 def convert_bundle(
-    method: Annotated[str, typer.Argument(help="diffae, pdae, or dpm (a plain diffusion model).")],
+    method: Annotated[str, typer.Argument(help="diffae, pdae, lrdm, or dpm (a plain diffusion model).")],
     files: Annotated[
         list[Path],
         typer.Argument(help="The authors' files, in any order; for dpm also a diffusers pipeline's folder."),

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.lrdm.config import LRDMConfig
@@ -56,6 +57,16 @@ def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -
 def convert(files: Sequence[Path]) -> Converted:
     """Read the authors' checkpoint and settings; see :mod:`rdm_cli.methods.lrdm.convert`."""
     official = read_lrdm(files)
+    for variant, there in (
+        ("t-LRDM", getattr(official.config.representation, "time", False)),
+        ("class-conditional", official.config.unet.num_classes is not None),
+        ("style/shape", isinstance(official.config.representation, StyleShapeConfig)),
+    ):
+        if there:
+            raise CheckpointError(
+                f"{', '.join(map(str, files))}: the model is {variant}, which rdm's commands cannot run yet",
+                hint="rdm_cli.methods.lrdm.convert.read_lrdm opens it in Python",
+            )
     model = LRDM(official.config)
     model.load_state_dict(official.state)
     num_parameters = sum(p.numel() for p in model.parameters())
