@@ -83,6 +83,7 @@ def sample(
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+    from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
     from rdm_cli.core.pictures import write_samples
     from rdm_cli.core.pipeline import open_pipeline
@@ -95,7 +96,7 @@ def sample(
         batch_size=batch_size,
         prior=prior and prior.value,
     )
-    pipeline.stop_shift(stop_shift)  # refuses a bundle without one before any work
+    stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rdm_cli.core.code_sets import CODE_SUFFIXES
 from rdm_cli.core.codes import Codes
+from rdm_cli.core.compatibility import stop_shift_for
 from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.folders import find_inputs
@@ -111,7 +112,7 @@ def draw_accepted(
 
     Raises RdmError where ``max_draws`` do not give enough.
     """
-    info = pipeline.info(steps=None, stop_shift=pipeline.stop_shift(stop_shift))
+    info = pipeline.info(steps=None, stop_shift=stop_shift_for(pipeline.bundle, stop_shift))
 
     def draw(numbers: Sequence[int]) -> Tensor:
         return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.compatibility import allowed_steps, check_codes, stop_shift_for
 from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
@@ -89,16 +90,6 @@ class Pipeline:
         """Sampling steps where the user names none."""
         return self.bundle.model.sampling.steps
 
-    def stop_shift(self, given: float | None) -> float:
-        """The fraction of a sample's steps without PDAE's shift: as ``given``, or as the method has it.
-
-        Raises UsageError where one is given and there is no shift.
-        """
-        usual = self.bundle.model.stop_shift
-        if given is not None and usual is None:
-            raise UsageError(f"{self.bundle.name}: --stop-shift: there is no shift, this is no PDAE")
-        return (usual or 0.0) if given is None else given
-
     def info(self, *, steps: int | None, fit: Fit = "crop", stop_shift: float = 0.0) -> CodeInfo:
         """The metadata of a code that this pipeline makes."""
         return CodeInfo(
@@ -132,7 +123,7 @@ class Pipeline:
         """
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
-        n = self.allowed(steps) or self.default_steps
+        n = allowed_steps(self.bundle, steps) or self.default_steps
         model = self.bundle.model
 
         def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
@@ -165,11 +156,11 @@ class Pipeline:
         ``steps`` None follows the steps each code was made with, else the bundle's default. A code
         without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes.
         """
-        self.check(codes)
+        check_codes(self.bundle, codes)
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
-        steps = self.allowed(steps)
+        steps = allowed_steps(self.bundle, steps)
         wanted = [(steps or info.steps or self.default_steps, info.stop_shift) for info in codes.infos]
         spec = self.bundle.model.sampling
         x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
@@ -192,7 +183,7 @@ class Pipeline:
 
         z' = denorm(norm(z) + scale sqrt(d) w / ||w||). Raises UsageError for an unknown name.
         """
-        self.check(codes)
+        check_codes(self.bundle, codes)
         z = codes.z
         for name, scale in attributes.items():
             z = self.bundle.directions.shift(z, name, scale)
@@ -232,7 +223,7 @@ class Pipeline:
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T = slerp(first.x_T[0], second.x_T[0], alpha)
-        n = self.allowed(steps) or first.infos[0].steps or self.default_steps
+        n = allowed_steps(self.bundle, steps) or first.infos[0].steps or self.default_steps
         model = self.bundle.model
 
         def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
@@ -249,8 +240,8 @@ class Pipeline:
         return x_0
 
     def _check_ends(self, first: Codes, second: Codes) -> None:
-        self.check(first)
-        self.check(second)
+        check_codes(self.bundle, first)
+        check_codes(self.bundle, second)
         if len(first) != 1 or len(second) != 1:
             raise ValueError("interpolation takes one code at each end")
         if (first.x_T is None) != (second.x_T is None):
@@ -272,7 +263,7 @@ class Pipeline:
         Draw i (from ``first`` on) depends on (``seed``, i) alone. ``stop_shift`` None is the method's own.
         Raises BundleError without a prior.
         """
-        info = self.info(steps=None, stop_shift=self.stop_shift(stop_shift))
+        info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
         keys = range(first, first + num)
         x_T = self.noise(keys, seed=seed)
         z = self.sample_z(keys, seed=seed, steps=prior_steps)
@@ -290,35 +281,6 @@ class Pipeline:
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""
         return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
-
-    def allowed(self, steps: int | None) -> int | None:
-        """``steps`` as they are; raises UsageError where the bundle's schedule has not so many."""
-        most = self.bundle.model.sampling.max_steps
-        if steps is not None and not 1 <= steps <= most:
-            raise UsageError(f"{self.bundle.name}: --steps {steps}: there are 1 to {most}")
-        return steps
-
-    def check(self, codes: Codes) -> None:
-        """Raise CodeError unless ``codes`` were made with this bundle's networks."""
-        model = self.bundle.model
-        for info in codes.infos:
-            if info.bundle_digest != self.bundle.digest:
-                raise CodeError(
-                    f"this code was made with bundle {info.bundle} ({info.bundle_digest[:12]}), "
-                    f"not with {self.bundle.name} ({self.bundle.digest[:12]})",
-                    hint="name that one with --bundle, or encode the image again",
-                )
-            most = model.sampling.max_steps
-            if info.steps is not None and not 1 <= info.steps <= most:
-                raise CodeError(f"the code records {info.steps} steps, and there are 1 to {most}")
-            if info.stop_shift and (model.stop_shift is None or not 0 <= info.stop_shift <= 1):
-                raise CodeError(f"the code records a stop_shift of {info.stop_shift}, which cannot be")
-        if codes.z.shape[1:] == (0,) and self.bundle.has_z:
-            raise CodeError("this code holds no z")
-        if codes.z.shape[1:] != model.z_shape:
-            raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
-        if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
-            raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
 
     @contextmanager
     def _progress(self, advance: Advance | None, label: str, num: int) -> Iterator[Advance]:
