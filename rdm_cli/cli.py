@@ -17,6 +17,7 @@ from rdm_cli.commands import (
     data,
     decode,
     encode,
+    evaluate,
     interpolate,
     manipulate,
     reconstruct,
@@ -43,6 +44,7 @@ app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
 app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(attributes.app, name="attributes")
 app.add_typer(bundles.app, name="bundles")
 app.add_typer(data.app, name="data")

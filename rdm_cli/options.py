@@ -53,6 +53,7 @@ class Prior(StrEnum):
     """What draws z."""
 
     latent_ddim = "latent-ddim"
+    gaussian = "gaussian"
 
 
 Inputs = Annotated[

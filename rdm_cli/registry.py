@@ -10,10 +10,15 @@ from typing import Any
 from rdm_cli.errors import UsageError
 
 METHODS = {
+    "pdae": "rdm_cli.methods.pdae.method:METHOD",
+    "dpm": "rdm_cli.methods.dpm.method:METHOD",
+    "lrdm": "rdm_cli.methods.lrdm.method:METHOD",
     "diffae": "rdm_cli.methods.diffae.method:METHOD",
 }
+TRAINABLE = METHODS | {"first-stage": "rdm_cli.methods.first_stage.method:METHOD"}
 PRIORS = {
     "latent-ddim": "rdm_cli.priors.latent_ddim:LatentDDIM",
+    "gaussian": "rdm_cli.priors.gaussian:GaussianPrior",
 }
 SOLVERS = {
     "ddim": "rdm_cli.kernels.ddim:ddim_decode",

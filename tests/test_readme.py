@@ -21,6 +21,7 @@ SHORTER = {
     r"(rdm train prior \S+)": r"\1 --samples 2048",
     r"--steps \d+": "--steps 2",
     r"(rdm (?:reconstruct|manipulate|decode) )": r"\1--steps 2 ",
+    r"(rdm evaluate gap )": r"\1-n 8 ",
 }
 OFFICIAL = {
     "last.ckpt": "official_tiny.ckpt",

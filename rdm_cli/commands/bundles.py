@@ -80,10 +80,22 @@ def check_bundle(
 
 @app.command("convert")
 def convert_bundle(
-    method: Annotated[str, typer.Argument(help="diffae")],
-    files: Annotated[list[Path], typer.Argument(help="The authors' files, in any order.")],
+    method: Annotated[str, typer.Argument(help="diffae, pdae, lrdm, or dpm (a plain diffusion model).")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="The authors' files, in any order; for dpm also a diffusers pipeline's folder."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The bundle to write.")],
     weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,
+    class_label: Annotated[
+        int | None,
+        typer.Option(
+            "--class-label",
+            metavar="N",
+            min=0,
+            help="dpm: the class that a class-conditional model is used for.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     as_json: o.Json = False,
 ) -> None:
@@ -95,6 +107,9 @@ def convert_bundle(
     from rdm_cli.core.conversion import convert_files
     from rdm_cli.core.runtime import weights_dtype
 
-    summary = convert_files(method, files, output, dtype=weights_dtype(weights.value), force=force)
+    options = {} if class_label is None else {"class_label": class_label}
+    summary = convert_files(
+        method, files, output, dtype=weights_dtype(weights.value), force=force, options=options
+    )
     console.note(summary)
     console.emit(str(output), output=str(output), summary=summary)

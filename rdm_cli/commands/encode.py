@@ -49,12 +49,16 @@ def encode(
         result_suffix=".safetensors",
         stdin_suffix=".image",
     ) as job:
+        from rdm_cli.core.compatibility import allowed_steps
         from rdm_cli.core.files import encode_files
         from rdm_cli.core.pipeline import open_pipeline
 
         pipeline = open_pipeline(
             bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
         )
+        allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
+        if no_x_T:
+            pipeline.bundle.require_z("--no-x-t")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return encode_files(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.folders import plan_outputs
 from rdm_cli.errors import UsageError
+
+
+class Way(StrEnum):
+    """How z changes between two images."""
+
+    lerp = "lerp"
+    trajectory = "trajectory"
 
 
 def interpolate(
@@ -25,6 +33,14 @@ def interpolate(
     frame_ms: Annotated[
         int, typer.Option("--frame-ms", min=20, help="Milliseconds a frame of the GIF.")
     ] = 120,
+    path: Annotated[
+        Way,
+        typer.Option(
+            "--path",
+            help="Between z: lerp of the codes, or trajectory, a lerp of what the decoder makes of them at "
+            "each step.",
+        ),
+    ] = Way.lerp,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     fit: o.FitOption = o.Fit.crop,
@@ -35,10 +51,10 @@ def interpolate(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Walk between images: lerp of z, slerp of x_T.
+    """Walk between images: slerp of x_T and, between z, one of two ways.
 
     Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
-    reconstructions of the inputs.
+    reconstructions of the inputs. A trajectory's frames have no codes.
     """
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
@@ -60,7 +76,8 @@ def interpolate(
             frame_ms=frame_ms,
             steps=steps,
             fit=fit.value,
+            trajectory=path is Way.trajectory,
             advance=advance,
         )
-        for kind, path in written:
-            console.emit(str(path), kind=kind, output=str(path))
+        for kind, written_to in written:
+            console.emit(str(written_to), kind=kind, output=str(written_to))

@@ -64,12 +64,14 @@ def manipulate(
     ) as job:
         if scales is None:
             job.spare_inputs(lambda target: target.with_suffix(".safetensors"))
+        from rdm_cli.core.compatibility import allowed_steps
         from rdm_cli.core.files import manipulate_files, require_attributes
         from rdm_cli.core.pipeline import open_pipeline
 
         pipeline = open_pipeline(
             bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
         )
+        allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
         require_attributes(pipeline, list(edits[0]))
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:

@@ -54,12 +54,16 @@ def reconstruct(
         companions=("-reconstruction-side-by-side.png",),
     ) as job:
         job.spare_inputs(lambda target: target.with_name(f"{target.stem}-side-by-side.png"))
+        from rdm_cli.core.compatibility import allowed_steps
         from rdm_cli.core.files import reconstruct_files
         from rdm_cli.core.pipeline import open_pipeline
 
         pipeline = open_pipeline(
             bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
         )
+        allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
+        if x_t is o.StartNoise.random or variations:
+            pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return reconstruct_files(

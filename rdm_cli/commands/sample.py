@@ -18,7 +18,9 @@ def sample(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
     ] = Path("samples"),
-    prior: Annotated[o.Prior, typer.Option("--prior", help="What draws z.")] = o.Prior.latent_ddim,
+    prior: Annotated[
+        o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the method's own")
+    ] = None,
     seed: o.Seed = 0,
     like: Annotated[
         Path | None,
@@ -50,6 +52,16 @@ def sample(
             "--prior-steps", min=1, max=1000, help="Steps of the prior.", show_default="the prior's own"
         ),
     ] = None,
+    stop_shift: Annotated[
+        float | None,
+        typer.Option(
+            "--stop-shift",
+            min=0.0,
+            max=1.0,
+            help="PDAE: the last fraction of the steps in which the pretrained model is left to itself.",
+            show_default="the method's own",
+        ),
+    ] = None,
     columns: o.Columns = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
@@ -58,7 +70,7 @@ def sample(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Draw images: z from the latent prior, x_T from N(0, I).
+    """Draw images: z from a prior, x_T from N(0, I).
 
     Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
     seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z.
@@ -71,13 +83,20 @@ def sample(
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+    from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
     from rdm_cli.core.pictures import write_samples
     from rdm_cli.core.pipeline import open_pipeline
 
     pipeline = open_pipeline(
-        bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+        bundle,
+        device=device,
+        threads=threads,
+        precision=precision.value,
+        batch_size=batch_size,
+        prior=prior and prior.value,
     )
+    stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
@@ -86,12 +105,18 @@ def sample(
     else:
         condition = None
     if condition is None:
-        codes = pipeline.sample(num, seed=seed, prior_steps=prior_steps)
+        codes = pipeline.sample(num, seed=seed, prior_steps=prior_steps, stop_shift=stop_shift)
         numbers = list(range(num))
     else:
         console.note(condition.description)
         codes, numbers, told = draw_accepted(
-            pipeline, condition, num, seed=seed, max_draws=budget, prior_steps=prior_steps
+            pipeline,
+            condition,
+            num,
+            seed=seed,
+            max_draws=budget,
+            prior_steps=prior_steps,
+            stop_shift=stop_shift,
         )
         console.note(told)
     with console.progress("sampling", float(num)) as advance:

@@ -7,6 +7,18 @@ import typer
 from rdm_cli.commands import train_codes, train_method
 
 app = typer.Typer(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
-app.command("diffae")(train_method.diffae)
+app.command("diffae")(train_method.training_command("diffae", "a Diff-AE"))
+app.command("dpm")(train_method.training_command("dpm", "a plain diffusion model, without an encoder,"))
+app.command("pdae")(
+    train_method.training_command("pdae", "an encoder for a pretrained diffusion model (PDAE)", around="dpm")
+)
+app.command("lrdm")(
+    train_method.training_command(
+        "lrdm", "a latent diffusion model with a representation (LRDM)", around="first-stage"
+    )
+)
+app.command("first-stage")(
+    train_method.training_command("first-stage", "an autoencoder for LRDM to work on", around="nothing")
+)
 app.command("prior")(train_codes.prior)
 app.command("attributes")(train_codes.attributes)

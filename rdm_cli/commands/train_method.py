@@ -1,10 +1,12 @@
-"""rdm train diffae: a method on a folder of images."""
+"""rdm train diffae, rdm train dpm, rdm train pdae: a method on a folder of images."""
 
 from __future__ import annotations
 
+import inspect
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from rdm_cli.training.loop import StepRecord
 
 REPORT_SECONDS = 30.0
+AROUND = {"dpm": ("dpm", "gamma"), "first-stage": ("first_stage", "kl_weight"), "nothing": ("kind",)}
+"""The options of methods that are trained around something pretrained, by what that is, or are that thing."""
+
+
+class FirstStageKind(StrEnum):
+    """What a first stage makes of its latents."""
+
+    kl = "kl"
+    vq = "vq"
 
 
 class Tracker(StrEnum):
@@ -27,177 +38,250 @@ class Tracker(StrEnum):
     tensorboard = "tensorboard"
 
 
-def diffae(
-    folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")],
-    preset: Annotated[
-        str, typer.Option("--preset", help="Networks and recipe: small32, small64, celeba64, ffhq128, ...")
-    ] = "small64",
-    images: Annotated[
-        int | None,
-        typer.Option("--images", min=1, help="Train on so many images seen.", show_default="the preset's"),
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Or on so many steps.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="Or for so long.")] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size", min=1, help="Images in one step, over all processes.", show_default="the preset's"
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option("--lr", min=0.0, help="Learning rate.", show_default="the preset's")
-    ] = None,
-    warmup: Annotated[
-        int | None,
-        typer.Option("--warmup", min=0, help="Steps in which lr rises.", show_default="the preset's"),
-    ] = None,
-    decay: Annotated[
-        float | None,
-        typer.Option(
-            "--decay",
-            min=0.0,
-            max=1.0,
-            help="Last fraction of training, in which lr falls to 0.",
-            show_default="the preset's",
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option("--weight-decay", min=0.0, show_default="the preset's", help="AdamW's.")
-    ] = None,
-    ema: Annotated[
-        float | None,
-        typer.Option(
-            "--ema", min=0.0, max=0.999999, help="Decay of the averaged weights.", show_default="the preset's"
-        ),
-    ] = None,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Mirror half of the images.", show_default="the preset's"),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="BUNDLE", help="Start from a bundle's weights.")
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="DIR", help="Checkpoint, log, sheets.", show_default="runs/NAME"),
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, typer.Option("--checkpoint-minutes", min=0.0, help="Time between checkpoints.")
-    ] = 5.0,
-    sheet_minutes: Annotated[
-        float, typer.Option("--sheet-minutes", min=0.0, help="Time between sheets of pictures; 0: none.")
-    ] = 15.0,
-    mixed_precision: Annotated[
-        o.MixedPrecision | None,
-        typer.Option("--mixed-precision", help="Arithmetic of a step; fp16 needs a GPU.", show_default="no"),
-    ] = None,
-    gradient_accumulation: Annotated[
-        int | None,
-        typer.Option("--gradient-accumulation", min=1, help="Passes in one step.", show_default="1"),
-    ] = None,
-    weights: Annotated[
-        o.Weights, typer.Option("--weights", help="How the bundle stores weights.")
-    ] = o.Weights.fp32,
-    log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", min=0, help="Processes that decode images.", show_default="0 on a CPU, else 4"
-        ),
-    ] = None,
-    fit: Annotated[
-        o.Fit | None,
-        typer.Option(
-            "--fit", help="How an image becomes a square of the network's size.", show_default="crop"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
-    ] = None,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Train a Diff-AE on any folder of images.
+def training_command(method: str, what: str, *, around: str | None = None) -> Callable[..., None]:
+    """The command that trains ``method``; ``what`` names, in its help, what comes of it.
+
+    ``around`` is what it is trained around, "dpm" or "first-stage": the command has options for it.
+    """
+
+    def train(
+        folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
+        output: Annotated[
+            Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")
+        ],
+        preset: Annotated[
+            str,
+            typer.Option(
+                "--preset",
+                help="Networks and recipe: small32, small64, or one of the published (docs/training.md).",
+            ),
+        ] = "small64",
+        images: Annotated[
+            int | None,
+            typer.Option(
+                "--images", min=1, help="Train on so many images seen.", show_default="the preset's"
+            ),
+        ] = None,
+        steps: Annotated[int | None, typer.Option("--steps", min=1, help="Or on so many steps.")] = None,
+        minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="Or for so long.")] = None,
+        batch_size: Annotated[
+            int | None,
+            typer.Option(
+                "--batch-size",
+                min=1,
+                help="Images in one step, over all processes.",
+                show_default="the preset's",
+            ),
+        ] = None,
+        lr: Annotated[
+            float | None, typer.Option("--lr", min=0.0, help="Learning rate.", show_default="the preset's")
+        ] = None,
+        warmup: Annotated[
+            int | None,
+            typer.Option("--warmup", min=0, help="Steps in which lr rises.", show_default="the preset's"),
+        ] = None,
+        decay: Annotated[
+            float | None,
+            typer.Option(
+                "--decay",
+                min=0.0,
+                max=1.0,
+                help="Last fraction of training, in which lr falls to 0.",
+                show_default="the preset's",
+            ),
+        ] = None,
+        weight_decay: Annotated[
+            float | None,
+            typer.Option("--weight-decay", min=0.0, show_default="the preset's", help="AdamW's."),
+        ] = None,
+        ema: Annotated[
+            float | None,
+            typer.Option(
+                "--ema",
+                min=0.0,
+                max=0.999999,
+                help="Decay of the averaged weights.",
+                show_default="the preset's",
+            ),
+        ] = None,
+        flip: Annotated[
+            bool | None,
+            typer.Option("--flip/--no-flip", help="Mirror half of the images.", show_default="the preset's"),
+        ] = None,
+        dpm: Annotated[
+            str | None,
+            typer.Option(
+                "--dpm",
+                metavar="BUNDLE",
+                help="The pretrained model, which stays frozen; also a diffusers UNet2DModel pipeline.",
+            ),
+        ] = None,
+        gamma: Annotated[
+            float | None,
+            typer.Option(
+                "--gamma",
+                min=0.0,
+                help="Weigh the loss by SNR^gamma / (1 + SNR).",
+                show_default="0.1 if the pretrained model predicts eps, else no weight",
+            ),
+        ] = None,
+        first_stage: Annotated[
+            str | None,
+            typer.Option(
+                "--first-stage",
+                metavar="FOLDER",
+                help="The autoencoder, frozen: diffusers' AutoencoderKL, VQModel or AutoencoderTiny.",
+            ),
+        ] = None,
+        kind: Annotated[
+            FirstStageKind, typer.Option("--kind", help="Gaussian latents, or quantised ones.")
+        ] = FirstStageKind.kl,
+        kl_weight: Annotated[
+            float | None,
+            typer.Option(
+                "--kl-weight",
+                min=0.0,
+                help="The paper's lambda: how far z is pulled to N(0, I).",
+                show_default="the preset's",
+            ),
+        ] = None,
+        resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+        init_from: Annotated[
+            str | None, typer.Option("--init-from", metavar="BUNDLE", help="Start from a bundle's weights.")
+        ] = None,
+        run: Annotated[
+            Path | None,
+            typer.Option("--run", metavar="DIR", help="Checkpoint, log, sheets.", show_default="runs/NAME"),
+        ] = None,
+        checkpoint_minutes: Annotated[
+            float, typer.Option("--checkpoint-minutes", min=0.0, help="Time between checkpoints.")
+        ] = 5.0,
+        sheet_minutes: Annotated[
+            float, typer.Option("--sheet-minutes", min=0.0, help="Time between sheets of pictures; 0: none.")
+        ] = 15.0,
+        mixed_precision: Annotated[
+            o.MixedPrecision | None,
+            typer.Option(
+                "--mixed-precision", help="Arithmetic of a step; fp16 needs a GPU.", show_default="no"
+            ),
+        ] = None,
+        gradient_accumulation: Annotated[
+            int | None,
+            typer.Option("--gradient-accumulation", min=1, help="Passes in one step.", show_default="1"),
+        ] = None,
+        weights: Annotated[
+            o.Weights, typer.Option("--weights", help="How the bundle stores weights.")
+        ] = o.Weights.fp32,
+        log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None,
+        workers: Annotated[
+            int | None,
+            typer.Option(
+                "--workers", min=0, help="Processes that decode images.", show_default="0 on a CPU, else 4"
+            ),
+        ] = None,
+        fit: Annotated[
+            o.Fit | None,
+            typer.Option(
+                "--fit", help="How an image becomes a square of the network's size.", show_default="crop"
+            ),
+        ] = None,
+        seed: Annotated[
+            int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
+        ] = None,
+        device: o.Device = "auto",
+        threads: o.Threads = None,
+        as_json: o.Json = False,
+        quiet: o.Quiet = False,
+    ) -> None:
+        console = Console(as_json=as_json, quiet=quiet)
+        if sum(given is not None for given in (images, steps, minutes)) > 1:
+            raise UsageError("--images, --steps and --minutes exclude each other")
+        from rdm_cli.core import training_plan, training_run
+        from rdm_cli.core.runtime import weights_dtype
+
+        changes: dict[str, Any] = {
+            "batch_size": batch_size,
+            "lr": lr,
+            "warmup_steps": warmup,
+            "decay_fraction": decay,
+            "weight_decay": weight_decay,
+            "ema_decay": ema,
+            "flip": flip,
+            "num_accumulations": gradient_accumulation,
+            "num_workers": workers,
+            "seed": seed,
+        }
+        run_folder = run or Path("runs") / output.name
+        words = training_plan.settle_words(
+            resume_from=run_folder if resume else None,
+            fit=fit and fit.value,
+            mixed_precision=mixed_precision and mixed_precision.value,
+        )
+        accelerator = training_plan.make_accelerator(
+            device=device,
+            threads=threads,
+            mixed_precision=words["mixed_precision"],
+            tracker_folder=run_folder if log is not None else None,
+        )
+        plan = training_plan.make_plan(
+            method,
+            folder=folder,
+            bundle=output,
+            run_folder=run_folder,
+            preset=f"{kind.value}-{preset}" if around == "nothing" else preset,
+            changes={name: value for name, value in changes.items() if value is not None},
+            num_images=images,
+            num_steps=steps,
+            minutes=minutes,
+            resume=resume,
+            init_from=init_from,
+            pretrained=dpm or first_stage,
+            adopting={
+                name: value
+                for name, value in (("gamma", gamma), ("kl_weight", kl_weight))
+                if value is not None
+            },
+            num_processes=accelerator.num_processes,
+            on_cpu=accelerator.device.type == "cpu",
+            command=shlex.join(["rdm", *sys.argv[1:]]),
+            **words,
+            weights_dtype=weights_dtype(weights.value),
+            checkpoint_minutes=checkpoint_minutes,
+            sheet_minutes=sheet_minutes or None,
+            tensorboard=log is not None,
+        )
+        speaks = accelerator.is_main_process
+        training = training_run.TrainingRun(plan, accelerator, console.note, console.problem)
+        told = time.monotonic()
+        try:
+            with console.progress("training", 100.0) as advance:
+                done = 0.0
+                for record in training.steps():
+                    advance(100 * record.fraction - done)
+                    done = 100 * record.fraction
+                    now = time.monotonic()
+                    if speaks and (now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1):
+                        told = now
+                        _report(console, record)
+        except KeyboardInterrupt:
+            if speaks and training.saved_step is not None:
+                again = plan.command if resume else f"{plan.command} --resume"
+                console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
+            raise
+        if speaks:
+            console.emit(str(output), output=str(output), run=str(plan.run_folder))
+
+    train.__doc__ = f"""Train {what} on any folder of images.
 
     Runs on one process, or on many under 'accelerate launch --multi_gpu --num_processes N -m rdm_cli train
-    diffae ...' (with --device cpu, that many processes on the CPU). A run that was stopped or killed goes on
-    with --resume as if undisturbed; its settings are kept, and those named again are changed.
+    {method} ...' (with --device cpu, that many processes on the CPU). A run that was stopped or killed
+    goes on with --resume as if undisturbed; its settings are kept, and those named again are changed.
     """
-    console = Console(as_json=as_json, quiet=quiet)
-    if sum(given is not None for given in (images, steps, minutes)) > 1:
-        raise UsageError("--images, --steps and --minutes exclude each other")
-    from rdm_cli.core import training_plan, training_run
-    from rdm_cli.core.runtime import weights_dtype
-
-    changes: dict[str, Any] = {
-        "batch_size": batch_size,
-        "lr": lr,
-        "warmup_steps": warmup,
-        "decay_fraction": decay,
-        "weight_decay": weight_decay,
-        "ema_decay": ema,
-        "flip": flip,
-        "num_accumulations": gradient_accumulation,
-        "num_workers": workers,
-        "seed": seed,
-    }
-    run_folder = run or Path("runs") / output.name
-    words = training_plan.settle_words(
-        resume_from=run_folder if resume else None,
-        fit=fit and fit.value,
-        mixed_precision=mixed_precision and mixed_precision.value,
-    )
-    accelerator = training_plan.make_accelerator(
-        device=device,
-        threads=threads,
-        mixed_precision=words["mixed_precision"],
-        tracker_folder=run_folder if log is not None else None,
-    )
-    plan = training_plan.make_plan(
-        "diffae",
-        folder=folder,
-        bundle=output,
-        run_folder=run_folder,
-        preset=preset,
-        changes={name: value for name, value in changes.items() if value is not None},
-        num_images=images,
-        num_steps=steps,
-        minutes=minutes,
-        resume=resume,
-        init_from=init_from,
-        num_processes=accelerator.num_processes,
-        on_cpu=accelerator.device.type == "cpu",
-        command=shlex.join(["rdm", *sys.argv[1:]]),
-        **words,
-        weights_dtype=weights_dtype(weights.value),
-        checkpoint_minutes=checkpoint_minutes,
-        sheet_minutes=sheet_minutes or None,
-        tensorboard=log is not None,
-    )
-    speaks = accelerator.is_main_process
-    training = training_run.TrainingRun(plan, accelerator, console.note, console.problem)
-    told = time.monotonic()
-    try:
-        with console.progress("training", 100.0) as advance:
-            done = 0.0
-            for record in training.steps():
-                advance(100 * record.fraction - done)
-                done = 100 * record.fraction
-                now = time.monotonic()
-                if speaks and (now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1):
-                    told = now
-                    _report(console, record)
-    except KeyboardInterrupt:
-        if speaks and training.saved_step is not None:
-            again = plan.command if resume else f"{plan.command} --resume"
-            console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
-        raise
-    if speaks:
-        console.emit(str(output), output=str(output), run=str(plan.run_folder))
+    foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
+    signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
+    kept = [p for name, p in signature.parameters.items() if name not in foreign]
+    train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return train
 
 
 def _report(console: Console, record: StepRecord) -> None:

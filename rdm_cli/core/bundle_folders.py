@@ -31,7 +31,7 @@ def shipped_bundles() -> dict[str, Path]:
 def find_bundle(spec: str) -> Path:
     """The folder that ``spec`` means: a folder, a shipped name, or ``hf:owner/name[@revision]``."""
     if spec.startswith("hf:"):
-        return _from_hub(spec.removeprefix("hf:"))
+        return fetch(spec.removeprefix("hf:"))
     folder = Path(spec)
     if (folder / INDEX).is_file():
         return folder.resolve()
@@ -39,6 +39,10 @@ def find_bundle(spec: str) -> Path:
     if spec in shipped:
         return shipped[spec]
     if folder.is_dir():
+        from rdm_cli.methods.dpm.pipelines import find_pipeline
+
+        if find_pipeline(folder) is not None:
+            return folder.resolve()
         raise BundleError(
             f"{spec}: {INDEX} is missing, so this is no bundle",
             hint="rdm bundles convert turns official checkpoints into one",
@@ -47,16 +51,17 @@ def find_bundle(spec: str) -> Path:
     raise BundleError(f"{spec}: no such bundle", hint=known)
 
 
-def _from_hub(name: str) -> Path:
+def fetch(name: str) -> Path:
+    """The local copy of a repository ``owner/name[@revision]``; raises BundleError where it cannot be had."""
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
+    safe = ["*.json", "*.safetensors", "README.md"]
     try:
-        found = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.json", "*.safetensors", "README.md"],
-        )
+        found = snapshot_download(repository, revision=revision or None, allow_patterns=safe)
+        if not any(Path(found).rglob("*.safetensors")):
+            # only 'bundles convert' reads these, and the error that names them says so
+            found = snapshot_download(repository, revision=revision or None, allow_patterns=[*safe, "*.bin"])
     except Exception as error:  # the hub's client raises many kinds: network, name, revision, access
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BundleError(f"hf:{name}: cannot be fetched ({reason})") from error

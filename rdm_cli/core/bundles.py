@@ -9,14 +9,16 @@
     README.md                              the model card
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
-later leaves it, and every code, valid.
+later leaves it, and every code, valid. A diffusers pipeline of a UNet2DModel is opened as it is, as a
+plain DPM.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,18 +29,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from rdm_cli import __version__
-from rdm_cli.core.bundle_folders import INDEX, find_bundle, replace_bundle, replace_folder, sub_folders
-from rdm_cli.core.configs import from_json, to_json
-from rdm_cli.core.schedulers import read_scheduler, scheduler_json
-from rdm_cli.core.tensor_files import write_tensors
-from rdm_cli.errors import BundleError
+from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
+from rdm_cli.core.configs import from_json
+from rdm_cli.core.schedulers import read_scheduler
+from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
 from rdm_cli.methods.method import Method, RepresentationModel
+from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, load
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler/scheduler_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,28 @@ class Bundle:
     digest: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    @property
+    def has_z(self) -> bool:
+        """Whether codes have a z: those of a plain DPM are x_T alone."""
+        return self.z_width > 0
+
+    @property
+    def z_width(self) -> int:
+        """Number of values in a code's z."""
+        return math.prod(self.model.z_shape)
+
+    def require_z(self, purpose: str) -> None:
+        """Raise UsageError, naming ``purpose``, where codes have no z."""
+        if not self.has_z:
+            raise UsageError(
+                f"{self.name}: {purpose}: a plain DPM has no z, its codes are x_T alone",
+                hint="name another --bundle",
+            )
+
     @cached_property
     def prior(self) -> LatentDDIM:
-        """The latent prior; raises BundleError where the bundle has none."""
+        """The latent prior; raises BundleError where the bundle has none, UsageError without z."""
+        self.require_z("a prior over z")
         folder = self.folder / "prior"
         if not folder.is_dir():
             raise BundleError(
@@ -64,13 +86,26 @@ class Bundle:
         config = _parse(LatentDDIMConfig, _read_json(folder / "config.json"), folder)
         prior: LatentDDIM = _build(folder, lambda: LatentDDIM(config))
         _load_weights(prior, folder)
-        if (prior.z_width,) != self.model.z_shape:
+        if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return prior.to(self.device).eval()
 
+    def prior_named(self, name: str | None) -> LatentDDIM | GaussianPrior:
+        """The prior ``name``, or the method's own; raises UsageError where z is not trained for it."""
+        if (name or self.method.prior) == "latent-ddim":
+            return self.prior
+        self.require_z("a prior over z")
+        if self.method.prior != "gaussian":
+            raise UsageError(
+                f"{self.name}: --prior gaussian: nothing in its training makes z normal",
+                hint="use --prior latent-ddim",
+            )
+        return GaussianPrior(z_width=self.z_width)
+
     @cached_property
     def directions(self) -> Directions:
-        """The attribute directions; raises BundleError where the bundle has none."""
+        """The attribute directions; raises BundleError where the bundle has none, UsageError without z."""
+        self.require_z("attributes")
         folder = self.folder / "attributes"
         if not folder.is_dir():
             raise BundleError(
@@ -87,8 +122,8 @@ class Bundle:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
-        if directions.z_mean.shape != self.model.z_shape:
-            width = directions.z_mean.numel()
+        width = directions.z_mean.numel()
+        if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions
 
@@ -99,125 +134,78 @@ class Bundle:
 
 
 def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
-    """Open a shipped name, a folder or ``hf:owner/name[@revision]``.
+    """Open a shipped name, a folder or ``hf:owner/name[@revision]``; of a bundle, or of a diffusers pipeline.
 
     Raises BundleError where it is not there, incomplete or damaged.
     """
     folder = find_bundle(spec)
-    index = _read_json(folder / INDEX)
+    called = spec if spec.startswith("hf:") else folder.name
+    index = _read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    if "method" not in index and (pipeline := find_pipeline(folder)) is not None:
+        return _open_pipeline(folder, called, pipeline, device)
     if not isinstance(index.get("method"), str) or index["method"] not in METHODS:
         raise BundleError(
             f"{folder}: {INDEX} names no method that this rdm knows", hint=f"known: {', '.join(METHODS)}"
         )
     method: Method = load(METHODS, "method", index["method"])
-    parts = {
-        name: _parse(config, _read_json(folder / name / "config.json"), folder / name)
-        for name, config in method.components.items()
-    }
-    scheduler = folder / "scheduler" / "scheduler_config.json"
+    present = [n for n in method.components if n not in method.optional or (folder / n).is_dir()]
+    parts: dict[str, Any] = dict.fromkeys(method.components)
+    for name in present:
+        where = folder / name
+        parts[name] = _parse(method.components[name], _read_json(where / "config.json"), where)
+    scheduler = folder / SCHEDULER
     try:
         sampling, prediction = read_scheduler(_read_json(scheduler))
     except ValueError as error:
         raise BundleError(f"{scheduler}: {error}") from error
     model = _build(folder, lambda: method.build(parts, sampling, prediction))
-    for name in method.components:
+    for name in present:
         _load_weights(getattr(model, name), folder / name)
     model.to(device).eval().requires_grad_(False)
     return Bundle(
-        name=spec if spec.startswith("hf:") else folder.name,
+        name=called,
         folder=folder,
         method=method,
         model=cast(RepresentationModel, model),
-        digest=bundle_digest(folder, method),
+        digest=bundle_digest(folder, present),
         device=torch.device(device),
     )
 
 
-def bundle_digest(folder: Path, method: Method) -> str:
-    """SHA-256 over the networks and the scheduler, 64 hexadecimal digits."""
+def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.device | str) -> Bundle:
+    try:
+        model = read_pipeline(files)
+    except CheckpointError as error:
+        raise BundleError(error.message, hint=error.hint) from error
+    model.to(device).eval().requires_grad_(False)
+    parts = {
+        "unet/config.json": files.config,
+        f"unet/{WEIGHTS}": files.weights,
+        SCHEDULER: files.scheduler,
+    }
+    return Bundle(
+        name=name,
+        folder=folder,
+        method=load(METHODS, "method", "dpm"),
+        model=model,
+        digest=_digest(parts),
+        device=torch.device(device),
+    )
+
+
+def bundle_digest(folder: Path, components: Iterable[str]) -> str:
+    """SHA-256 over the networks in ``components`` and the scheduler, 64 hexadecimal digits."""
+    names = [f"{c}/{file}" for c in sorted(components) for file in ("config.json", WEIGHTS)]
+    return _digest({name: folder / name for name in [*names, SCHEDULER]})
+
+
+def _digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
-    names = [f"{c}/{file}" for c in sorted(method.components) for file in ("config.json", WEIGHTS)]
-    for name in [*names, "scheduler/scheduler_config.json"]:
+    for name, path in files.items():
         digest.update(name.encode())
-        with (folder / name).open("rb") as file:
+        with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def save_bundle(
-    folder: Path,
-    method: Method,
-    model: nn.Module,
-    *,
-    card: str,
-    prior: LatentDDIM | None = None,
-    directions: Directions | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Write a whole bundle; ``folder`` appears complete, or stays as it was.
-
-    Raises UsageError where ``folder`` holds something else than a bundle: that is not replaced.
-    """
-    described = cast(RepresentationModel, model)
-    index: dict[str, Any] = {
-        "_class_name": "RdmBundle",
-        "_rdm_version": __version__,
-        "method": method.name,
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    }
-    with replace_bundle(folder) as new:
-        for name in method.components:
-            network = getattr(model, name)
-            save_component(new / name, described.component_config(name), network, dtype)
-            index[name] = [type(network).__module__, type(network).__name__]
-        _write_json(
-            new / "scheduler" / "scheduler_config.json",
-            scheduler_json(described.sampling, described.prediction),
-        )
-        if prior is not None:
-            save_prior(new / "prior", prior, dtype)
-        if directions is not None:
-            save_directions(new / "attributes", directions)
-        _write_json(new / INDEX, index)
-        (new / "README.md").write_text(card, encoding="utf-8")
-
-
-def add_prior(bundle: Bundle, prior: LatentDDIM, dtype: torch.dtype = torch.float32) -> None:
-    """Put ``prior`` into an existing bundle, in place of the one it had."""
-    with replace_folder(bundle.folder / "prior") as new:
-        save_prior(new, prior, dtype)
-
-
-def add_directions(bundle: Bundle, directions: Directions) -> None:
-    """Put ``directions`` into an existing bundle, in place of those it had."""
-    with replace_folder(bundle.folder / "attributes") as new:
-        save_directions(new, directions)
-
-
-def save_component(folder: Path, config: Any, network: nn.Module, dtype: torch.dtype) -> None:
-    """Write one network's ``config.json`` and weights, floating-point ones in ``dtype``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", {"_class_name": type(network).__name__, **to_json(config)})
-    tensors = {
-        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
-        for name, value in network.state_dict().items()
-    }
-    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
-
-
-def save_prior(folder: Path, prior: LatentDDIM, dtype: torch.dtype) -> None:
-    """Write a latent prior as a component."""
-    save_component(folder, prior.config, prior, dtype)
-
-
-def save_directions(folder: Path, directions: Directions) -> None:
-    """Write attribute directions: tensors, and names with their held-out scores."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("weight", "bias", "z_mean", "z_std", "pattern")
-    given = {name: getattr(directions, name) for name in names}
-    tensors = {name: t.float().contiguous().cpu() for name, t in given.items() if t is not None}
-    write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
-    _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
 
 
 def _parse(config: type[Any], values: Mapping[str, Any], where: Path) -> Any:
@@ -265,8 +253,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BundleError(f"{path}: an object was expected")
     return values
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Codes: what an image becomes, in memory and as a .safetensors file.
 
-A file holds ``z`` and, unless it was left out, ``x_T`` in float32, without a batch axis, and one
-metadata key, ``rdm``: canonical JSON, so that equal codes are equal bytes.
+A file holds ``z`` (but a plain DPM has none) and, unless it was left out, ``x_T`` in float32, without
+a batch axis, and one metadata key, ``rdm``: canonical JSON, so that equal codes are equal bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class CodeInfo:
     ``steps`` is None where there is no x_T (z alone takes no steps); ``source_digest`` is the SHA-256
     of the image file and None where there was none, as for samples and edits. ``mse`` and ``psnr_db``
     are the measured reconstruction error, None where it was not asked for. ``edits`` lists what was
-    done to z.
+    done to z. ``stop_shift`` is the last fraction of a decode's steps in which PDAE's shift is left out, as
+    it is for samples.
     """
 
     method: str
@@ -45,6 +46,7 @@ class CodeInfo:
     source: str | None = None
     source_digest: str | None = None
     edits: tuple[str, ...] = ()
+    stop_shift: float = 0.0
     mse: float | None = None
     psnr_db: float | None = None
     format_version: int = FORMAT_VERSION
@@ -52,7 +54,10 @@ class CodeInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """A batch of codes: ``z`` (N, *z_shape), ``x_T`` (N, C, H, W) or None, and an info for each."""
+    """A batch of codes: ``z`` (N, *z_shape), ``x_T`` (N, C, H, W) or None, and an info for each.
+
+    The codes of a plain DPM are x_T alone: their z is (N, 0).
+    """
 
     z: Tensor
     x_T: Tensor | None
@@ -79,7 +84,8 @@ class Codes:
         if len(paths) != len(self):
             raise ValueError(f"{len(self)} codes need as many paths, not {len(paths)}")
         for code, path in zip(self, paths, strict=True):
-            tensors = {"z": code.z[0]} | ({} if code.x_T is None else {"x_T": code.x_T[0]})
+            tensors = {"z": code.z[0]} if code.z.numel() else {}
+            tensors |= {} if code.x_T is None else {"x_T": code.x_T[0]}
             stored = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
             text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
             write_tensors(path, stored, {"rdm": text})
@@ -90,9 +96,9 @@ class Codes:
         info = read_info(path)
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
-            if "z" not in names:
-                raise CodeError(f"{path}: this code holds no z")
-            z = file.get_tensor("z")[None]
+            if not names & {"z", "x_T"}:
+                raise CodeError(f"{path}: this code holds neither z nor x_T")
+            z = file.get_tensor("z")[None] if "z" in names else torch.zeros(1, 0)
             x_T = file.get_tensor("x_T")[None] if "x_T" in names else None
         for name, value in (("z", z), ("x_T", x_T)):
             if value is not None and not bool(torch.isfinite(value).all()):

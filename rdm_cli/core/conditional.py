@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rdm_cli.core.code_sets import CODE_SUFFIXES
 from rdm_cli.core.codes import Codes
+from rdm_cli.core.compatibility import stop_shift_for
 from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.folders import find_inputs
@@ -65,7 +66,7 @@ def few_shot_condition(
         other, kind = folder_codes(pipeline, unlabelled), f"{unlabelled} unlabelled"
     else:
         other, kind = population, f"{NUM_UNLABELLED} prior samples unlabelled"
-    prior = pipeline.bundle.prior
+    prior = pipeline.z_prior
     classifier = fit_few_shot(
         positive,
         other,
@@ -105,11 +106,13 @@ def draw_accepted(
     seed: int,
     max_draws: int,
     prior_steps: int | None = None,
+    stop_shift: float | None = None,
 ) -> tuple[Codes, list[int], str]:
     """``num`` accepted draws as codes, their numbers, and a line with the acceptance rate.
 
     Raises RdmError where ``max_draws`` do not give enough.
     """
+    info = pipeline.info(steps=None, stop_shift=stop_shift_for(pipeline.bundle, stop_shift))
 
     def draw(numbers: Sequence[int]) -> Tensor:
         return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)
@@ -126,7 +129,7 @@ def draw_accepted(
     codes = Codes(
         z=accepted.z,
         x_T=pipeline.noise(numbers, seed=seed),
-        infos=(pipeline.info(steps=None),) * num,
+        infos=(info,) * num,
     )
     told = (
         f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "

@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
+
+from rdm_cli.models.foreign_config import ForeignConfig
 
 T = TypeVar("T")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values; tuples become lists."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    """A dataclass as plain JSON values; tuples become lists. A network's says the network's class first."""
+    if isinstance(config, ForeignConfig):
+        return config.to_values()
+    named = {"_class_name": config.NETWORK} if hasattr(config, "NETWORK") else {}
+    return named | {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:
@@ -23,14 +28,18 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build ``cls`` from what :func:`to_json` wrote.
+    """Build ``cls`` from what :func:`to_json` wrote; of a union of networks' configs, the one that it was.
 
     Raises ValueError where a field is unknown, missing or of another type: a config of a newer rdm
     must not be half understood. Keys that start with an underscore are notes and left out.
     """
+    if typing.get_origin(cls) is types.UnionType:
+        return typing.cast(T, from_json(_named(typing.get_args(cls), values), values))
+    if issubclass(cls, ForeignConfig):
+        return typing.cast(T, cls.from_values(values))
     hints = typing.get_type_hints(cls)
     given = {key: value for key, value in values.items() if not key.startswith("_")}
-    unknown = sorted(set(given) - set(hints))
+    unknown = sorted(set(given) - {f.name for f in dataclasses.fields(typing.cast(Any, cls))})
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}")
     try:
@@ -39,12 +48,28 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
         raise ValueError(f"{cls.__name__}: {error}") from error
 
 
+def _named(options: Sequence[type[Any]], values: Mapping[str, Any]) -> type[Any]:
+    """Which of ``options`` describes the network that ``values`` name; without a name, the first."""
+    name = values.get("_class_name")
+    for option in options:
+        names = option.CLASSES if issubclass(option, ForeignConfig) else (option.NETWORK,)
+        if name in names:
+            return option
+    if name is not None:
+        raise ValueError(f"{name!r} is no network that rdm knows here")
+    return options[0]
+
+
 def _typed(hint: Any, value: Any, name: str) -> Any:
     origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
+    kinds = [option for option in typing.get_args(hint) if dataclasses.is_dataclass(option)]
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if dataclasses.is_dataclass(hint) or kinds:
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} should be an object, not {value!r}")
-        return from_json(typing.cast("type[Any]", hint), value)
+        cls = _named(typing.cast(Any, kinds), value) if len(kinds) > 1 else [*kinds, hint][0]
+        return from_json(typing.cast("type[Any]", cls), value)
     if origin is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{name} should be a list, not {value!r}")
@@ -54,10 +79,7 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
             raise ValueError(f"{name} should be one of {typing.get_args(hint)}, not {value!r}")
         return value
     if origin in (types.UnionType, typing.Union):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return _typed(next(o for o in options if o is not type(None)), value, name)
+        return _typed(next(o for o in typing.get_args(hint) if o is not type(None)), value, name)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rdm_cli.core.bundle_folders import refuse_other_than_bundle
-from rdm_cli.core.bundles import save_bundle
+from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.core.cards import conversion_card
 from rdm_cli.errors import UsageError
 from rdm_cli.methods.method import Converted, Method
@@ -16,18 +17,28 @@ from rdm_cli.registry import METHODS, load
 
 
 def convert_files(
-    method_name: str, files: Sequence[Path], output: Path, *, dtype: torch.dtype, force: bool = False
+    method_name: str,
+    files: Sequence[Path],
+    output: Path,
+    *,
+    dtype: torch.dtype,
+    force: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> str:
     """Convert ``files`` to a bundle at ``output``; returns a line about it.
 
-    Raises CheckpointError for files that cannot be read or do not fit together, UsageError where
-    ``output`` exists and ``force`` is off.
+    ``options`` are the method's own. Raises CheckpointError for files that cannot be read or do not fit
+    together, UsageError for an option that the method does not have, and where ``output`` exists and
+    ``force`` is off.
     """
     method: Method = load(METHODS, "method", method_name)
+    options = dict(options or {})
+    for name in options.keys() - method.convert_options:
+        raise UsageError(f"--{name.replace('_', '-')} says nothing to {method_name}")
     if output.exists() and not force:
         raise UsageError(f"{output} exists", hint="name another folder, or replace it with --force")
     refuse_other_than_bundle(output)
-    converted: Converted = method.convert(files)
+    converted: Converted = method.convert(files, **options)
     save_bundle(
         output,
         method,

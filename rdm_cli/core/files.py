@@ -13,6 +13,7 @@ from PIL.Image import Image
 
 from rdm_cli.core.batch import Outcome, Task, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes, read_info
+from rdm_cli.core.compatibility import check_codes
 from rdm_cli.core.inputs import (
     CODE_SUFFIX,
     LoadedImage,
@@ -98,7 +99,7 @@ def decode_files(
         codes = Codes.load(task.source)
         _spare_source(task, codes.infos[0])
         pipeline = replace(pipelines(codes.infos[0]), batch_size=batch_size)
-        pipeline.check(codes)
+        check_codes(pipeline.bundle, codes)
         return pipeline, codes if x_T == "inferred" else codes.replace(x_T=None)
 
     def process(batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.compatibility import check_codes
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.images import Fit
@@ -54,7 +55,7 @@ def load_code(pipeline: Pipeline, path: Path) -> Codes:
     """Read a code of the pipeline's bundle; raises CodeError."""
     codes = Codes.load(path)
     try:
-        pipeline.check(codes)
+        check_codes(pipeline.bundle, codes)
     except CodeError as error:
         raise CodeError(f"{path}: {error.message}", hint=error.hint) from error
     return codes

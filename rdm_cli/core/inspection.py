@@ -26,14 +26,17 @@ def summary(folder: Path) -> dict[str, Any]:
         ]
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder}: not readable ({error})") from error
-    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {
         "method": index.get("method", "?"),
         "image_size": next((size for size in sizes if size), None),
         "parts": ", ".join(sub_folders(folder)),
-        "megabytes": round(num_bytes / 1e6, 1),
+        "megabytes": _megabytes(folder),
         "folder": str(folder),
     }
+
+
+def _megabytes(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
 
 
 def details(spec: str) -> dict[str, Any]:
@@ -50,14 +53,15 @@ def details(spec: str) -> dict[str, Any]:
         "clip_x_0": sampling.clip_x_0,
     }
     for name in bundle.method.components:
-        facts[f"{name}_parameters"] = _count(getattr(model, name))
+        if getattr(model, name) is not None:
+            facts[f"{name}_parameters"] = _count(getattr(model, name))
     if "prior" in bundle.parts:
         facts["prior_parameters"] = _count(bundle.prior)
     if "attributes" in bundle.parts:
         facts["attributes"] = list(bundle.directions.names)
     return facts | {
         "digest": bundle.digest,
-        "megabytes": summary(bundle.folder)["megabytes"],
+        "megabytes": _megabytes(bundle.folder),
         "folder": str(bundle.folder),
     }
 
@@ -101,7 +105,7 @@ def _first_not_finite(bundle: Bundle) -> str | None:
 
 def _round_trip(bundle: Bundle) -> str | None:
     pipeline = Pipeline(bundle=bundle)
-    x_0 = torch.zeros(1, *bundle.model.x_T_shape)
+    x_0 = torch.zeros(1, *bundle.model.image_shape)
     decoded = pipeline.decode(pipeline.encode(x_0, steps=2))
     return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"
 

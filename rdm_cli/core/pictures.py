@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.inputs import CODE_SUFFIX, encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
@@ -23,11 +25,13 @@ def interpolate_files(
     frame_ms: int,
     steps: int | None = None,
     fit: Fit = "crop",
+    trajectory: bool = False,
     advance: Advance = ignore_progress,
 ) -> Iterator[tuple[str, Path]]:
     """Write frames, codes, a strip and a GIF of the path through ``inputs``; yields (kind, path).
 
-    ``num_frames`` from one input to the next, both included; an inner input is shown once.
+    ``num_frames`` from one input to the next, both included; an inner input is shown once. A
+    ``trajectory`` leaves no codes: its pictures have no z of their own.
     """
     ends: list[Codes] = []
     for path in inputs:
@@ -35,17 +39,24 @@ def interpolate_files(
         ends += encode_loaded(pipeline, [path], [loaded], steps=steps, with_x_T=True, fit=fit)
         advance(1.0)
     alphas = [i / (num_frames - 1) for i in range(num_frames)]
-    parts = []
-    for i, (first, second) in enumerate(zip(ends, ends[1:], strict=False)):
-        parts.append(pipeline.interpolate(first, second, alphas if i == 0 else alphas[1:]))
-    codes = Codes.concatenate(parts)
-    # codes without an x_T share one: else each frame would be another picture
-    keys = ["interpolation"] * len(codes)
-    pictures = [to_pil(x) for x in pipeline.decode(codes, steps=steps, keys=keys, advance=advance)]
+    legs = [
+        (first, second, alphas if i == 0 else alphas[1:])
+        for i, (first, second) in enumerate(zip(ends, ends[1:], strict=False))
+    ]
+    codes = None
+    if trajectory:
+        x_0 = torch.cat([pipeline.trajectory(*leg, steps=steps, advance=advance) for leg in legs])
+    else:
+        codes = Codes.concatenate([pipeline.interpolate(*leg) for leg in legs])
+        # codes without an x_T share one: else each frame would be another picture
+        keys = ["interpolation"] * len(codes)
+        x_0 = pipeline.decode(codes, steps=steps, keys=keys, advance=advance)
+    pictures = [to_pil(x) for x in x_0]
     for i, picture in enumerate(pictures):
         frame = output / f"frame-{i:04d}.png"
         save_image(picture, frame)
-        codes[i].save([frame.with_suffix(CODE_SUFFIX)])
+        if codes is not None:
+            codes[i].save([frame.with_suffix(CODE_SUFFIX)])
         yield "frame", frame
     strip = output / "strip.png"
     save_image(grid(pictures, len(pictures)), strip)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,12 +19,17 @@ from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.compatibility import allowed_steps, check_codes, stop_shift_for
+from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
 from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.priors.gaussian import GaussianPrior
+from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -44,12 +50,14 @@ def open_pipeline(
     precision: Precision = "fp32",
     batch_size: int | None = None,
     show_progress: bool = False,
+    prior: str | None = None,
 ) -> Pipeline:
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
-    cores; ``show_progress`` draws a tqdm bar while the networks work. Raises BundleError or UsageError.
+    cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
+    method's own. Raises BundleError or UsageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
@@ -58,6 +66,7 @@ def open_pipeline(
         precision=precision,
         batch_size=batch_size,
         show_progress=show_progress,
+        prior=prior,
     )
 
 
@@ -69,13 +78,19 @@ class Pipeline:
     precision: Precision = "fp32"
     batch_size: int | None = None
     show_progress: bool = False
+    prior: str | None = None
+
+    @property
+    def z_prior(self) -> LatentDDIM | GaussianPrior:
+        """What draws z; raises BundleError where it was not trained, UsageError where it does not apply."""
+        return self.bundle.prior_named(self.prior)
 
     @property
     def default_steps(self) -> int:
         """Sampling steps where the user names none."""
         return self.bundle.model.sampling.steps
 
-    def info(self, *, steps: int | None, fit: Fit = "crop") -> CodeInfo:
+    def info(self, *, steps: int | None, fit: Fit = "crop", stop_shift: float = 0.0) -> CodeInfo:
         """The metadata of a code that this pipeline makes."""
         return CodeInfo(
             method=self.bundle.method.name,
@@ -85,6 +100,7 @@ class Pipeline:
             steps=steps,
             precision=self.precision,
             fit=fit,
+            stop_shift=stop_shift,
         )
 
     def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
@@ -103,12 +119,16 @@ class Pipeline:
         """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
 
         ``steps`` DDIM steps infer x_T (None: the bundle's default); ``with_x_T`` False gives z alone.
+        Raises UsageError where that would leave nothing.
         """
-        n = steps if steps is not None else self.default_steps
+        if not with_x_T:
+            self.bundle.require_z("codes without x_T")
+        n = allowed_steps(self.bundle, steps) or self.default_steps
         model = self.bundle.model
 
         def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
             with autocast(self.bundle.device, self.precision):
+                x = model.enter(x).float()
                 z = model.encode(x).float()
             if not with_x_T:
                 return (z,)
@@ -136,18 +156,23 @@ class Pipeline:
         ``steps`` None follows the steps each code was made with, else the bundle's default. A code
         without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes.
         """
-        self.check(codes)
+        check_codes(self.bundle, codes)
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
-        wanted = [steps or info.steps or self.default_steps for info in codes.infos]
-        x_0 = torch.empty_like(x_T)
-        for n in sorted(set(wanted)):
-            chosen = [i for i, w in enumerate(wanted) if w == n]
+        steps = allowed_steps(self.bundle, steps)
+        wanted = [(steps or info.steps or self.default_steps, info.stop_shift) for info in codes.infos]
+        spec = self.bundle.model.sampling
+        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
+        for n, stop in sorted(set(wanted)):
+            chosen = [i for i, w in enumerate(wanted) if w == (n, stop)]
+            options = {"stop_below": spec.stop_below(stop, n)} if stop else {}
 
-            def decode_batch(real: int, z: Tensor, x_t: Tensor, n: int = n) -> tuple[Tensor, ...]:
-                path = ddim_decode(self._eps_fn(z), x_t, self.bundle.model.sampling, n)
-                return (last(_watched(path, lambda: tell(real / n))),)
+            def decode_batch(
+                real: int, z: Tensor, x_t: Tensor, n: int = n, options: Mapping[str, int] = options
+            ) -> tuple[Tensor, ...]:
+                path = ddim_decode(self._eps_fn(z, **options), x_t, spec, n)
+                return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
 
             with self._progress(advance, "decoding", len(chosen)) as tell:
                 (x_0[chosen],) = self._in_batches(decode_batch, codes.z[chosen], x_T[chosen])
@@ -158,7 +183,7 @@ class Pipeline:
 
         z' = denorm(norm(z) + scale sqrt(d) w / ||w||). Raises UsageError for an unknown name.
         """
-        self.check(codes)
+        check_codes(self.bundle, codes)
         z = codes.z
         for name, scale in attributes.items():
             z = self.bundle.directions.shift(z, name, scale)
@@ -170,60 +195,92 @@ class Pipeline:
         return codes.replace(z=z, infos=infos)
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
-        """The path between two codes: lerp of z, slerp of x_T, at each alpha in [0, 1]."""
-        self.check(first)
-        self.check(second)
+        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
+        self._check_ends(first, second)
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        x_T = None
+        if first.x_T is not None and second.x_T is not None:
+            x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
+        between = slerp if self.bundle.method.prior == "gaussian" else lerp
+        return Codes(z=between(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
+
+    def trajectory(
+        self,
+        first: Codes,
+        second: Codes,
+        alphas: Sequence[float],
+        *,
+        steps: int | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        """Images (N, 3, H, W) between two codes: slerp of x_T and, at each step, lerp of what the two z say.
+
+        PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
+        """
+        self._check_ends(first, second)
+        if first.x_T is None or second.x_T is None:
+            raise CodeError("a trajectory leads from one x_T to another, and a code has none")
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        n = allowed_steps(self.bundle, steps) or first.infos[0].steps or self.default_steps
+        model = self.bundle.model
+
+        def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
+            z_first, z_second = (
+                c.z.to(weight.device).expand(len(weight), *model.z_shape) for c in (first, second)
+            )
+            with autocast(self.bundle.device, self.precision):
+                denoise = model.path_denoiser(z_first, z_second, weight)
+            path = ddim_decode(self._in_precision(denoise), x_t, model.sampling, n)
+            return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
+
+        with self._progress(advance, "decoding", len(alpha)) as tell:
+            (x_0,) = self._in_batches(decode_batch, alpha, x_T)
+        return x_0
+
+    def _check_ends(self, first: Codes, second: Codes) -> None:
+        check_codes(self.bundle, first)
+        check_codes(self.bundle, second)
         if len(first) != 1 or len(second) != 1:
             raise ValueError("interpolation takes one code at each end")
         if (first.x_T is None) != (second.x_T is None):
             raise CodeError(
                 "one of the two codes has an x_T and the other has none", hint="encode both alike"
             )
-        alpha = torch.tensor(list(alphas), dtype=torch.float32)
-        x_T = None
-        if first.x_T is not None and second.x_T is not None:
-            x_T = slerp(first.x_T[0], second.x_T[0], alpha)
-        info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
-        return Codes(z=lerp(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
 
-    def sample(self, num: int, *, seed: int = 0, prior_steps: int | None = None, first: int = 0) -> Codes:
-        """Draw ``num`` codes: x_T from N(0, I) and z from the bundle's latent prior.
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        prior_steps: int | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Codes:
+        """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the pipeline's prior.
 
-        Draw i (from ``first`` on) depends on (``seed``, i) alone. Raises BundleError without a prior.
+        Draw i (from ``first`` on) depends on (``seed``, i) alone. ``stop_shift`` None is the method's own.
+        Raises BundleError without a prior.
         """
+        info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
         keys = range(first, first + num)
         x_T = self.noise(keys, seed=seed)
         z = self.sample_z(keys, seed=seed, steps=prior_steps)
-        return Codes(z=z, x_T=x_T, infos=(self.info(steps=None),) * num)
+        return Codes(z=z, x_T=x_T, infos=(info,) * num)
 
     def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
-        """z (N, *z_shape) from the latent prior, one for each key."""
-        prior = self.bundle.prior
-        noise = keyed_noise(seed, keys, self.bundle.model.z_shape, "z")
+        """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM."""
+        if not self.bundle.has_z:
+            return torch.zeros(len(keys), 0)
+        prior = self.z_prior
+        noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self._in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
-        return z
+        return z.unflatten(1, self.bundle.model.z_shape)
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""
         return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
-
-    def check(self, codes: Codes) -> None:
-        """Raise CodeError unless ``codes`` were made with this bundle's networks."""
-        model = self.bundle.model
-        for info in codes.infos:
-            if info.bundle_digest != self.bundle.digest:
-                raise CodeError(
-                    f"this code was made with bundle {info.bundle} ({info.bundle_digest[:12]}), "
-                    f"not with {self.bundle.name} ({self.bundle.digest[:12]})",
-                    hint="name that one with --bundle, or encode the image again",
-                )
-            most = model.sampling.schedule.num_train_steps
-            if info.steps is not None and not 1 <= info.steps <= most:
-                raise CodeError(f"the code records {info.steps} steps, and there are 1 to {most}")
-        if codes.z.shape[1:] != model.z_shape:
-            raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
-        if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
-            raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
 
     @contextmanager
     def _progress(self, advance: Advance | None, label: str, num: int) -> Iterator[Advance]:
@@ -236,10 +293,18 @@ class Pipeline:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def _eps_fn(self, z: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    def _leave(self, x: Tensor) -> Tensor:
+        """From the space that the model diffuses in to images."""
+        with autocast(self.bundle.device, self.precision):
+            return self.bundle.model.leave(x).float()
+
+    def _eps_fn(self, z: Tensor, **options: int) -> EpsFn:
+        with autocast(self.bundle.device, self.precision):
+            denoise = cast(Any, self.bundle.model).denoiser(z, **options)
+        return self._in_precision(denoise)
+
+    def _in_precision(self, denoise: EpsFn) -> EpsFn:
         device, precision = self.bundle.device, self.precision
-        with autocast(device, precision):
-            denoise = self.bundle.model.denoiser(z)
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             with autocast(device, precision):
@@ -247,25 +312,15 @@ class Pipeline:
 
         return eps_fn
 
-    @torch.no_grad()
     def _in_batches(
         self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
     ) -> tuple[Tensor, ...]:
-        """Run ``run(number of real rows, *rows)`` over slices of one size, the last one padded."""
-        num = len(tensors[0])
+        """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows."""
         size = self.batch_size
         if size is None:
             largest = max(default_batch_size(self.bundle.device), at_least)
-            size = min(largest, 1 << max(0, num - 1).bit_length())
-        done: list[tuple[Tensor, ...]] = []
-        for start in range(0, num, size):
-            rows = [t[start : start + size] for t in tensors]
-            real = len(rows[0])
-            padded = [
-                torch.cat([r, r[-1:].expand(size - real, *r.shape[1:])]).to(self.bundle.device) for r in rows
-            ]
-            done.append(tuple(out[:real].cpu() for out in run(real, *padded)))
-        return tuple(torch.cat(parts) for parts in zip(*done, strict=True))
+            size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
+        return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
 
 
 def _watched(steps: Iterator[Tensor], tell: Callable[[], None]) -> Iterator[Tensor]:

@@ -7,30 +7,34 @@ Everything that diffusers' DDIMScheduler has a word for is written in its words;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.schedules import ScheduleConfig
-from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.kernels.schedules import ScheduleConfig, Spacing
+from rdm_cli.kernels.spec import SamplingSpec, Variance
+from rdm_cli.methods.scheduler_words import BETA_SCHEDULES, PREDICTION_TYPES
 
-_PREDICTION_TYPES: dict[Prediction, str] = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
+_BETA_WORDS = {kind: word for word, kind in BETA_SCHEDULES.items()}
+_PREDICTION_WORDS = {kind: word for word, kind in PREDICTION_TYPES.items()}
 
 
 def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]:
     """``spec`` in diffusers' words."""
+    to_the_ends = spec.spacing != "linspace"
+    variance = {} if spec.variance == "posterior" else {"variance": spec.variance}
     return {
         "_class_name": "DDIMScheduler",
-        "_rdm": {"spacing": spec.spacing, "steps": spec.steps},
+        "_rdm": {"spacing": spec.spacing, "steps": spec.steps} | variance,
         "num_train_timesteps": spec.schedule.num_train_steps,
         "beta_start": spec.schedule.beta_start,
         "beta_end": spec.schedule.beta_end,
-        "beta_schedule": spec.schedule.beta_kind,
+        "beta_schedule": _BETA_WORDS[spec.schedule.beta_kind],
         "clip_sample": spec.clip_x_0,
         "clip_sample_range": 1.0,
-        "prediction_type": _PREDICTION_TYPES[prediction],
-        "set_alpha_to_one": True,
+        "prediction_type": _PREDICTION_WORDS[prediction],
+        "set_alpha_to_one": to_the_ends,
         "steps_offset": 0,
-        "timestep_spacing": "leading",
+        "timestep_spacing": "leading" if spec.spacing == "stride" else "linspace",
     }
 
 
@@ -38,14 +42,15 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
     """The spec and the prediction that :func:`scheduler_json` wrote; ValueError for others."""
     try:
         own = values["_rdm"]
-        kinds = {word: kind for kind, word in _PREDICTION_TYPES.items()}
-        if values["beta_schedule"] not in ("linear", "constant"):
+        if values["beta_schedule"] not in BETA_SCHEDULES:
             raise ValueError(f"beta_schedule {values['beta_schedule']!r} is not supported")
-        if own["spacing"] != "stride":
+        if own["spacing"] not in get_args(Spacing):
             raise ValueError(f"spacing {own['spacing']!r} is not supported")
+        if own.get("variance", "posterior") not in get_args(Variance):
+            raise ValueError(f"variance {own['variance']!r} is not supported")
         spec = SamplingSpec(
             schedule=ScheduleConfig(
-                beta_kind=values["beta_schedule"],
+                beta_kind=BETA_SCHEDULES[values["beta_schedule"]],
                 beta_start=float(values["beta_start"]),
                 beta_end=float(values["beta_end"]),
                 num_train_steps=int(values["num_train_timesteps"]),
@@ -53,7 +58,8 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
             spacing=own["spacing"],
             clip_x_0=bool(values["clip_sample"]),
             steps=int(own["steps"]),
+            variance=own.get("variance", "posterior"),
         )
-        return spec, kinds[values["prediction_type"]]
+        return spec, PREDICTION_TYPES[values["prediction_type"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"the entry {error} is missing or of the wrong kind") from error

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from rdm_cli.core.bundles import Bundle, add_directions, add_prior
+from rdm_cli.core.bundle_saving import add_directions, add_prior
+from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.code_sets import read_code_set
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.errors import RdmError
@@ -22,9 +23,10 @@ from rdm_cli.training.prior import PriorRecord, PriorSettings, PriorTraining
 
 def prior_network(bundle: Bundle, layers: int | None, hidden_width: int | None) -> LatentMLPConfig:
     """The network of a bundle's prior: its preset's, or a small one, with the user's changes."""
-    (width,) = bundle.model.z_shape
+    bundle.require_z("a prior over z")
+    width = bundle.z_width
     preset = _matching_preset(bundle)
-    base = preset.prior if preset else LatentMLPConfig(z_width=width, hidden_width=512, num_layers=6)
+    base = (preset and preset.prior) or LatentMLPConfig(z_width=width, hidden_width=512, num_layers=6)
     return LatentMLPConfig(
         z_width=width,
         hidden_width=hidden_width or base.hidden_width,
@@ -84,6 +86,7 @@ def train_bundle_attributes(
     Returns the fit, the number of labelled codes, and the codes that have no row in ``labels``. Raises
     RdmError where no code has one, and where no attribute has enough examples.
     """
+    bundle.require_z("attributes")
     found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
     table = read_labels(labels)
     matched = match(table, found.names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,10 +14,11 @@ import torch
 from rdm_cli.core.bundle_folders import INDEX
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.configs import from_json
+from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.runtime import set_up
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
-from rdm_cli.registry import METHODS, load, nearest
+from rdm_cli.registry import TRAINABLE, load, nearest
 from rdm_cli.training.checkpoint import load_settings
 from rdm_cli.training.loop import Budget, Settings
 
@@ -29,7 +31,8 @@ class RunPlan:
     """What the user asked for.
 
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
-    bundle to start from. Minutes say how often a checkpoint and a sheet are written; None: never.
+    bundle to start from, ``pretrained`` one whose model the method is trained around. Minutes say how
+    often a checkpoint and a sheet are written; None: never.
     """
 
     folder: Path
@@ -42,6 +45,7 @@ class RunPlan:
     command: str
     resume: bool = False
     init_from: str | None = None
+    pretrained: str | None = None
     fit: str = "crop"
     mixed_precision: str = "no"
     weights_dtype: torch.dtype = torch.float32
@@ -104,6 +108,8 @@ def make_plan(
     minutes: float | None,
     resume: bool,
     init_from: str | None,
+    pretrained: str | None = None,
+    adopting: Mapping[str, Any] | None = None,
     num_processes: int,
     on_cpu: bool,
     **rest: Any,
@@ -114,7 +120,7 @@ def make_plan(
     takes what its checkpoint recorded. ``changes`` replace single settings of either. Raises UsageError
     for what does not fit together.
     """
-    method: Method = load(METHODS, "method", method_name)
+    method: Method = load(TRAINABLE, "method", method_name)
     if preset not in method.presets:
         raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
     _refuse_places(folder, bundle, run_folder)
@@ -123,6 +129,9 @@ def make_plan(
     else:
         chosen = method.presets[preset]
         config = chosen.config if init_from is None else _bundle_config(method, init_from)
+        if method.adopt is not None and init_from is None:
+            config = _adopted(method, config, pretrained, adopting or {})
+            adopting = None
         recipe = dataclasses.asdict(chosen.recipe)
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
@@ -132,6 +141,10 @@ def make_plan(
             f"a batch of {settings.batch_size} cannot be shared by {num_processes} processes with "
             f"{settings.num_accumulations} passes each",
             hint="choose a multiple",
+        )
+    if adopting:
+        raise UsageError(
+            f"--{next(iter(adopting)).replace('_', '-')}: what is resumed or started from keeps its own"
         )
     if num_steps is not None:
         budget = Budget(num_images=num_steps * settings.batch_size)
@@ -149,6 +162,7 @@ def make_plan(
         budget=budget,
         resume=resume,
         init_from=init_from,
+        pretrained=pretrained,
         **rest,
     )
 
@@ -177,6 +191,18 @@ def _bundle_config(method: Method, name: str) -> Any:
     if bundle.method.name != method.name:
         raise UsageError(f"--init-from {name}: a {bundle.method.name} bundle, not one of {method.name}")
     return cast(Any, bundle.model).config
+
+
+def _adopted(method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]) -> Any:
+    """``config`` changed to fit what ``pretrained`` names; UsageError where it does not fit."""
+    needed = method.pretrained
+    assert method.adopt is not None and needed is not None
+    if pretrained is None:
+        raise UsageError(f"rdm train {method.name} {needed.purpose}", hint=needed.hint)
+    try:
+        return method.adopt(config, open_pretrained(needed, pretrained), **options)
+    except ValueError as error:
+        raise UsageError(f"{needed.option} {pretrained}: {error}") from error
 
 
 def _refuse_places(folder: Path, bundle: Path, run_folder: Path) -> None:

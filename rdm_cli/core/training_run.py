@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rdm_cli.core.bundles import open_bundle, save_bundle
+from rdm_cli.core.bundle_saving import save_bundle
+from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
+from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.images import to_unit_range
 from rdm_cli.errors import ImageError, RdmError, UsageError
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.training import diagnostics
@@ -46,6 +49,9 @@ from rdm_cli.training.loop import (
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
+CALIBRATION_BATCH = 16
 
 
 class TrainingRun:
@@ -82,9 +88,14 @@ class TrainingRun:
         if plan.init_from is not None and checkpoint is None:
             source = open_bundle(plan.init_from)
             self.model.load_state_dict(cast(nn.Module, source.model).state_dict())
-        self.model.requires_grad_(True).to(accelerator.device)
+        elif plan.pretrained is not None and checkpoint is None:
+            assert plan.method.pretrained is not None
+            cast(Any, self.model).adopt(open_pretrained(plan.method.pretrained, plan.pretrained))
+        self.model.to(accelerator.device)
+        if checkpoint is None and plan.init_from is None and hasattr(self.model, "calibrate"):
+            cast(Any, self.model).calibrate(self._some_images())
         self.optimizer = make_optimizer(self.model, plan.settings)
-        self.average = WeightAverage(self.model, plan.settings.ema_decay)
+        self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
         self.progress = Progress()
         if checkpoint is not None:
             checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer)
@@ -93,6 +104,19 @@ class TrainingRun:
             self._check_data(checkpoint)
             self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
+
+    def _some_images(self) -> Iterator[Tensor]:
+        """Images spread over the folder, in batches, for what a model measures before it is trained."""
+        num = min(CALIBRATION_IMAGES, len(self.images))
+        chosen = [i * len(self.images) // num for i in range(num)]
+        for start in range(0, num, CALIBRATION_BATCH):
+            some = [self.images[i] for i in chosen[start : start + CALIBRATION_BATCH]]
+            yield to_unit_range(torch.stack(some)).to(self.accelerator.device)
+
+    @property
+    def described(self) -> RepresentationModel:
+        """The model, as the core uses it."""
+        return cast(RepresentationModel, self.model)
 
     def note(self, text: str) -> None:
         """A remark, once for all processes."""
@@ -191,7 +215,8 @@ class TrainingRun:
             average=self.average,
             optimizer=self.prepared,
             images=self.images,
-            num_train_steps=cast(RepresentationModel, self.model).sampling.schedule.num_train_steps,
+            num_train_steps=self.described.sampling.schedule.num_train_steps,
+            x_T_shape=self.described.x_T_shape,
             settings=self.plan.settings,
             budget=self.plan.budget,
             start=self.progress,
@@ -256,9 +281,10 @@ class TrainingRun:
         """Draw a sheet with the averaged weights, and say how much z is used."""
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
-        losses = draw_sheet(model, self.images, path, self.accelerator.device)
+        losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
         told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
-        self.note(f"{path}; loss with own -> swapped z at {told}")
+        remark = f"loss with own -> swapped z at {told}" if losses else remark
+        self.note(f"{path}; {remark}" if remark else str(path))
         if self._log is not None:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
 
@@ -270,7 +296,8 @@ def build_model(method: Method, config: Any) -> nn.Module:
 
 
 def _image_size(config: Any) -> int:
-    return int(config.unet.image_size)
+    # an LRDM's images are larger than what its UNet sees
+    return int(config.image_size if hasattr(config, "image_size") else config.unet.image_size)
 
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:

@@ -3,8 +3,8 @@ r"""Ancestral sampling (Ho et al. 2020, eq. 6 and 7): the posterior of the forwa
     x_{t-1} = sqrt(ab_prev) beta / (1 - ab) x_0 + sqrt(1 - beta) (1 - ab_prev) / (1 - ab) x_t
               + sqrt(beta (1 - ab_prev) / (1 - ab)) n,    n ~ N(0, I)
 
-The variance is the posterior's own ("fixed small"). With fewer steps than T the chain is the
-respaced one, whose beta is 1 - ab / ab_prev (Nichol & Dhariwal 2021, eq. 19).
+The variance is the posterior's own ("fixed small") or, as LRDM has it, beta ("fixed large"). With fewer
+steps than T the chain is the respaced one, whose beta is 1 - ab / ab_prev (Nichol & Dhariwal 2021, eq. 19).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rdm_cli.kernels.ddim import predict
 from rdm_cli.kernels.parameterization import per_item
-from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec, Variance
 
 NoiseFn = Callable[[int], Tensor]
 """Number of the step, from 0 at the noisiest, to standard normal noise of x_T's shape."""
@@ -31,6 +31,7 @@ def ancestral_step(
     noise: Tensor | None,
     *,
     clip: bool,
+    variance: Variance = "posterior",
 ) -> Tensor:
     """Move ``x_t`` (B, C, H, W) to the next cleaner step; ``noise`` None is for the last, which adds none.
 
@@ -45,8 +46,8 @@ def ancestral_step(
     mean = per_item(towards_x_0.expand(batch), x_t) * x_0 + per_item(towards_x_t.expand(batch), x_t) * x_t
     if noise is None:
         return mean
-    variance = beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
-    return mean + per_item(variance.sqrt().expand(batch), x_t) * noise
+    spread = beta if variance == "beta" else beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
+    return mean + per_item(spread.sqrt().expand(batch), x_t) * noise
 
 
 def ancestral_sample(
@@ -58,16 +59,12 @@ def ancestral_sample(
     noise_fn: NoiseFn,
 ) -> Iterator[Tensor]:
     """Yield x_t after each step from ``x_T``; the last is x_0. ``noise_fn`` is asked N - 1 times."""
-    path = spec.trajectory(num_steps)
+    legs = spec.trajectory(num_steps).decoding()
     x_t = x_T
-    for step, i in enumerate(reversed(range(len(path)))):
+    for step, leg in enumerate(legs):
+        noise = noise_fn(step) if step < len(legs) - 1 else None
+        t, alpha_bar, alpha_bar_prev, _ = leg
         x_t = ancestral_step(
-            eps_fn,
-            x_t,
-            int(path.t[i]),
-            path.alpha_bar[i],
-            path.alpha_bar_prev[i],
-            noise_fn(step) if i > 0 else None,
-            clip=spec.clip_x_0,
+            eps_fn, x_t, t, alpha_bar, alpha_bar_prev, noise, clip=spec.clip_x_0, variance=spec.variance
         )
         yield x_t

@@ -4,6 +4,9 @@ r"""DDIM in both directions (Song et al. 2021, eq. 12 at eta = 0): one update se
     eps    = (x_t / sqrt(ab_t) - x_0) / sqrt(1/ab_t - 1)           re-derived where x_0 was clamped
     x_next = sqrt(ab_to) x_0 + sqrt(1 - ab_to) eps
 
+Where x does not lie at the timestep that the network is asked about, x_0 is what the network says of that
+timestep, and eps is re-derived for where x lies.
+
 Decoding goes to the cleaner neighbour and ends at ab = 1; encoding goes to the noisier one and ends
 at ab = 0, where x_next is eps itself: that is x_T.
 """
@@ -19,24 +22,40 @@ from rdm_cli.kernels.parameterization import per_item, to_x_0
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 
 
-def predict(eps_fn: EpsFn, x_t: Tensor, t: Tensor, alpha_bar: Tensor, *, clip: bool) -> tuple[Tensor, Tensor]:
-    """(x_0, eps) at ``x_t``: ``t`` int64 (B,), ``alpha_bar`` float64 (B,)."""
+def predict(
+    eps_fn: EpsFn,
+    x_t: Tensor,
+    t: Tensor,
+    alpha_bar: Tensor,
+    *,
+    clip: bool,
+    alpha_bar_asked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(x_0, eps) at ``x_t``: ``t`` int64 (B,), ``alpha_bar`` float64 (B,), and that of ``t`` if different."""
     eps = eps_fn(x_t, t)
-    x_0 = to_x_0(eps, x_t, alpha_bar)
-    if clip:
-        x_0 = x_0.clamp(-1, 1)
+    x_0 = to_x_0(eps, x_t, alpha_bar if alpha_bar_asked is None else alpha_bar_asked)
+    x_0 = x_0.clamp(-1, 1) if clip else x_0
+    if clip or alpha_bar_asked is not None:
         recip = per_item((1 / alpha_bar).sqrt(), x_t)
         eps = (recip * x_t - x_0) / per_item((1 / alpha_bar - 1).sqrt(), x_t)
     return x_0, eps
 
 
 def ddim_step(
-    eps_fn: EpsFn, x_t: Tensor, t: int, alpha_bar: Tensor, alpha_bar_to: Tensor, *, clip: bool
+    eps_fn: EpsFn,
+    x_t: Tensor,
+    t: int,
+    alpha_bar: Tensor,
+    alpha_bar_to: Tensor,
+    alpha_bar_asked: Tensor | None = None,
+    *,
+    clip: bool,
 ) -> Tensor:
     """Move ``x_t`` (B, C, H, W) from ``alpha_bar`` to ``alpha_bar_to`` (float64 scalars)."""
     batch = x_t.shape[0]
     t_batch = torch.full((batch,), t, dtype=torch.int64, device=x_t.device)
-    x_0, eps = predict(eps_fn, x_t, t_batch, alpha_bar.expand(batch), clip=clip)
+    asked = None if alpha_bar_asked is None else alpha_bar_asked.expand(batch)
+    x_0, eps = predict(eps_fn, x_t, t_batch, alpha_bar.expand(batch), clip=clip, alpha_bar_asked=asked)
     to = alpha_bar_to.expand(batch)
     return per_item(to.sqrt(), x_t) * x_0 + per_item((1 - to).sqrt(), x_t) * eps
 
@@ -45,12 +64,9 @@ def ddim_decode(
     eps_fn: EpsFn, x_T: Tensor, spec: SamplingSpec, num_steps: int | None = None
 ) -> Iterator[Tensor]:
     """Yield x_t after each step from ``x_T``; the last is x_0."""
-    path = spec.trajectory(num_steps)
     x_t = x_T
-    for i in reversed(range(len(path))):
-        x_t = ddim_step(
-            eps_fn, x_t, int(path.t[i]), path.alpha_bar[i], path.alpha_bar_prev[i], clip=spec.clip_x_0
-        )
+    for leg in spec.trajectory(num_steps).decoding():
+        x_t = ddim_step(eps_fn, x_t, *leg, clip=spec.clip_x_0)
         yield x_t
 
 
@@ -58,12 +74,9 @@ def ddim_encode(
     eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int | None = None
 ) -> Iterator[Tensor]:
     """Yield x_t after each step from ``x_0`` in [-1, 1]; the last is x_T."""
-    path = spec.trajectory(num_steps)
     x_t = x_0
-    for i in range(len(path)):
-        x_t = ddim_step(
-            eps_fn, x_t, int(path.t[i]), path.alpha_bar[i], path.alpha_bar_next[i], clip=spec.clip_x_0
-        )
+    for leg in spec.trajectory(num_steps).encoding():
+        x_t = ddim_step(eps_fn, x_t, *leg, clip=spec.clip_x_0)
         yield x_t
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -22,6 +21,11 @@ class RepresentationModel(Protocol):
     @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
         ...
 
     @property
@@ -44,12 +48,33 @@ class RepresentationModel(Protocol):
         """What the network was trained to predict."""
         ...
 
+    @property
+    def stop_shift(self) -> float | None:
+        """The last fraction of a sample's steps without PDAE's shift; None: there is no shift."""
+        ...
+
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to the space in which the model diffuses, (B, *x_T_shape)."""
+        ...
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Back from there to images."""
+        ...
+
     def encode(self, x_0: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to z (B, *z_shape)."""
+        """What :meth:`enter` gives, (B, *x_T_shape), to z (B, *z_shape)."""
         ...
 
     def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t), conditioned on z (B, *z_shape)."""
+        """eps(x_t, t), conditioned on z (B, *z_shape); with a ``stop_shift``, takes ``stop_below`` too."""
+        ...
+
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps at x_t (B, C, H, W) and t (B,), "without z" or "with z" or, where the method has them, both."""
+        ...
+
+    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+        """eps(x_t, t) between two codes, ``weight`` (B,) of the way from the first to the second."""
         ...
 
     def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
@@ -72,16 +97,42 @@ class Converted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """What a method is trained around: of which ``kind``, by which ``option`` it is named.
+
+    ``purpose`` says what the method does with it, ``hint`` where to get one.
+    """
+
+    kind: Literal["dpm", "first-stage"]
+    option: str
+    purpose: str
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """A paper's entry in the registry.
 
     ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
-    network, to the class of its config. ``build`` makes the model from those configs.
+    network, to the class of its config (``Backbone``: either kind of UNet). ``build`` makes the model from
+    those configs. A method that is trained around a ``pretrained`` model has ``adopt``: a preset's config,
+    changed to fit that model, whose weights the built model then takes by its own ``adopt``.
+    ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
+    the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
+    components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
+    averaged in training; None: all are. Without ``samples`` there is no sampler to store.
     """
 
     name: str
     title: str
-    components: Mapping[str, type[Any]]
+    components: Mapping[str, Any]
     build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
     presets: Mapping[str, Preset]
-    convert: Callable[[Sequence[Path]], Converted]
+    convert: Callable[..., Converted]
+    pretrained: Pretrained | None = None
+    adopt: Callable[..., Any] | None = None
+    convert_options: frozenset[str] = frozenset()
+    prior: str = "latent-ddim"
+    optional: frozenset[str] = frozenset()
+    averaged: str | None = None
+    samples: bool = True

@@ -8,6 +8,8 @@ group norm, and the semantic code as a further scale,
     h = (1 + z_scale) * ((1 + t_scale) * GN(h) + t_shift);  h = conv(dropout(SiLU(h)))
     y = skip(x) + h
 
+In PDAE's shift branch (arXiv 2212.12990) the code shifts as well: + z_shift before that last SiLU.
+
 Legend of shapes: B batch, C channels, H, W height and width, E width of the time embedding,
 S width of the code.
 """
@@ -15,7 +17,7 @@ S width of the code.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +31,11 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels), channels)
 
 
-def zero_init(module: nn.Conv1d | nn.Conv2d) -> nn.Conv1d | nn.Conv2d:
-    """Set a convolution's parameters to zero, so that its residual branch starts as nothing."""
+Layer = TypeVar("Layer", nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+def zero_init(module: Layer) -> Layer:
+    """Set a layer's parameters to zero, so that its residual branch starts as nothing."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -85,10 +90,12 @@ class EncoderResBlock(nn.Module):
     Diff-AE's semantic encoder uses this alone, without time, code or dropout.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, mode: Resample = "none") -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, mode: Resample = "none", norm: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.mode: Resample = mode
-        self.norm_1 = group_norm(channels_in)
+        self.norm_1 = group_norm(channels_in) if norm is None else norm
         self.conv_1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.skip: nn.Module = (
             nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
@@ -105,7 +112,10 @@ class EncoderResBlock(nn.Module):
 
 
 class ConditionalResBlock(EncoderResBlock):
-    """A residual block modulated by time and, where ``z_width`` is given, by the semantic code."""
+    """A residual block modulated by time and, where ``z_width`` is given, by the semantic code.
+
+    The code scales or, with ``z_shifts``, scales and shifts.
+    """
 
     def __init__(
         self,
@@ -116,25 +126,29 @@ class ConditionalResBlock(EncoderResBlock):
         z_width: int | None,
         dropout: float,
         mode: Resample = "none",
+        z_shifts: bool = False,
     ) -> None:
         super().__init__(channels_in, channels_out, mode)
+        self.z_shifts = z_shifts
         self.time_proj = nn.Linear(time_width, 2 * channels_out)
-        self.z_proj = nn.Linear(z_width, channels_out) if z_width else None
+        self.z_proj = nn.Linear(z_width, (1 + z_shifts) * channels_out) if z_width else None
         self.norm_2 = group_norm(channels_out)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
 
     def z_scale(self, z_activated: Tensor) -> Tensor | None:
-        """The code's scale, minus one: SiLU(z) (B, S) to (B, C)."""
+        """The code's scale, minus one: SiLU(z) (B, S) to (B, C), or with its shift beside it (B, 2 C)."""
         return None if self.z_proj is None else self.z_proj(z_activated)
 
     def modulated(self, x: Tensor, t_activated: Tensor, z_scale: Tensor | None) -> Tensor:
-        """``x`` (B, C_in, H, W), SiLU(time embedding) (B, E), z scale (B, C) to (B, C, H', W')."""
+        """``x`` (B, C_in, H, W), SiLU(time embedding) (B, E) and :meth:`z_scale` to (B, C, H', W')."""
         h, x = self.first_half(x)
         scale, shift = self.time_proj(t_activated).chunk(2, dim=1)
         scale = 1 + scale
         if z_scale is not None:  # one fused scale and shift: a pass over h fewer
+            z_scale, *z_shift = z_scale.chunk(1 + self.z_shifts, dim=1)
             scale, shift = scale * (1 + z_scale), shift * (1 + z_scale)
+            shift = shift + z_shift[0] if z_shift else shift
         h = self.norm_2(h)
         h = h * scale[:, :, None, None] + shift[:, :, None, None]
         return self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
@@ -143,10 +157,10 @@ class ConditionalResBlock(EncoderResBlock):
 class SelfAttention(nn.Module):
     """Residual self-attention over positions; ``qkv`` is laid out head by head as q | k | v."""
 
-    def __init__(self, channels: int, num_heads: int = 1) -> None:
+    def __init__(self, channels: int, num_heads: int = 1, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels) if norm is None else norm
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zero_init(nn.Conv1d(channels, channels, 1))
 

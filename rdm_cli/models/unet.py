@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,11 @@ class UNetConfig:
 
     ``image_size`` is in pixels. ``patch_size`` p folds p x p pixels into channels before the first
     convolution and unfolds them after the last, so the first level works at ``image_size / p``;
-    ``attention_resolutions`` are sides of feature maps. ``z_width`` None means unconditional.
+    ``attention_resolutions`` are sides of feature maps. ``head_channels`` is the width of an attention
+    head, whatever the level's; None: ``num_heads`` of them. ``z_width`` None means unconditional.
     """
+
+    NETWORK: ClassVar[str] = "ConditionalUNet"
 
     image_size: int
     model_channels: int
@@ -41,11 +44,16 @@ class UNetConfig:
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
     num_heads: int = 1
+    head_channels: int | None = None
     time_width: int = 512
     z_width: int | None = 512
     dropout: float = 0.1
     image_channels: int = 3
     patch_size: int = 1
+
+    def heads(self, channels: int) -> int:
+        """Attention heads in a layer of ``channels``."""
+        return self.num_heads if self.head_channels is None else channels // self.head_channels
 
 
 class Stage(nn.Module):
@@ -63,49 +71,46 @@ class Stage(nn.Module):
         self.up = up
 
 
-class ConditionalUNet(nn.Module):
-    """(x_t, t, z) to a prediction of x_t's shape: eps, v or x_0, as it was trained."""
+@dataclass(frozen=True)
+class Features:
+    """What the way down leaves for the way up: the time embedding (B, E), and every map on the way.
 
-    def __init__(self, config: UNetConfig) -> None:
+    ``time`` is as the blocks take it: after SiLU, or before it where they apply it themselves. The last of
+    ``maps`` is where the way down ends; the others are the laterals.
+    """
+
+    time: Tensor
+    maps: list[Tensor]
+
+
+def map_widths(config: UNetConfig) -> list[int]:
+    """Channels of every map that the way down leaves, in order."""
+    widths = [m * config.model_channels for m in config.channel_mult]
+    found = [widths[0]]
+    for level, width in enumerate(widths):
+        found += [width] * (config.num_res_blocks + (level < len(widths) - 1))
+    return found
+
+
+class UpwardHalf(nn.Module):
+    """The middle block and the way up, to a map of the image's shape.
+
+    ``z_width`` None: without a code. ``z_shifts`` as in :class:`ConditionalResBlock`.
+    """
+
+    def __init__(self, config: UNetConfig, z_width: int | None, *, z_shifts: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.z_width = z_width
+        self.z_shifts = z_shifts
         c = config
         widths = [m * c.model_channels for m in c.channel_mult]
-        folded = c.image_channels * c.patch_size**2
-
-        def res(channels_in: int, channels_out: int, mode: Resample = "none") -> ConditionalResBlock:
-            return ConditionalResBlock(
-                channels_in,
-                channels_out,
-                time_width=c.time_width,
-                z_width=c.z_width,
-                dropout=c.dropout,
-                mode=mode,
-            )
-
-        def attention(channels: int, side: int) -> SelfAttention | None:
-            return SelfAttention(channels, c.num_heads) if side in c.attention_resolutions else None
-
-        self.time_embed = TimeEmbedding(c.model_channels, c.time_width)
-        self.conv_in = nn.Conv2d(folded, widths[0], 3, padding=1)
-
-        side = c.image_size // c.patch_size
-        h, laterals = widths[0], [widths[0]]
-        self.down = nn.ModuleList()
-        for level, width in enumerate(widths):
-            for _ in range(c.num_res_blocks):
-                self.down.append(Stage(res(h, width), attention(width, side)))
-                h = width
-                laterals.append(h)
-            if level < len(widths) - 1:
-                self.down.append(Stage(res(h, h, "down")))
-                laterals.append(h)
-                side //= 2
-
-        self.middle_1 = res(h, h)
-        self.middle_attention = SelfAttention(h, c.num_heads)
-        self.middle_2 = res(h, h)
-
+        laterals = map_widths(c)
+        side = c.image_size // c.patch_size >> (len(widths) - 1)
+        h = widths[-1]
+        self.middle_1 = self._block(h, h)
+        self.middle_attention = SelfAttention(h, c.heads(h))
+        self.middle_2 = self._block(h, h)
         self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
             width = widths[level]
@@ -113,17 +118,31 @@ class ConditionalUNet(nn.Module):
                 goes_up = level > 0 and i == c.num_res_blocks
                 self.up.append(
                     Stage(
-                        res(h + laterals.pop(), width),
-                        attention(width, side),
-                        res(width, width, "up") if goes_up else None,
+                        self._block(h + laterals.pop(), width),
+                        self._attention(width, side),
+                        self._block(width, width, "up") if goes_up else None,
                     )
                 )
                 h = width
             side *= 2
-
         self.norm_out = group_norm(h)
-        self.conv_out = zero_init(nn.Conv2d(h, folded, 3, padding=1))
+        self.conv_out = zero_init(nn.Conv2d(h, c.image_channels * c.patch_size**2, 3, padding=1))
         self._blocks = [m for m in self.modules() if isinstance(m, ConditionalResBlock)]
+
+    def _block(self, channels_in: int, channels_out: int, mode: Resample = "none") -> ConditionalResBlock:
+        return ConditionalResBlock(
+            channels_in,
+            channels_out,
+            time_width=self.config.time_width,
+            z_width=self.z_width,
+            dropout=self.config.dropout,
+            mode=mode,
+            z_shifts=self.z_shifts,
+        )
+
+    def _attention(self, channels: int, side: int) -> SelfAttention | None:
+        attends = side in self.config.attention_resolutions
+        return SelfAttention(channels, self.config.heads(channels)) if attends else None
 
     def condition(self, z: Tensor | None) -> list[Tensor | None]:
         """Everything the network needs of ``z`` (B, z_width): one scale a residual block."""
@@ -132,23 +151,18 @@ class ConditionalUNet(nn.Module):
         z_activated = F.silu(z)
         return [block.z_scale(z_activated) for block in self._blocks]
 
-    def forward(self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None]) -> Tensor:
-        """Predict from ``x_t`` (B, C, H, W), ``t`` (B,) and the result of :meth:`condition`."""
-        p = self.config.patch_size
-        scales = dict(zip(self._blocks, z_scales, strict=True))
-        t_activated = F.silu(self.time_embed(t))
+    def _scales(self, z_scales: Sequence[Tensor | None]) -> dict[ConditionalResBlock, Tensor | None]:
+        return dict(zip(self._blocks, z_scales, strict=True))
+
+    def upward(self, features: Features, z_scales: Sequence[Tensor | None]) -> Tensor:
+        """From the way down's ``features`` and the result of :meth:`condition` to (B, C, H, W)."""
+        scales = self._scales(z_scales)
+        laterals = list(features.maps)
 
         def run(block: ConditionalResBlock, h: Tensor) -> Tensor:
-            return block.modulated(h, t_activated, scales[block])
+            return block.modulated(h, features.time, scales[block])
 
-        h = self.conv_in(F.pixel_unshuffle(x_t, p) if p > 1 else x_t)
-        laterals = [h]
-        for stage in cast(Iterable[Stage], self.down):
-            h = run(stage.res, h)
-            if stage.attention is not None:
-                h = stage.attention(h)
-            laterals.append(h)
-        h = run(self.middle_1, h)
+        h = run(self.middle_1, laterals[-1])
         h = run(self.middle_2, self.middle_attention(h))
         for stage in cast(Iterable[Stage], self.up):
             h = run(stage.res, torch.cat([h, laterals.pop()], dim=1))
@@ -157,4 +171,46 @@ class ConditionalUNet(nn.Module):
             if stage.up is not None:
                 h = run(stage.up, h)
         h = self.conv_out(F.silu(self.norm_out(h)))
+        p = self.config.patch_size
         return F.pixel_shuffle(h, p) if p > 1 else h
+
+
+class ConditionalUNet(UpwardHalf):
+    """(x_t, t, z) to a prediction of x_t's shape: eps, v or x_0, as it was trained."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config, config.z_width)
+        c = config
+        widths = [m * c.model_channels for m in c.channel_mult]
+        self.time_embed = TimeEmbedding(c.model_channels, c.time_width)
+        self.conv_in = nn.Conv2d(c.image_channels * c.patch_size**2, widths[0], 3, padding=1)
+        side = c.image_size // c.patch_size
+        h = widths[0]
+        self.down = nn.ModuleList()
+        for level, width in enumerate(widths):
+            for _ in range(c.num_res_blocks):
+                self.down.append(Stage(self._block(h, width), self._attention(width, side)))
+                h = width
+            if level < len(widths) - 1:
+                self.down.append(Stage(self._block(h, h, "down")))
+                side //= 2
+        # from the image to the image, as Diff-AE's StyleSpace lists them
+        self._blocks = [m for m in self.down.modules() if isinstance(m, ConditionalResBlock)] + self._blocks
+
+    def features(self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None]) -> Features:
+        """The way down, from ``x_t`` (B, C, H, W), ``t`` (B,) and the result of :meth:`condition`."""
+        scales = self._scales(z_scales)
+        p = self.config.patch_size
+        t_activated = F.silu(self.time_embed(t))
+        h = self.conv_in(F.pixel_unshuffle(x_t, p) if p > 1 else x_t)
+        maps = [h]
+        for stage in cast(Iterable[Stage], self.down):
+            h = stage.res.modulated(h, t_activated, scales[stage.res])
+            if stage.attention is not None:
+                h = stage.attention(h)
+            maps.append(h)
+        return Features(t_activated, maps)
+
+    def forward(self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None]) -> Tensor:
+        """Predict from ``x_t`` (B, C, H, W), ``t`` (B,) and the result of :meth:`condition`."""
+        return self.upward(self.features(x_t, t, z_scales), z_scales)

@@ -15,23 +15,24 @@ from torch import Tensor, nn
 
 from rdm_cli.kernels.ddim import ddim_decode, last
 from rdm_cli.kernels.parameterization import add_noise
-from rdm_cli.kernels.schedules import LATENT_CONSTANT, ScheduleConfig
+from rdm_cli.kernels.schedules import LATENT_CONSTANT, ScheduleConfig, Spacing
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentDDIMConfig:
-    """A latent DDIM; ``steps`` is the number of DDIM steps where the user names none."""
+    """A latent DDIM; ``steps`` is the number of DDIM steps where the user names none, ``spacing`` which."""
 
     network: LatentMLPConfig
     schedule: ScheduleConfig = LATENT_CONSTANT
     steps: int = 100
+    spacing: Spacing = "stride"
 
     @property
     def sampling(self) -> SamplingSpec:
         """How codes are drawn: without clamping."""
-        return SamplingSpec(schedule=self.schedule, clip_x_0=False, steps=self.steps)
+        return SamplingSpec(schedule=self.schedule, spacing=self.spacing, clip_x_0=False, steps=self.steps)
 
 
 class LatentDDIM(nn.Module):

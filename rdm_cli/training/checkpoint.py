@@ -41,9 +41,10 @@ def save_checkpoint(
     """Write everything that the rest of the run depends on; kill -9 leaves the old file or the new."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.averages.items()}
+    parameters = _trained(model)
     for index, state in optimizer.state_dict()["state"].items():
-        for name, value in state.items():
-            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        for key, value in state.items():
+            tensors[f"optimizer.{parameters[index]}:{key}"] = torch.as_tensor(value)
     header = {
         "progress": asdict(progress),
         "num_average_updates": average.num_updates,
@@ -56,6 +57,11 @@ def save_checkpoint(
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
     return path
+
+
+def _trained(model: nn.Module) -> list[str]:
+    """The parameters that an optimiser numbers, in its order; a file names them, so that none is mistaken."""
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +83,12 @@ class Checkpoint:
     def restore(self, *, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> None:
         """Load weights, their average and the optimiser's state; CheckpointError for another network's."""
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in self._part("optimizer.").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = value
         groups = optimizer.state_dict()["param_groups"]
         try:
+            indices = {name: index for index, name in enumerate(_trained(model))}
+            for name, value in self._part("optimizer.").items():
+                parameter, _, key = name.partition(":")
+                state.setdefault(indices[parameter], {})[key] = value
             model.load_state_dict(self._part("model."))
             average.load(self._part("average.").items(), self.num_average_updates)
             optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -31,9 +31,13 @@ def swapped_z_losses(
 ) -> dict[int, tuple[float, float]]:
     """At each t: (loss with the image's own z, loss with its neighbour's), same noise for both.
 
-    ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z.
+    ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z. A model
+    without z has nothing to swap: the answer is empty.
     """
+    x_0 = model.enter(x_0)
     z = model.encode(x_0)
+    if z.numel() == 0:
+        return {}
     losses = {}
     for t in timesteps:
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
@@ -47,11 +51,10 @@ def swapped_z_losses(
 @torch.no_grad()
 def picture_rows(model: RepresentationModel, x_0: Tensor, num_steps: int = 20) -> list[Tensor]:
     """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T."""
-    eps_fn = model.denoiser(model.encode(x_0))
+    inner = model.enter(x_0)
+    eps_fn = model.denoiser(model.encode(inner))
     spec = model.sampling
-    x_T = last(ddim_encode(eps_fn, x_0, spec, num_steps))
-    rows = [x_0, last(ddim_decode(eps_fn, x_T, spec, num_steps))]
+    starts = [last(ddim_encode(eps_fn, inner, spec, num_steps))]
     for k in range(2):
-        noise = keyed_noise(k, range(len(x_0)), x_0.shape[1:], "sheet").to(x_0.device)
-        rows.append(last(ddim_decode(eps_fn, noise, spec, num_steps)))
-    return rows
+        starts.append(keyed_noise(k, range(len(x_0)), inner.shape[1:], "sheet").to(x_0.device))
+    return [x_0, *(model.leave(last(ddim_decode(eps_fn, x_T, spec, num_steps))) for x_T in starts)]

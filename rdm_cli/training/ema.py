@@ -13,25 +13,28 @@ class WeightAverage:
 
     After update n the average moves by 1 - min(decay, (1 + n) / (10 + n)): the warm-up forgets the
     random start within the first updates, whatever the final decay is. ``warm_up`` False uses the
-    decay from the first update on, as the reference does.
+    decay from the first update on, as the reference does. ``only`` averages the submodule of that name.
     """
 
-    def __init__(self, module: nn.Module, decay: float, *, warm_up: bool = True) -> None:
+    def __init__(
+        self, module: nn.Module, decay: float, *, warm_up: bool = True, only: str | None = None
+    ) -> None:
+        self.prefix = "" if only is None else f"{only}."
         self.decay = decay
         self.warm_up = warm_up
         self.num_updates = 0
-        self.averages = {
-            name: parameter.detach().clone()
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
+        self.averages = {name: parameter.detach().clone() for name, parameter in self._averaged(module)}
+
+    def _averaged(self, module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        named = module.named_parameters()
+        return [(n, p) for n, p in named if p.requires_grad and n.startswith(self.prefix)]
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         """Move the averages towards ``module``'s present parameters."""
         n = self.num_updates
         decay = min(self.decay, (1 + n) / (10 + n)) if self.warm_up else self.decay
-        current = [p.detach() for p in module.parameters() if p.requires_grad]
+        current = [p.detach() for _, p in self._averaged(module)]
         torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)
         self.num_updates += 1
 

@@ -98,13 +98,22 @@ def stratified_timesteps(batch: int, num_train_steps: int, generator: torch.Gene
 
 
 def training_batch(
-    pixels: Tensor, *, num_train_steps: int, flip: bool, seed: int, key: tuple[int | str, ...]
+    pixels: Tensor,
+    *,
+    num_train_steps: int,
+    flip: bool,
+    seed: int,
+    key: tuple[int | str, ...],
+    x_T_shape: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 (B, 3, H, W) to (x_0, t, eps), with the flips, timesteps and noise of ``key``."""
+    """uint8 (B, 3, H, W) to (x_0, t, eps), with the flips, timesteps and noise of ``key``.
+
+    eps has the shape ``x_T_shape``; None: that of an image.
+    """
     generator = keyed_generator(seed, "batch", *key)
     x_0 = to_unit_range(pixels)
     t = stratified_timesteps(len(x_0), num_train_steps, generator)
-    eps = torch.randn(x_0.shape, generator=generator)
+    eps = torch.randn((len(x_0), *(x_T_shape or x_0.shape[1:])), generator=generator)
     if flip:
         flipped = torch.rand(len(x_0), generator=generator) < 0.5
         x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
@@ -124,6 +133,7 @@ def train_steps(
     optimizer: torch.optim.Optimizer,
     images: Dataset[Tensor],
     num_train_steps: int,
+    x_T_shape: tuple[int, ...] | None = None,
     settings: Settings,
     budget: Budget,
     start: Progress,
@@ -132,8 +142,8 @@ def train_steps(
     """Train until the budget is spent, yielding after each step.
 
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
-    ``accelerator`` already; ``images`` yields uint8 (3, H, W). Raises DivergedError where a loss or a
-    gradient is not finite.
+    ``accelerator`` already; ``images`` yields uint8 (3, H, W). eps has the shape ``x_T_shape``; None: that of
+    an image. Raises DivergedError where a loss or a gradient is not finite.
     """
     order = BatchOrder(
         num_items=len(cast(Sized, images)),
@@ -172,6 +182,7 @@ def train_steps(
                 flip=settings.flip,
                 seed=settings.seed,
                 key=key,
+                x_T_shape=x_T_shape,
             )
             torch.manual_seed(key_to_seed(settings.seed, "dropout", *key))
             with _sync_on_last(accelerator, model, last=i == settings.num_accumulations - 1):

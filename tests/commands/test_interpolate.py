@@ -66,3 +66,23 @@ def test_codes_without_x_T(tiny: Rdm, faces: Path, tmp_path: Path, both: bool) -
     result = tiny("interpolate", *ends, "-o", tmp_path / "o", "-q")
     assert result.code == (0 if both else 1)
     assert both or "encode both alike" in result.err
+
+
+def test_a_trajectory_has_the_same_ends_and_another_middle(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    ends = (faces / "a.png", faces / "b.png")
+    frames = {}
+    for way in ("lerp", "trajectory"):
+        command = ("interpolate", *ends, "--frames", 3, "-o", tmp_path / way)
+        assert tiny(*command, *(() if way == "lerp" else ("--path", way))).code == 0
+        frames[way] = [values(tmp_path / way / f"frame-{i:04d}.png") for i in range(3)]
+    apart = [np.abs(a - b).max() for a, b in zip(frames["lerp"], frames["trajectory"], strict=True)]
+    assert apart[0] <= 1 and apart[2] <= 1 and apart[1] > 1
+    assert not list((tmp_path / "trajectory").glob("*.safetensors"))
+    assert len(list((tmp_path / "lerp").glob("*.safetensors"))) == 3
+
+
+def test_a_trajectory_needs_both_x_T(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    tiny("encode", faces, "-o", tmp_path / "codes", "--no-x-t")
+    ends = [tmp_path / "codes" / f"{name}.safetensors" for name in "ab"]
+    result = tiny("interpolate", *ends, "--path", "trajectory", "-o", tmp_path / "o", "-q")
+    assert result.code == 1 and "a code has none" in result.err and not (tmp_path / "o").exists()

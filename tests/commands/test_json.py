@@ -49,6 +49,16 @@ USES: dict[str, list[tuple[str, int]]] = {
     "train diffae": [("{faces} -o {work}/new --run {work}/run --init-from {bundle} --steps 2 --batch-size 2 "
                       "--sheet-minutes 0", 0),
                      ("{faces} -o {work}/other --run {work}/run2 --device cpu --mixed-precision fp16", 2)],
+    "train dpm": [("{faces} -o {work}/new --run {work}/run --init-from {plain} --steps 1 --batch-size 2 "
+                   "--sheet-minutes 0", 0), ("{faces} -o {work}/new --preset nosuch", 2)],
+    "train pdae": [("{faces} -o {work}/new --run {work}/run --dpm {plain} --steps 1 --batch-size 2 "
+                    "--sheet-minutes 0", 0), ("{faces} -o {work}/new --dpm {bundle}", 2)],
+    "train lrdm": [("{faces} -o {work}/new --run {work}/run --preset small32 --first-stage {stage} --steps 1 "
+                    "--batch-size 2 --sheet-minutes 0", 0), ("{faces} -o {work}/new", 2)],
+    "train first-stage": [("{faces} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
+                           "--sheet-minutes 0", 0), ("{faces} -o {work}/new --preset nosuch", 2)],
+    "evaluate gap": [("{plain} {faces} -n 2 --every 500 --at 500 -o {work}/o", 0), ("{faces}", 2),
+                     ("{plain} {mixed}", 1)],
     "train prior": [("{codes} --samples 64 --batch-size 8 --layers 2 --hidden-width 8", 0), ("{faces}", 2)],
     "train attributes": [("{codes} --labels {labels}", 0), ("{codes} --labels {work}/nosuch.csv", 2)],
     "attributes list": [("", 0), ("-b nosuch", 1)],
@@ -66,10 +76,15 @@ NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulat
 @pytest.fixture(scope="module")
 def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import torch
+    from diffusers import AutoencoderKL
     from PIL import Image
 
+    from rdm_cli.core.bundle_saving import save_bundle
     from rdm_cli.core.bundles import open_bundle
     from rdm_cli.core.pipeline import Pipeline
+    from rdm_cli.methods.dpm.method import METHOD
+    from rdm_cli.methods.dpm.model import DPM, DPMConfig
+    from rdm_cli.models.unet import UNetConfig
 
     root = tmp_path_factory.mktemp("json")
     faces, mixed = root / "faces", root / "mixed"
@@ -82,6 +97,14 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     bundle = Path(shutil.copytree(tiny_bundle, root / "bundle"))
     broken = Path(shutil.copytree(tiny_bundle, root / "broken"))
     (broken / "prior" / "config.json").unlink()
+    unet = UNetConfig(
+        image_size=32, model_channels=32, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(),
+        time_width=32, z_width=None, patch_size=4,
+    )  # fmt: skip
+    save_bundle(root / "plain", METHOD, DPM(DPMConfig(unet=unet)), card="# plain\n")
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    stage = AutoencoderKL(**blocks, block_out_channels=(8, 8, 8), norm_num_groups=4)
+    stage.save_pretrained(root / "stage")
     pipeline = Pipeline(bundle=open_bundle(str(bundle)))
     codes = pipeline.sample(80, seed=0)
     z = torch.randn(80, 8, generator=torch.Generator().manual_seed(0))
@@ -92,7 +115,7 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         rows.writerows([f"{i:06d}.png", int(i % 2), 0] for i in range(80))
     return {
         "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken, "codes": root / "codes",
-        "labels": root / "labels.csv",
+        "labels": root / "labels.csv", "plain": root / "plain", "stage": root / "stage",
     }  # fmt: skip
 
 

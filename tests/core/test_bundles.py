@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rdm_cli.core import bundle_folders, bundles
-from rdm_cli.core.bundles import WEIGHTS, Bundle, add_directions, add_prior, open_bundle, save_bundle
+from rdm_cli.core import bundle_folders, bundle_saving
+from rdm_cli.core.bundle_saving import add_directions, add_prior, save_bundle
+from rdm_cli.core.bundles import WEIGHTS, Bundle, open_bundle
 from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.models.latent_mlp import LatentMLPConfig
@@ -116,7 +117,7 @@ ATTRIBUTES = "attributes/attributes.json"
         (ENCODER, with_value("patch_size", 0)),
         (ENCODER, with_value("model_channels", 33)),
         ("unet/config.json", with_value("model_channels", 64)),
-        (SCHEDULER, with_value("beta_schedule", "squaredcos_cap_v2")),
+        (SCHEDULER, with_value("beta_schedule", "laplace")),
         (SCHEDULER, with_value("prediction_type", "nosuch")),
         (SCHEDULER, with_value("_rdm", {})),
         (SCHEDULER, with_value("_rdm", 3)),
@@ -195,7 +196,7 @@ def test_interrupted_save_changes_nothing(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(bundles, "save_directions", fail)
+    monkeypatch.setattr(bundle_saving, "save_directions", fail)
     with pytest.raises(type(error)):
         save_bundle(
             target, bundle.method, bundle.model, card="", prior=bundle.prior, directions=bundle.directions

@@ -91,7 +91,7 @@ def file_with(**changes: Any) -> bytes:
         (file_with()[:-10], "not a readable"),
         (save({"z": torch.zeros(8)}), "not a code written by rdm"),
         (save({"z": torch.zeros(8)}, {"format": "pt"}), "not a code written by rdm"),
-        (save({"x_T": torch.zeros(8)}, {"rdm": json.dumps(to_json(INFO))}), "holds no z"),
+        (save({"x": torch.zeros(8)}, {"rdm": json.dumps(to_json(INFO))}), "holds neither z nor x_T"),
         (save({"z": torch.zeros(8)}, {"rdm": "{"}), "damaged metadata"),
         (save({"z": torch.zeros(8)}, {"rdm": "[]"}), "damaged metadata"),
         (save({"z": torch.zeros(8)}, {"rdm": "null"}), "damaged metadata"),

@@ -49,9 +49,10 @@ def test_one_step_of_diffusers_is_ours(tiny_bundle: Path) -> None:
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["linear", "constant"])
-def test_schedulers_survive_json(kind: str) -> None:
+@pytest.mark.parametrize("spacing", ["stride", "linspace"])
+@pytest.mark.parametrize("kind", ["linear", "constant", "cosine"])
+def test_schedulers_survive_json(kind: str, spacing: str) -> None:
     schedule = ScheduleConfig(beta_kind=kind, beta_start=0.001, beta_end=0.01, num_train_steps=50)
-    spec = SamplingSpec(schedule=schedule, clip_x_0=False, steps=7)
+    spec = SamplingSpec(schedule=schedule, spacing=spacing, clip_x_0=False, steps=7)
     values = json.loads(json.dumps(scheduler_json(spec, "x_0")))
     assert read_scheduler(values) == (spec, "x_0")

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdm_cli.kernels.schedules import LATENT_CONSTANT, LINEAR, ScheduleConfig, respace, stride_timesteps
+from rdm_cli.kernels.schedules import (
+    LATENT_CONSTANT,
+    LINEAR,
+    ScheduleConfig,
+    linspace_timesteps,
+    respace,
+    stride_timesteps,
+)
 
 
 def test_linear_table_is_diffusers() -> None:
@@ -71,3 +78,47 @@ def test_a_full_chain_has_the_schedules_betas() -> None:
 def test_timesteps_must_ascend_within_the_schedule(steps: list[int]) -> None:
     with pytest.raises(ValueError, match="ascend"):
         respace(LINEAR, steps)
+
+
+@given(num_train=st.integers(2, 1200), data=st.data())
+def test_linspace_leads_from_the_first_timestep_to_the_last(num_train: int, data: st.DataObject) -> None:
+    num_steps = data.draw(st.integers(1, num_train - 1))
+    steps = linspace_timesteps(num_steps, num_train)
+    assert len(steps) == num_steps + 1
+    assert (steps[0], steps[-1]) == (0, num_train - 1)
+    assert all(a < b for a, b in zip(steps, steps[1:], strict=False))
+
+
+@pytest.mark.parametrize("num_steps", [0, 1000])
+def test_impossible_numbers_of_linspace_steps_are_refused(num_steps: int) -> None:
+    with pytest.raises(ValueError, match="between 1 and 999"):
+        linspace_timesteps(num_steps)
+
+
+def test_a_trajectory_within_its_timesteps_meets_itself() -> None:
+    """Encoding's steps are decoding's, reversed, each from where the other ended; none leaves the ends."""
+    path = respace(LINEAR, linspace_timesteps(10), within=True)
+    up, down = path.encoding(), path.decoding()
+    assert len(path) == len(up) == len(down) == 10
+    assert [leg.t for leg in up] == path.t[:-1].tolist()
+    assert [leg.t for leg in down] == path.t[1:].tolist()[::-1]
+    for there, back in zip(up, reversed(down), strict=True):
+        assert (there.alpha_bar, there.alpha_bar_to) == (back.alpha_bar_to, back.alpha_bar)
+    assert (up[-1].alpha_bar_to, down[-1].alpha_bar_to) == (path.alpha_bar[-1], path.alpha_bar[0])
+
+
+def test_a_trajectory_to_the_ends_goes_beyond_its_timesteps() -> None:
+    path = respace(LINEAR, stride_timesteps(10))
+    up, down = path.encoding(), path.decoding()
+    assert len(path) == len(up) == len(down) == 10
+    assert [leg.t for leg in up] == [leg.t for leg in down][::-1] == path.t.tolist()
+    assert (up[-1].alpha_bar_to, down[-1].alpha_bar_to) == (0, 1)
+
+
+def test_cosine_table_is_diffusers() -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    torch.testing.assert_close(
+        ScheduleConfig(beta_kind="cosine").alpha_bar().float(), theirs, rtol=6e-5, atol=1e-9
+    )

@@ -67,6 +67,22 @@ def test_everything_comes_back_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
         assert all(torch.equal(value, states[1][index][name]) for name, value in state.items())
 
 
+def test_moments_follow_their_parameters_by_name(tmp_path: Path) -> None:
+    """A later version of a network may list its layers in another order: no moment changes its owner."""
+    run = parts()
+    step(run, 0)
+    save(run, tmp_path)
+    restored = parts(seed=1)
+    model = restored["model"]
+    model._modules = dict(reversed(model._modules.items()))  # registered in another order, named as before
+    restored["optimizer"] = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    load_checkpoint(tmp_path).restore(**restored)
+    expected = {n: run["optimizer"].state[p]["exp_avg"] for n, p in run["model"].named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert torch.equal(restored["optimizer"].state[parameter]["exp_avg"], expected[name]), name
+    assert len(expected) == 6
+
+
 def test_a_run_that_took_no_step_yet_comes_back_too(tmp_path: Path) -> None:
     run, restored = parts(), parts(seed=1)
     save(run, tmp_path)

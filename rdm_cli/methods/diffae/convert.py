@@ -17,23 +17,13 @@ import torch
 from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
+from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, image_size, latent_config
-from rdm_cli.methods.diffae.official_names import latent_name, model_name, renamed
 from rdm_cli.methods.official import load_official
+from rdm_cli.methods.official_names import latent_name, model_name, renamed
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
-
-# CelebA's attributes in the order of its list file
-CELEBA_ATTRIBUTES: tuple[str, ...] = tuple(
-    """
-    5_o_clock_shadow arched_eyebrows attractive bags_under_eyes bald bangs big_lips big_nose
-    black_hair blond_hair blurry brown_hair bushy_eyebrows chubby double_chin eyeglasses goatee
-    gray_hair heavy_makeup high_cheekbones male mouth_slightly_open mustache narrow_eyes no_beard
-    oval_face pale_skin pointy_nose receding_hairline rosy_cheeks sideburns smiling straight_hair
-    wavy_hair wearing_earrings wearing_hat wearing_lipstick wearing_necklace wearing_necktie young
-    """.split()
-)
 
 Kind = Literal["autoencoder", "latent DPM", "classifier", "codes"]
 _LATENT = "latent_net."

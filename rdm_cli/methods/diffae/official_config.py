@@ -7,7 +7,6 @@ network, which are refused. Files without hyper-parameters get the published val
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.config import DiffAEConfig
+from rdm_cli.methods.official_shapes import count, latent_mlp_config, shape_of
 from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.unet import UNetConfig
@@ -60,18 +60,6 @@ def _model_hyper(hyper: Hyper) -> Hyper:
     return nested if isinstance(nested, Mapping) else {}
 
 
-def _shape(state: State, name: str) -> tuple[int, ...]:
-    if name not in state:
-        raise CheckpointError(f"{name} is missing")
-    return tuple(state[name].shape)
-
-
-def _count(state: State, pattern: str) -> int:
-    """How many different numbers the group of ``pattern`` takes among the names."""
-    matches = (re.match(pattern, name) for name in state)
-    return len({match[1] for match in matches if match})
-
-
 def image_size(x_T: Tensor | None, hyper: Hyper, given: int | None) -> int:
     """Side in pixels: from the stored ``x_T`` (N, 3, H, H), the hyper-parameters, or as ``given``.
 
@@ -108,13 +96,13 @@ def _resolutions(state: State, firsts: list[int], size: int, prefix: str = "") -
 
 
 def _width(state: State, i: int, prefix: str = "") -> int:
-    return _shape(state, f"{prefix}input_blocks.{i}.0.in_layers.2.weight")[0]
+    return shape_of(state, f"{prefix}input_blocks.{i}.0.in_layers.2.weight")[0]
 
 
 def _unet_config(state: State, size: int, heads: int, dropout: float) -> UNetConfig:
-    time_width, channels = _shape(state, "time_embed.time_embed.0.weight")
-    num_levels = _count(state, r"output_blocks\.(\d+)\.[12]\.in_layers") + 1
-    num_res_blocks = _count(state, r"output_blocks\.(\d+)\.") // num_levels - 1
+    time_width, channels = shape_of(state, "time_embed.time_embed.0.weight")
+    num_levels = count(state, r"output_blocks\.(\d+)\.[12]\.in_layers") + 1
+    num_res_blocks = count(state, r"output_blocks\.(\d+)\.") // num_levels - 1
     firsts = [1 + level * (num_res_blocks + 1) for level in range(num_levels)]
     return UNetConfig(
         image_size=size,
@@ -124,25 +112,25 @@ def _unet_config(state: State, size: int, heads: int, dropout: float) -> UNetCon
         attention_resolutions=_resolutions(state, firsts, size),
         num_heads=heads,
         time_width=time_width,
-        z_width=_shape(state, "input_blocks.1.0.cond_emb_layers.1.weight")[1],
+        z_width=shape_of(state, "input_blocks.1.0.cond_emb_layers.1.weight")[1],
         dropout=dropout,
-        image_channels=_shape(state, "input_blocks.0.0.weight")[1],
+        image_channels=shape_of(state, "input_blocks.0.0.weight")[1],
     )
 
 
-def _encoder_res_blocks(state: State, count: int, said: int | None) -> int:
-    """Residual blocks a level of the encoder, whose ``count`` entries include those that go down.
+def _encoder_res_blocks(state: State, num_blocks: int, said: int | None) -> int:
+    """Residual blocks a level of the encoder, whose ``num_blocks`` entries include those that go down.
 
     A block that goes down has the parameters of any other, but it changes no width and attends to
     nothing; only the true number divides the entries into such levels.
     """
-    widths = [_width(state, i, "encoder.") for i in range(1, count + 1)]
-    attends = [f"encoder.input_blocks.{i}.1.qkv.weight" in state for i in range(1, count + 1)]
+    widths = [_width(state, i, "encoder.") for i in range(1, num_blocks + 1)]
+    attends = [f"encoder.input_blocks.{i}.1.qkv.weight" in state for i in range(1, num_blocks + 1)]
 
     def fits(n: int) -> bool:
-        if n < 1 or (count + 1) % (n + 1):
+        if n < 1 or (num_blocks + 1) % (n + 1):
             return False
-        for start in range(0, count, n + 1):
+        for start in range(0, num_blocks, n + 1):
             level, down = slice(start, start + n), slice(start + n, start + n + 1)
             if len(set(widths[start : start + n + 1])) > 1 or len(set(attends[level])) > 1:
                 return False
@@ -150,7 +138,7 @@ def _encoder_res_blocks(state: State, count: int, said: int | None) -> int:
                 return False
         return True
 
-    candidates = [n for n in range(1, count + 1) if fits(n)]
+    candidates = [n for n in range(1, num_blocks + 1) if fits(n)]
     if said in candidates:
         return said
     if said is not None or not candidates:
@@ -159,10 +147,10 @@ def _encoder_res_blocks(state: State, count: int, said: int | None) -> int:
 
 
 def _encoder_config(state: State, size: int, channels: int, heads: int, hyper: Hyper) -> EncoderConfig:
-    count = _count(state, r"encoder\.input_blocks\.(\d+)\.") - 1
+    num_blocks = count(state, r"encoder\.input_blocks\.(\d+)\.") - 1
     said = hyper.get("net_enc_num_res_blocks", _model_hyper(hyper).get("enc_num_res_block"))
-    n = _encoder_res_blocks(state, count, said)
-    firsts = list(range(1, count + 1, n + 1))
+    n = _encoder_res_blocks(state, num_blocks, said)
+    firsts = list(range(1, num_blocks + 1, n + 1))
     return EncoderConfig(
         image_size=size,
         model_channels=channels,
@@ -170,8 +158,8 @@ def _encoder_config(state: State, size: int, channels: int, heads: int, hyper: H
         num_res_blocks=n,
         attention_resolutions=_resolutions(state, firsts, size, "encoder."),
         num_heads=heads,
-        z_width=_shape(state, "encoder.out.3.weight")[0],
-        image_channels=_shape(state, "encoder.input_blocks.0.0.weight")[1],
+        z_width=shape_of(state, "encoder.out.3.weight")[0],
+        image_channels=shape_of(state, "encoder.input_blocks.0.0.weight")[1],
     )
 
 
@@ -195,10 +183,4 @@ def autoencoder_config(state: State, hyper: Hyper, size: int) -> DiffAEConfig:
 def latent_config(state: State, hyper: Hyper) -> LatentMLPConfig:
     """The LatentMLP of ``state`` (official names after ``latent_net.``); errors as above."""
     _check(hyper, _LATENT_SETTINGS)
-    hidden_width, z_width = _shape(state, "layers.0.linear.weight")
-    return LatentMLPConfig(
-        z_width=z_width,
-        hidden_width=hidden_width,
-        num_layers=_count(state, r"layers\.(\d+)\."),
-        time_channels=_shape(state, "time_embed.0.weight")[1],
-    )
+    return latent_mlp_config(state)

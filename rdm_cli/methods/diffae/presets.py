@@ -10,7 +10,7 @@ from __future__ import annotations
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.config import DiffAEConfig
-from rdm_cli.methods.presets import Preset, Recipe
+from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
 from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.unet import UNetConfig
@@ -74,15 +74,6 @@ def _small(
     )
 
 
-_SMALL_RECIPE = Recipe(
-    batch_size=32,
-    num_images=400_000,
-    lr=4e-4,
-    weight_decay=0.01,
-    warmup_steps=200,
-    decay_fraction=0.3,
-    ema_decay=0.999,
-)
 _FFHQ128_MULT = ((1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))
 
 PRESETS: dict[str, Preset] = {
@@ -103,6 +94,6 @@ PRESETS: dict[str, Preset] = {
     "bedroom128": _published(
         128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=120_000_000), prior_layers=20
     ),
-    "small32": _small(32, (2, 4), (1, 2, 3), _SMALL_RECIPE),
-    "small64": _small(64, (2, 4, 5), (1, 2, 3, 3), _SMALL_RECIPE),
+    "small32": _small(32, (2, 4), (1, 2, 3), SMALL_RECIPE),
+    "small64": _small(64, (2, 4, 5), (1, 2, 3, 3), SMALL_RECIPE),
 }

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.methods.diffae.convert import CELEBA_ATTRIBUTES, method_state, read_diffae
+from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
+from rdm_cli.methods.diffae.convert import method_state, read_diffae
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, latent_config
-from rdm_cli.methods.diffae.official_names import latent_name, renamed
 from rdm_cli.methods.diffae.presets import PRESETS
+from rdm_cli.methods.official_names import latent_name, renamed
 from rdm_cli.models.latent_mlp import LatentMLP
 
 PUBLISHED = ("celeba64", "ffhq128", "ffhq256", "horse128", "bedroom128")

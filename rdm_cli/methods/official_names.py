@@ -1,4 +1,4 @@
-"""Parameter names of the Diff-AE authors' networks, and ours for the same parameters.
+"""Parameter names of the networks of ADM, Diff-AE and PDAE, and ours for the same parameters.
 
 The authors number blocks and the layers inside them (``input_blocks.3.0.in_layers.2``); ours are
 named (``unet.down.2.res.conv_1``). Every official name has exactly one of ours; two official names
@@ -8,7 +8,7 @@ may share one, where the authors registered a layer twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ _RES = {
     "in_layers.2": "conv_1",
     "emb_layers.1": "time_proj",
     "cond_emb_layers.1": "z_proj",
+    "emb_z_layers.1": "z_proj",
     "out_layers.0": "norm_2",
     "out_layers.3": "conv_2",
     "skip_connection": "skip",
@@ -27,6 +28,8 @@ _ATTENTION = {name: name for name in ("norm", "qkv", "proj_out")}
 _UNET = {
     "time_embed.time_embed.0": "unet.time_embed.linear_1",
     "time_embed.time_embed.2": "unet.time_embed.linear_2",
+    "time_embed.0": "unet.time_embed.linear_1",
+    "time_embed.2": "unet.time_embed.linear_2",
     "input_blocks.0.0": "unet.conv_in",
     "out.0": "unet.norm_out",
     "out.2": "unet.conv_out",
@@ -34,6 +37,8 @@ _UNET = {
     "encoder.out.0": "encoder.norm_out",
     "encoder.out.3": "encoder.proj_out",
 }
+_SHIFT = "shift_"
+_STRIDED = re.compile(r"encoder\.(\d+)(?:\.(norm|qkv|proj_out))?")
 _LATENT = {
     "time_embed.0": "time_embed.linear_1",
     "time_embed.2": "time_embed.linear_2",
@@ -51,7 +56,7 @@ _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 
 def model_name(official: str) -> str | None:
-    """Our name in a DiffAE for ``official`` (without ``ema_model.``); None where there is none."""
+    """Our name in a DiffAE or DPM for ``official`` (without ``ema_model.``); None where there is none."""
     layer, _, kind = official.rpartition(".")
     ours = _model_layer(layer)
     return f"{ours}.{kind}" if ours else None
@@ -76,6 +81,40 @@ def _model_layer(layer: str) -> str | None:
             return _join(f"unet.up.{j}.{'res' if part == '0' else 'up'}", _RES[rest])
         return _join(f"unet.up.{j}.attention", _ATTENTION.get(rest)) if part == "1" else None
     return None
+
+
+def shift_name(official: str) -> str | None:
+    """Our name in a PDAE's ``shift`` for a trained layer of the authors' decoder, or None."""
+    if official.startswith("label_emb."):
+        return official.replace("label_emb", "label_embed", 1)
+    if not official.startswith(_SHIFT):
+        return None
+    ours = model_name(official.removeprefix(_SHIFT))
+    return None if ours is None else ours.removeprefix("unet.")
+
+
+def strided_encoder_names(official: Iterable[str]) -> dict[str, str | None]:
+    """Our names in a PDAE's ``encoder`` for the authors', who number what they do layer by layer.
+
+    Convolution, attention where there is one, norm; then SiLU and flattening, which have no weights.
+    """
+    kinds: dict[int, str] = {}
+    for name in official:
+        if match := _STRIDED.match(name):
+            kinds[int(match[1])] = "attention" if match[2] else kinds.get(int(match[1]), "layer")
+    layers = [i for i in sorted(kinds) if kinds[i] == "layer"]
+    places = {i: f"{('convs', 'norms')[k % 2]}.{k // 2}" for k, i in enumerate(layers[:-1])}
+    places |= {i: "proj_out" for i in layers[-1:]}
+    names: dict[str, str | None] = {}
+    for name in official:
+        match = _STRIDED.match(name)
+        if match is None:
+            names[name] = None
+        elif match[2]:
+            names[name] = f"attention.{match[2]}.{name.rpartition('.')[2]}"
+        else:
+            names[name] = f"{places[int(match[1])]}.{name.rpartition('.')[2]}"
+    return names
 
 
 def latent_name(official: str, num_layers: int) -> str | None:

@@ -1,0 +1,38 @@
+"""Presets of plain diffusion models: small ones, which train on a CPU.
+
+They work on 2 x 2 patches and predict v, as Diff-AE's small presets do, and are smaller than those:
+a bundle of PDAE holds such a network and, beside it, most of a second one.
+"""
+
+from __future__ import annotations
+
+from rdm_cli.methods.dpm.model import DPMConfig
+from rdm_cli.methods.presets import SMALL_RECIPE, Preset
+from rdm_cli.models.unet import UNetConfig
+
+
+def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
+    return Preset(
+        config=DPMConfig(
+            unet=UNetConfig(
+                image_size=size,
+                model_channels=32,
+                channel_mult=channel_mult,
+                num_res_blocks=1,
+                attention_resolutions=(size // 2 // 2 ** (len(channel_mult) - 1),),
+                time_width=256,
+                z_width=None,
+                dropout=0.0,
+                patch_size=2,
+            ),
+            prediction="v",
+        ),
+        prior=None,
+        recipe=SMALL_RECIPE,
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "small32": _small(32, (2, 4)),
+    "small64": _small(64, (2, 3, 4)),
+}

@@ -1,0 +1,82 @@
+r"""Training a first stage, diffusers' autoencoders, for LRDM (Esser et al. 2021; Rombach et al. 2022).
+
+    KL:  L = mean |x_0 - D(z)| + kl_weight KL(q(z | x_0) || N(0, I)) / n,      z drawn from q
+    VQ:  L = mean |x_0 - D(quantised E(x_0))| + the codebook's own loss
+
+n is the number of values in an image. There is no adversary: what is small here stays faithful, if soft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.metrics.reconstruction import psnr
+from rdm_cli.models.first_stage import FirstStageConfig, build_first_stage, to_images, to_latents
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageTrainingConfig:
+    """A first stage for images of ``image_size`` pixels a side, and the weight of its KL term."""
+
+    first_stage: FirstStageConfig
+    image_size: int
+    kl_weight: float = 1e-6
+    prediction: Prediction = "x_0"
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+
+
+class FirstStageTraining(nn.Module):
+    """The autoencoder; ``forward`` is the loss."""
+
+    def __init__(self, config: FirstStageTrainingConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.first_stage: Any = build_first_stage(config.first_stage)
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """Nothing is sampled; the training loop asks for the number of timesteps."""
+        return self.config.sampling
+
+    @property
+    def prediction(self) -> Prediction:
+        """Nothing is predicted."""
+        return self.config.prediction
+
+    @property
+    def x_T_shape(self) -> tuple[int, ...]:
+        """(1,): no noise is needed, and the training loop draws some."""
+        return (1,)
+
+    def component_config(self, name: str) -> FirstStageConfig:
+        """The config of ``first_stage``."""
+        return self.config.first_stage
+
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The loss of each image of ``x_0`` (B, C, H, W) in [-1, 1], (B,)."""
+        answer = self.first_stage.encode(x_0)
+        if hasattr(answer, "latent_dist"):
+            posterior = answer.latent_dist
+            decoded = self.first_stage.decode(posterior.sample()).sample
+            extra = self.config.kl_weight * posterior.kl() / x_0[0].numel()
+        elif hasattr(self.first_stage, "quantize"):
+            result = self.first_stage.decode(answer.latents)
+            decoded, extra = result.sample, result.commit_loss
+        else:
+            decoded, extra = self.first_stage.decode(answer.latents).sample, x_0.new_zeros(())
+        return (decoded - x_0).abs().flatten(1).mean(dim=1) + extra
+
+    @torch.no_grad()
+    def picture_rows(self, x_0: Tensor) -> list[Tensor]:
+        """Rows of a sheet: images, and what comes back of them."""
+        return [x_0, to_images(self.first_stage, to_latents(self.first_stage, x_0))]
+
+    def remark(self, rows: list[Tensor]) -> str:
+        """How well the rows of :meth:`picture_rows` agree."""
+        return f"PSNR {float(psnr(*rows).mean()):.2f} dB"

@@ -1,0 +1,55 @@
+"""LRDM's configuration: a first stage, a UNet on its latents, a representation, and how they are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.models.first_stage import FirstStageConfig
+from rdm_cli.models.latent_unet import LatentUNetConfig
+from rdm_cli.models.representation import RepresentationConfig
+from rdm_cli.models.style_shape import StyleShapeConfig
+
+LRDM_SAMPLING = SamplingSpec(spacing="ahead", clip_x_0=False, variance="beta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LRDMConfig:
+    """An LRDM; ``representation`` None is a plain latent diffusion model.
+
+    ``first_stage`` None works on images as they are. Raises ValueError where the networks disagree.
+    """
+
+    unet: LatentUNetConfig
+    representation: RepresentationConfig | StyleShapeConfig | None
+    first_stage: FirstStageConfig | None
+    prediction: Prediction = "x_0"
+    sampling: SamplingSpec = field(default_factory=lambda: LRDM_SAMPLING)
+
+    def __post_init__(self) -> None:
+        if self.prediction == "v":
+            raise ValueError("LRDM predicts x_0 or eps")
+        given = self.representation
+        if given is not None:
+            if given.map_channels != self.unet.map_channels:
+                raise ValueError("the pyramid and the UNet disagree about the maps' channels")
+            if (given.latent_size, given.latent_channels) != (
+                self.unet.latent_size,
+                self.unet.latent_channels,
+            ):
+                raise ValueError("the representation and the UNet disagree about the latents")
+        elif self.unet.map_channels:
+            raise ValueError("the UNet takes a pyramid, and there is no representation")
+        if self.first_stage is not None and self.first_stage.latent_channels != self.unet.latent_channels:
+            raise ValueError("the first stage and the UNet disagree about the latents' channels")
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.unet.latent_size * (1 if self.first_stage is None else self.first_stage.factor)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.unet.latent_channels if self.first_stage is None else self.first_stage.image_channels

@@ -1,0 +1,100 @@
+"""LRDM's entry in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rdm_cli.errors import CheckpointError
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.lrdm.config import LRDMConfig
+from rdm_cli.methods.lrdm.convert import read_lrdm
+from rdm_cli.methods.lrdm.model import LRDM
+from rdm_cli.methods.lrdm.presets import PRESETS
+from rdm_cli.methods.method import Converted, Method, Pretrained
+from rdm_cli.models.first_stage import FirstStageConfig
+from rdm_cli.models.latent_unet import LatentUNetConfig
+from rdm_cli.models.representation import RepresentationConfig
+from rdm_cli.models.style_shape import StyleShapeConfig
+
+
+def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
+    """An LRDM from its networks' configs."""
+    return LRDM(LRDMConfig(**parts, prediction=prediction, sampling=sampling))
+
+
+def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -> LRDMConfig:
+    """``config``'s networks on the latents of a ``pretrained`` first stage, for images of its own size.
+
+    ``kl_weight`` is lambda; None keeps the preset's. Raises ValueError where those latents cannot be halved
+    as often as the networks do.
+    """
+    stage: FirstStageConfig = pretrained.config
+    if config.image_size % stage.factor:
+        raise ValueError(f"it leaves no whole number of places of {config.image_size} pixels")
+    old, size = config.unet.latent_size, config.image_size // stage.factor
+    # attention stays at the levels where it was
+    resolutions = tuple(side * size // old for side in config.unet.attention_resolutions)
+    latents = {
+        "latent_size": size, "latent_channels": stage.latent_channels, "attention_resolutions": resolutions,
+    }  # fmt: skip
+    representation = config.representation
+    assert representation is not None
+    weight = {} if kl_weight is None else {"kl_weight": kl_weight}
+    return replace(
+        config,
+        unet=replace(config.unet, **latents),  # type: ignore[arg-type]
+        representation=replace(representation, **latents, **weight),  # type: ignore[arg-type]
+        first_stage=stage,
+    )
+
+
+def convert(files: Sequence[Path]) -> Converted:
+    """Read the authors' checkpoint and settings; see :mod:`rdm_cli.methods.lrdm.convert`."""
+    official = read_lrdm(files)
+    for variant, there in (
+        ("t-LRDM", getattr(official.config.representation, "time", False)),
+        ("class-conditional", official.config.unet.num_classes is not None),
+        ("style/shape", isinstance(official.config.representation, StyleShapeConfig)),
+    ):
+        if there:
+            raise CheckpointError(
+                f"{', '.join(map(str, files))}: the model is {variant}, which rdm's commands cannot run yet",
+                hint="rdm_cli.methods.lrdm.convert.read_lrdm opens it in Python",
+            )
+    model = LRDM(official.config)
+    model.load_state_dict(official.state)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    size = " x ".join(map(str, model.z_shape))
+    summary = f"{model.image_size} px, z of {size}, {num_parameters:,} parameters"
+    return Converted(model=model, prior=None, directions=None, summary=summary)
+
+
+METHOD = Method(
+    name="lrdm",
+    title="LRDM (Traub 2022, arXiv 2210.11058)",
+    components={
+        "first_stage": FirstStageConfig,
+        "unet": LatentUNetConfig,
+        "representation": RepresentationConfig | StyleShapeConfig,
+    },
+    build=build,
+    presets=PRESETS,
+    convert=convert,
+    prior="gaussian",
+    averaged="unet",
+    pretrained=Pretrained(
+        kind="first-stage",
+        option="--first-stage",
+        purpose="works on the latents of a first stage",
+        hint="name one with --first-stage FOLDER: any diffusers AutoencoderKL, VQModel or AutoencoderTiny; "
+        "rdm train first-stage trains one",
+    ),
+    adopt=adopt,
+    optional=frozenset({"first_stage", "representation"}),
+)

@@ -1,0 +1,253 @@
+r"""LRDM (Traub 2022, arXiv 2210.11058): a latent diffusion model with a representation trained jointly.
+
+    L = E || f(sqrt(ab_t) z_0 + sqrt(1 - ab_t) eps, t, pyramid(z)) - target ||^2
+        + lambda E KL(q(z | z_0) || N(0, I))
+
+with z_0 the first stage's latents of the image, scaled to unit variance, z drawn from the encoder's
+Gaussian, the first a mean over elements and the KL a sum over them. Because of the KL, z can be drawn
+from N(0, I): no second model is needed. The paper writes r for z and z for the latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.kernels.parameterization import Prediction, add_noise, per_item, to_eps, training_target
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.kernels.warp import moved, tps_warp
+from rdm_cli.methods.lrdm.config import LRDMConfig
+from rdm_cli.methods.lrdm.losses import loss_weights
+from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_images, to_latents
+from rdm_cli.models.latent_unet import LatentUNet
+from rdm_cli.models.representation import Representation, RepresentationConfig, draw, kl_to_normal
+from rdm_cli.models.style_shape import StyleShape, StyleShapeConfig
+
+
+class LRDM(nn.Module):
+    """The networks; ``forward`` is the loss on images."""
+
+    alpha_bar: Tensor
+    loss_weight: Tensor
+
+    def __init__(self, config: LRDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.unet = LatentUNet(config.unet)
+        self.representation: Any = None
+        if isinstance(config.representation, StyleShapeConfig):
+            self.representation = StyleShape(config.representation)
+        elif config.representation is not None:
+            self.representation = Representation(config.representation)
+        self.first_stage: Any = None
+        if config.first_stage is not None:
+            self.first_stage = build_first_stage(config.first_stage).eval().requires_grad_(False)
+        schedule = config.sampling.schedule
+        self.register_buffer("alpha_bar", schedule.alpha_bar(), persistent=False)
+        weights = loss_weights(schedule, config.prediction, config.unet.weighting)
+        self.register_buffer("loss_weight", weights, persistent=False)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.config.image_size
+
+    @property
+    def x_T_shape(self) -> tuple[int, ...]:
+        """Shape of one noise map: that of the latents."""
+        c = self.config.unet
+        return (c.latent_channels, c.latent_size, c.latent_size)
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (0,) if self.config.representation is None else self.config.representation.z_shape
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the reference samples."""
+        return self.config.sampling
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the UNet predicts."""
+        return self.config.prediction
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return (self.config.image_channels, self.image_size, self.image_size)
+
+    @property
+    def stop_shift(self) -> None:
+        """There is no shift, as PDAE has one."""
+        return None
+
+    def component_config(self, name: str) -> Any:
+        """The config of ``first_stage``, ``unet`` or ``representation``; None for one that there is not."""
+        return getattr(self.config, name)
+
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] to latents of about unit variance, (B, *x_T_shape)."""
+        latents = x_0 if self.first_stage is None else to_latents(self.first_stage, x_0)
+        return latents * self.unet.scale_factor.to(latents.dtype)
+
+    def enter_to_train(self, x_0: Tensor) -> Tensor:
+        """As :meth:`enter`, drawn where the first stage has a distribution."""
+        latents = x_0 if self.first_stage is None else drawn_latents(self.first_stage, x_0)
+        return latents * self.unet.scale_factor.to(latents.dtype)
+
+    def leave(self, z_0: Tensor) -> Tensor:
+        """Latents (B, *x_T_shape) to images (B, C, H, W)."""
+        latents = z_0 / self.unet.scale_factor.to(z_0.dtype)
+        return latents if self.first_stage is None else to_images(self.first_stage, latents)
+
+    def train(self, mode: bool = True) -> LRDM:
+        """Train all but the first stage."""
+        super().train(mode)
+        if self.first_stage is not None:
+            self.first_stage.eval()
+        return self
+
+    def posterior(
+        self, z_0: Tensor, t: Tensor | None = None, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of z, (B, *z_shape) each, for latents ``z_0``; t-LRDM's depend on ``t``."""
+        given = (z_0,) if self.style_shape else (z_0, t if self.time_dependent else None, y)
+        mean, logvar = self.representation.posterior(*given)
+        return mean, logvar
+
+    def pyramid(self, z: Tensor | None, t: Tensor | None = None, style: Tensor | None = None) -> list[Tensor]:
+        """The maps of ``z`` (B, *z_shape), deepest first; [] for a model without a representation.
+
+        t-LRDM's depend on ``t``; style/shape needs the latents ``style``, and raises ValueError without.
+        """
+        if self.representation is None or z is None:
+            return []
+        if self.style_shape:
+            if style is None:
+                raise ValueError("the style comes from an image's latents")
+            return list(self.representation.maps(z, style))
+        return list(self.representation.maps(z, t if self.time_dependent else None))
+
+    @property
+    def time_dependent(self) -> bool:
+        """Whether z is a function of t as well (t-LRDM)."""
+        return (
+            isinstance(self.config.representation, RepresentationConfig) and self.config.representation.time
+        )
+
+    @property
+    def style_shape(self) -> bool:
+        """Whether the pyramid needs another image's latents, for their style."""
+        return isinstance(self.config.representation, StyleShapeConfig)
+
+    def encode(self, z_0: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape); (B, 0) without a representation."""
+        if self.representation is None:
+            return z_0.new_zeros(len(z_0), 0)
+        return self.posterior(z_0, y=y)[0]
+
+    def predict(self, z_t: Tensor, t: Tensor, pyramid: list[Tensor], y: Tensor | None = None) -> Tensor:
+        """What the UNet predicts at ``z_t`` (B, *x_T_shape) and ``t`` (B,)."""
+        answer: Tensor = self.unet(z_t, t, pyramid, y)
+        return answer
+
+    def denoiser(self, z: Tensor, *, y: Tensor | None = None, style: Tensor | None = None) -> EpsFn:
+        """eps(z_t, t) for ``z`` (B, *z_shape); the pyramid is computed here, once.
+
+        ``y`` (B,) are classes, ``style`` (B, *x_T_shape) latents; see :meth:`pyramid`.
+        """
+        pyramid = self.pyramid(z, style=style)
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            answer = self.predict(z_t, t, pyramid, y).to(z_t.dtype)
+            return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
+
+        return eps_fn
+
+    def denoiser_of_time(self, z_at: Callable[[Tensor], Tensor]) -> EpsFn:
+        """t-LRDM's eps(z_t, t): at each step with the z (B, *z_shape) that ``z_at(t)`` gives for it."""
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            answer = self.predict(z_t, t, self.pyramid(z_at(t), t)).to(z_t.dtype)
+            return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
+
+        return eps_fn
+
+    def diffusion_loss(
+        self, z_0: Tensor, t: Tensor, eps: Tensor, pyramid: list[Tensor], y: Tensor | None = None
+    ) -> Tensor:
+        """Weighted mean squared error of each image's prediction, (B,)."""
+        alpha_bar = self.alpha_bar[t]
+        answer = self.predict(add_noise(z_0, eps, alpha_bar), t, pyramid, y).float()
+        target = training_target(self.prediction, z_0, eps, alpha_bar)
+        error = (answer - target).square().flatten(1).mean(dim=1)
+        return per_item(self.loss_weight[t], error) * error
+
+    def loss(
+        self,
+        z_0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        z: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        y: Tensor | None = None,
+        style: Tensor | None = None,
+    ) -> Tensor:
+        """The joint loss of each image, (B,), for latents ``z_0`` (B, *x_T_shape).
+
+        ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With ``z``
+        given, another image's perhaps, there is no KL. ``y`` (B,) are classes; ``style``: :meth:`pyramid`.
+        """
+        if z is not None or self.config.representation is None:
+            return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
+        mean, logvar = self.posterior(z_0, t, y)
+        z = draw(mean, logvar, torch.randn_like(mean) if noise is None else noise)
+        kl = kl_to_normal(mean.float(), logvar.float())
+        return (
+            self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
+            + self.config.representation.kl_weight * kl
+        )
+
+    def adopt(self, pretrained: Any) -> None:
+        """Take the weights of a ``pretrained`` first stage."""
+        self.first_stage.load_state_dict(pretrained.network.state_dict())
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor]) -> None:
+        """Measure the spread of the latents of images, and scale them to unit variance from now on."""
+        self.unet.scale_factor.fill_(1.0)
+        latents = torch.cat([self.enter(x_0).float().cpu() for x_0 in batches])
+        self.unet.scale_factor.fill_(float(1 / latents.std().clamp(min=1e-6)))
+
+    def one_step(self, z_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps at ``z_t`` with z, or without where there is none."""
+        return {"with z" if z.numel() else "without z": self.denoiser(z)(z_t, t)}
+
+    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+        """eps(z_t, t) between two codes: at each step, the lerp of their two answers, by ``weight`` (B,)."""
+        first, second = self.denoiser(z_first), self.denoiser(z_second)
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            return torch.lerp(first(z_t, t), second(z_t, t), per_item(weight, z_t))
+
+        return eps_fn
+
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,); ``eps`` has the latents' shape."""
+        with torch.no_grad():
+            z_0 = self.enter_to_train(x_0).float()
+            style = self._warped(x_0) if self.style_shape else None
+        return self.loss(z_0, t, eps, style=style)
+
+    def _warped(self, x_0: Tensor) -> Tensor:
+        """Latents of a randomly warped copy of ``x_0``, whose style it has."""
+        config = self.config.representation
+        assert isinstance(config, StyleShapeConfig)
+        uniform = 2 * torch.rand(len(x_0), config.grid_size**2, 2, device=x_0.device) - 1
+        return self.enter(tps_warp(x_0, moved(uniform, config.grid_size, config.warp_strength))).float()

@@ -1,0 +1,85 @@
+"""LRDM's presets: the published networks at 256 pixels, and small ones, which train on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rdm_cli.methods.lrdm.config import LRDMConfig
+from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
+from rdm_cli.models.first_stage import FirstStageConfig, f4
+from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.models.latent_unet import LatentUNetConfig
+from rdm_cli.models.representation import RepresentationConfig
+from rdm_cli.models.style_shape import StyleShapeConfig
+
+
+def _lrdm(
+    representation: RepresentationConfig | StyleShapeConfig,
+    unet_mult: tuple[int, ...],
+    *,
+    first_stage: FirstStageConfig,
+    recipe: Recipe,
+    prior: LatentMLPConfig,
+    num_res_blocks: int = 2,
+    dropout: float = 0.2,
+) -> Preset:
+    """A UNet of ``representation``'s size, channels and attention, around it."""
+    unet = LatentUNetConfig(
+        latent_size=representation.latent_size,
+        latent_channels=representation.latent_channels,
+        model_channels=representation.model_channels,
+        channel_mult=unet_mult,
+        num_res_blocks=num_res_blocks,
+        attention_resolutions=representation.attention_resolutions,
+        map_channels=representation.map_channels,
+        dropout=dropout,
+    )
+    config = LRDMConfig(unet=unet, representation=representation, first_stage=first_stage)
+    return Preset(config=config, prior=prior, recipe=recipe)
+
+
+def _r(channel_mult: tuple[int, ...], attention: tuple[int, ...], z_channels: int) -> RepresentationConfig:
+    """A published representation of 64 x 64 latents.
+
+    Their sizes (48.71 and 34.82 M parameters) leave open whether the encoder has 4 blocks a level and
+    the pyramid 3, as here, or 3 and 4.
+    """
+    return RepresentationConfig(
+        latent_size=64, latent_channels=3, model_channels=128, channel_mult=channel_mult,
+        z_channels=z_channels, hidden_channels=z_channels, num_encoder_blocks=4, num_decoder_blocks=2,
+        attention_resolutions=attention,
+    )  # fmt: skip
+
+
+_F4 = f4("vq", (128, 256, 512), num_codes=8192)
+_PUBLISHED: dict[str, Any] = {
+    "first_stage": _F4,
+    "recipe": Recipe(batch_size=64, num_images=30_000_000),
+    "prior": LatentMLPConfig(),
+}
+_SMALL: dict[str, Any] = {
+    "recipe": replace(SMALL_RECIPE, num_images=600_000),
+    "prior": LatentMLPConfig(z_width=256, hidden_width=384, num_layers=5, time_channels=64),
+    "dropout": 0.0,
+}
+
+
+def _small(latent_size: int, **changes: Any) -> RepresentationConfig:
+    settings: dict[str, Any] = {
+        "latent_size": latent_size, "latent_channels": 3, "model_channels": 64, "channel_mult": (1, 2, 2),
+        "z_channels": 16, "hidden_channels": 64, "num_encoder_blocks": 1, "num_decoder_blocks": 1,
+        "attention_resolutions": (latent_size // 4,), "dropout": 0.0,
+    }  # fmt: skip
+    return RepresentationConfig(**(settings | changes))
+
+
+_SMALL_F4 = f4("vq", (32, 64, 64), num_codes=512, layers=1)
+
+PRESETS: dict[str, Preset] = {
+    "small32": _lrdm(_small(8), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
+    "small64": _lrdm(_small(16), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
+    "small64-vector": _lrdm(_small(16, z_width=256), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
+    "r64x8x8": _lrdm(_r((1, 2, 2, 2), (32, 16, 8), 64), (1, 2, 2, 2), num_res_blocks=3, **_PUBLISHED),
+    "r16x16x16": _lrdm(_r((1, 2, 2), (32, 16), 16), (1, 2, 4), **_PUBLISHED),
+}

@@ -1,0 +1,107 @@
+"""PDAE's entry in the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rdm_cli.kernels.parameterization import Prediction
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
+from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.dpm.model import DPM
+from rdm_cli.methods.method import Converted, Method, Pretrained
+from rdm_cli.methods.pdae.config import PDAEConfig
+from rdm_cli.methods.pdae.convert import OfficialPDAE, read_pdae
+from rdm_cli.methods.pdae.model import PDAE
+from rdm_cli.methods.pdae.presets import PRESETS, pdae_config
+from rdm_cli.models.backbones import Backbone
+from rdm_cli.models.latent_mlp import LatentMLP
+from rdm_cli.models.shift_branch import ShiftConfig
+from rdm_cli.models.strided_encoder import StridedEncoderConfig
+from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
+
+PAPERS_GAMMA = 0.1
+
+
+def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
+    """A PDAE from its three networks' configs."""
+    return PDAE(PDAEConfig(**parts, prediction=prediction, sampling=sampling))
+
+
+def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None) -> PDAEConfig:
+    """``config``'s encoder and shift branch, around a ``pretrained`` plain DPM of any size.
+
+    ``gamma`` None keeps the preset's, or the paper's for a model that predicts eps. Raises ValueError where
+    ``pretrained`` is no plain DPM, or of a size that no encoder takes.
+    """
+    if not isinstance(pretrained, DPM):
+        raise ValueError("not a plain DPM")
+    dpm = pretrained
+    if gamma is None:
+        gamma = PAPERS_GAMMA if dpm.prediction == "eps" else config.shift.gamma
+    return pdae_config(
+        dpm.config.unet,
+        z_width=config.encoder.z_width,
+        prediction=dpm.prediction,
+        sampling=dpm.sampling,
+        gamma=gamma,
+        channels=config.encoder.channels if dpm.image_size == config.encoder.image_size else None,
+    )
+
+
+def convert(files: Sequence[Path]) -> Converted:
+    """Read the authors' checkpoints, in any order; see :mod:`rdm_cli.methods.pdae.convert`."""
+    official = read_pdae(files)
+    model = PDAE(official.config)
+    model.load_state_dict(official.state)
+    prior, directions = _prior(official), _directions(official)
+    num_parameters = sum(p.numel() for p in model.parameters())
+    parts = [f"{model.image_size} px, {num_parameters:,} parameters"]
+    parts += ["latent prior"] if prior is not None else []
+    parts += [f"{len(directions.names)} attributes"] if directions is not None else []
+    return Converted(model=model, prior=prior, directions=directions, summary=", ".join(parts))
+
+
+def _prior(official: OfficialPDAE) -> LatentDDIM | None:
+    if official.prior_config is None or official.prior_state is None:
+        return None
+    prior = LatentDDIM(LatentDDIMConfig(network=official.prior_config, spacing="linspace"))
+    assert isinstance(prior.network, LatentMLP)
+    prior.network.load_state_dict(official.prior_state)
+    assert official.z_mean is not None and official.z_std is not None
+    prior.z_mean.copy_(official.z_mean)
+    prior.z_std.copy_(official.z_std)
+    return prior
+
+
+def _directions(official: OfficialPDAE) -> Directions | None:
+    if official.classifier is None:
+        return None
+    assert official.z_mean is not None and official.z_std is not None
+    weight, bias = official.classifier
+    known = len(weight) == len(CELEBA_ATTRIBUTES)
+    names = CELEBA_ATTRIBUTES if known else tuple(f"attribute_{i}" for i in range(len(weight)))
+    return Directions(
+        names=names, weight=weight, bias=bias, z_mean=official.z_mean, z_std=official.z_std, scores={}
+    )
+
+
+METHOD = Method(
+    name="pdae",
+    title="PDAE (Zhang et al., NeurIPS 2022, arXiv 2212.12990)",
+    components={"unet": Backbone, "encoder": StridedEncoderConfig, "shift": ShiftConfig},
+    build=build,
+    presets=PRESETS,
+    convert=convert,
+    pretrained=Pretrained(
+        kind="dpm",
+        option="--dpm",
+        purpose="gives a pretrained diffusion model an encoder",
+        hint="name it with --dpm BUNDLE; rdm train dpm trains one, rdm bundles convert dpm converts one",
+    ),
+    adopt=adopt,
+)

@@ -1,0 +1,92 @@
+"""First stages: diffusers' autoencoders between images and the latents that LRDM works on.
+
+Latents of a ``VQModel`` are taken before quantisation, and quantised when they are decoded; those of an
+``AutoencoderKL`` are its posterior, of which training draws and everything else takes the mode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.models.foreign_config import ForeignConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStageConfig(ForeignConfig):
+    """Of an ``AutoencoderKL``, a ``VQModel`` or an ``AutoencoderTiny``."""
+
+    CLASSES: ClassVar[tuple[str, ...]] = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a side one place of the latents stands for."""
+        if self.class_name == "AutoencoderTiny":
+            return int(2 ** (len(self.values.get("encoder_block_out_channels", (64,) * 4)) - 1))
+        return int(2 ** (len(self.values.get("block_out_channels", (64,))) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents."""
+        if self.class_name == "VQModel" and self.values.get("vq_embed_dim"):
+            return int(self.values["vq_embed_dim"])
+        usual = {"AutoencoderKL": 4, "VQModel": 3, "AutoencoderTiny": 4}
+        return int(self.values.get("latent_channels", usual[self.class_name]))
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return int(self.values.get("in_channels", 3))
+
+
+def f4(kind: str, widths: tuple[int, ...], *, num_codes: int, layers: int = 2) -> FirstStageConfig:
+    """An autoencoder of ``kind`` "vq" or "kl" with as many levels as ``widths``, and 3 channels of latents.
+
+    Three levels leave a quarter of each side. ``num_codes`` are those of a VQ's book.
+    """
+    num = len(widths)
+    values: dict[str, Any] = {
+        "in_channels": 3, "out_channels": 3, "latent_channels": 3, "block_out_channels": list(widths),
+        "down_block_types": ["DownEncoderBlock2D"] * num, "up_block_types": ["UpDecoderBlock2D"] * num,
+        "layers_per_block": layers, "act_fn": "silu", "norm_num_groups": 32,
+    }  # fmt: skip
+    if kind == "kl":
+        return FirstStageConfig(class_name="AutoencoderKL", values=values)
+    values |= {"vq_embed_dim": 3, "num_vq_embeddings": num_codes}
+    return FirstStageConfig(class_name="VQModel", values=values)
+
+
+def build_first_stage(config: FirstStageConfig) -> nn.Module:
+    """diffusers' network with fresh weights; raises ValueError or TypeError for what it does not know."""
+    import diffusers
+
+    network: nn.Module = getattr(diffusers, config.class_name).from_config(dict(config.values))
+    return network
+
+
+def to_moments(network: Any, x_0: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Images (B, C, H, W) in [-1, 1] to the mean of their latents and, where there is one, its spread."""
+    answer = network.encode(x_0)
+    if hasattr(answer, "latent_dist"):
+        return answer.latent_dist.mean, answer.latent_dist.std
+    return answer.latents, None
+
+
+def to_latents(network: Any, x_0: Tensor) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] to latents (B, c, h, w): the mode, where there is a distribution."""
+    return to_moments(network, x_0)[0]
+
+
+def drawn_latents(network: Any, x_0: Tensor) -> Tensor:
+    """As :func:`to_latents`, drawn where there is a distribution, with torch's own generator."""
+    mean, std = to_moments(network, x_0)
+    return mean if std is None else mean + std * torch.randn_like(mean)
+
+
+def to_images(network: Any, latents: Tensor) -> Tensor:
+    """Latents (B, c, h, w) to images (B, C, H, W)."""
+    sample: Tensor = network.decode(latents).sample
+    return sample

@@ -1,0 +1,199 @@
+"""LRDM's representation: an encoder to a Gaussian, and a pyramid of maps from a draw of it.
+
+(Traub 2022, arXiv 2210.11058, section 4.1.) The encoder answers mean and log-variance of z, a small map or
+a vector; the pyramid, one map for each resolution of the UNet, which it conditions. There is no other
+decoder: what z must hold, the diffusion loss says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.models.blocks import Resample, SelfAttention
+from rdm_cli.models.latent_blocks import EmbeddedResBlock, Embedding, HeadNorm, Level, Middle, latent_norm
+
+LOGVAR_RANGE = (-30.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepresentationConfig:
+    """Shape of a :class:`Representation` for latents of ``latent_channels`` and ``latent_size`` squared.
+
+    z has ``z_channels`` maps of the side that is left after ``len(channel_mult) - 1`` halvings or, with
+    ``z_width``, is a vector of that many values. ``hidden_channels`` lie between it and either network.
+    ``time``: encoder and pyramid are functions of t as well (t-LRDM). Classes enter the encoder.
+    ``kl_weight`` is the paper's lambda.
+    """
+
+    NETWORK: ClassVar[str] = "Representation"
+
+    latent_size: int
+    latent_channels: int
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    z_channels: int
+    hidden_channels: int
+    num_encoder_blocks: int = 2
+    num_decoder_blocks: int = 1
+    attention_resolutions: tuple[int, ...] = ()
+    dropout: float = 0.1
+    z_width: int | None = None
+    time: bool = False
+    num_classes: int | None = None
+    adaptive: bool = False
+    kl_weight: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.latent_size % 2 ** (len(self.channel_mult) - 1):
+            raise ValueError(f"latents of {self.latent_size} cannot be halved that often")
+
+    @property
+    def z_side(self) -> int:
+        """Side of the deepest maps."""
+        return self.latent_size >> (len(self.channel_mult) - 1)
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return (self.z_channels, self.z_side, self.z_side) if self.z_width is None else (self.z_width,)
+
+    @property
+    def map_channels(self) -> tuple[int, ...]:
+        """Channels of the pyramid's maps, from the shallowest level to the deepest."""
+        return tuple(m * self.model_channels for m in self.channel_mult)
+
+
+class _Tower(nn.Module):
+    """What encoder and pyramid share: how their blocks are made."""
+
+    def __init__(self, config: RepresentationConfig, *, embed: bool, dropout: float) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_width = 4 * config.model_channels if embed else None
+        self.dropout_rate = dropout
+
+    def block(self, channels_in: int, channels_out: int, mode: Resample = "none") -> EmbeddedResBlock:
+        return EmbeddedResBlock(
+            channels_in, channels_out, embed_width=self.embed_width, dropout=self.dropout_rate,
+            adaptive=self.config.adaptive, mode=mode,
+        )  # fmt: skip
+
+    def level(self, h: int, width: int, side: int, num: int, mode: Resample, *, last: bool) -> Level:
+        blocks = [self.block(h if i == 0 else width, width) for i in range(num)]
+        attends = side in self.config.attention_resolutions
+        attentions = [SelfAttention(width, 1, latent_norm(width)) for _ in range(num)] if attends else []
+        return Level(blocks, attentions, None if last else self.block(width, width, mode))
+
+    def middle(self, h: int, *, embed: bool) -> Middle:
+        return Middle(
+            h, embed_width=self.embed_width if embed else None, dropout=self.dropout_rate,
+            adaptive=self.config.adaptive, num_heads=1,
+        )  # fmt: skip
+
+
+class RepresentationEncoder(_Tower):
+    """Clean latents (B, C, H, W) to the ``hidden_channels`` maps from which mean and log-variance come."""
+
+    def __init__(self, config: RepresentationConfig) -> None:
+        c = config
+        super().__init__(c, embed=c.time or bool(c.num_classes), dropout=c.dropout)
+        self.embedding = Embedding(c.model_channels, time=c.time, num_classes=c.num_classes)
+        h, side = c.model_channels, c.latent_size
+        self.conv_in = nn.Conv2d(c.latent_channels, h, 3, padding=1)
+        self.down = nn.ModuleList()
+        for i, width in enumerate(c.map_channels):
+            last = i == len(c.map_channels) - 1
+            self.down.append(self.level(h, width, side, c.num_encoder_blocks, "down", last=last))
+            h, side = width, side // 2
+        self.mid = self.middle(h, embed=True)
+        self.head = HeadNorm(h, c.hidden_channels)
+
+    def forward(self, z_0: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        activated = self.embedding(t, y)
+        h = self.conv_in(z_0)
+        for level in cast(Iterable[Level], self.down):
+            for i in range(len(level.blocks)):
+                _, h = level.run(i, h, activated)
+            if level.resampler is not None:
+                h = level.resampler.embedded(h, activated)
+        return self.head(self.mid(h, activated))
+
+
+class Pyramid(_Tower):
+    """``hidden_channels`` maps, and t, to one map for each resolution, deepest first.
+
+    The middle knows nothing of t, and classes enter nowhere: they are the UNet's own business.
+    """
+
+    def __init__(self, config: RepresentationConfig) -> None:
+        c = config
+        super().__init__(c, embed=c.time, dropout=0.0)
+        self.embedding = Embedding(c.model_channels, time=c.time, num_classes=None)
+        widths = c.map_channels
+        h, side = widths[-1], c.z_side
+        self.conv_in = nn.Conv2d(c.hidden_channels, h, 3, padding=1)
+        self.mid = self.middle(h, embed=False)
+        self.up = nn.ModuleList()
+        for i, width in enumerate(reversed(widths)):
+            last = i == len(widths) - 1
+            self.up.append(self.level(h, width, side, c.num_decoder_blocks + 1, "up", last=last))
+            h, side = width, side * 2
+        self.head = HeadNorm(h, h)
+
+    def forward(self, h: Tensor, t: Tensor | None = None) -> list[Tensor]:
+        activated = self.embedding(t, None)
+        h = self.mid(self.conv_in(h), None)
+        maps = []
+        for level in cast(Iterable[Level], self.up):
+            for i in range(len(level.blocks)):
+                _, h = level.run(i, h, activated)
+            if level.resampler is not None:
+                maps.append(h)
+                h = level.resampler.embedded(h, activated)
+        return [*maps, self.head(h)]
+
+
+class Representation(nn.Module):
+    """Encoder and pyramid with the layers between them and z."""
+
+    def __init__(self, config: RepresentationConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.encoder = RepresentationEncoder(c)
+        self.pyramid = Pyramid(c)
+        self.to_z: nn.Module
+        self.from_z: nn.Module
+        if c.z_width is None:
+            self.to_z = nn.Conv2d(c.hidden_channels, 2 * c.z_channels, 1)
+            self.from_z = nn.Conv2d(c.z_channels, c.hidden_channels, 1)
+        else:
+            hidden = (c.hidden_channels, c.z_side, c.z_side)
+            size = c.hidden_channels * c.z_side**2
+            self.to_z = nn.Sequential(nn.Flatten(), nn.Linear(size, 2 * c.z_width))
+            self.from_z = nn.Sequential(nn.Linear(c.z_width, size), nn.Unflatten(1, hidden))
+
+    def posterior(
+        self, z_0: Tensor, t: Tensor | None = None, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (B, *z_shape) each, of z for clean latents ``z_0`` (B, C, H, W)."""
+        mean, logvar = self.to_z(self.encoder(z_0, t, y)).chunk(2, dim=1)
+        return mean, logvar.clamp(*LOGVAR_RANGE)
+
+    def maps(self, z: Tensor, t: Tensor | None = None) -> list[Tensor]:
+        """The pyramid of ``z`` (B, *z_shape), deepest map first."""
+        return self.pyramid(self.from_z(z), t)
+
+
+def kl_to_normal(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp(logvar)) || N(0, 1)), summed over all but the batch: (B,)."""
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(dim=1)
+
+
+def draw(mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+    """mean + exp(logvar / 2) noise."""
+    return torch.addcmul(mean, (0.5 * logvar).exp(), noise)

@@ -1,0 +1,157 @@
+"""LRDM's style/shape variant (Traub 2022, arXiv 2210.11058, section 4.4).
+
+z comes from the clean latents. The pyramid is a UNet over other latents, those of a warped copy of the
+image, into which z enters at the bottom alone: what survives the warp, the style, it can take from there,
+so z is left with what does not, the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.models.blocks import SelfAttention
+from rdm_cli.models.latent_blocks import EmbeddedResBlock, HeadNorm, Level, Middle, latent_norm
+from rdm_cli.models.representation import LOGVAR_RANGE, RepresentationConfig, RepresentationEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleShapeConfig:
+    """Shape of a :class:`StyleShape` for latents of ``latent_channels`` x ``latent_size`` x ``latent_size``.
+
+    ``channel_mult`` is that of the encoder and of the UNet that makes the pyramid. Training warps images by
+    ``grid_size`` x ``grid_size`` control points and ``warp_strength``; see :mod:`rdm_cli.kernels.warp`.
+    ``kl_weight`` is the paper's lambda.
+    """
+
+    NETWORK: ClassVar[str] = "StyleShape"
+
+    latent_size: int
+    latent_channels: int
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    z_channels: int
+    num_encoder_blocks: int = 4
+    num_decoder_blocks: int = 2
+    attention_resolutions: tuple[int, ...] = ()
+    dropout: float = 0.1
+    grid_size: int = 8
+    warp_strength: float = 4.0
+    kl_weight: float = 5e-6
+
+    @property
+    def encoder(self) -> RepresentationConfig:
+        """The encoder's own shape; its head answers mean and log-variance."""
+        return RepresentationConfig(
+            latent_size=self.latent_size,
+            latent_channels=self.latent_channels,
+            model_channels=self.model_channels,
+            channel_mult=self.channel_mult,
+            z_channels=self.z_channels,
+            hidden_channels=2 * self.z_channels,
+            num_encoder_blocks=self.num_encoder_blocks,
+            attention_resolutions=self.attention_resolutions,
+            dropout=self.dropout,
+            adaptive=True,
+        )
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return self.encoder.z_shape
+
+    @property
+    def map_channels(self) -> tuple[int, ...]:
+        """Channels of the pyramid's maps, from the shallowest level to the deepest."""
+        return self.encoder.map_channels
+
+
+class StylePyramid(nn.Module):
+    """(z, latents of the style image) to one map for each resolution, deepest first."""
+
+    def __init__(self, config: StyleShapeConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        h, side = c.model_channels, c.latent_size
+        widths = c.map_channels
+        self.conv_in = nn.Conv2d(c.latent_channels, h, 3, padding=1)
+        laterals = [h]
+        self.down = nn.ModuleList()
+        for level, width in enumerate(widths):
+            last = level == len(widths) - 1
+            blocks = []
+            for _ in range(c.num_decoder_blocks):
+                blocks.append(self._block(h, width))
+                h = width
+                laterals.append(h)
+            attentions = self._attentions(width, side, c.num_decoder_blocks)
+            self.down.append(Level(blocks, attentions, None if last else self._block(h, h, "down")))
+            if not last:
+                laterals.append(h)
+                side //= 2
+        self.mid = Middle(h, embed_width=None, dropout=0.0, adaptive=True, num_heads=1)
+        self.from_z = nn.Conv2d(c.z_channels, h, 1)
+        entering = h
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            blocks = []
+            for _ in range(c.num_decoder_blocks + 1):
+                blocks.append(self._block(h + entering + laterals.pop(), width))
+                h, entering = width, 0
+            attentions = self._attentions(width, side, c.num_decoder_blocks + 1)
+            self.up.append(Level(blocks, attentions, self._block(h, h, "up") if level else None))
+            side *= 2
+        self.head = HeadNorm(h, h)
+
+    def _block(self, channels_in: int, channels_out: int, mode: str = "none") -> EmbeddedResBlock:
+        return EmbeddedResBlock(
+            channels_in, channels_out, embed_width=None, dropout=0.0, adaptive=True, mode=mode,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def _attentions(self, channels: int, side: int, num: int) -> list[SelfAttention]:
+        if side not in self.config.attention_resolutions:
+            return []
+        return [SelfAttention(channels, 1, latent_norm(channels)) for _ in range(num)]
+
+    def forward(self, z: Tensor, style: Tensor) -> list[Tensor]:
+        h = self.conv_in(style)
+        laterals = [h]
+        for level in cast(Iterable[Level], self.down):
+            for i in range(len(level.blocks)):
+                lateral, h = level.run(i, h, None)
+                laterals.append(lateral)
+            if level.resampler is not None:
+                h = level.resampler.embedded(h, None)
+                laterals.append(h)
+        h = torch.cat([self.mid(h, None), self.from_z(z)], dim=1)
+        maps = []
+        for level in cast(Iterable[Level], self.up):
+            for i in range(len(level.blocks)):
+                _, h = level.run(i, torch.cat([h, laterals.pop()], dim=1), None)
+            if level.resampler is not None:
+                maps.append(h)
+                h = level.resampler.embedded(h, None)
+        return [*maps, self.head(h)]
+
+
+class StyleShape(nn.Module):
+    """Encoder and style pyramid; z goes between them without another layer."""
+
+    def __init__(self, config: StyleShapeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = RepresentationEncoder(config.encoder)
+        self.pyramid = StylePyramid(config)
+
+    def posterior(self, z_0: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, (B, *z_shape) each, of z for clean latents ``z_0`` (B, C, H, W)."""
+        mean, logvar = self.encoder(z_0).chunk(2, dim=1)
+        return mean, logvar.clamp(*LOGVAR_RANGE)
+
+    def maps(self, z: Tensor, style: Tensor) -> list[Tensor]:
+        """The pyramid of ``z`` (B, *z_shape) and the latents ``style`` (B, C, H, W), deepest map first."""
+        return self.pyramid(z, style)

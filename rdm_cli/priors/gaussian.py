@@ -1,0 +1,34 @@
+"""N(0, I) as a prior over codes: for methods whose training pulls z there, as LRDM's KL term does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianPrior:
+    """Codes of ``z_width`` values, drawn as they are: no network stands between."""
+
+    z_width: int
+
+    @property
+    def z_mean(self) -> Tensor:
+        """Mean of the codes, (d,)."""
+        return torch.zeros(self.z_width)
+
+    @property
+    def z_std(self) -> Tensor:
+        """Their standard deviation, (d,)."""
+        return torch.ones(self.z_width)
+
+    def sample(self, noise: Tensor, num_steps: int | None = None) -> Tensor:
+        """``noise`` (N, d), which is the codes; there are no steps.
+
+        Raises ValueError for noise of another width.
+        """
+        if noise.ndim != 2 or noise.shape[1] != self.z_width:
+            raise ValueError(f"noise must be (N, {self.z_width}), not {tuple(noise.shape)}")
+        return noise

@@ -1,0 +1,180 @@
+"""LRDM through every command, on first stages that diffusers saved."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.codes import Codes
+
+Rdm = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps one state a process, of one arithmetic."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture(scope="module", params=["AutoencoderKL", "VQModel", "AutoencoderTiny"])
+def first_stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random tiny autoencoders of the shapes that people have; the first is Stable Diffusion's, f8."""
+    import diffusers
+
+    def blocks(num: int) -> dict[str, Any]:
+        return {
+            "down_block_types": ("DownEncoderBlock2D",) * num, "up_block_types": ("UpDecoderBlock2D",) * num,
+            "block_out_channels": (8,) * (num - 1) + (16,), "norm_num_groups": 4,
+        }  # fmt: skip
+
+    settings: dict[str, dict[str, Any]] = {
+        "AutoencoderKL": blocks(4) | {"latent_channels": 4, "scaling_factor": 0.18215},
+        "VQModel": blocks(3) | {"latent_channels": 3, "num_vq_embeddings": 16},
+        "AutoencoderTiny": {
+            "encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4,
+            "num_encoder_blocks": (1,) * 4, "num_decoder_blocks": (1,) * 4,
+        },
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("first-stage") / "vae"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        getattr(diffusers, request.param)(**settings[request.param]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def train(rdm: Rdm, faces: Path, first_stage: Path, tmp_path: Path) -> Rdm:
+    """``train("--steps", 2)`` trains a small LRDM on five pictures."""
+
+    def run(*arguments: object, stage: Path | None = first_stage) -> Any:
+        named = () if stage is None else ("--first-stage", stage)
+        return rdm(
+            "train", "lrdm", faces, "-o", tmp_path / "mine", "--run", tmp_path / "run", *named,
+            "--preset", "small32", "--batch-size", 2, "--warmup", 0, "--decay", 0, "--threads", 1,
+            "--ema", 0.5, *arguments,
+        )  # fmt: skip
+
+    return run
+
+
+def test_from_a_first_stage_to_samples(
+    train: Rdm, rdm: Rdm, first_stage: Path, faces: Path, tmp_path: Path
+) -> None:
+    trained = train("--steps", 50, "--kl-weight", 0.001)
+    assert trained.code == 0 and "loss with own -> swapped z" in trained.err
+    mine = tmp_path / "mine"
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = load_file(first_stage / name), load_file(mine / "first_stage" / name)
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+    model = cast(Any, open_bundle(str(mine)).model)
+    assert model.config.representation.kl_weight == 0.001
+    latents = model.enter(torch.stack([torch.rand(3, 32, 32) * 2 - 1]))
+    assert latents.shape[1:] == model.x_T_shape and float(model.unet.scale_factor) != 1.0
+    assert rdm("bundles", "check", mine).code == 0
+
+    codes, made = tmp_path / "codes", tmp_path / "made"
+    assert rdm("encode", faces, "-o", codes, "-b", mine, "--steps", 4).code == 0
+    code = Codes.load(codes / "a.safetensors")
+    assert code.z.shape[1:] == model.z_shape and code.x_T is not None
+    assert code.x_T.shape[1:] == model.x_T_shape
+    assert rdm("decode", codes, "-o", made / "d", "-b", mine).code == 0
+    again = rdm("reconstruct", faces / "a.png", "-o", made, "--variations", 1, "-b", mine, "--steps", 4)
+    assert again.code == 0
+    ends = (faces / "a.png", faces / "b.png")
+    walked = rdm("interpolate", *ends, "--frames", 3, "-o", made / "walk", "-b", mine, "--steps", 4)
+    assert walked.code == 0
+    drawn = rdm("sample", "-n", 2, "-o", made / "s", "-b", mine, "--steps", 4)  # z from N(0, I), untrained
+    assert drawn.code == 0 and (made / "s" / "000001.png").exists()
+    missing = rdm("sample", "-n", 1, "-o", made / "p", "-b", mine, "--prior", "latent-ddim")
+    assert missing.code == 1 and "has no latent prior" in missing.err
+    small = ("--samples", 64, "--batch-size", 8, "--layers", 2, "--hidden-width", 16)
+    assert rdm("train", "prior", codes, "-b", mine, *small).code == 0
+    other = ("--prior", "latent-ddim", "--steps", 4)
+    assert rdm("sample", "-n", 1, "-o", made / "p", "-b", mine, *other).code == 0
+    labels = tmp_path / "labels.csv"
+    with labels.open("w", newline="") as file:
+        rows = [["file_name", "dark"], *([f"{n}.png", i % 2] for i, n in enumerate("abcd"))]
+        csv.writer(file).writerows([*rows, ["sub/e.png", 0]])
+    attributes = rdm("train", "attributes", codes, "--labels", labels, "-b", mine, "--held-out", 0.5)
+    assert attributes.code in (0, 1)  # five pictures may be too few for held-out scores
+    if attributes.code == 0:
+        moved = ("--attr", "dark", "-o", made / "e", "-b", mine, "--steps", 4)
+        assert rdm("manipulate", faces / "a.png", *moved).code == 0
+
+
+def test_a_killed_run_goes_on_with_its_first_stage(train: Rdm, tmp_path: Path) -> None:
+    assert train("--steps", 2, "--sheet-minutes", 0).code == 0
+    scale = float(cast(Any, open_bundle(str(tmp_path / "mine")).model).unet.scale_factor)
+    resumed = train("--resume", "--steps", 4, "--sheet-minutes", 0, stage=None)
+    assert resumed.code == 0 and "resuming at step 2" in resumed.err
+    model = cast(Any, open_bundle(str(tmp_path / "mine")).model)
+    assert float(model.unet.scale_factor) == scale
+
+
+def test_what_is_no_first_stage(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    words = (
+        "train",
+        "lrdm",
+        faces,
+        "-o",
+        tmp_path / "mine",
+        "--run",
+        tmp_path / "run",
+        "--preset",
+        "small32",
+    )
+    without = rdm(*words)
+    assert without.code == 2 and "name one with --first-stage FOLDER" in without.err
+    other = rdm(*words, "--first-stage", tiny_bundle)
+    assert other.code == 1 and "holds no first stage" in other.err
+    assert len(other.err.splitlines()) == 1 and not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("kl", "AutoencoderKL"), ("vq", "VQModel")])
+def test_a_first_stage_of_one_s_own(rdm: Rdm, faces: Path, tmp_path: Path, kind: str, name: str) -> None:
+    """Trained here, opened by diffusers, stood on by LRDM."""
+    import diffusers
+
+    stage = tmp_path / "stage"
+    places = ("-o", stage, "--run", tmp_path / "stage-run")
+    small = ("--preset", "small32", "--batch-size", 2, "--threads", 1, "--warmup", 0, "--decay", 0)
+    trained = rdm("train", "first-stage", faces, *places, *small, "--kind", kind, "--steps", 30, "--ema", 0.5)
+    assert trained.code == 0 and "PSNR" in trained.err
+    theirs = getattr(diffusers, name).from_pretrained(stage / "first_stage").eval()
+    assert not (stage / "scheduler").exists()
+
+    mine = tmp_path / "mine"
+    words = ("train", "lrdm", faces, "-o", mine, "--run", tmp_path / "run", "--first-stage", stage)
+    assert rdm(*words, *small, "--steps", 2, "--sheet-minutes", 0).code == 0
+    model = cast(Any, open_bundle(str(mine)).model)
+    x_0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        answer = theirs.encode(x_0)
+        latents = answer.latent_dist.mode() if kind == "kl" else answer.latents
+        decoded = theirs.decode(latents).sample
+    z_0 = model.enter(x_0)
+    torch.testing.assert_close(z_0, latents * model.unet.scale_factor, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.leave(z_0), decoded, atol=1e-4, rtol=1e-4)
+    assert abs(float(z_0.std()) - 1) < 0.5
+
+
+def test_a_first_stage_is_no_bundle(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    places = ("-o", stage, "--run", tmp_path / "stage-run")
+    small = ("--preset", "small32", "--batch-size", 2, "--threads", 1, "--steps", 1, "--sheet-minutes", 0)
+    assert rdm("train", "first-stage", faces, *places, *small).code == 0
+    refused = rdm("encode", faces, "-o", tmp_path / "codes", "-b", stage)
+    assert refused.code == 1 and "names no method that this rdm knows" in refused.err

@@ -1,0 +1,180 @@
+"""The LRDM authors' files: told by their content, refused by name where they do not fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rdm_cli.cli import main
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.codes import Codes
+from rdm_cli.errors import CheckpointError
+from rdm_cli.methods.lrdm.convert import read_lrdm
+from rdm_cli.methods.official import load_official
+
+pytestmark = pytest.mark.golden
+NAMES = ("lrdm_tiny.ckpt", "lrdm_tiny-project.yaml")
+
+
+@pytest.fixture
+def files(folder: Path, tmp_path: Path) -> list[Path]:
+    return [Path(shutil.copy(folder / name, tmp_path / name)) for name in NAMES]
+
+
+@pytest.fixture
+def edited(files: list[Path]) -> Callable[[Callable[[dict[str, Any]], None]], list[Path]]:
+    """Change what the checkpoint's state_dict holds."""
+
+    def run(change: Callable[[dict[str, Any]], None]) -> list[Path]:
+        # clones: what is read is mapped from the file that is about to be written
+        state = {name: value.clone() for name, value in load_official(files[0])["state_dict"].items()}
+        change(state)
+        torch.save({"state_dict": state}, files[0])
+        return files
+
+    return run
+
+
+def test_any_order_and_without_settings(files: list[Path], official: Any) -> None:
+    """Without its yaml the published sizes are taken, which these networks' shapes do not contradict."""
+    expected = official("lrdm_tiny")
+    read = read_lrdm(files[::-1])
+    assert read.config == expected.config and read.config.unet.head_channels == 8
+    assert all(torch.equal(read.state[name], expected.state[name]) for name in expected.state)
+    alone = read_lrdm(files[:1]).config
+    assert alone.unet.latent_size == 64 and alone.unet.head_channels == 64 and alone.prediction == "x_0"
+    assert alone.unet.attention_resolutions == (32, 16)
+
+
+def test_the_command_line_converts_encodes_and_decodes(
+    files: list[Path], tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """z of the golden images, from PNGs of them, and diffusers opens the first stage."""
+    from diffusers import VQModel
+
+    out = tmp_path / "converted"
+    assert main(["bundles", "convert", "lrdm", *map(str, files), "-o", str(out)]) == 0
+    assert main(["bundles", "check", str(out)]) == 0
+    bundle = open_bundle(str(out))
+    model: Any = bundle.model
+    assert bundle.method.prior == "gaussian" and not model.sampling.clip_x_0
+    assert model.config.representation.kl_weight == 0.001
+    theirs = VQModel.from_pretrained(out / "first_stage").eval()
+    with torch.no_grad():
+        latents = theirs.encode(tensors["lrdm.image"]).latents
+    torch.testing.assert_close(latents, tensors["lrdm.ae.pre_quant"], atol=2e-5, rtol=1e-4)
+    for i, x_0 in enumerate(tensors["lrdm.image"]):
+        pixels = ((x_0 + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / f"{i}.png")
+        words = [str(tmp_path / f"{i}.png"), "--steps", "20", "-b", str(out), "-q"]
+        assert main(["encode", *words]) == 0
+        code = Codes.load(tmp_path / f"{i}.safetensors")
+        seen = torch.from_numpy(np.array(Image.open(tmp_path / f"{i}.png"))).permute(2, 0, 1) / 127.5 - 1
+        expected = model.encode(model.enter(seen[None].float()))
+        torch.testing.assert_close(code.z, expected, atol=1e-5, rtol=1e-4)
+        # images outside of [-1, 1] are clipped by the PNG; what is left of z is still near
+        assert code.x_T is not None and code.x_T.shape == (1, 3, 16, 16)
+        assert main(["decode", str(tmp_path / f"{i}.safetensors"), "-o", str(tmp_path / "d"), "-q"]) == 1
+        decoded = ["decode", str(tmp_path / f"{i}.safetensors"), "-o", str(tmp_path / "d"), "-b", str(out)]
+        assert main(decoded) == 0 and (tmp_path / "d" / f"{i}.png").exists()
+
+
+def drop(name: str) -> Callable[[dict[str, Any]], None]:
+    return lambda state: state.pop(name)
+
+
+def cut(name: str) -> Callable[[dict[str, Any]], None]:
+    def change(state: dict[str, Any]) -> None:
+        state[name] = state[name][:-1]
+
+    return change
+
+
+def rename(name: str) -> Callable[[dict[str, Any]], None]:
+    def change(state: dict[str, Any]) -> None:
+        state[f"{name}_other"] = state.pop(name)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (drop("diff_model.conv_in.weight"), "conv_in.weight is missing"),
+        (drop("diff_model.mid.1.qkv.bias"), "nothing for middle.attention.qkv.bias"),
+        (cut("diff_model.up.0.main.0.out_layers.3.bias"), "has shape"),
+        (rename("diff_model.conv_out.2.weight"), "conv_out.2.weight_other belongs to no layer"),
+        (drop("diff_model.time_conditioning.1.weight"), "its time embedding is not the published one"),
+        (cut("repr_ae.decoder.out.2.bias"), "has shape"),
+        (drop("repr_ae.post_quant_conv.weight"), "nothing for from_z.weight"),
+        (drop("ae_model.decoder.conv_in.bias"), "nothing for decoder.conv_in.bias"),
+        (drop("ae_model.encoder.conv_in.weight"), "encoder.conv_in.weight is missing"),
+        (lambda state: [state.pop(n) for n in list(state) if n.startswith("diff_model.")], "no diff_model"),
+    ],
+)
+def test_weights_that_do_not_fit(edited: Any, change: Any, told: str) -> None:
+    files = edited(change)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        read_lrdm(files)
+    assert str(files[0]) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("model:\n  params: 3\n", "settings without a model.params.diffusion_model_config"),
+        ("based_on: base.yaml\n", "is based on other settings"),
+        ("- 1\n", "a text without settings"),
+    ],
+)
+def test_settings_that_say_nothing(files: list[Path], settings: str, told: str) -> None:
+    files[1].write_text(settings)
+    with pytest.raises(CheckpointError, match=told) as caught:
+        read_lrdm(files)
+    assert str(files[1]) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("losses.DDPMImageLoss", "losses.SDELoss", "trained with SDELoss"),
+        ("beta_max: 20", "beta_max: 10", "not the published one"),
+        ("continuous: false", "continuous: true", "not the published one"),
+    ],
+)
+def test_kinds_that_no_published_model_is_of(files: list[Path], old: str, new: str, told: str) -> None:
+    text = files[1].read_text()
+    assert old in text
+    files[1].write_text(text.replace(old, new))
+    with pytest.raises(CheckpointError, match=told):
+        read_lrdm(files)
+
+
+def test_too_many_and_too_few(files: list[Path]) -> None:
+    for given, told in (
+        ([], "no files: the checkpoint is missing"),
+        (files[1:], "the checkpoint is missing"),
+        ([files[0], files[0]], "both hold weights"),
+        ([files[1], files[1]], "both hold settings"),
+    ):
+        with pytest.raises(CheckpointError, match=told):
+            read_lrdm(given)
+
+
+@pytest.mark.parametrize("name", ["tlrdm_tiny", "lrdm_class_tiny", "lrdm_warp_tiny"])
+def test_variants_that_commands_cannot_run_are_refused(
+    folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(folder / f"{name}.ckpt"), str(folder / f"{name}-project.yaml")]
+    assert main(["bundles", "convert", "lrdm", *files, "-o", str(tmp_path / "x")]) == 1
+    told = capsys.readouterr().err
+    assert "which rdm's commands cannot run yet" in told and len(told.splitlines()) == 1
+    assert not (tmp_path / "x").exists()
