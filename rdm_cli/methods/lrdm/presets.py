@@ -61,6 +61,7 @@ _PUBLISHED: dict[str, Any] = {
 _SMALL: dict[str, Any] = {
     "recipe": replace(SMALL_RECIPE, num_images=600_000),
     "prior": LatentMLPConfig(z_width=256, hidden_width=384, num_layers=5, time_channels=64),
+    "num_res_blocks": 1,
     "dropout": 0.0,
 }
 
