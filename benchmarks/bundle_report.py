@@ -4,8 +4,9 @@
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
     python benchmarks/bundle_report.py --bundle avatars64-diffae --train train --held-out held-out
 
-Prints Markdown tables to stdout and, with --json FILE, writes every figure to FILE. Each part can be
-run alone with --part; the images are the first --num of the held-out folder, in order.
+Prints Markdown tables to stdout. With --json FILE every part's figures are kept in FILE, and a run that was
+stopped goes on with the next; with --card README.md the tables take their place in the bundle's card. Each
+part can be run alone with --part; the images are the first --num of the held-out folder, in order.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from pixel_classifier import PixelClassifier, train_pixel_classifier
+from report_tables import fill_card, markdown
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -133,6 +135,14 @@ def edit_figures(
     return figures
 
 
+def known_figures(json_file: Path | None, wanted: dict[str, Any]) -> dict[str, Any]:
+    """What ``json_file`` holds already of the same bundle, images and arithmetic, or just ``wanted``."""
+    if json_file is None or not json_file.exists():
+        return wanted
+    found: dict[str, Any] = json.loads(json_file.read_text(encoding="utf-8"))
+    return found if all(found.get(name) == value for name, value in wanted.items()) else wanted
+
+
 def main(
     train: Annotated[Path, typer.Option(help="Labelled avatars for the judge, of another seed.")],
     held_out: Annotated[Path, typer.Option(help="Labelled avatars to measure on.")],
@@ -143,48 +153,46 @@ def main(
     scales: Annotated[str, typer.Option(help="Scales of the edit's table.")] = "-0.3,0.1,0.2,0.4,0.5",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     part: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(PARTS)}.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Keep the figures here; what it has is not measured again.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="A card in which to replace the tables.")] = None,
 ) -> None:
-    """Measure and print."""
+    """Measure, and print the tables."""
     wanted = part or list(PARTS)
     pipeline = open_pipeline(bundle, precision=precision, batch_size=40)  # type: ignore[arg-type]
     x_0, labels = load_folder(pipeline, held_out, num)
-    figures: dict[str, Any] = {
-        "bundle": pipeline.bundle.name,
-        "digest": pipeline.bundle.digest,
-        "num_held_out": len(x_0),
-        "precision": precision,
-    }
-    z = pipeline.encode(x_0, with_x_T=False).z
-    if "probes" in wanted:
-        figures["probes"] = probe_figures(pipeline, z, labels)
-        rows = []
-        for name, f in figures["probes"].items():
-            counts = f"{f['num_positive']} / {f['num_labelled']}"
-            rows.append([name, f"{f['auroc']:.4f}", f"{f['average_precision']:.4f}", counts])
-        table(["attribute", "AUROC", "average precision", "positives"], rows)
-    if "swapped" in wanted:
-        figures["swapped"] = swapped_figures(pipeline, x_0[:500])
-        rows = []
-        for t, f in figures["swapped"].items():
-            rows.append([t, f"{f['own']:.4f}", f"{f['swapped']:.4f}", f"{f['ratio']:.1f}"])
-        table(["t", "loss, own z", "loss, swapped z", "ratio"], rows)
+    figures = known_figures(
+        json_file,
+        {
+            "bundle": pipeline.bundle.name,
+            "digest": pipeline.bundle.digest,
+            "num_held_out": len(x_0),
+            "precision": precision,
+        },
+    )
+
+    def keep(name: str, found: dict[str, Any]) -> None:
+        figures[name] = found
+        if json_file is not None:
+            json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+    if "probes" in wanted and "probes" not in figures:
+        keep("probes", probe_figures(pipeline, pipeline.encode(x_0, with_x_T=False).z, labels))
+    if "swapped" in wanted and "swapped" not in figures:
+        keep("swapped", swapped_figures(pipeline, x_0[:500]))
     codes = None
-    if "reconstruction" in wanted:
-        figures["reconstruction"], codes = reconstruction_figures(pipeline, x_0)
-        rows = []
-        for name, f in figures["reconstruction"].items():
-            rows.append([name, f"{f['psnr_db']:.2f}", f"{f['mse']:.2e}", f"{f['ssim']:.4f}"])
-        table(["DDIM", "PSNR (dB)", "MSE", "SSIM"], rows)
-    if "edits" in wanted:
+    if "reconstruction" in wanted and "reconstruction" not in figures:
+        found, codes = reconstruction_figures(pipeline, x_0)
+        keep("reconstruction", found)
+    if "edits" in wanted and "edits" not in figures:
         told("training the judge")
         images, known = load_folder(pipeline, train, num_train)
         judge = train_pixel_classifier(images, torch.stack([known[name] for name in JUDGED], dim=1), JUDGED)
         agreement = (judge.labels(x_0) == torch.stack([labels[n] > 0 for n in JUDGED], dim=1)).float()
-        figures["judge_accuracy"] = dict(zip(JUDGED, agreement.mean(dim=0).tolist(), strict=True))
-        told(f"the judge is right on held-out faces: {figures['judge_accuracy']}")
+        keep("judge_accuracy", dict(zip(JUDGED, agreement.mean(dim=0).tolist(), strict=True)))
         codes = codes or pipeline.encode(x_0, steps=100)
-        figures["edits"] = edit_figures(
+        found = edit_figures(
             pipeline,
             judge,
             codes,
@@ -193,20 +201,10 @@ def main(
             num_for_scales=num_for_scales,
             steps=100,
         )
-        header = ["scale", "faces", "smile flipped", *(f"{n} kept" for n in JUDGED[1:])]
-        rows = []
-        for scale, f in figures["edits"].items():
-            rows.append([scale, str(f["num"]), *(f"{100 * f[n]:.1f} %" for n in JUDGED)])
-        table(header, rows)
-    if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-
-
-def table(header: list[str], rows: list[list[str]]) -> None:
-    """Print a Markdown table."""
-    for row in (header, ["---"] * len(header), *rows):
-        print("| " + " | ".join(row) + " |")
-    print(flush=True)
+        keep("edits", found)
+    print(markdown(figures))
+    if card is not None:
+        fill_card(card, figures)
 
 
 if __name__ == "__main__":

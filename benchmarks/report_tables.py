@@ -1,0 +1,68 @@
+"""The figures of bundle_report.py as Markdown, on their own or within a bundle's card."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- figures: benchmarks/bundle_report.py -->", "<!-- end of figures -->"
+WIDTH = 112
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """Every table that there are figures for, with what they were measured on."""
+    num, precision, digest = (figures[name] for name in ("num_held_out", "precision", "digest"))
+    parts = [f"Measured on {num:,} held-out images, networks in {precision}, bundle `{digest[:12]}`."]
+    if found := figures.get("reconstruction"):
+        rows = [(n, f"{f['psnr_db']:.2f}", f"{f['mse']:.2e}", f"{f['ssim']:.4f}") for n, f in found.items()]
+        parts.append(table(("DDIM, both ways", "PSNR (dB)", "MSE", "SSIM"), rows))
+    if found := figures.get("swapped"):
+        rows = [(t, f"{f['own']:.4f}", f"{f['swapped']:.4f}", f"{f['ratio']:.1f}") for t, f in found.items()]
+        parts.append(table(("t", "loss, own z", "loss, swapped z", "ratio"), rows))
+    if found := figures.get("probes"):
+        parts.append("The stored linear probes on z:")
+        rows = [
+            (
+                name,
+                f"{f['auroc']:.4f}",
+                f"{f['average_precision']:.4f}",
+                f"{f['num_positive']} / {f['num_labelled']}",
+            )
+            for name, f in found.items()
+        ]
+        parts.append(table(("attribute", "AUROC", "average precision", "positives"), rows))
+    if found := figures.get("edits"):
+        right = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures["judge_accuracy"].items())
+        told = (
+            "The edit `--attr smiling`, judged by a CNN on pixels that never saw a code; on the images as they "
+            f"are it is right about {right}. Positive scales are for faces that do not smile, negative ones "
+            "for faces that do."
+        )
+        parts.append(textwrap.fill(told, WIDTH))
+        judged = list(figures["judge_accuracy"])
+        rows = [
+            (scale, str(f["num"]), *(f"{100 * f[name]:.1f} %" for name in judged))
+            for scale, f in sorted(found.items(), key=lambda pair: float(pair[0]))
+        ]
+        header = ("scale", "faces", *(f"{n} {'flipped' if n == 'smiling' else 'kept'}" for n in judged))
+        parts.append(table(header, rows))
+    return "\n\n".join(parts)
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill_card(card: Path, figures: dict[str, Any]) -> None:
+    """Put the tables between the card's two markers; raises ValueError where it has none."""
+    text = card.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"{card}: the lines {BEGIN} and {END} are missing")
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    card.write_text(f"{before}{BEGIN}\n\n{markdown(figures)}\n\n{END}{after}", encoding="utf-8")
