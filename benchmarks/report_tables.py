@@ -37,8 +37,8 @@ def markdown(figures: dict[str, Any]) -> str:
         right = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures["judge_accuracy"].items())
         told = (
             "The edit `--attr smiling`, judged by a CNN on pixels that never saw a code; on the images as "
-            f"they are it is right about {right}. Positive scales are for faces that do not smile, negative ones "
-            "for faces that do."
+            f"they are it is right about {right}. Positive scales are for faces that do not smile, "
+            "negative ones for faces that do."
         )
         parts.append(textwrap.fill(told, WIDTH))
         judged = list(figures["judge_accuracy"])

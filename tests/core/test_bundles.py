@@ -292,3 +292,31 @@ def test_hub_names(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_bundle("hf:no/where")
     assert str(caught.value) == "hf:no/where: cannot be fetched (first line)"
     assert asked == [("some/one", "v2"), ("no/where", None)]
+
+
+def test_a_pipeline_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old repositories hold pickled weights alone: those are fetched too, and the error says what to do."""
+    import huggingface_hub
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=16, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+    )  # fmt: skip
+    pipeline = DDPMPipeline(network, DDPMScheduler())
+    pipeline.save_pretrained(tmp_path / "new")
+    pipeline.save_pretrained(tmp_path / "old", safe_serialization=False)
+    asked: list[list[str]] = []
+
+    def download(repository: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path / repository.partition("/")[2])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    opened = open_bundle("hf:google/new")
+    assert opened.name == "hf:google/new" and opened.method.name == "dpm"
+    assert len(asked) == 1 and "*.bin" not in asked[0]
+    with pytest.raises(BundleError, match="these weights are pickled") as caught:
+        open_bundle("hf:google/old")
+    assert "*.bin" in asked[-1]
+    assert f"rdm bundles convert dpm {tmp_path / 'old'}" in str(caught.value)
