@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from rdm_cli.training.loop import StepRecord
 
 REPORT_SECONDS = 30.0
-AROUND = {"dpm": ("dpm", "gamma"), "first-stage": ("first_stage", "kl_weight"), "nothing": ("kind",)}
+AROUND = {
+    "dpm": ("dpm", "gamma"),
+    "first-stage": ("first_stage", "kl_weight", "cache_latents"),
+    "nothing": ("kind",),
+}
 """The options of methods that are trained around something pretrained, by what that is, or are that thing."""
 
 
@@ -145,6 +149,12 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 show_default="the preset's",
             ),
         ] = None,
+        cache_latents: Annotated[
+            Path | None,
+            typer.Option(
+                "--cache-latents", metavar="DIR", help="Keep the latents there, and compute them but once."
+            ),
+        ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
         init_from: Annotated[
             str | None, typer.Option("--init-from", metavar="BUNDLE", help="Start from a bundle's weights.")
@@ -249,6 +259,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
+            latents=cache_latents,
         )
         speaks = accelerator.is_main_process
         training = training_run.TrainingRun(plan, accelerator, console.note, console.problem)

@@ -32,7 +32,8 @@ class RunPlan:
 
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
     bundle to start from, ``pretrained`` one whose model the method is trained around. Minutes say how
-    often a checkpoint and a sheet are written; None: never.
+    often a checkpoint and a sheet are written; None: never. ``latents`` is a folder that keeps a first
+    stage's latents; None: they are computed at every step.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class RunPlan:
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
     tensorboard: bool = False
+    latents: Path | None = None
 
 
 def make_accelerator(

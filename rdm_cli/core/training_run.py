@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
 
 from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
-from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
+from rdm_cli.core.training_start import starting_model, training_data
 from rdm_cli.data.dataset import ImageFolder
-from rdm_cli.data.images import to_unit_range
 from rdm_cli.errors import ImageError, RdmError, UsageError
-from rdm_cli.methods.method import Method, RepresentationModel
+from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 from rdm_cli.training.checkpoint import (
     FILE_NAME,
@@ -49,9 +46,6 @@ from rdm_cli.training.loop import (
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
-CALIBRATION_BATCH = 16
 
 
 class TrainingRun:
@@ -82,18 +76,8 @@ class TrainingRun:
         )
         if len(self.images) < plan.settings.batch_size:
             self.note(f"only {len(self.images)} images: some are seen twice in one step")
-        # the weights' start is the seed's, whatever ran before in this process
-        torch.manual_seed(plan.settings.seed)
-        self.model = build_model(plan.method, plan.config)
-        if plan.init_from is not None and checkpoint is None:
-            source = open_bundle(plan.init_from)
-            self.model.load_state_dict(cast(nn.Module, source.model).state_dict())
-        elif plan.pretrained is not None and checkpoint is None:
-            assert plan.method.pretrained is not None
-            cast(Any, self.model).adopt(open_pretrained(plan.method.pretrained, plan.pretrained))
-        self.model.to(accelerator.device)
-        if checkpoint is None and plan.init_from is None and hasattr(self.model, "calibrate"):
-            cast(Any, self.model).calibrate(self._some_images())
+        device = accelerator.device
+        self.model = starting_model(plan, self.images, device, resumed=checkpoint is not None)
         self.optimizer = make_optimizer(self.model, plan.settings)
         self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
         self.progress = Progress()
@@ -103,15 +87,9 @@ class TrainingRun:
             self.saved_step = self.progress.step
             self._check_data(checkpoint)
             self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
+        with accelerator.main_process_first():
+            self.data = training_data(plan, self.images, self.model, device, self.note)
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
-
-    def _some_images(self) -> Iterator[Tensor]:
-        """Images spread over the folder, in batches, for what a model measures before it is trained."""
-        num = min(CALIBRATION_IMAGES, len(self.images))
-        chosen = [i * len(self.images) // num for i in range(num)]
-        for start in range(0, num, CALIBRATION_BATCH):
-            some = [self.images[i] for i in chosen[start : start + CALIBRATION_BATCH]]
-            yield to_unit_range(torch.stack(some)).to(self.accelerator.device)
 
     @property
     def described(self) -> RepresentationModel:
@@ -214,7 +192,7 @@ class TrainingRun:
             self.wrapped,
             average=self.average,
             optimizer=self.prepared,
-            images=self.images,
+            images=self.data,
             num_train_steps=self.described.sampling.schedule.num_train_steps,
             x_T_shape=self.described.x_T_shape,
             settings=self.plan.settings,
@@ -287,12 +265,6 @@ class TrainingRun:
         self.note(f"{path}; {remark}" if remark else str(path))
         if self._log is not None:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
-
-
-def build_model(method: Method, config: Any) -> nn.Module:
-    """A method's model with fresh weights."""
-    parts = {name: getattr(config, name) for name in method.components}
-    return method.build(parts, config.sampling, config.prediction)
 
 
 def _image_size(config: Any) -> int:

@@ -98,7 +98,7 @@ def stratified_timesteps(batch: int, num_train_steps: int, generator: torch.Gene
 
 
 def training_batch(
-    pixels: Tensor,
+    stored: Tensor,
     *,
     num_train_steps: int,
     flip: bool,
@@ -108,14 +108,22 @@ def training_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 (B, 3, H, W) to (x_0, t, eps), with the flips, timesteps and noise of ``key``.
 
-    eps has the shape ``x_T_shape``; None: that of an image.
+    ``stored`` may also be latents, float16 (B, V, P, c, h, w): V is 2 where mirrored ones are there too, P is
+    2, mean and standard deviation, where they are to be drawn. eps has the shape ``x_T_shape``; None: that of
+    an image.
     """
     generator = keyed_generator(seed, "batch", *key)
-    x_0 = to_unit_range(pixels)
-    t = stratified_timesteps(len(x_0), num_train_steps, generator)
-    eps = torch.randn((len(x_0), *(x_T_shape or x_0.shape[1:])), generator=generator)
+    num = len(stored)
+    t = stratified_timesteps(num, num_train_steps, generator)
+    eps = torch.randn((num, *(x_T_shape or stored.shape[1:])), generator=generator)
+    flipped = torch.rand(num, generator=generator) < 0.5 if flip else torch.zeros(num, dtype=torch.bool)
+    if stored.is_floating_point():
+        mean, *std = stored[torch.arange(num), flipped.long()].float().unbind(1)
+        if std:
+            mean = mean + std[0] * torch.randn(mean.shape, generator=generator)
+        return mean, t, eps
+    x_0 = to_unit_range(stored)
     if flip:
-        flipped = torch.rand(len(x_0), generator=generator) < 0.5
         x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
     return x_0, t, eps
 
@@ -142,8 +150,8 @@ def train_steps(
     """Train until the budget is spent, yielding after each step.
 
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
-    ``accelerator`` already; ``images`` yields uint8 (3, H, W). eps has the shape ``x_T_shape``; None: that of
-    an image. Raises DivergedError where a loss or a gradient is not finite.
+    ``accelerator`` already; ``images`` yields uint8 (3, H, W), or latents. eps has the shape ``x_T_shape``;
+    None: that of an image. Raises DivergedError where a loss or a gradient is not finite.
     """
     order = BatchOrder(
         num_items=len(cast(Sized, images)),

@@ -178,3 +178,28 @@ def test_a_first_stage_is_no_bundle(rdm: Rdm, faces: Path, tmp_path: Path) -> No
     assert rdm("train", "first-stage", faces, *places, *small).code == 0
     refused = rdm("encode", faces, "-o", tmp_path / "codes", "-b", stage)
     assert refused.code == 1 and "names no method that this rdm knows" in refused.err
+
+
+def test_cached_latents_train_the_same(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    """A VQ's latents are no draw: with and without the cache the losses agree, and the file is used again."""
+    import json
+
+    stage = tmp_path / "stage"
+    small = ("--preset", "small32", "--batch-size", 4, "--threads", 1, "--sheet-minutes", 0)
+    places = ("-o", stage, "--run", tmp_path / "stage-run")
+    assert rdm("train", "first-stage", faces, *places, *small, "--kind", "vq", "--steps", 2).code == 0
+
+    def losses(name: str, *words: object) -> tuple[list[float], str]:
+        places = ("-o", tmp_path / name, "--run", tmp_path / f"{name}-run", "--first-stage", stage)
+        trained = rdm("train", "lrdm", faces, *places, *small, "--steps", 3, *words)
+        assert trained.code == 0
+        log = (tmp_path / f"{name}-run" / "log.jsonl").read_text().splitlines()
+        return [json.loads(line)["loss"] for line in log], trained.err
+
+    cached = ("--cache-latents", tmp_path / "latents")
+    plain, _ = losses("plain")
+    first, told = losses("first", *cached)
+    second, told_again = losses("second", *cached)
+    assert "computing the latents of 5 images" in told and "the latents are there" in told_again
+    assert first == second and first == pytest.approx(plain, rel=0.01)
+    assert len(list((tmp_path / "latents").iterdir())) == 1

@@ -239,9 +239,13 @@ class LRDM(nn.Module):
         return eps_fn
 
     def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,); ``eps`` has the latents' shape."""
+        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,); ``eps`` has the latents' shape.
+
+        ``x_0`` may be the first stage's latents as well, not scaled yet.
+        """
         with torch.no_grad():
-            z_0 = self.enter_to_train(x_0).float()
+            are_latents = x_0.shape[1:] == self.x_T_shape
+            z_0 = x_0 * self.unet.scale_factor if are_latents else self.enter_to_train(x_0).float()
             style = self._warped(x_0) if self.style_shape else None
         return self.loss(z_0, t, eps, style=style)
 

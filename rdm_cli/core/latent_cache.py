@@ -1,0 +1,105 @@
+"""A first stage's latents of a whole folder, on disk: computed once, read by every run that needs them.
+
+One ``.npy`` file a data set, named by a digest of the images and the first stage, float16
+(N, V, P, c, h, w): V is 2 where mirrored images are wanted too; P is 2, mean and standard deviation, where
+the first stage has a distribution. Latents are as the first stage gives them, not scaled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from rdm_cli.core.pipeline import Advance, ignore_progress
+from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.images import to_unit_range
+from rdm_cli.models.first_stage import to_moments
+
+NUM_AT_ONCE = 32
+DIGEST_LENGTH = 16
+
+
+class LatentSet(Dataset[Tensor]):
+    """The file's rows, as float16 (V, P, c, h, w); opened where it is read, so workers share the pages."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: np.ndarray | None = None
+        self._num = len(np.load(path, mmap_mode="r"))
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self._rows is None:
+            self._rows = np.load(self.path, mmap_mode="r")
+        return torch.from_numpy(np.array(self._rows[index]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapped file: a worker maps it itself."""
+        return {**self.__dict__, "_rows": None}
+
+
+def latents_digest(images: ImageFolder, network: nn.Module, *, flip: bool) -> str:
+    """What the latents depend on: the files (name, size, time of change), how they are read, the network."""
+    digest = hashlib.sha256(f"1 {images.size} {images.fit} {flip}".encode())
+    for path in images.paths:
+        status = path.stat() if path.exists() else None  # a dangling link has a stand-in
+        known = "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
+        digest.update(f"\n{path.resolve()} {known}".encode())
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:DIGEST_LENGTH]
+
+
+def cached_latents(
+    folder: Path,
+    images: ImageFolder,
+    network: nn.Module,
+    *,
+    flip: bool,
+    device: torch.device,
+    note: Callable[[str], None],
+    advance: Advance = ignore_progress,
+) -> LatentSet:
+    """The latents of ``images``, from the file in ``folder`` or, where there is none yet, computed into one.
+
+    The file appears whole or not at all.
+    """
+    path = folder / f"latents-{latents_digest(images, network, flip=flip)}.npy"
+    if path.exists():
+        note(f"{path}: the latents are there")
+        return LatentSet(path)
+    note(f"{path}: computing the latents of {len(images):,} images, once")
+    first = _moments(images, range(1), network, flip=flip, device=device)
+    shape = (len(images), *first.shape[1:])
+    with atomic_path(path) as temporary:
+        rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        for start in range(0, len(images), NUM_AT_ONCE):
+            chosen = range(start, min(start + NUM_AT_ONCE, len(images)))
+            rows[start : start + len(chosen)] = _moments(images, chosen, network, flip=flip, device=device)
+            advance(len(chosen))
+        rows.flush()
+        del rows
+    return LatentSet(path)
+
+
+@torch.no_grad()
+def _moments(
+    images: ImageFolder, chosen: range, network: nn.Module, *, flip: bool, device: torch.device
+) -> np.ndarray:
+    x_0 = to_unit_range(torch.stack([images[i] for i in chosen])).to(device)
+    variants = []
+    for variant in (x_0, x_0.flip(3)) if flip else (x_0,):
+        mean, std = to_moments(network, variant)
+        variants.append(torch.stack([mean] if std is None else [mean, std], dim=1))
+    return torch.stack(variants, dim=1).half().cpu().numpy()

@@ -1,0 +1,74 @@
+"""What a training run starts from: a model with fresh, given or measured weights, and what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.latent_cache import cached_latents
+from rdm_cli.core.pretrained import open_pretrained
+from rdm_cli.core.training_plan import RunPlan
+from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.images import to_unit_range
+from rdm_cli.errors import UsageError
+from rdm_cli.methods.method import Method
+
+CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
+CALIBRATION_BATCH = 16
+
+
+def build_model(method: Method, config: Any) -> nn.Module:
+    """A method's model with fresh weights."""
+    parts = {name: getattr(config, name) for name in method.components}
+    return method.build(parts, config.sampling, config.prediction)
+
+
+def starting_model(plan: RunPlan, images: ImageFolder, device: torch.device, *, resumed: bool) -> nn.Module:
+    """The model of ``plan`` on ``device``; a ``resumed`` one gets its weights from the checkpoint, later.
+
+    The weights' start is the seed's, whatever ran before in this process.
+    """
+    torch.manual_seed(plan.settings.seed)
+    model = build_model(plan.method, plan.config)
+    if resumed:
+        return model.to(device)
+    if plan.init_from is not None:
+        source = open_bundle(plan.init_from)
+        model.load_state_dict(cast(nn.Module, source.model).state_dict())
+        return model.to(device)
+    if plan.pretrained is not None:
+        assert plan.method.pretrained is not None
+        cast(Any, model).adopt(open_pretrained(plan.method.pretrained, plan.pretrained))
+    model.to(device)
+    if hasattr(model, "calibrate"):
+        cast(Any, model).calibrate(_some(images, device))
+    return model
+
+
+def _some(images: ImageFolder, device: torch.device) -> Iterator[Tensor]:
+    """Images spread over the folder, in batches, for what a model measures before it is trained."""
+    num = min(CALIBRATION_IMAGES, len(images))
+    chosen = [i * len(images) // num for i in range(num)]
+    for start in range(0, num, CALIBRATION_BATCH):
+        some = [images[i] for i in chosen[start : start + CALIBRATION_BATCH]]
+        yield to_unit_range(torch.stack(some)).to(device)
+
+
+def training_data(
+    plan: RunPlan, images: ImageFolder, model: nn.Module, device: torch.device, note: Callable[[str], None]
+) -> Dataset[Tensor]:
+    """What the loop sees: the images or, where the plan says so, their latents from the disk.
+
+    Raises UsageError for a model that needs the images themselves.
+    """
+    if plan.latents is None:
+        return images
+    network = getattr(model, "first_stage", None)
+    if network is None or getattr(model, "style_shape", False):
+        raise UsageError("--cache-latents: this model is trained on the images themselves")
+    return cached_latents(plan.latents, images, network, flip=plan.settings.flip, device=device, note=note)
