@@ -108,6 +108,8 @@ class Codes:
     @staticmethod
     def concatenate(codes: Sequence[Codes]) -> Codes:
         """Join batches; x_T is kept only where every part has one."""
+        if len({c.z.shape[1:] for c in codes}) > 1:
+            raise CodeError("these codes hold z for different numbers of steps", hint="decode them apart")
         maps = [c.x_T for c in codes]
         present = [x_T for x_T in maps if x_T is not None]
         return Codes(

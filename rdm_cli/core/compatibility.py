@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.codes import Codes
 from rdm_cli.errors import CodeError, UsageError
@@ -43,7 +45,18 @@ def check_codes(bundle: Bundle, codes: Codes) -> None:
             raise CodeError(f"the code records a stop_shift of {info.stop_shift}, which cannot be")
     if codes.z.shape[1:] == (0,) and bundle.has_z:
         raise CodeError("this code holds no z")
-    if codes.z.shape[1:] != model.z_shape:
+    # where z depends on t, how many there are is the code's own business
+    skipped = 1 + model.time_dependent
+    if codes.z.shape[skipped:] != model.z_shape[skipped - 1 :] or codes.z.ndim != 1 + len(model.z_shape):
         raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
     if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
         raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
+
+
+def check_steps_of_z(bundle: Bundle, z: Tensor, num_steps: int) -> None:
+    """Raise CodeError where ``z`` (N, S, ...) holds one for each of other steps than ``num_steps``."""
+    if bundle.model.time_dependent and z.shape[1] != num_steps:
+        raise CodeError(
+            f"the code holds z at the {z.shape[1]} steps that it was made for, and not at {num_steps}",
+            hint=f"decode with --steps {z.shape[1]}, or encode again with --steps {num_steps}",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,7 +49,8 @@ def noised(
         x_t = add_noise(part, eps, alpha_bar.expand(len(part)))
         t_batch = torch.full((len(part),), t, dtype=torch.int64, device=device)
         with torch.no_grad(), autocast(device, pipeline.precision):
-            predicted = model.one_step(x_t, t_batch, model.encode(part))
+            known = {"timesteps": [t]} if model.time_dependent else {}
+            predicted = model.one_step(x_t, t_batch, cast(Any, model).encode(part, **known))
         yield eps, x_t, {name: value.float() for name, value in predicted.items()}
 
 

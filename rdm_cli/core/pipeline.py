@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
-from rdm_cli.core.compatibility import allowed_steps, check_codes, stop_shift_for
+from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
@@ -124,22 +124,23 @@ class Pipeline:
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
         n = allowed_steps(self.bundle, steps) or self.default_steps
-        model = self.bundle.model
+        model: Any = self.bundle.model
+        known = self._timesteps(n)
 
         def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
             with autocast(self.bundle.device, self.precision):
                 x = model.enter(x).float()
-                z = model.encode(x).float()
+                z = model.encode(x, **known).float()
             if not with_x_T:
                 return (z,)
-            path = ddim_encode(self._eps_fn(z), x, model.sampling, n)
+            path = ddim_encode(self._eps_fn(z, **known), x, model.sampling, n)
             return z, last(_watched(path, lambda: tell(real / n)))
 
         with self._progress(advance, "encoding", len(x_0)) as tell:
             z, *rest = self._in_batches(encode_batch, x_0)
             if not with_x_T:
                 tell(len(x_0))
-        info = self.info(steps=n if with_x_T else None)
+        info = self.info(steps=n if with_x_T or known else None)
         return Codes(z=z, x_T=rest[0] if rest else None, infos=(info,) * len(x_0))
 
     def decode(
@@ -166,10 +167,11 @@ class Pipeline:
         x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
         for n, stop in sorted(set(wanted)):
             chosen = [i for i, w in enumerate(wanted) if w == (n, stop)]
-            options = {"stop_below": spec.stop_below(stop, n)} if stop else {}
+            check_steps_of_z(self.bundle, codes.z, n)
+            options = self._timesteps(n) | ({"stop_below": spec.stop_below(stop, n)} if stop else {})
 
             def decode_batch(
-                real: int, z: Tensor, x_t: Tensor, n: int = n, options: Mapping[str, int] = options
+                real: int, z: Tensor, x_t: Tensor, n: int = n, options: Mapping[str, Any] = options
             ) -> tuple[Tensor, ...]:
                 path = ddim_decode(self._eps_fn(z, **options), x_t, spec, n)
                 return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
@@ -224,14 +226,16 @@ class Pipeline:
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T = slerp(first.x_T[0], second.x_T[0], alpha)
         n = allowed_steps(self.bundle, steps) or first.infos[0].steps or self.default_steps
-        model = self.bundle.model
+        model: Any = self.bundle.model
+        check_steps_of_z(self.bundle, first.z, n)
+        check_steps_of_z(self.bundle, second.z, n)
 
         def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
             z_first, z_second = (
-                c.z.to(weight.device).expand(len(weight), *model.z_shape) for c in (first, second)
+                c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
             )
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight)
+                denoise = model.path_denoiser(z_first, z_second, weight, **self._timesteps(n))
             path = ddim_decode(self._in_precision(denoise), x_t, model.sampling, n)
             return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
 
@@ -293,12 +297,17 @@ class Pipeline:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
+    def _timesteps(self, num_steps: int) -> dict[str, list[int]]:
+        """What a model whose z depends on t is told besides; nothing for others."""
+        model = self.bundle.model
+        return {"timesteps": model.sampling.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
+
     def _leave(self, x: Tensor) -> Tensor:
         """From the space that the model diffuses in to images."""
         with autocast(self.bundle.device, self.precision):
             return self.bundle.model.leave(x).float()
 
-    def _eps_fn(self, z: Tensor, **options: int) -> EpsFn:
+    def _eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
         with autocast(self.bundle.device, self.precision):
             denoise = cast(Any, self.bundle.model).denoiser(z, **options)
         return self._in_precision(denoise)

@@ -55,6 +55,11 @@ class UNetModel(nn.Module):
         return None
 
     @property
+    def time_dependent(self) -> bool:
+        """One z serves all timesteps."""
+        return False
+
+    @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
         return self.config.unet.image_size

@@ -53,6 +53,14 @@ class RepresentationModel(Protocol):
         """The last fraction of a sample's steps without PDAE's shift; None: there is no shift."""
         ...
 
+    @property
+    def time_dependent(self) -> bool:
+        """Whether z is one for each timestep of a trajectory, (S, ...).
+
+        Then ``encode`` and ``denoiser`` take the ``timesteps``, ascending.
+        """
+        ...
+
     def enter(self, x_0: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] to the space in which the model diffuses, (B, *x_T_shape)."""
         ...

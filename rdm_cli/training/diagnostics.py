@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ def swapped_z_losses(
         return {}
     losses = {}
     for t in timesteps:
+        if model.time_dependent:
+            z = cast(Any, model).encode(x_0, timesteps=[t])
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
         t_batch = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
         own = model.loss(x_0, t_batch, eps, z)
@@ -52,8 +54,10 @@ def swapped_z_losses(
 def picture_rows(model: RepresentationModel, x_0: Tensor, num_steps: int = 20) -> list[Tensor]:
     """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T."""
     inner = model.enter(x_0)
-    eps_fn = model.denoiser(model.encode(inner))
     spec = model.sampling
+    known = {"timesteps": spec.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
+    described = cast(Any, model)
+    eps_fn = described.denoiser(described.encode(inner, **known), **known)
     starts = [last(ddim_encode(eps_fn, inner, spec, num_steps))]
     for k in range(2):
         starts.append(keyed_noise(k, range(len(x_0)), inner.shape[1:], "sheet").to(x_0.device))

@@ -203,3 +203,16 @@ def test_cached_latents_train_the_same(rdm: Rdm, faces: Path, tmp_path: Path) ->
     assert "computing the latents of 5 images" in told and "the latents are there" in told_again
     assert first == second and first == pytest.approx(plain, rel=0.01)
     assert len(list((tmp_path / "latents").iterdir())) == 1
+
+
+def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    """z is a function of t: the sheet, the diagnostics and a code have one for each timestep."""
+    stage, mine = tmp_path / "stage", tmp_path / "mine"
+    small = ("--batch-size", 4, "--threads", 1, "--steps", 2)
+    places = ("-o", stage, "--run", tmp_path / "stage-run", "--sheet-minutes", 0)
+    assert rdm("train", "first-stage", faces, "--preset", "small32", *places, *small).code == 0
+    places = ("-o", mine, "--run", tmp_path / "run", "--first-stage", stage, "--preset", "small32-t")
+    trained = rdm("train", "lrdm", faces, *places, *small)
+    assert trained.code == 0 and "loss with own -> swapped z" in trained.err
+    assert rdm("encode", faces / "a.png", "-o", tmp_path, "-b", mine, "--steps", 3).code == 0
+    assert Codes.load(tmp_path / "a.safetensors").z.shape == (1, 3, 16, 2, 2)

@@ -58,7 +58,6 @@ def convert(files: Sequence[Path]) -> Converted:
     """Read the authors' checkpoint and settings; see :mod:`rdm_cli.methods.lrdm.convert`."""
     official = read_lrdm(files)
     for variant, there in (
-        ("t-LRDM", getattr(official.config.representation, "time", False)),
         ("class-conditional", official.config.unet.num_classes is not None),
         ("style/shape", isinstance(official.config.representation, StyleShapeConfig)),
     ):

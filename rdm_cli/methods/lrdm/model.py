@@ -10,7 +10,7 @@ from N(0, I): no second model is needed. The paper writes r for z and z for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,8 +63,11 @@ class LRDM(nn.Module):
 
     @property
     def z_shape(self) -> tuple[int, ...]:
-        """Shape of one code."""
-        return (0,) if self.config.representation is None else self.config.representation.z_shape
+        """Shape of one code; t-LRDM's is one z for each timestep of the sampler's own number of steps."""
+        if self.config.representation is None:
+            return (0,)
+        shape = self.config.representation.z_shape
+        return (self.sampling.steps, *shape) if self.time_dependent else shape
 
     @property
     def sampling(self) -> SamplingSpec:
@@ -145,22 +148,44 @@ class LRDM(nn.Module):
         """Whether the pyramid needs another image's latents, for their style."""
         return isinstance(self.config.representation, StyleShapeConfig)
 
-    def encode(self, z_0: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape); (B, 0) without a representation."""
+    def encode(
+        self, z_0: Tensor, y: Tensor | None = None, *, timesteps: Sequence[int] | None = None
+    ) -> Tensor:
+        """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape); (B, 0) without a representation.
+
+        t-LRDM gives one for each of ``timesteps``, ascending, (B, S, ...); None: those of the sampler.
+        """
         if self.representation is None:
             return z_0.new_zeros(len(z_0), 0)
-        return self.posterior(z_0, y=y)[0]
+        if not self.time_dependent:
+            return self.posterior(z_0, y=y)[0]
+        if timesteps is None:
+            timesteps = self.sampling.trajectory().t.tolist()
+        given = [torch.full((len(z_0),), t, dtype=torch.int64, device=z_0.device) for t in timesteps]
+        return torch.stack([self.posterior(z_0, t, y)[0] for t in given], dim=1)
 
     def predict(self, z_t: Tensor, t: Tensor, pyramid: list[Tensor], y: Tensor | None = None) -> Tensor:
         """What the UNet predicts at ``z_t`` (B, *x_T_shape) and ``t`` (B,)."""
         answer: Tensor = self.unet(z_t, t, pyramid, y)
         return answer
 
-    def denoiser(self, z: Tensor, *, y: Tensor | None = None, style: Tensor | None = None) -> EpsFn:
+    def denoiser(
+        self,
+        z: Tensor,
+        *,
+        y: Tensor | None = None,
+        style: Tensor | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> EpsFn:
         """eps(z_t, t) for ``z`` (B, *z_shape); the pyramid is computed here, once.
 
-        ``y`` (B,) are classes, ``style`` (B, *x_T_shape) latents; see :meth:`pyramid`.
+        ``y`` (B,) are classes, ``style`` (B, *x_T_shape) latents; see :meth:`pyramid`. t-LRDM's z is one for
+        each of ``timesteps``, as :meth:`encode` gives them, and is asked about no others.
         """
+        if self.time_dependent:
+            seen = self.sampling.trajectory().t.tolist() if timesteps is None else timesteps
+            places = {int(t): i for i, t in enumerate(seen)}
+            return self.denoiser_of_time(lambda t: z[:, places[int(t[0])]])
         pyramid = self.pyramid(z, style=style)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
@@ -204,6 +229,8 @@ class LRDM(nn.Module):
         ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With ``z``
         given, another image's perhaps, there is no KL. ``y`` (B,) are classes; ``style``: :meth:`pyramid`.
         """
+        if z is not None and self.time_dependent and z.shape[1] == 1:
+            z = z[:, 0]  # as encode gives it for one timestep
         if z is not None or self.config.representation is None:
             return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
         mean, logvar = self.posterior(z_0, t, y)
@@ -227,11 +254,14 @@ class LRDM(nn.Module):
 
     def one_step(self, z_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
         """eps at ``z_t`` with z, or without where there is none."""
-        return {"with z" if z.numel() else "without z": self.denoiser(z)(z_t, t)}
+        timesteps = t[:1].tolist() if self.time_dependent else None
+        return {"with z" if z.numel() else "without z": self.denoiser(z, timesteps=timesteps)(z_t, t)}
 
-    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+    def path_denoiser(
+        self, z_first: Tensor, z_second: Tensor, weight: Tensor, **known: Sequence[int]
+    ) -> EpsFn:
         """eps(z_t, t) between two codes: at each step, the lerp of their two answers, by ``weight`` (B,)."""
-        first, second = self.denoiser(z_first), self.denoiser(z_second)
+        first, second = (self.denoiser(z, **known) for z in (z_first, z_second))  # type: ignore[arg-type]
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
             return torch.lerp(first(z_t, t), second(z_t, t), per_item(weight, z_t))

@@ -39,16 +39,18 @@ def _lrdm(
     return Preset(config=config, prior=prior, recipe=recipe)
 
 
-def _r(channel_mult: tuple[int, ...], attention: tuple[int, ...], z_channels: int) -> RepresentationConfig:
+def _r(
+    channel_mult: tuple[int, ...], attention: tuple[int, ...], z_channels: int, *, time: bool = False
+) -> RepresentationConfig:
     """A published representation of 64 x 64 latents.
 
-    Their sizes (48.71 and 34.82 M parameters) leave open whether the encoder has 4 blocks a level and
-    the pyramid 3, as here, or 3 and 4.
+    Their sizes (48.71, 34.82 and, of t-LRDM, 35.48 M parameters) leave open whether the encoder has 4
+    blocks a level and the pyramid 3, as here, or 3 and 4.
     """
     return RepresentationConfig(
         latent_size=64, latent_channels=3, model_channels=128, channel_mult=channel_mult,
         z_channels=z_channels, hidden_channels=z_channels, num_encoder_blocks=4, num_decoder_blocks=2,
-        attention_resolutions=attention,
+        attention_resolutions=attention, time=time,
     )  # fmt: skip
 
 
@@ -81,6 +83,9 @@ PRESETS: dict[str, Preset] = {
     "small32": _lrdm(_small(8), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
     "small64": _lrdm(_small(16), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
     "small64-vector": _lrdm(_small(16, z_width=256), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
+    "small32-t": _lrdm(_small(8, time=True), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
+    "small64-t": _lrdm(_small(16, time=True), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
     "r64x8x8": _lrdm(_r((1, 2, 2, 2), (32, 16, 8), 64), (1, 2, 2, 2), num_res_blocks=3, **_PUBLISHED),
     "r16x16x16": _lrdm(_r((1, 2, 2), (32, 16), 16), (1, 2, 4), **_PUBLISHED),
+    "t-r16x16x16": _lrdm(_r((1, 2, 2), (32, 16), 16, time=True), (1, 2, 4), **_PUBLISHED),
 }
