@@ -120,6 +120,13 @@ Attr = Annotated[
         show_default=False,
     ),
 ]
+Style = Annotated[
+    Path | None,
+    typer.Option(
+        "--style", metavar="IMAGE", help="Models of style and shape: the image whose style is taken.",
+        show_default="each image's own",
+    ),
+]  # fmt: skip
 Columns = Annotated[
     int | None, typer.Option("--columns", min=1, help="Pictures in one row of a grid.", show_default="square")
 ]

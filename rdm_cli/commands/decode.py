@@ -36,6 +36,7 @@ def decode(
     ] = o.StartNoise.inferred,
     seed: o.Seed = 0,
     files_from: o.FilesFrom = None,
+    style: o.Style = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -66,7 +67,12 @@ def decode(
         @cache
         def opened(name: str) -> Pipeline:
             return open_pipeline(
-                name, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+                name,
+                device=device,
+                threads=threads,
+                precision=precision.value,
+                batch_size=batch_size,
+                style=style,
             )
 
         def pipelines(info: CodeInfo) -> Pipeline:

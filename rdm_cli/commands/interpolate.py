@@ -44,6 +44,7 @@ def interpolate(
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     fit: o.FitOption = o.Fit.crop,
+    style: o.Style = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -64,7 +65,12 @@ def interpolate(
     from rdm_cli.core.pipeline import open_pipeline
 
     pipeline = open_pipeline(
-        bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+        bundle,
+        device=device,
+        threads=threads,
+        precision=precision.value,
+        batch_size=batch_size,
+        style=style,
     )
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
     with console.progress("interpolating", float(total)) as advance:

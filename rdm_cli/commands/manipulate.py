@@ -38,6 +38,7 @@ def manipulate(
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
+    style: o.Style = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -69,7 +70,12 @@ def manipulate(
         from rdm_cli.core.pipeline import open_pipeline
 
         pipeline = open_pipeline(
-            bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+            bundle,
+            device=device,
+            threads=threads,
+            precision=precision.value,
+            batch_size=batch_size,
+            style=style,
         )
         allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
         require_attributes(pipeline, list(edits[0]))

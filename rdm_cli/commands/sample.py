@@ -63,6 +63,7 @@ def sample(
         ),
     ] = None,
     columns: o.Columns = None,
+    style: o.Style = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -95,6 +96,7 @@ def sample(
         precision=precision.value,
         batch_size=batch_size,
         prior=prior and prior.value,
+        style=style,
     )
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)

@@ -56,12 +56,14 @@ class CodeInfo:
 class Codes:
     """A batch of codes: ``z`` (N, *z_shape), ``x_T`` (N, C, H, W) or None, and an info for each.
 
-    The codes of a plain DPM are x_T alone: their z is (N, 0).
+    The codes of a plain DPM are x_T alone: their z is (N, 0). ``style`` (N, C, h, w) are the latents from
+    which an LRDM of style and shape takes the style; None: another model, or another image's will do.
     """
 
     z: Tensor
     x_T: Tensor | None
     infos: tuple[CodeInfo, ...]
+    style: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -70,7 +72,8 @@ class Codes:
         """One code, as a batch of one."""
         i = range(len(self))[index]
         x_T = None if self.x_T is None else self.x_T[i : i + 1]
-        return Codes(z=self.z[i : i + 1], x_T=x_T, infos=(self.infos[i],))
+        style = None if self.style is None else self.style[i : i + 1]
+        return Codes(z=self.z[i : i + 1], x_T=x_T, infos=(self.infos[i],), style=style)
 
     def __iter__(self) -> Iterator[Codes]:
         return (self[i] for i in range(len(self)))
@@ -86,6 +89,7 @@ class Codes:
         for code, path in zip(self, paths, strict=True):
             tensors = {"z": code.z[0]} if code.z.numel() else {}
             tensors |= {} if code.x_T is None else {"x_T": code.x_T[0]}
+            tensors |= {} if code.style is None else {"style": code.style[0]}
             stored = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
             text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
             write_tensors(path, stored, {"rdm": text})
@@ -100,23 +104,28 @@ class Codes:
                 raise CodeError(f"{path}: this code holds neither z nor x_T")
             z = file.get_tensor("z")[None] if "z" in names else torch.zeros(1, 0)
             x_T = file.get_tensor("x_T")[None] if "x_T" in names else None
-        for name, value in (("z", z), ("x_T", x_T)):
+            style = file.get_tensor("style")[None] if "style" in names else None
+        for name, value in (("z", z), ("x_T", x_T), ("style", style)):
             if value is not None and not bool(torch.isfinite(value).all()):
                 raise CodeError(f"{path}: {name} holds values that are not finite")
-        return Codes(z=z, x_T=x_T, infos=(info,))
+        return Codes(z=z, x_T=x_T, infos=(info,), style=style)
 
     @staticmethod
     def concatenate(codes: Sequence[Codes]) -> Codes:
-        """Join batches; x_T is kept only where every part has one."""
+        """Join batches; x_T and the style are kept only where every part has one."""
         if len({c.z.shape[1:] for c in codes}) > 1:
             raise CodeError("these codes hold z for different numbers of steps", hint="decode them apart")
-        maps = [c.x_T for c in codes]
-        present = [x_T for x_T in maps if x_T is not None]
         return Codes(
             z=torch.cat([c.z for c in codes]),
-            x_T=torch.cat(present) if len(present) == len(maps) else None,
+            x_T=_joined([c.x_T for c in codes]),
             infos=tuple(info for c in codes for info in c.infos),
+            style=_joined([c.style for c in codes]),
         )
+
+
+def _joined(maps: Sequence[Tensor | None]) -> Tensor | None:
+    present = [values for values in maps if values is not None]
+    return torch.cat(present) if len(present) == len(maps) else None
 
 
 def read_info(path: Path) -> CodeInfo:

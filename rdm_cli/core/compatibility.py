@@ -51,6 +51,9 @@ def check_codes(bundle: Bundle, codes: Codes) -> None:
         raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
     if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
         raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
+    if codes.style is not None and (not model.style_shape or codes.style.shape[1:] != model.x_T_shape):
+        shape = tuple(codes.style.shape[1:])
+        raise CodeError(f"the code holds a style of the shape {shape}, which does not fit")
 
 
 def check_steps_of_z(bundle: Bundle, z: Tensor, num_steps: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
 from rdm_cli.core.runtime import autocast, default_batch_size
+from rdm_cli.errors import UsageError
 from rdm_cli.kernels.parameterization import add_noise, to_x_0
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.metrics.posterior_gap import posterior_gap
@@ -63,6 +64,8 @@ def measure_gap(
     advance: Advance = ignore_progress,
 ) -> list[GapRecord]:
     """The gap of ``x_0`` (N, 3, H, W) in [-1, 1] at each of ``timesteps``, with and without z."""
+    if pipeline.bundle.model.style_shape:
+        raise UsageError(f"{pipeline.bundle.name}: a model of style and shape has no gap of one image's own")
     schedule = pipeline.bundle.model.sampling.schedule
     records = []
     for t in timesteps:

@@ -23,7 +23,7 @@ from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_o
 from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
-from rdm_cli.errors import CodeError
+from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
@@ -51,22 +51,28 @@ def open_pipeline(
     batch_size: int | None = None,
     show_progress: bool = False,
     prior: str | None = None,
+    style: Path | None = None,
 ) -> Pipeline:
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
     cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
-    method's own. Raises BundleError or UsageError.
+    method's own; ``style`` is an image whose style everything is decoded in, for models that have one. Raises
+    BundleError or UsageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
+    opened = open_bundle(bundle, resolved)
+    if style is not None and not opened.model.style_shape:
+        raise UsageError(f"{opened.name}: --style: this is no model of style and shape")
     return Pipeline(
-        bundle=open_bundle(bundle, resolved),
+        bundle=opened,
         precision=precision,
         batch_size=batch_size,
         show_progress=show_progress,
         prior=prior,
+        style=style,
     )
 
 
@@ -79,6 +85,7 @@ class Pipeline:
     batch_size: int | None = None
     show_progress: bool = False
     prior: str | None = None
+    style: Path | None = None
 
     @property
     def z_prior(self) -> LatentDDIM | GaussianPrior:
@@ -131,17 +138,19 @@ class Pipeline:
             with autocast(self.bundle.device, self.precision):
                 x = model.enter(x).float()
                 z = model.encode(x, **known).float()
+            styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
-                return (z,)
-            path = ddim_encode(self._eps_fn(z, **known), x, model.sampling, n)
-            return z, last(_watched(path, lambda: tell(real / n)))
+                return z, *styled.values()
+            path = ddim_encode(self._eps_fn(z, **known, **styled), x, model.sampling, n)
+            return z, *styled.values(), last(_watched(path, lambda: tell(real / n)))
 
         with self._progress(advance, "encoding", len(x_0)) as tell:
             z, *rest = self._in_batches(encode_batch, x_0)
             if not with_x_T:
                 tell(len(x_0))
+        x_T = rest.pop() if with_x_T else None
         info = self.info(steps=n if with_x_T or known else None)
-        return Codes(z=z, x_T=rest[0] if rest else None, infos=(info,) * len(x_0))
+        return Codes(z=z, x_T=x_T, infos=(info,) * len(x_0), style=rest[0] if rest else None)
 
     def decode(
         self,
@@ -171,13 +180,20 @@ class Pipeline:
             options = self._timesteps(n) | ({"stop_below": spec.stop_below(stop, n)} if stop else {})
 
             def decode_batch(
-                real: int, z: Tensor, x_t: Tensor, n: int = n, options: Mapping[str, Any] = options
+                real: int,
+                z: Tensor,
+                x_t: Tensor,
+                *style: Tensor,
+                n: int = n,
+                options: Mapping[str, Any] = options,
             ) -> tuple[Tensor, ...]:
-                path = ddim_decode(self._eps_fn(z, **options), x_t, spec, n)
+                styled = {"style": style[0]} if style else {}
+                path = ddim_decode(self._eps_fn(z, **options, **styled), x_t, spec, n)
                 return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
 
             with self._progress(advance, "decoding", len(chosen)) as tell:
-                (x_0[chosen],) = self._in_batches(decode_batch, codes.z[chosen], x_T[chosen])
+                given = [codes.z, x_T, *self._style(codes)]
+                (x_0[chosen],) = self._in_batches(decode_batch, *(values[chosen] for values in given))
         return x_0
 
     def manipulate(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
@@ -205,7 +221,11 @@ class Pipeline:
             x_T = slerp(first.x_T[0], second.x_T[0], alpha)
         info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
-        return Codes(z=between(first.z[0], second.z[0], alpha), x_T=x_T, infos=(info,) * len(alpha))
+        style = None
+        if first.style is not None and second.style is not None:
+            style = lerp(first.style[0], second.style[0], alpha)
+        z = between(first.z[0], second.z[0], alpha)
+        return Codes(z=z, x_T=x_T, infos=(info,) * len(alpha), style=style)
 
     def trajectory(
         self,
@@ -221,6 +241,8 @@ class Pipeline:
         PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
         """
         self._check_ends(first, second)
+        if self.bundle.model.style_shape:
+            raise UsageError(f"{self.bundle.name}: --path trajectory: not for a model of style and shape")
         if first.x_T is None or second.x_T is None:
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
@@ -296,6 +318,19 @@ class Pipeline:
 
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
+
+    def _style(self, codes: Codes) -> list[Tensor]:
+        """The latents that give ``codes`` their style: the pipeline's, or their own; [] for other models."""
+        model = self.bundle.model
+        if not model.style_shape:
+            return []
+        if self.style is not None:
+            with torch.no_grad(), autocast(self.bundle.device, self.precision):
+                latents = model.enter(self.load_images([self.style]).to(self.bundle.device)).float().cpu()
+            return [latents.expand(len(codes), *latents.shape[1:])]
+        if codes.style is None:
+            raise CodeError("the code holds no style", hint="name an image that has one with --style")
+        return [codes.style]
 
     def _timesteps(self, num_steps: int) -> dict[str, list[int]]:
         """What a model whose z depends on t is told besides; nothing for others."""

@@ -55,6 +55,15 @@ class UNetModel(nn.Module):
         return None
 
     @property
+    def style_shape(self) -> bool:
+        """No image gives a style."""
+        return False
+
+    def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
+        """Nothing besides."""
+        return {}
+
+    @property
     def time_dependent(self) -> bool:
         """One z serves all timesteps."""
         return False

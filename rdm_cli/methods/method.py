@@ -54,6 +54,15 @@ class RepresentationModel(Protocol):
         ...
 
     @property
+    def style_shape(self) -> bool:
+        """Whether ``denoiser`` takes the latents of an image as ``style``."""
+        ...
+
+    def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
+        """What ``loss`` takes besides, from images ``x_0`` (B, 3, H, W)."""
+        ...
+
+    @property
     def time_dependent(self) -> bool:
         """Whether z is one for each timestep of a trajectory, (S, ...).
 

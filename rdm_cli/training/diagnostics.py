@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -34,6 +35,9 @@ def swapped_z_losses(
     ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z. A model
     without z has nothing to swap: the answer is empty.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        known = model.training_conditions(x_0)
     x_0 = model.enter(x_0)
     z = model.encode(x_0)
     if z.numel() == 0:
@@ -44,21 +48,30 @@ def swapped_z_losses(
             z = cast(Any, model).encode(x_0, timesteps=[t])
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
         t_batch = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
-        own = model.loss(x_0, t_batch, eps, z)
-        other = model.loss(x_0, t_batch, eps, torch.roll(z, 1, dims=0))
+        loss = partial(cast(Any, model).loss, x_0, t_batch, eps, **known)
+        own, other = loss(z), loss(torch.roll(z, 1, dims=0))
         losses[t] = (float(own.mean()), float(other.mean()))
     return losses
 
 
 @torch.no_grad()
 def picture_rows(model: RepresentationModel, x_0: Tensor, num_steps: int = 20) -> list[Tensor]:
-    """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T."""
+    """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T.
+
+    Of a model of style and shape, a last row has each image's shape in the style of the one before it.
+    """
     inner = model.enter(x_0)
     spec = model.sampling
     known = {"timesteps": spec.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
     described = cast(Any, model)
-    eps_fn = described.denoiser(described.encode(inner, **known), **known)
+    z = described.encode(inner, **known)
+    styled = {"style": inner} if model.style_shape else {}
+    eps_fn = described.denoiser(z, **known, **styled)
     starts = [last(ddim_encode(eps_fn, inner, spec, num_steps))]
     for k in range(2):
         starts.append(keyed_noise(k, range(len(x_0)), inner.shape[1:], "sheet").to(x_0.device))
-    return [x_0, *(model.leave(last(ddim_decode(eps_fn, x_T, spec, num_steps))) for x_T in starts)]
+    rows = [x_0, *(model.leave(last(ddim_decode(eps_fn, x_T, spec, num_steps))) for x_T in starts)]
+    if styled:
+        other = described.denoiser(z, style=torch.roll(inner, 1, dims=0))
+        rows.append(model.leave(last(ddim_decode(other, starts[1], spec, num_steps))))
+    return rows

@@ -216,3 +216,52 @@ def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     assert rdm("encode", faces / "a.png", "-o", tmp_path, "-b", mine, "--steps", 3).code == 0
     assert Codes.load(tmp_path / "a.safetensors").z.shape == (1, 3, 16, 2, 2)
+
+
+def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    """A code has its image's style; another image's can be taken instead, and a sample needs one."""
+    stage, mine, made = tmp_path / "stage", tmp_path / "mine", tmp_path / "made"
+    small = ("--batch-size", 4, "--threads", 1)
+    places = ("-o", stage, "--run", tmp_path / "stage-run", "--sheet-minutes", 0, "--steps", 2)
+    assert rdm("train", "first-stage", faces, "--preset", "small32", *places, *small).code == 0
+    places = ("-o", mine, "--run", tmp_path / "run", "--first-stage", stage, "--preset", "small32-style")
+    trained = rdm("train", "lrdm", faces, *places, *small, "--steps", 40, "--lr", 0.003, "--warmup", 0)
+    assert trained.code == 0 and "loss with own -> swapped z" in trained.err
+    assert rdm("bundles", "check", mine).code == 0
+    some = ("-b", mine, "--steps", 4)
+    assert rdm("encode", faces / "a.png", faces / "b.png", "-o", tmp_path, *some).code == 0
+    code = Codes.load(tmp_path / "a.safetensors")
+    model = cast(Any, open_bundle(str(mine)).model)
+    assert code.style is not None and code.style.shape[1:] == model.x_T_shape == (3, 8, 8)
+    assert code.z.shape == (1, 16, 4, 4)
+
+    assert rdm("decode", tmp_path / "a.safetensors", "-o", made / "own", "-b", mine).code == 0
+    styled = ("--style", faces / "b.png")
+    assert rdm("decode", tmp_path / "a.safetensors", "-o", made / "other", "-b", mine, *styled).code == 0
+    same = ("--style", faces / "a.png")
+    assert rdm("decode", tmp_path / "a.safetensors", "-o", made / "same", "-b", mine, *same).code == 0
+    own, other, same_again = ((made / name / "a.png").read_bytes() for name in ("own", "other", "same"))
+    assert own != other and own == same_again
+    assert rdm("reconstruct", faces / "a.png", "-o", made / "r", *some, *styled).code == 0
+    ends = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert rdm("interpolate", *ends, "-o", made / "walk", "--frames", 3, *some).code == 0
+    walked = rdm("interpolate", *ends, "-o", made / "w", "--frames", 3, *some, "--path", "trajectory")
+    assert walked.code == 2 and "not for a model of style and shape" in walked.err
+    without = rdm("sample", "-n", 1, "-o", made / "s", *some)
+    assert without.code == 1 and "name an image that has one with --style" in without.err
+    assert rdm("sample", "-n", 2, "-o", made / "s", *some, *styled).code == 0
+    wrong = rdm("decode", tmp_path / "a.safetensors", "-o", made / "x", "-b", tiny_bundle, *styled)
+    assert wrong.code == 2 and "--style: this is no model of style and shape" in wrong.err
+    cached = (
+        *places[:4],
+        "--first-stage",
+        stage,
+        "--preset",
+        "small32-style",
+        "--cache-latents",
+        tmp_path / "l",
+    )
+    refused = rdm(
+        "train", "lrdm", faces, "-o", tmp_path / "n", "--run", tmp_path / "n-run", *cached[4:], *small
+    )
+    assert refused.code == 2 and "trained on the images themselves" in refused.err

@@ -41,6 +41,9 @@ class MeanIsAll:
     def enter(self, x_0: Tensor) -> Tensor:
         return x_0
 
+    def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
+        return {}
+
     def encode(self, x_0: Tensor) -> Tensor:
         return x_0.mean(dim=(1, 2, 3))[:, None]
 

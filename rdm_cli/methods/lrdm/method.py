@@ -57,15 +57,11 @@ def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -
 def convert(files: Sequence[Path]) -> Converted:
     """Read the authors' checkpoint and settings; see :mod:`rdm_cli.methods.lrdm.convert`."""
     official = read_lrdm(files)
-    for variant, there in (
-        ("class-conditional", official.config.unet.num_classes is not None),
-        ("style/shape", isinstance(official.config.representation, StyleShapeConfig)),
-    ):
-        if there:
-            raise CheckpointError(
-                f"{', '.join(map(str, files))}: the model is {variant}, which rdm's commands cannot run yet",
-                hint="rdm_cli.methods.lrdm.convert.read_lrdm opens it in Python",
-            )
+    if official.config.unet.num_classes is not None:
+        raise CheckpointError(
+            f"{', '.join(map(str, files))}: a class-conditional model, which rdm's commands cannot run yet",
+            hint="rdm_cli.methods.lrdm.convert.read_lrdm opens it in Python",
+        )
     model = LRDM(official.config)
     model.load_state_dict(official.state)
     num_parameters = sum(p.numel() for p in model.parameters())

@@ -276,12 +276,15 @@ class LRDM(nn.Module):
         with torch.no_grad():
             are_latents = x_0.shape[1:] == self.x_T_shape
             z_0 = x_0 * self.unet.scale_factor if are_latents else self.enter_to_train(x_0).float()
-            style = self._warped(x_0) if self.style_shape else None
-        return self.loss(z_0, t, eps, style=style)
+            conditions = self.training_conditions(x_0)
+        return self.loss(z_0, t, eps, **conditions)
 
-    def _warped(self, x_0: Tensor) -> Tensor:
-        """Latents of a randomly warped copy of ``x_0``, whose style it has."""
+    @torch.no_grad()
+    def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
+        """The latents of randomly warped copies of images ``x_0``, which have their style; {} without one."""
         config = self.config.representation
-        assert isinstance(config, StyleShapeConfig)
+        if not isinstance(config, StyleShapeConfig):
+            return {}
         uniform = 2 * torch.rand(len(x_0), config.grid_size**2, 2, device=x_0.device) - 1
-        return self.enter(tps_warp(x_0, moved(uniform, config.grid_size, config.warp_strength))).float()
+        warped = tps_warp(x_0, moved(uniform, config.grid_size, config.warp_strength))
+        return {"style": self.enter(warped).float()}

@@ -169,7 +169,7 @@ def test_too_many_and_too_few(files: list[Path]) -> None:
             read_lrdm(given)
 
 
-@pytest.mark.parametrize("name", ["lrdm_class_tiny", "lrdm_warp_tiny"])
+@pytest.mark.parametrize("name", ["lrdm_class_tiny"])
 def test_variants_that_commands_cannot_run_are_refused(
     folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
