@@ -252,16 +252,7 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     assert rdm("sample", "-n", 2, "-o", made / "s", *some, *styled).code == 0
     wrong = rdm("decode", tmp_path / "a.safetensors", "-o", made / "x", "-b", tiny_bundle, *styled)
     assert wrong.code == 2 and "--style: this is no model of style and shape" in wrong.err
-    cached = (
-        *places[:4],
-        "--first-stage",
-        stage,
-        "--preset",
-        "small32-style",
-        "--cache-latents",
-        tmp_path / "l",
-    )
-    refused = rdm(
-        "train", "lrdm", faces, "-o", tmp_path / "n", "--run", tmp_path / "n-run", *cached[4:], *small
-    )
+    words = ("--first-stage", stage, "--preset", "small32-style", "--cache-latents", tmp_path / "latents")
+    places = ("-o", tmp_path / "new", "--run", tmp_path / "new-run")
+    refused = rdm("train", "lrdm", faces, *places, *words, *small)
     assert refused.code == 2 and "trained on the images themselves" in refused.err

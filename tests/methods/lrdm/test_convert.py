@@ -222,3 +222,23 @@ def test_t_lrdm_on_the_command_line(
     gap = ["evaluate", "gap", str(out), str(tmp_path), "-n", "2", "--every", "500", "--at", "500"]
     Image.open(image).save(tmp_path / "b.png")
     assert main(gap) == 0
+
+
+def test_a_style_and_shape_model_on_the_command_line(
+    folder: Path, tensors: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """A code is z and the style's latents; what they decode to is the model's own answer."""
+    out = tmp_path / "converted"
+    files = [str(folder / "lrdm_warp_tiny.ckpt"), str(folder / "lrdm_warp_tiny-project.yaml")]
+    assert main(["bundles", "convert", "lrdm", *files, "-o", str(out)]) == 0
+    assert main(["bundles", "check", str(out)]) == 0
+    pixels = ((tensors["lrdm_warp.image"][0] + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(pixels.numpy())).save(tmp_path / "a.png")
+    assert main(["encode", str(tmp_path / "a.png"), "-b", str(out), "--steps", "4", "-q"]) == 0
+    code = Codes.load(tmp_path / "a.safetensors")
+    model: Any = open_bundle(str(out)).model
+    seen = torch.from_numpy(np.array(Image.open(tmp_path / "a.png"))).permute(2, 0, 1)[None] / 127.5 - 1
+    z_0 = model.enter(seen.float())
+    assert code.style is not None
+    torch.testing.assert_close(code.style, z_0, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(code.z, model.posterior(z_0)[0], atol=1e-5, rtol=1e-4)
