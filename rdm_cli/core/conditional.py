@@ -126,11 +126,8 @@ def draw_accepted(
         threshold=condition.threshold,
     )
     numbers = [int(i) for i in accepted.draws]
-    codes = Codes(
-        z=accepted.z,
-        x_T=pipeline.noise(numbers, seed=seed),
-        infos=(info,) * num,
-    )
+    x_T = pipeline.noise(numbers, seed=seed)
+    codes = pipeline.in_style(Codes(z=accepted.z, x_T=x_T, infos=(info,) * num))
     told = (
         f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "
         f"({100 * accepted.acceptance_rate:.1f} %)"

@@ -167,6 +167,9 @@ class Pipeline:
         without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes.
         """
         check_codes(self.bundle, codes)
+        codes = self.in_style(codes)
+        if self.bundle.model.style_shape and codes.style is None:
+            raise CodeError("the code holds no style", hint="name an image that has one with --style")
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
@@ -192,7 +195,7 @@ class Pipeline:
                 return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
 
             with self._progress(advance, "decoding", len(chosen)) as tell:
-                given = [codes.z, x_T, *self._style(codes)]
+                given = [codes.z, x_T] if codes.style is None else [codes.z, x_T, codes.style]
                 (x_0[chosen],) = self._in_batches(decode_batch, *(values[chosen] for values in given))
         return x_0
 
@@ -202,6 +205,7 @@ class Pipeline:
         z' = denorm(norm(z) + scale sqrt(d) w / ||w||). Raises UsageError for an unknown name.
         """
         check_codes(self.bundle, codes)
+        codes = self.in_style(codes)
         z = codes.z
         for name, scale in attributes.items():
             z = self.bundle.directions.shift(z, name, scale)
@@ -221,6 +225,7 @@ class Pipeline:
             x_T = slerp(first.x_T[0], second.x_T[0], alpha)
         info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
+        first, second = self.in_style(first), self.in_style(second)
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
@@ -293,7 +298,7 @@ class Pipeline:
         keys = range(first, first + num)
         x_T = self.noise(keys, seed=seed)
         z = self.sample_z(keys, seed=seed, steps=prior_steps)
-        return Codes(z=z, x_T=x_T, infos=(info,) * num)
+        return self.in_style(Codes(z=z, x_T=x_T, infos=(info,) * num))
 
     def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
         """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM."""
@@ -319,18 +324,14 @@ class Pipeline:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def _style(self, codes: Codes) -> list[Tensor]:
-        """The latents that give ``codes`` their style: the pipeline's, or their own; [] for other models."""
-        model = self.bundle.model
-        if not model.style_shape:
-            return []
-        if self.style is not None:
-            with torch.no_grad(), autocast(self.bundle.device, self.precision):
-                latents = model.enter(self.load_images([self.style]).to(self.bundle.device)).float().cpu()
-            return [latents.expand(len(codes), *latents.shape[1:])]
-        if codes.style is None:
-            raise CodeError("the code holds no style", hint="name an image that has one with --style")
-        return [codes.style]
+    def in_style(self, codes: Codes) -> Codes:
+        """``codes`` in the pipeline's style, where it has one; else as they are."""
+        if self.style is None:
+            return codes
+        with torch.no_grad(), autocast(self.bundle.device, self.precision):
+            images = self.load_images([self.style]).to(self.bundle.device)
+            latents = self.bundle.model.enter(images).float().cpu()
+        return codes.replace(style=latents.expand(len(codes), *latents.shape[1:]))
 
     def _timesteps(self, num_steps: int) -> dict[str, list[int]]:
         """What a model whose z depends on t is told besides; nothing for others."""

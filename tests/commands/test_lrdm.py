@@ -250,6 +250,9 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     without = rdm("sample", "-n", 1, "-o", made / "s", *some)
     assert without.code == 1 and "name an image that has one with --style" in without.err
     assert rdm("sample", "-n", 2, "-o", made / "s", *some, *styled).code == 0
+    again = rdm("decode", made / "s" / "000001.safetensors", "-o", made / "again", "-b", mine)
+    assert again.code == 0  # a sample's code has the style that it was drawn in
+    assert (made / "again" / "000001.png").read_bytes() == (made / "s" / "000001.png").read_bytes()
     wrong = rdm("decode", tmp_path / "a.safetensors", "-o", made / "x", "-b", tiny_bundle, *styled)
     assert wrong.code == 2 and "--style: this is no model of style and shape" in wrong.err
     words = ("--first-stage", stage, "--preset", "small32-style", "--cache-latents", tmp_path / "latents")
