@@ -24,7 +24,8 @@ from rdm_cli.core.inputs import (
     load_image_or_code,
     sourced,
 )
-from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.images import Fit, grid, save_image, to_pil
 from rdm_cli.errors import CodeError
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim

@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.runtime import autocast, default_batch_size
 from rdm_cli.errors import UsageError
 from rdm_cli.kernels.parameterization import add_noise, to_x_0

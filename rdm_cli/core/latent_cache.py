@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from rdm_cli.core.pipeline import Advance, ignore_progress
+from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range

@@ -11,7 +11,8 @@ import torch
 
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.inputs import CODE_SUFFIX, encode_loaded, load_image_or_code
-from rdm_cli.core.pipeline import Advance, Pipeline, ignore_progress
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.images import Fit, grid, save_image, to_pil
 

@@ -7,39 +7,28 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rdm_cli.core.bundles import Bundle, open_bundle
+from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_of_z, stop_shift_for
-from rdm_cli.core.padding import in_padded_batches
-from rdm_cli.core.runtime import Precision, autocast, default_batch_size, set_up
+from rdm_cli.core.running import Advance, Runner, watched
+from rdm_cli.core.runtime import Precision, autocast, set_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
-from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.registry import DEFAULT_BUNDLE
-
-BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
-
-Advance = Callable[[float], None]
-"""Called with how many images' worth of work was just done (a fraction at each sampling step)."""
-
-
-def ignore_progress(_: float) -> None:
-    """An ``advance`` for callers who show nothing."""
 
 
 def open_pipeline(
@@ -77,13 +66,9 @@ def open_pipeline(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipeline:
-    """An open bundle and how to run it; see :func:`open_pipeline`."""
+class Pipeline(Runner):
+    """The verbs, on an open bundle; see :func:`open_pipeline`."""
 
-    bundle: Bundle
-    precision: Precision = "fp32"
-    batch_size: int | None = None
-    show_progress: bool = False
     prior: str | None = None
     style: Path | None = None
 
@@ -132,7 +117,7 @@ class Pipeline:
             self.bundle.require_z("codes without x_T")
         n = allowed_steps(self.bundle, steps) or self.default_steps
         model: Any = self.bundle.model
-        known = self._timesteps(n)
+        known = self.timesteps(n)
 
         def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
             with autocast(self.bundle.device, self.precision):
@@ -141,11 +126,11 @@ class Pipeline:
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
                 return z, *styled.values()
-            path = ddim_encode(self._eps_fn(z, **known, **styled), x, model.sampling, n)
-            return z, *styled.values(), last(_watched(path, lambda: tell(real / n)))
+            path = ddim_encode(self.eps_fn(z, **known, **styled), x, model.sampling, n)
+            return z, *styled.values(), last(watched(path, lambda: tell(real / n)))
 
-        with self._progress(advance, "encoding", len(x_0)) as tell:
-            z, *rest = self._in_batches(encode_batch, x_0)
+        with self.progress(advance, "encoding", len(x_0)) as tell:
+            z, *rest = self.in_batches(encode_batch, x_0)
             if not with_x_T:
                 tell(len(x_0))
         x_T = rest.pop() if with_x_T else None
@@ -180,7 +165,7 @@ class Pipeline:
         for n, stop in sorted(set(wanted)):
             chosen = [i for i, w in enumerate(wanted) if w == (n, stop)]
             check_steps_of_z(self.bundle, codes.z, n)
-            options = self._timesteps(n) | ({"stop_below": spec.stop_below(stop, n)} if stop else {})
+            options = self.timesteps(n) | ({"stop_below": spec.stop_below(stop, n)} if stop else {})
 
             def decode_batch(
                 real: int,
@@ -191,12 +176,12 @@ class Pipeline:
                 options: Mapping[str, Any] = options,
             ) -> tuple[Tensor, ...]:
                 styled = {"style": style[0]} if style else {}
-                path = ddim_decode(self._eps_fn(z, **options, **styled), x_t, spec, n)
-                return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
+                path = ddim_decode(self.eps_fn(z, **options, **styled), x_t, spec, n)
+                return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
-            with self._progress(advance, "decoding", len(chosen)) as tell:
+            with self.progress(advance, "decoding", len(chosen)) as tell:
                 given = [codes.z, x_T] if codes.style is None else [codes.z, x_T, codes.style]
-                (x_0[chosen],) = self._in_batches(decode_batch, *(values[chosen] for values in given))
+                (x_0[chosen],) = self.in_batches(decode_batch, *(values[chosen] for values in given))
         return x_0
 
     def manipulate(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
@@ -262,12 +247,12 @@ class Pipeline:
                 c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
             )
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight, **self._timesteps(n))
-            path = ddim_decode(self._in_precision(denoise), x_t, model.sampling, n)
-            return (self._leave(last(_watched(path, lambda: tell(real / n)))),)
+                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(n))
+            path = ddim_decode(self.in_precision(denoise), x_t, model.sampling, n)
+            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
-        with self._progress(advance, "decoding", len(alpha)) as tell:
-            (x_0,) = self._in_batches(decode_batch, alpha, x_T)
+        with self.progress(advance, "decoding", len(alpha)) as tell:
+            (x_0,) = self.in_batches(decode_batch, alpha, x_T)
         return x_0
 
     def _check_ends(self, first: Codes, second: Codes) -> None:
@@ -306,23 +291,12 @@ class Pipeline:
             return torch.zeros(len(keys), 0)
         prior = self.z_prior
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
-        (z,) = self._in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
+        (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""
         return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
-
-    @contextmanager
-    def _progress(self, advance: Advance | None, label: str, num: int) -> Iterator[Advance]:
-        """The caller's ``advance``, else a tqdm bar where the pipeline shows one, else nothing."""
-        if advance is not None or not self.show_progress:
-            yield advance or ignore_progress
-            return
-        from tqdm.auto import tqdm
-
-        with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
-            yield bar.update
 
     def in_style(self, codes: Codes) -> Codes:
         """``codes`` in the pipeline's style, where it has one; else as they are."""
@@ -332,44 +306,3 @@ class Pipeline:
             images = self.load_images([self.style]).to(self.bundle.device)
             latents = self.bundle.model.enter(images).float().cpu()
         return codes.replace(style=latents.expand(len(codes), *latents.shape[1:]))
-
-    def _timesteps(self, num_steps: int) -> dict[str, list[int]]:
-        """What a model whose z depends on t is told besides; nothing for others."""
-        model = self.bundle.model
-        return {"timesteps": model.sampling.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
-
-    def _leave(self, x: Tensor) -> Tensor:
-        """From the space that the model diffuses in to images."""
-        with autocast(self.bundle.device, self.precision):
-            return self.bundle.model.leave(x).float()
-
-    def _eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
-        with autocast(self.bundle.device, self.precision):
-            denoise = cast(Any, self.bundle.model).denoiser(z, **options)
-        return self._in_precision(denoise)
-
-    def _in_precision(self, denoise: EpsFn) -> EpsFn:
-        device, precision = self.bundle.device, self.precision
-
-        def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
-            with autocast(device, precision):
-                return denoise(x_t, t).float()
-
-        return eps_fn
-
-    def _in_batches(
-        self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
-    ) -> tuple[Tensor, ...]:
-        """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows."""
-        size = self.batch_size
-        if size is None:
-            largest = max(default_batch_size(self.bundle.device), at_least)
-            size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
-        return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
-
-
-def _watched(steps: Iterator[Tensor], tell: Callable[[], None]) -> Iterator[Tensor]:
-    """``steps`` as they are, calling ``tell`` after each."""
-    for x_t in steps:
-        tell()
-        yield x_t

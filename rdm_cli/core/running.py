@@ -1,0 +1,88 @@
+"""How a bundle's networks are run: in which arithmetic, in which batches, telling how far they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor
+
+from rdm_cli.core.bundles import Bundle
+from rdm_cli.core.padding import in_padded_batches
+from rdm_cli.core.runtime import Precision, autocast, default_batch_size
+from rdm_cli.kernels.spec import EpsFn
+
+BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
+
+Advance = Callable[[float], None]
+"""Called with how many images' worth of work was just done (a fraction at each sampling step)."""
+
+
+def ignore_progress(_: float) -> None:
+    """An ``advance`` for callers who show nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """An open bundle and how to run it; ``batch_size`` None chooses by device and number of items."""
+
+    bundle: Bundle
+    precision: Precision = "fp32"
+    batch_size: int | None = None
+    show_progress: bool = False
+
+    @contextmanager
+    def progress(self, advance: Advance | None, label: str, num: int) -> Iterator[Advance]:
+        """The caller's ``advance``, else a tqdm bar where the pipeline shows one, else nothing."""
+        if advance is not None or not self.show_progress:
+            yield advance or ignore_progress
+            return
+        from tqdm.auto import tqdm
+
+        with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
+            yield bar.update
+
+    def timesteps(self, num_steps: int) -> dict[str, list[int]]:
+        """What a model whose z depends on t is told besides; nothing for others."""
+        model = self.bundle.model
+        return {"timesteps": model.sampling.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
+
+    def leave(self, x: Tensor) -> Tensor:
+        """From the space that the model diffuses in to images."""
+        with autocast(self.bundle.device, self.precision):
+            return self.bundle.model.leave(x).float()
+
+    def eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
+        """The model's denoiser for ``z`` and its own ``options``, in the runner's precision."""
+        with autocast(self.bundle.device, self.precision):
+            denoise = cast(Any, self.bundle.model).denoiser(z, **options)
+        return self.in_precision(denoise)
+
+    def in_precision(self, denoise: EpsFn) -> EpsFn:
+        """``denoise`` in the runner's precision; its answer is float32."""
+        device, precision = self.bundle.device, self.precision
+
+        def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+            with autocast(device, precision):
+                return denoise(x_t, t).float()
+
+        return eps_fn
+
+    def in_batches(
+        self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
+    ) -> tuple[Tensor, ...]:
+        """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows."""
+        size = self.batch_size
+        if size is None:
+            largest = max(default_batch_size(self.bundle.device), at_least)
+            size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
+        return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
+
+
+def watched(steps: Iterator[Tensor], tell: Callable[[], None]) -> Iterator[Tensor]:
+    """``steps`` as they are, calling ``tell`` after each."""
+    for x_t in steps:
+        tell()
+        yield x_t
