@@ -10,7 +10,6 @@ row becomes part of the time embedding's last bias, and the model is a plain one
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import model_name, renamed
+from rdm_cli.methods.official_pairs import read_mapping, weights_and_settings
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.unet import UNetConfig
 
@@ -55,19 +55,9 @@ def read_dpm(files: Sequence[Path], class_label: int | None = None) -> OfficialD
     the file, for one that is neither, two of a kind, one that is missing, a class that is not there, and
     weights that are not those of the network that the settings describe.
     """
-    weights: tuple[Path, Mapping[str, Tensor]] | None = None
-    settings: tuple[Path, Mapping[str, Any]] | None = None
-    for path in map(Path, files):
-        if is_text(path):
-            if settings is not None:
-                raise CheckpointError(f"{settings[0]} and {path} both hold settings")
-            settings = path, _read_dpm_settings(path)
-        else:
-            if weights is not None:
-                raise CheckpointError(f"{weights[0]} and {path} both hold weights")
-            weights = path, _read_weights(path)
-    if weights is None:
-        raise CheckpointError(f"{_listed(files)}: the checkpoint is missing", hint="add its .pt file")
+    weights, settings = weights_and_settings(
+        files, read_weights=_read_weights, read_settings=_read_dpm_settings, suffix=".pt"
+    )
     if settings is None:
         raise CheckpointError(
             f"{weights[0]}: its settings are missing, and heads cannot be told from weights",
@@ -87,39 +77,8 @@ def read_dpm(files: Sequence[Path], class_label: int | None = None) -> OfficialD
         raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
 
 
-def _listed(files: Sequence[Path]) -> str:
-    return ", ".join(str(file) for file in files) or "no files"
-
-
-def is_text(path: Path) -> bool:
-    """Whether a file is text, as settings are: pickles and archives are no UTF-8, or hold zeros."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    return bool(head) and b"\0" not in head
-
-
-def read_settings(path: Path) -> Mapping[str, Any]:
-    """A ``.yml`` file's mapping; raises CheckpointError where it holds none."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: neither a checkpoint nor readable as YAML ({reason})") from error
-    if not isinstance(values, Mapping):
-        raise CheckpointError(f"{path}: a text without settings")
-    return values
-
-
 def _read_dpm_settings(path: Path) -> Mapping[str, Any]:
-    values = read_settings(path)
+    values = read_mapping(path)
     if not isinstance(values.get(OWN), Mapping):
         raise CheckpointError(
             f"{path}: the settings have no {OWN}", hint="it is in the pretrained DPM's own .yml"

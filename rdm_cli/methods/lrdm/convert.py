@@ -17,7 +17,6 @@ from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.methods.dpm.convert import is_text, read_settings
 from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig
 from rdm_cli.methods.lrdm.model import LRDM
 from rdm_cli.methods.lrdm.official_names import first_stage_state, tower_names
@@ -29,6 +28,7 @@ from rdm_cli.methods.lrdm.official_shapes import (
 )
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import renamed
+from rdm_cli.methods.official_pairs import read_mapping, weights_and_settings
 from rdm_cli.models.latent_unet import Weighting
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
@@ -60,20 +60,9 @@ def read_lrdm(files: Sequence[Path]) -> OfficialLRDM:
     Raises CheckpointError, naming the file, for one that is neither, two of a kind, no checkpoint, kinds of
     model that no published one is of, and weights that are not all there.
     """
-    weights: tuple[Path, State] | None = None
-    settings: tuple[Path, Mapping[str, Any]] | None = None
-    for path in map(Path, files):
-        if is_text(path):
-            if settings is not None:
-                raise CheckpointError(f"{settings[0]} and {path} both hold settings")
-            settings = path, _read_project(path)
-        else:
-            if weights is not None:
-                raise CheckpointError(f"{weights[0]} and {path} both hold weights")
-            weights = path, _read_state(path)
-    if weights is None:
-        listed = ", ".join(map(str, files)) or "no files"
-        raise CheckpointError(f"{listed}: the checkpoint is missing", hint="add its .ckpt file")
+    weights, settings = weights_and_settings(
+        files, read_weights=_read_state, read_settings=_read_project, suffix=".ckpt"
+    )
     try:
         return _convert(weights[1], {} if settings is None else settings[1])
     except CheckpointError as error:
@@ -85,7 +74,7 @@ def read_lrdm(files: Sequence[Path]) -> OfficialLRDM:
 
 def _read_project(path: Path) -> Mapping[str, Any]:
     """``model.params`` of a ``*-project.yaml``."""
-    values = read_settings(path)
+    values = read_mapping(path)
     if "based_on" in values:
         raise CheckpointError(
             f"{path}: is based on other settings ({values['based_on']})",

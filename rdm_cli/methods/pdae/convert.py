@@ -24,12 +24,11 @@ from rdm_cli.methods.dpm.convert import (
     SETTINGS,
     dpm_config,
     dpm_state,
-    is_text,
     plain_layout,
-    read_settings,
 )
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import latent_name, renamed, shift_name, strided_encoder_names
+from rdm_cli.methods.official_pairs import is_text, listed, read_mapping
 from rdm_cli.methods.official_shapes import latent_mlp_config, shape_of
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
@@ -90,8 +89,7 @@ def read_pdae(files: Sequence[Path]) -> OfficialPDAE:
             raise CheckpointError(f"{found[kind][0]} and {path} are both of kind {kind!r}")
         found[kind] = path, content
     if "autoencoder" not in found:
-        listed = ", ".join(map(str, files)) or "no files"
-        raise CheckpointError(f"{listed}: the autoencoder is missing", hint="add its .pt file")
+        raise CheckpointError(f"{listed(files)}: the autoencoder is missing", hint="add its .pt file")
     path, content = found["autoencoder"]
     if OWN not in found:
         raise CheckpointError(
@@ -126,7 +124,7 @@ def read_pdae(files: Sequence[Path]) -> OfficialPDAE:
 def _open(path: Path) -> tuple[str | None, Mapping[str, Any]]:
     """A file's kind and content; the kind is None for settings that say nothing we need."""
     if is_text(path):
-        values = read_settings(path)
+        values = read_mapping(path)
         if isinstance(values.get(OWN), Mapping):
             return OWN, values
         if not any(name in values for name in _KNOWN_SETTINGS):
@@ -136,8 +134,8 @@ def _open(path: Path) -> tuple[str | None, Mapping[str, Any]]:
     for kind, names in KINDS.items():
         if all(name in content for name in names):
             return kind, content
-    listed = "; ".join(f"{' and '.join(names)} ({kind})" for kind, names in KINDS.items())
-    raise CheckpointError(f"{path}: holds none of what PDAE's files hold: {listed}")
+    known = "; ".join(f"{' and '.join(names)} ({kind})" for kind, names in KINDS.items())
+    raise CheckpointError(f"{path}: holds none of what PDAE's files hold: {known}")
 
 
 def _tensors(content: Mapping[str, Any], name: str) -> State:
