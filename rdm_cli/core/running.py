@@ -13,6 +13,7 @@ from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size
 from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.methods.diffusion_model import at_timesteps
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
 
@@ -45,9 +46,9 @@ class Runner:
             yield bar.update
 
     def timesteps(self, num_steps: int) -> dict[str, list[int]]:
-        """What a model whose z depends on t is told besides; nothing for others."""
+        """What a model whose z depends on t is told of a trajectory; nothing for others."""
         model = self.bundle.model
-        return {"timesteps": model.sampling.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
+        return at_timesteps(model, model.sampling.trajectory(num_steps).t.tolist())
 
     def leave(self, x: Tensor) -> Tensor:
         """From the space that the model diffuses in to images."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.randomness import keyed_generator, keyed_noise
+from rdm_cli.methods.diffusion_model import at_timesteps
 
 if TYPE_CHECKING:
     from rdm_cli.methods.method import RepresentationModel
@@ -39,13 +40,13 @@ def swapped_z_losses(
         torch.manual_seed(seed)
         known = model.training_conditions(x_0)
     x_0 = model.enter(x_0)
-    z = model.encode(x_0)
-    if z.numel() == 0:
-        return {}
-    losses = {}
+    z: Tensor | None = None
+    losses: dict[int, tuple[float, float]] = {}
     for t in timesteps:
-        if model.time_dependent:
-            z = cast(Any, model).encode(x_0, timesteps=[t])
+        if z is None or model.time_dependent:
+            z = cast(Tensor, cast(Any, model).encode(x_0, **at_timesteps(model, [t])))
+        if z.numel() == 0:
+            return {}
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
         t_batch = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
         loss = partial(cast(Any, model).loss, x_0, t_batch, eps, **known)
@@ -62,7 +63,7 @@ def picture_rows(model: RepresentationModel, x_0: Tensor, num_steps: int = 20) -
     """
     inner = model.enter(x_0)
     spec = model.sampling
-    known = {"timesteps": spec.trajectory(num_steps).t.tolist()} if model.time_dependent else {}
+    known = at_timesteps(model, spec.trajectory(num_steps).t.tolist())
     described = cast(Any, model)
     z = described.encode(inner, **known)
     styled = {"style": inner} if model.style_shape else {}

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rdm_cli.kernels.parameterization import Prediction, add_noise, per_item, to_eps, training_target
-from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.kernels.parameterization import add_noise, per_item, training_target
+from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.kernels.warp import moved, tps_warp
+from rdm_cli.methods.diffusion_model import DiffusionModel, between
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.losses import loss_weights
 from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_images, to_latents
@@ -27,15 +28,14 @@ from rdm_cli.models.representation import Representation, RepresentationConfig, 
 from rdm_cli.models.style_shape import StyleShape, StyleShapeConfig
 
 
-class LRDM(nn.Module):
+class LRDM(DiffusionModel):
     """The networks; ``forward`` is the loss on images."""
 
-    alpha_bar: Tensor
+    config: LRDMConfig
     loss_weight: Tensor
 
     def __init__(self, config: LRDMConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.unet = LatentUNet(config.unet)
         self.representation: Any = None
         if isinstance(config.representation, StyleShapeConfig):
@@ -45,9 +45,7 @@ class LRDM(nn.Module):
         self.first_stage: Any = None
         if config.first_stage is not None:
             self.first_stage = build_first_stage(config.first_stage).eval().requires_grad_(False)
-        schedule = config.sampling.schedule
-        self.register_buffer("alpha_bar", schedule.alpha_bar(), persistent=False)
-        weights = loss_weights(schedule, config.prediction, config.unet.weighting)
+        weights = loss_weights(config.sampling.schedule, config.prediction, config.unet.weighting)
         self.register_buffer("loss_weight", weights, persistent=False)
 
     @property
@@ -70,24 +68,9 @@ class LRDM(nn.Module):
         return (self.sampling.steps, *shape) if self.time_dependent else shape
 
     @property
-    def sampling(self) -> SamplingSpec:
-        """How the reference samples."""
-        return self.config.sampling
-
-    @property
-    def prediction(self) -> Prediction:
-        """What the UNet predicts."""
-        return self.config.prediction
-
-    @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one image."""
         return (self.config.image_channels, self.image_size, self.image_size)
-
-    @property
-    def stop_shift(self) -> None:
-        """There is no shift, as PDAE has one."""
-        return None
 
     def component_config(self, name: str) -> Any:
         """The config of ``first_stage``, ``unet`` or ``representation``; None for one that there is not."""
@@ -189,8 +172,7 @@ class LRDM(nn.Module):
         pyramid = self.pyramid(z, style=style)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            answer = self.predict(z_t, t, pyramid, y).to(z_t.dtype)
-            return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
+            return self.as_eps(self.predict(z_t, t, pyramid, y), z_t, t)
 
         return eps_fn
 
@@ -198,8 +180,7 @@ class LRDM(nn.Module):
         """t-LRDM's eps(z_t, t): at each step with the z (B, *z_shape) that ``z_at(t)`` gives for it."""
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            answer = self.predict(z_t, t, self.pyramid(z_at(t), t)).to(z_t.dtype)
-            return to_eps(self.prediction, answer, z_t, self.alpha_bar[t])
+            return self.as_eps(self.predict(z_t, t, self.pyramid(z_at(t), t)), z_t, t)
 
         return eps_fn
 
@@ -252,21 +233,12 @@ class LRDM(nn.Module):
         latents = torch.cat([self.enter(x_0).float().cpu() for x_0 in batches])
         self.unet.scale_factor.fill_(float(1 / latents.std().clamp(min=1e-6)))
 
-    def one_step(self, z_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """eps at ``z_t`` with z, or without where there is none."""
-        timesteps = t[:1].tolist() if self.time_dependent else None
-        return {"with z" if z.numel() else "without z": self.denoiser(z, timesteps=timesteps)(z_t, t)}
-
     def path_denoiser(
-        self, z_first: Tensor, z_second: Tensor, weight: Tensor, **known: Sequence[int]
+        self, z_first: Tensor, z_second: Tensor, weight: Tensor, *, timesteps: Sequence[int] | None = None
     ) -> EpsFn:
-        """eps(z_t, t) between two codes: at each step, the lerp of their two answers, by ``weight`` (B,)."""
-        first, second = (self.denoiser(z, **known) for z in (z_first, z_second))  # type: ignore[arg-type]
-
-        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            return torch.lerp(first(z_t, t), second(z_t, t), per_item(weight, z_t))
-
-        return eps_fn
+        """As that of every model; ``timesteps`` as in :meth:`denoiser`."""
+        first, second = (self.denoiser(z, timesteps=timesteps) for z in (z_first, z_second))
+        return between(first, second, weight)
 
     def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,); ``eps`` has the latents' shape.

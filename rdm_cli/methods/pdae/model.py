@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.kernels.parameterization import add_noise, per_item, to_eps, training_target
+from rdm_cli.kernels.parameterization import add_noise, per_item, training_target
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.pdae.coefficients import loss_weight, mean_shift, score_shift
@@ -107,7 +107,7 @@ class PDAE(UNetModel):
             else:
                 prediction, g = self.predict(x_t, t, condition)
                 answer = self.shifted(prediction, g, t, self.score_shift)
-            return to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
+            return self.as_eps(answer, x_t, t)
 
         return eps_fn
 
@@ -116,10 +116,7 @@ class PDAE(UNetModel):
         free, g = self.predict(x_t, t, self.shift.condition(z))
         shifted = self.shifted(free, g, t, self.mean_shift)
         answers = {"without z": free, "with z": shifted}
-        return {
-            name: to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
-            for name, answer in answers.items()
-        }
+        return {name: self.as_eps(answer, x_t, t) for name, answer in answers.items()}
 
     def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
         """eps(x_t, t) on the way between two codes: at each step, the lerp of their two shifts.
@@ -133,7 +130,7 @@ class PDAE(UNetModel):
             prediction, g_first, g_second = self.predict(x_t, t, first, second)
             g = torch.lerp(g_first, g_second, per_item(weight, g_first))
             answer = self.shifted(prediction, g, t, self.score_shift)
-            return to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
+            return self.as_eps(answer, x_t, t)
 
         return eps_fn
 

@@ -1,0 +1,115 @@
+"""What every diffusion model offers the core unless its method says otherwise.
+
+It diffuses images as they are, one z serves all timesteps, and nothing else conditions it. A method
+gives ``denoiser``; what follows from that alone is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rdm_cli.kernels.parameterization import Prediction, per_item, to_eps
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+
+
+class Diffusion(Protocol):
+    """What every such model's config says, besides what is the method's own."""
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network predicts."""
+        ...
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the method samples."""
+        ...
+
+
+class DiffusionModel(nn.Module):
+    """A schedule, what the network predicts on it, and how it is asked."""
+
+    config: Any
+    alpha_bar: Tensor
+
+    def __init__(self, config: Diffusion) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("alpha_bar", config.sampling.schedule.alpha_bar(), persistent=False)
+
+    @property
+    def sampling(self) -> SamplingSpec:
+        """How the reference, or the preset, samples."""
+        return self.config.sampling
+
+    @property
+    def prediction(self) -> Prediction:
+        """What the network predicts."""
+        return self.config.prediction
+
+    @property
+    def stop_shift(self) -> float | None:
+        """The last fraction of a sample's steps without PDAE's shift; None: there is no shift."""
+        return None
+
+    @property
+    def style_shape(self) -> bool:
+        """No image gives a style."""
+        return False
+
+    @property
+    def time_dependent(self) -> bool:
+        """One z serves all timesteps."""
+        return False
+
+    def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
+        """Nothing besides."""
+        return {}
+
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images as they are."""
+        return x_0
+
+    def leave(self, x: Tensor) -> Tensor:
+        """As it is."""
+        return x
+
+    def as_eps(self, answer: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The network's ``answer`` at ``x_t`` and ``t`` (B,) as eps, in x_t's precision."""
+        return to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
+
+    def denoiser(self, z: Tensor) -> EpsFn:
+        """eps(x_t, t) for ``z`` (B, *z_shape); a method's own."""
+        raise NotImplementedError
+
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+        """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z."""
+        known = at_timesteps(self, t[:1].tolist())
+        denoise: EpsFn = self.denoiser(z, **known)
+        return {"with z" if z.numel() else "without z": denoise(x_t, t)}
+
+    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+        """eps(x_t, t) on the way between two codes: at each step, the lerp of their two answers.
+
+        ``z_first`` and ``z_second`` (B, *z_shape), ``weight`` (B,) from 0 (the first) to 1. PDAE calls
+        this a trajectory.
+        """
+        return between(self.denoiser(z_first), self.denoiser(z_second), weight)
+
+
+def between(first: EpsFn, second: EpsFn, weight: Tensor) -> EpsFn:
+    """The lerp of two denoisers' answers, ``weight`` (B,) of the way from the first to the second."""
+
+    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.lerp(first(x_t, t), second(x_t, t), per_item(weight, x_t))
+
+    return eps_fn
+
+
+def at_timesteps(model: Any, timesteps: Sequence[int]) -> dict[str, list[int]]:
+    """What ``encode`` and ``denoiser`` of a model whose z depends on t are told besides; {} for others."""
+    return {"timesteps": list(timesteps)} if model.time_dependent else {}
