@@ -1,26 +1,22 @@
-"""rdm train diffae, rdm train dpm, rdm train pdae: a method on a folder of images."""
+"""rdm train METHOD: a method, or a first stage, on a folder of images."""
 
 from __future__ import annotations
 
 import inspect
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands.training_progress import follow
 from rdm_cli.console import Console
 from rdm_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from rdm_cli.training.loop import StepRecord
-
-REPORT_SECONDS = 30.0
 AROUND = {
     "dpm": ("dpm", "gamma"),
     "first-stage": ("first_stage", "kl_weight", "cache_latents"),
@@ -261,26 +257,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             tensorboard=log is not None,
             latents=cache_latents,
         )
-        speaks = accelerator.is_main_process
-        training = training_run.TrainingRun(plan, accelerator, console.note, console.problem)
-        told = time.monotonic()
-        try:
-            with console.progress("training", 100.0) as advance:
-                done = 0.0
-                for record in training.steps():
-                    advance(100 * record.fraction - done)
-                    done = 100 * record.fraction
-                    now = time.monotonic()
-                    if speaks and (now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1):
-                        told = now
-                        _report(console, record)
-        except KeyboardInterrupt:
-            if speaks and training.saved_step is not None:
-                again = plan.command if resume else f"{plan.command} --resume"
-                console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
-            raise
-        if speaks:
-            console.emit(str(output), output=str(output), run=str(plan.run_folder))
+        follow(console, training_run.TrainingRun(plan, accelerator, console.note, console.problem))
 
     train.__doc__ = f"""Train {what} on any folder of images.
 
@@ -293,21 +270,3 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
     kept = [p for name, p in signature.parameters.items() if name not in foreign]
     train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return train
-
-
-def _report(console: Console, record: StepRecord) -> None:
-    minutes, seconds = divmod(int(record.seconds_left), 60)
-    console.note(
-        f"step {record.step}, {record.num_images:,} images: loss {record.loss:.4f}, "
-        f"{record.images_per_second:.1f} images/s, {minutes} min {seconds:02d} s left"
-    )
-    if console.as_json:
-        console.emit(
-            "",
-            step=record.step,
-            num_images=record.num_images,
-            loss=record.loss,
-            lr=record.lr,
-            images_per_second=record.images_per_second,
-            seconds_left=record.seconds_left,
-        )

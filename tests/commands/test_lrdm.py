@@ -253,6 +253,9 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     again = rdm("decode", made / "s" / "000001.safetensors", "-o", made / "again", "-b", mine)
     assert again.code == 0  # a sample's code has the style that it was drawn in
     assert (made / "again" / "000001.png").read_bytes() == (made / "s" / "000001.png").read_bytes()
+    (tmp_path / "broken.png").write_text("no picture")
+    broken = rdm("decode", *ends, "-o", made / "x", "-b", mine, "--style", tmp_path / "broken.png")
+    assert broken.code == 1 and "broken.png: not an image" in broken.err and not (made / "x").exists()
     wrong = rdm("decode", tmp_path / "a.safetensors", "-o", made / "x", "-b", tiny_bundle, *styled)
     assert wrong.code == 2 and "--style: this is no model of style and shape" in wrong.err
     words = ("--first-stage", stage, "--preset", "small32-style", "--cache-latents", tmp_path / "latents")
