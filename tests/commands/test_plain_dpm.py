@@ -144,11 +144,8 @@ def test_codes_of_other_methods_are_not_taken(dpm: Rdm, tiny_bundle: Path, rdm: 
     assert refused.code == 1 and "made with bundle plain" in refused.err
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_training_from_pictures_to_samples(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
-    from accelerate.state import AcceleratorState, GradientState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
     trained = rdm(
         "train", "dpm", faces, "-o", tmp_path / "mine", "--run", tmp_path / "run", "--preset", "small32",
         "--steps", 2, "--batch-size", 2, "--threads", 1, "--json",

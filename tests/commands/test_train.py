@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from rdm_cli.commands import train_method
+from rdm_cli.commands import training_progress
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 
 Rdm = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    """accelerate keeps one state a process, of one arithmetic."""
-    from accelerate.state import AcceleratorState, GradientState
-
-    def reset() -> None:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-
-    reset()
-    yield
-    reset()
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture
@@ -173,19 +160,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     train: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train("--steps", 4, output="whole").code == 0
-    report = train_method._report
+    report = training_progress._report
 
     def press(*arguments: Any) -> None:
         report(*arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train_method, "_report", press)
+    monkeypatch.setattr(training_progress, "_report", press)
     result = train("--steps", 4)
     assert result.code == 130
     (told,) = (line for line in result.err.splitlines() if "go on with" in line)
     assert told.startswith("rdm: saved at step 1; go on with: rdm ") and told.endswith(" --resume")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(train_method, "_report", report)
+    monkeypatch.setattr(training_progress, "_report", report)
     assert train("--resume").code == 0
     assert losses(tmp_path / "runs" / "out") == losses(tmp_path / "runs" / "whole")
     assert open_bundle(str(tmp_path / "out")).digest == open_bundle(str(tmp_path / "whole")).digest

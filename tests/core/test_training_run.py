@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,8 @@ Start = Callable[..., TrainingRun]
 
 
 @pytest.fixture
-def start(tmp_path: Path, faces: Path, tiny_bundle: Path) -> Iterator[Start]:
+def start(tmp_path: Path, faces: Path, tiny_bundle: Path, fresh_accelerate: None) -> Start:
     """``start(steps=4)`` begins or resumes a run of the tiny bundle's networks in ``tmp_path/run``."""
-    from accelerate.state import AcceleratorState, GradientState
 
     def build(
         steps: int = 4,
@@ -48,9 +47,7 @@ def start(tmp_path: Path, faces: Path, tiny_bundle: Path) -> Iterator[Start]:
         accelerator = make_accelerator(device="cpu", threads=None, mixed_precision="no", tracker_folder=None)
         return TrainingRun(plan, accelerator, (said if said is not None else []).append)
 
-    yield build
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    return build
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:

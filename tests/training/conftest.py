@@ -88,9 +88,8 @@ class Run:
 
 
 @pytest.fixture
-def make_run(tiny_bundle: Path) -> Iterator[Callable[..., Run]]:
+def make_run(tiny_bundle: Path, fresh_accelerate: None) -> Callable[..., Run]:
     """``make_run(dropout=0.0)`` builds the tiny Diff-AE's run; ``make_run(model)`` any module's."""
-    from accelerate.state import AcceleratorState, GradientState
 
     from rdm_cli.core.bundles import open_bundle
 
@@ -108,6 +107,4 @@ def make_run(tiny_bundle: Path) -> Iterator[Callable[..., Run]]:
                     module.p = dropout
         return Run(model, images, **settings)
 
-    yield build
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+    return build
