@@ -7,15 +7,15 @@ and a class, enter every block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.models.blocks import SelfAttention
-from rdm_cli.models.latent_blocks import EmbeddedResBlock, Embedding, HeadNorm, Level, Middle, latent_norm
+from rdm_cli.models.latent_blocks import Embedding, HeadNorm
+from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 
 Weighting = Literal["none", "likelihood", "other"]
 
@@ -48,7 +48,7 @@ class LatentUNetConfig:
             raise ValueError("the pyramid needs one map for each level of the UNet")
 
 
-class LatentUNet(nn.Module):
+class LatentUNet(LatentTower):
     """(z_t, t, pyramid) to a prediction of z_t's shape: the clean latent, or eps, as it was trained.
 
     ``scale_factor`` makes the first stage's latents those that it was trained on.
@@ -57,54 +57,21 @@ class LatentUNet(nn.Module):
     scale_factor: Tensor
 
     def __init__(self, config: LatentUNetConfig) -> None:
-        super().__init__()
-        self.config = c = config
+        c = config
+        super().__init__(
+            embed_width=4 * c.model_channels, dropout=c.dropout, adaptive=True,
+            attention_resolutions=c.attention_resolutions, head_channels=c.head_channels,
+        )  # fmt: skip
+        self.config = config
         self.register_buffer("scale_factor", torch.ones(()))
         self.embedding = Embedding(c.model_channels, time=True, num_classes=c.num_classes)
         widths = [m * c.model_channels for m in c.channel_mult]
-        extra = c.map_channels or (0,) * len(widths)
-        h = c.model_channels
-        self.conv_in = nn.Conv2d(c.latent_channels, h, 3, padding=1)
-        laterals, side = [h], c.latent_size
-        self.down = nn.ModuleList()
-        for level, width in enumerate(widths):
-            last = level == len(widths) - 1
-            blocks = []
-            for i in range(c.num_res_blocks):
-                blocks.append(self._block(h + (extra[level] if i == 0 else 0), width))
-                h = width
-                laterals.append(h)
-            attentions = self._attentions(width, side, c.num_res_blocks)
-            self.down.append(Level(blocks, attentions, None if last else self._block(h, h, "down")))
-            if not last:
-                laterals.append(h)
-                side //= 2
-        self.middle = Middle(
-            h, embed_width=4 * c.model_channels, dropout=c.dropout, adaptive=True,
-            num_heads=max(1, h // c.head_channels), extra=extra[-1],
-        )  # fmt: skip
-        self.up = nn.ModuleList()
-        for level, width in reversed(list(enumerate(widths))):
-            blocks = []
-            for _ in range(c.num_res_blocks + 1):
-                blocks.append(self._block(h + laterals.pop(), width))
-                h = width
-            attentions = self._attentions(width, side, c.num_res_blocks + 1)
-            self.up.append(Level(blocks, attentions, self._block(h, h, "up") if level else None))
-            side *= 2
-        self.head = HeadNorm(h, c.latent_channels)
-
-    def _block(self, channels_in: int, channels_out: int, mode: str = "none") -> EmbeddedResBlock:
-        return EmbeddedResBlock(
-            channels_in, channels_out, embed_width=4 * self.config.model_channels,
-            dropout=self.config.dropout, adaptive=True, mode=mode,  # type: ignore[arg-type]
-        )  # fmt: skip
-
-    def _attentions(self, channels: int, side: int, num: int) -> list[SelfAttention]:
-        if side not in self.config.attention_resolutions:
-            return []
-        heads = max(1, channels // self.config.head_channels)
-        return [SelfAttention(channels, heads, latent_norm(channels)) for _ in range(num)]
+        num, deepest = c.num_res_blocks, c.latent_size >> (len(widths) - 1)
+        self.conv_in = nn.Conv2d(c.latent_channels, c.model_channels, 3, padding=1)
+        self.down, laterals = self.make_down(c.model_channels, widths, c.latent_size, num, c.map_channels)
+        self.middle = self.make_middle(widths[-1], extra=c.map_channels[-1] if c.map_channels else 0)
+        self.up = self.make_up(widths[-1], widths, deepest, num + 1, laterals)
+        self.head = HeadNorm(widths[0], c.latent_channels)
 
     def forward(
         self, z_t: Tensor, t: Tensor, pyramid: Sequence[Tensor] = (), y: Tensor | None = None
@@ -116,23 +83,6 @@ class LatentUNet(nn.Module):
         if len(pyramid) != len(self.config.map_channels):
             raise ValueError(f"{len(self.config.map_channels)} maps are needed, not {len(pyramid)}")
         activated = self.embedding(t, y)
-        maps = list(pyramid)
-        deepest = maps[:1]
-        h = self.conv_in(z_t)
-        laterals = [h]
-        for level in cast(Iterable[Level], self.down):
-            entering = [h, maps.pop()] if maps else [h]
-            h = torch.cat(entering, dim=1)
-            for i in range(len(level.blocks)):
-                lateral, h = level.run(i, h, activated)
-                laterals.append(lateral)
-            if level.resampler is not None:
-                h = level.resampler.embedded(h, activated)
-                laterals.append(h)
-        h = self.middle(torch.cat([h, *deepest], dim=1), activated)
-        for level in cast(Iterable[Level], self.up):
-            for i in range(len(level.blocks)):
-                _, h = level.run(i, torch.cat([h, laterals.pop()], dim=1), activated)
-            if level.resampler is not None:
-                h = level.resampler.embedded(h, activated)
-        return self.head(h)
+        h, laterals = run_down(self.down, self.conv_in(z_t), activated, pyramid)
+        h = self.middle(torch.cat([h, *pyramid[:1]], dim=1), activated)
+        return self.head(run_up(self.up, h, activated, laterals)[0])

@@ -7,15 +7,14 @@ decoder: what z must hold, the diffusion loss says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.models.blocks import Resample, SelfAttention
-from rdm_cli.models.latent_blocks import EmbeddedResBlock, Embedding, HeadNorm, Level, Middle, latent_norm
+from rdm_cli.models.latent_blocks import Embedding, HeadNorm
+from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 
 LOGVAR_RANGE = (-30.0, 10.0)
 
@@ -68,93 +67,50 @@ class RepresentationConfig:
         return tuple(m * self.model_channels for m in self.channel_mult)
 
 
-class _Tower(nn.Module):
-    """What encoder and pyramid share: how their blocks are made."""
-
-    def __init__(self, config: RepresentationConfig, *, embed: bool, dropout: float) -> None:
-        super().__init__()
-        self.config = config
-        self.embed_width = 4 * config.model_channels if embed else None
-        self.dropout_rate = dropout
-
-    def block(self, channels_in: int, channels_out: int, mode: Resample = "none") -> EmbeddedResBlock:
-        return EmbeddedResBlock(
-            channels_in, channels_out, embed_width=self.embed_width, dropout=self.dropout_rate,
-            adaptive=self.config.adaptive, mode=mode,
-        )  # fmt: skip
-
-    def level(self, h: int, width: int, side: int, num: int, mode: Resample, *, last: bool) -> Level:
-        blocks = [self.block(h if i == 0 else width, width) for i in range(num)]
-        attends = side in self.config.attention_resolutions
-        attentions = [SelfAttention(width, 1, latent_norm(width)) for _ in range(num)] if attends else []
-        return Level(blocks, attentions, None if last else self.block(width, width, mode))
-
-    def middle(self, h: int, *, embed: bool) -> Middle:
-        return Middle(
-            h, embed_width=self.embed_width if embed else None, dropout=self.dropout_rate,
-            adaptive=self.config.adaptive, num_heads=1,
-        )  # fmt: skip
-
-
-class RepresentationEncoder(_Tower):
+class RepresentationEncoder(LatentTower):
     """Clean latents (B, C, H, W) to the ``hidden_channels`` maps from which mean and log-variance come."""
 
     def __init__(self, config: RepresentationConfig) -> None:
-        c = config
-        super().__init__(c, embed=c.time or bool(c.num_classes), dropout=c.dropout)
+        c, widths = config, config.map_channels
+        super().__init__(
+            embed_width=4 * c.model_channels if c.time or c.num_classes else None, dropout=c.dropout,
+            adaptive=c.adaptive, attention_resolutions=c.attention_resolutions,
+        )  # fmt: skip
+        self.config = config
         self.embedding = Embedding(c.model_channels, time=c.time, num_classes=c.num_classes)
-        h, side = c.model_channels, c.latent_size
-        self.conv_in = nn.Conv2d(c.latent_channels, h, 3, padding=1)
-        self.down = nn.ModuleList()
-        for i, width in enumerate(c.map_channels):
-            last = i == len(c.map_channels) - 1
-            self.down.append(self.level(h, width, side, c.num_encoder_blocks, "down", last=last))
-            h, side = width, side // 2
-        self.mid = self.middle(h, embed=True)
-        self.head = HeadNorm(h, c.hidden_channels)
+        self.conv_in = nn.Conv2d(c.latent_channels, c.model_channels, 3, padding=1)
+        self.down, _ = self.make_down(c.model_channels, widths, c.latent_size, c.num_encoder_blocks)
+        self.mid = self.make_middle(widths[-1])
+        self.head = HeadNorm(widths[-1], c.hidden_channels)
 
     def forward(self, z_0: Tensor, t: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         activated = self.embedding(t, y)
-        h = self.conv_in(z_0)
-        for level in cast(Iterable[Level], self.down):
-            for i in range(len(level.blocks)):
-                _, h = level.run(i, h, activated)
-            if level.resampler is not None:
-                h = level.resampler.embedded(h, activated)
+        h, _ = run_down(self.down, self.conv_in(z_0), activated)
         return self.head(self.mid(h, activated))
 
 
-class Pyramid(_Tower):
+class Pyramid(LatentTower):
     """``hidden_channels`` maps, and t, to one map for each resolution, deepest first.
 
     The middle knows nothing of t, and classes enter nowhere: they are the UNet's own business.
     """
 
     def __init__(self, config: RepresentationConfig) -> None:
-        c = config
-        super().__init__(c, embed=c.time, dropout=0.0)
+        c, widths = config, config.map_channels
+        super().__init__(
+            embed_width=4 * c.model_channels if c.time else None, dropout=0.0, adaptive=c.adaptive,
+            attention_resolutions=c.attention_resolutions,
+        )  # fmt: skip
+        self.config = config
         self.embedding = Embedding(c.model_channels, time=c.time, num_classes=None)
-        widths = c.map_channels
-        h, side = widths[-1], c.z_side
-        self.conv_in = nn.Conv2d(c.hidden_channels, h, 3, padding=1)
-        self.mid = self.middle(h, embed=False)
-        self.up = nn.ModuleList()
-        for i, width in enumerate(reversed(widths)):
-            last = i == len(widths) - 1
-            self.up.append(self.level(h, width, side, c.num_decoder_blocks + 1, "up", last=last))
-            h, side = width, side * 2
-        self.head = HeadNorm(h, h)
+        self.conv_in = nn.Conv2d(c.hidden_channels, widths[-1], 3, padding=1)
+        self.mid = self.make_middle(widths[-1], embed=False)
+        self.up = self.make_up(widths[-1], widths, c.z_side, c.num_decoder_blocks + 1, None)
+        self.head = HeadNorm(widths[0], widths[0])
 
     def forward(self, h: Tensor, t: Tensor | None = None) -> list[Tensor]:
         activated = self.embedding(t, None)
-        h = self.mid(self.conv_in(h), None)
-        maps = []
-        for level in cast(Iterable[Level], self.up):
-            for i in range(len(level.blocks)):
-                _, h = level.run(i, h, activated)
-            if level.resampler is not None:
-                maps.append(h)
-                h = level.resampler.embedded(h, activated)
+        h, maps = run_up(self.up, self.mid(self.conv_in(h), None), activated, None)
         return [*maps, self.head(h)]
 
 

@@ -7,15 +7,14 @@ so z is left with what does not, the shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.models.blocks import SelfAttention
-from rdm_cli.models.latent_blocks import EmbeddedResBlock, HeadNorm, Level, Middle, latent_norm
+from rdm_cli.models.latent_blocks import HeadNorm
+from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 from rdm_cli.models.representation import LOGVAR_RANGE, RepresentationConfig, RepresentationEncoder
 
 
@@ -70,71 +69,27 @@ class StyleShapeConfig:
         return self.encoder.map_channels
 
 
-class StylePyramid(nn.Module):
+class StylePyramid(LatentTower):
     """(z, latents of the style image) to one map for each resolution, deepest first."""
 
     def __init__(self, config: StyleShapeConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        h, side = c.model_channels, c.latent_size
-        widths = c.map_channels
-        self.conv_in = nn.Conv2d(c.latent_channels, h, 3, padding=1)
-        laterals = [h]
-        self.down = nn.ModuleList()
-        for level, width in enumerate(widths):
-            last = level == len(widths) - 1
-            blocks = []
-            for _ in range(c.num_decoder_blocks):
-                blocks.append(self._block(h, width))
-                h = width
-                laterals.append(h)
-            attentions = self._attentions(width, side, c.num_decoder_blocks)
-            self.down.append(Level(blocks, attentions, None if last else self._block(h, h, "down")))
-            if not last:
-                laterals.append(h)
-                side //= 2
-        self.mid = Middle(h, embed_width=None, dropout=0.0, adaptive=True, num_heads=1)
-        self.from_z = nn.Conv2d(c.z_channels, h, 1)
-        entering = h
-        self.up = nn.ModuleList()
-        for level, width in reversed(list(enumerate(widths))):
-            blocks = []
-            for _ in range(c.num_decoder_blocks + 1):
-                blocks.append(self._block(h + entering + laterals.pop(), width))
-                h, entering = width, 0
-            attentions = self._attentions(width, side, c.num_decoder_blocks + 1)
-            self.up.append(Level(blocks, attentions, self._block(h, h, "up") if level else None))
-            side *= 2
-        self.head = HeadNorm(h, h)
-
-    def _block(self, channels_in: int, channels_out: int, mode: str = "none") -> EmbeddedResBlock:
-        return EmbeddedResBlock(
-            channels_in, channels_out, embed_width=None, dropout=0.0, adaptive=True, mode=mode,  # type: ignore[arg-type]
-        )  # fmt: skip
-
-    def _attentions(self, channels: int, side: int, num: int) -> list[SelfAttention]:
-        if side not in self.config.attention_resolutions:
-            return []
-        return [SelfAttention(channels, 1, latent_norm(channels)) for _ in range(num)]
+        c, widths = config, config.map_channels
+        super().__init__(
+            embed_width=None, dropout=0.0, adaptive=True, attention_resolutions=c.attention_resolutions
+        )
+        self.config = config
+        num, deepest = c.num_decoder_blocks, c.latent_size >> (len(widths) - 1)
+        self.conv_in = nn.Conv2d(c.latent_channels, c.model_channels, 3, padding=1)
+        self.down, laterals = self.make_down(c.model_channels, widths, c.latent_size, num)
+        self.mid = self.make_middle(widths[-1])
+        self.from_z = nn.Conv2d(c.z_channels, widths[-1], 1)
+        self.up = self.make_up(widths[-1], widths, deepest, num + 1, laterals, entering=widths[-1])
+        self.head = HeadNorm(widths[0], widths[0])
 
     def forward(self, z: Tensor, style: Tensor) -> list[Tensor]:
-        h = self.conv_in(style)
-        laterals = [h]
-        for level in cast(Iterable[Level], self.down):
-            for i in range(len(level.blocks)):
-                lateral, h = level.run(i, h, None)
-                laterals.append(lateral)
-            if level.resampler is not None:
-                h = level.resampler.embedded(h, None)
-                laterals.append(h)
+        h, laterals = run_down(self.down, self.conv_in(style), None)
         h = torch.cat([self.mid(h, None), self.from_z(z)], dim=1)
-        maps = []
-        for level in cast(Iterable[Level], self.up):
-            for i in range(len(level.blocks)):
-                _, h = level.run(i, torch.cat([h, laterals.pop()], dim=1), None)
-            if level.resampler is not None:
-                maps.append(h)
-                h = level.resampler.embedded(h, None)
+        h, maps = run_up(self.up, h, None, laterals)
         return [*maps, self.head(h)]
 
 
