@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def weights_and_settings(
     if weights is None:
         raise CheckpointError(f"{listed(files)}: the checkpoint is missing", hint=f"add its {suffix} file")
     return weights, settings
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say of a CheckpointError raised within that ``path`` is the file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
 
 
 def listed(files: Sequence[Path]) -> str:

@@ -7,8 +7,7 @@ the training set with their mean and standard deviation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, image_size, latent_config
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import latent_name, model_name, renamed
+from rdm_cli.methods.official_pairs import naming
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
 
 Kind = Literal["autoencoder", "latent DPM", "classifier", "codes"]
@@ -65,14 +65,6 @@ class _File:
         return {n.removeprefix(prefix): t for n, t in self.state.items() if n.startswith(prefix)}
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
-
-
 def read_diffae(files: Sequence[Path], *, size: int | None = None) -> OfficialDiffAE:
     """Convert the authors' ``files``, given in any order.
 
@@ -112,7 +104,7 @@ def read_diffae(files: Sequence[Path], *, size: int | None = None) -> OfficialDi
 
 def _open(path: Path) -> _File:
     content = load_official(path)
-    with _naming(path):
+    with naming(path):
         hyper = content.get("hyper_parameters")
         state = content.get("state_dict")
         if state is None and all(name in content for name in _STATISTICS):
@@ -152,7 +144,7 @@ def method_state(file_state: Mapping[str, Tensor], config: DiffAEConfig) -> dict
 
 
 def _autoencoder(file: _File, size: int | None) -> tuple[DiffAEConfig, dict[str, Tensor]]:
-    with _naming(file.path):
+    with naming(file.path):
         official = {n: t for n, t in file.part("ema_model.").items() if not n.startswith(_LATENT)}
         raw = {n for n in file.part("model.") if not n.startswith(_LATENT)}
         if raw and raw != set(official):
@@ -164,7 +156,7 @@ def _autoencoder(file: _File, size: int | None) -> tuple[DiffAEConfig, dict[str,
 
 
 def _prior(file: _File, config: DiffAEConfig) -> tuple[LatentMLPConfig, dict[str, Tensor]]:
-    with _naming(file.path):
+    with naming(file.path):
         official = file.part(f"ema_model.{_LATENT}")
         prior = latent_config(official, file.hyper)
         _check_width(prior.z_width, config)
@@ -198,7 +190,7 @@ def _statistics(files: Sequence[_File], config: DiffAEConfig) -> tuple[Tensor | 
     found: tuple[Path, Tensor, Tensor] | None = None
     for file in files:
         present = [name for name in _STATISTICS if name in file.state]
-        with _naming(file.path):
+        with naming(file.path):
             if not present:
                 if file.kind == "autoencoder":
                     continue
@@ -218,7 +210,7 @@ def _statistics(files: Sequence[_File], config: DiffAEConfig) -> tuple[Tensor | 
 def _classifier(file: _File | None, config: DiffAEConfig) -> tuple[Tensor, Tensor] | None:
     if file is None:
         return None
-    with _naming(file.path):
+    with naming(file.path):
         for name in _CLASSIFIER[:2]:
             if name not in file.state:
                 raise CheckpointError(f"{name} is missing")

@@ -24,7 +24,7 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import model_name, renamed
-from rdm_cli.methods.official_pairs import read_mapping, weights_and_settings
+from rdm_cli.methods.official_pairs import naming, read_mapping, weights_and_settings
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.unet import UNetConfig
 
@@ -63,18 +63,14 @@ def read_dpm(files: Sequence[Path], class_label: int | None = None) -> OfficialD
             f"{weights[0]}: its settings are missing, and heads cannot be told from weights",
             hint=f"add its .yml file, with a denoise_fn_config of {', '.join(SETTINGS)}",
         )
-    try:
+    with naming(weights[0]):
         state = _for_one_class(weights[1], class_label)
-    except CheckpointError as error:
-        raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
     try:
         config = dpm_config(settings[1], state)
     except (CheckpointError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{settings[0]}: not the settings of {weights[0]}: {error}") from error
-    try:
+    with naming(weights[0]):
         return OfficialDPM(config=config, state=dpm_state(state, settings[1], config))
-    except CheckpointError as error:
-        raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
 
 
 def _read_dpm_settings(path: Path) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ from rdm_cli.methods.lrdm.official_shapes import (
 )
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import renamed
-from rdm_cli.methods.official_pairs import read_mapping, weights_and_settings
+from rdm_cli.methods.official_pairs import naming, read_mapping, weights_and_settings
 from rdm_cli.models.latent_unet import Weighting
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
@@ -64,9 +64,8 @@ def read_lrdm(files: Sequence[Path]) -> OfficialLRDM:
         files, read_weights=_read_state, read_settings=_read_project, suffix=".ckpt"
     )
     try:
-        return _convert(weights[1], {} if settings is None else settings[1])
-    except CheckpointError as error:
-        raise CheckpointError(f"{weights[0]}: {error.message}", hint=error.hint) from error
+        with naming(weights[0]):
+            return _convert(weights[1], {} if settings is None else settings[1])
     except (TypeError, ValueError) as error:
         where = weights[0] if settings is None else settings[0]
         raise CheckpointError(f"{where}: {error}") from error

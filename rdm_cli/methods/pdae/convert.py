@@ -8,8 +8,7 @@ needed: the pretrained DPM's, with its ``denoise_fn_config``. Averaged weights a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from rdm_cli.methods.dpm.convert import (
 )
 from rdm_cli.methods.official import load_official
 from rdm_cli.methods.official_names import latent_name, renamed, shift_name, strided_encoder_names
-from rdm_cli.methods.official_pairs import is_text, listed, read_mapping
+from rdm_cli.methods.official_pairs import is_text, listed, naming, read_mapping
 from rdm_cli.methods.official_shapes import latent_mlp_config, shape_of
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
@@ -66,14 +65,6 @@ class OfficialPDAE:
     classifier: tuple[Tensor, Tensor] | None
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
-
-
 def read_pdae(files: Sequence[Path]) -> OfficialPDAE:
     """Convert the authors' ``files``, given in any order.
 
@@ -96,7 +87,7 @@ def read_pdae(files: Sequence[Path]) -> OfficialPDAE:
             f"{path}: the settings of its frozen DPM are missing, and heads cannot be told from weights",
             hint=f"add the pretrained DPM's .yml file, with a {OWN} of {', '.join(SETTINGS)}",
         )
-    with _naming(path):
+    with naming(path):
         config, state = _autoencoder(content, found[OWN])
         if "pretrained DPM" in found:
             _check_same_dpm(content, found["pretrained DPM"])
@@ -209,7 +200,7 @@ def _encoder_config(state: State) -> StridedEncoderConfig:
 
 def _check_same_dpm(content: Mapping[str, Any], pretrained: tuple[Path, Mapping[str, Any]]) -> None:
     decoder = _tensors(content, "ema_decoder")
-    with _naming(pretrained[0]):
+    with naming(pretrained[0]):
         theirs = _tensors(pretrained[1], "ema_denoise_fn")
         for name, tensor in theirs.items():
             if name not in decoder or not tensor.equal(decoder[name]):
@@ -226,7 +217,7 @@ def _prior(
 ) -> tuple[LatentMLPConfig | None, dict[str, Tensor] | None]:
     if file is None:
         return None, None
-    with _naming(file[0]):
+    with naming(file[0]):
         official = _tensors(file[1], "ema_latent_denoise_fn")
         config = latent_mlp_config(official)
         _check_width(config.z_width, d)
@@ -239,7 +230,7 @@ def _prior(
 def _statistics(file: tuple[Path, Mapping[str, Any]] | None, d: int) -> tuple[Tensor | None, Tensor | None]:
     if file is None:
         return None, None
-    with _naming(file[0]):
+    with naming(file[0]):
         both = []
         for name in ("mean", "std"):
             value = file[1][name]
@@ -253,7 +244,7 @@ def _statistics(file: tuple[Path, Mapping[str, Any]] | None, d: int) -> tuple[Te
 def _classifier(file: tuple[Path, Mapping[str, Any]] | None, d: int) -> tuple[Tensor, Tensor] | None:
     if file is None:
         return None
-    with _naming(file[0]):
+    with naming(file[0]):
         state = _tensors(file[1], "ema_classifier")
         num, width = shape_of(state, "weight")
         _check_width(width, d)
