@@ -127,6 +127,13 @@ Style = Annotated[
         show_default="each image's own",
     ),
 ]  # fmt: skip
+ClassName = Annotated[
+    str | None,
+    typer.Option(
+        "--class", metavar="NAME", help="Class-conditional models: the class that all is taken to be of.",
+        show_default="each image's folder, each code's own",
+    ),
+]  # fmt: skip
 Columns = Annotated[
     int | None, typer.Option("--columns", min=1, help="Pictures in one row of a grid.", show_default="square")
 ]

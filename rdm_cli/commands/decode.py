@@ -37,6 +37,7 @@ def decode(
     seed: o.Seed = 0,
     files_from: o.FilesFrom = None,
     style: o.Style = None,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -73,6 +74,7 @@ def decode(
                 precision=precision.value,
                 batch_size=batch_size,
                 style=style,
+                class_name=class_name,
             )
 
         def pipelines(info: CodeInfo) -> Pipeline:

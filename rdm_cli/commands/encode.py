@@ -28,6 +28,7 @@ def encode(
     force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -54,7 +55,12 @@ def encode(
         from rdm_cli.core.pipeline import open_pipeline
 
         pipeline = open_pipeline(
-            bundle, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+            bundle,
+            device=device,
+            threads=threads,
+            precision=precision.value,
+            batch_size=batch_size,
+            class_name=class_name,
         )
         allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
         if no_x_T:

@@ -48,6 +48,7 @@ def gap(
     ] = "400,500,600,700,800",
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -77,24 +78,30 @@ def gap(
     records = []
     for spec in bundles:
         pipeline = open_pipeline(
-            spec, device=device, threads=threads, precision=precision.value, batch_size=batch_size
+            spec,
+            device=device,
+            threads=threads,
+            precision=precision.value,
+            batch_size=batch_size,
+            class_name=class_name,
         )
         last = pipeline.bundle.model.sampling.schedule.num_train_steps - 1
         timesteps = sorted({*range(0, last, every), last})
         beyond = [t for t in shown_at if t > last]
         if beyond:
             raise UsageError(f"--at {beyond[0]}: the last timestep of {spec} is {last}")
+        classes = [pipeline.class_of(path) for path in paths]
         x_0 = pipeline.load_images(paths, fit.value)
         with console.progress(
             f"measuring {pipeline.bundle.name}", float(len(x_0) * len(timesteps))
         ) as advance:
-            found = measure_gap(pipeline, x_0, timesteps, seed=seed, advance=advance)
+            found = measure_gap(pipeline, x_0, timesteps, classes=classes, seed=seed, advance=advance)
         records += found
         if as_json:
             for record in found:
                 console.emit("", **dataclasses.asdict(record))
         if output is not None:
-            rows = one_step_rows(pipeline, x_0[:NUM_SHOWN], shown_at, seed=seed)
+            rows = one_step_rows(pipeline, x_0[:NUM_SHOWN], shown_at, classes=classes[:NUM_SHOWN], seed=seed)
             path = output / f"one-step-{pipeline.bundle.name}.png"
             save_sheet(rows, path)
             console.note(f"{path}: rows are {', '.join(name for name, _ in rows)}")

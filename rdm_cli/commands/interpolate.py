@@ -45,6 +45,7 @@ def interpolate(
     steps: o.Steps = None,
     fit: o.FitOption = o.Fit.crop,
     style: o.Style = None,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -71,6 +72,7 @@ def interpolate(
         precision=precision.value,
         batch_size=batch_size,
         style=style,
+        class_name=class_name,
     )
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
     with console.progress("interpolating", float(total)) as advance:

@@ -39,6 +39,7 @@ def manipulate(
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
     style: o.Style = None,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -76,6 +77,7 @@ def manipulate(
             precision=precision.value,
             batch_size=batch_size,
             style=style,
+            class_name=class_name,
         )
         allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
         require_attributes(pipeline, list(edits[0]))

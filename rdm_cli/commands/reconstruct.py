@@ -31,6 +31,7 @@ def reconstruct(
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
     style: o.Style = None,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -66,6 +67,7 @@ def reconstruct(
             precision=precision.value,
             batch_size=batch_size,
             style=style,
+            class_name=class_name,
         )
         allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
         if x_t is o.StartNoise.random or variations:

@@ -64,6 +64,7 @@ def sample(
     ] = None,
     columns: o.Columns = None,
     style: o.Style = None,
+    class_name: o.ClassName = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -97,6 +98,7 @@ def sample(
         batch_size=batch_size,
         prior=prior and prior.value,
         style=style,
+        class_name=class_name,
     )
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)

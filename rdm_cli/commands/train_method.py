@@ -15,11 +15,12 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.training_progress import follow
 from rdm_cli.console import Console
+from rdm_cli.data.folders import class_names
 from rdm_cli.errors import UsageError
 
 AROUND = {
     "dpm": ("dpm", "gamma"),
-    "first-stage": ("first_stage", "kl_weight", "cache_latents"),
+    "first-stage": ("first_stage", "kl_weight", "classes", "cache_latents"),
     "nothing": ("kind",),
 }
 """The options of methods that are trained around something pretrained, by what that is, or are that thing."""
@@ -145,6 +146,9 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 show_default="the preset's",
             ),
         ] = None,
+        classes: Annotated[
+            bool, typer.Option("--classes", help="Each sub-folder is a class, which the networks are told.")
+        ] = False,
         cache_latents: Annotated[
             Path | None,
             typer.Option(
@@ -244,7 +248,11 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             pretrained=dpm or first_stage,
             adopting={
                 name: value
-                for name, value in (("gamma", gamma), ("kl_weight", kl_weight))
+                for name, value in (
+                    ("gamma", gamma),
+                    ("kl_weight", kl_weight),
+                    ("classes", class_names(folder) if classes else None),
+                )
                 if value is not None
             },
             num_processes=accelerator.num_processes,

@@ -32,7 +32,7 @@ class CodeInfo:
     of the image file and None where there was none, as for samples and edits. ``mse`` and ``psnr_db``
     are the measured reconstruction error, None where it was not asked for. ``edits`` lists what was
     done to z. ``stop_shift`` is the last fraction of a decode's steps in which PDAE's shift is left out, as
-    it is for samples.
+    it is for samples. ``class_name`` is that of a class-conditional bundle.
     """
 
     method: str
@@ -47,6 +47,7 @@ class CodeInfo:
     source_digest: str | None = None
     edits: tuple[str, ...] = ()
     stop_shift: float = 0.0
+    class_name: str | None = None
     mse: float | None = None
     psnr_db: float | None = None
     format_version: int = FORMAT_VERSION

@@ -7,7 +7,7 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rdm_cli.core.classes import class_numbers, class_of_image
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_of_z
 from rdm_cli.core.running import Advance, Runner, watched
@@ -28,9 +29,14 @@ from rdm_cli.kernels.randomness import keyed_noise
 
 @dataclass(frozen=True, kw_only=True)
 class Coder(Runner):
-    """Encodes and decodes with an open bundle; ``style`` is an image whose style everything is decoded in."""
+    """Encodes and decodes with an open bundle.
+
+    ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
+    of, and that everything is decoded as. None: each has its own.
+    """
 
     style: Path | None = None
+    class_name: str | None = None
 
     @property
     def default_steps(self) -> int:
@@ -51,46 +57,57 @@ class Coder(Runner):
         )
 
     def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
-        """Read image files as x_0 (N, 3, H, W) in [-1, 1]; raises ImageError."""
-        size = self.bundle.model.image_size
-        return to_unit_range(torch.from_numpy(np.stack([image_bytes(Path(p), size, fit) for p in paths])))
+        """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
+        channels, size, _ = self.bundle.model.image_shape
+        pixels = [image_bytes(Path(p), size, fit, channels=channels) for p in paths]
+        return to_unit_range(torch.from_numpy(np.stack(pixels)))
+
+    def class_of(self, path: Path) -> str | None:
+        """The class of an image file; None where the bundle knows none. Raises UsageError."""
+        return self.class_name or class_of_image(self.bundle, path)
 
     def encode(
         self,
         x_0: Tensor,
         *,
+        classes: Sequence[str | None] | None = None,
         steps: int | None = None,
         with_x_T: bool = True,
         advance: Advance | None = None,
     ) -> Codes:
         """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
 
+        ``classes`` name that of each image, for bundles that know some; None: all of the coder's own.
         ``steps`` DDIM steps infer x_T (None: the bundle's default); ``with_x_T`` False gives z alone.
-        Raises UsageError where that would leave nothing.
+        Raises UsageError where that would leave nothing, CodeError for an unknown class.
         """
+        names = [self.class_name] * len(x_0) if classes is None else list(classes)
+        numbers = class_numbers(self.bundle, names)
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
         n = allowed_steps(self.bundle, steps) or self.default_steps
         model: Any = self.bundle.model
         known = self.timesteps(n)
 
-        def encode_batch(real: int, x: Tensor) -> tuple[Tensor, ...]:
+        def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
+            given = known | dict(zip(numbers, y, strict=True))
             with autocast(self.bundle.device, self.precision):
                 x = model.enter(x).float()
-                z = model.encode(x, **known).float()
+                z = model.encode(x, **given).float()
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
                 return z, *styled.values()
-            path = ddim_encode(self.eps_fn(z, **known, **styled), x, model.sampling, n)
+            path = ddim_encode(self.eps_fn(z, **given, **styled), x, model.sampling, n)
             return z, *styled.values(), last(watched(path, lambda: tell(real / n)))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
-            z, *rest = self.in_batches(encode_batch, x_0)
+            z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
             if not with_x_T:
                 tell(len(x_0))
         x_T = rest.pop() if with_x_T else None
         info = self.info(steps=n if with_x_T or known else None)
-        return Codes(z=z, x_T=x_T, infos=(info,) * len(x_0), style=rest[0] if rest else None)
+        infos = tuple(replace(info, class_name=name) for name in names)
+        return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None)
 
     def decode(
         self,
@@ -107,9 +124,11 @@ class Coder(Runner):
         without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes.
         """
         check_codes(self.bundle, codes)
-        codes = self.in_style(codes)
+        codes = self.as_asked(codes)
         if self.bundle.model.style_shape and codes.style is None:
             raise CodeError("the code holds no style", hint="name an image that has one with --style")
+        conditions = class_numbers(self.bundle, [info.class_name for info in codes.infos])
+        conditions |= {} if codes.style is None else {"style": codes.style}
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
@@ -126,17 +145,17 @@ class Coder(Runner):
                 real: int,
                 z: Tensor,
                 x_t: Tensor,
-                *style: Tensor,
+                *given: Tensor,
                 n: int = n,
                 options: Mapping[str, Any] = options,
             ) -> tuple[Tensor, ...]:
-                styled = {"style": style[0]} if style else {}
-                path = ddim_decode(self.eps_fn(z, **options, **styled), x_t, spec, n)
+                own = dict(zip(conditions, given, strict=True))
+                path = ddim_decode(self.eps_fn(z, **options, **own), x_t, spec, n)
                 return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
             with self.progress(advance, "decoding", len(chosen)) as tell:
-                given = [codes.z, x_T] if codes.style is None else [codes.z, x_T, codes.style]
-                (x_0[chosen],) = self.in_batches(decode_batch, *(values[chosen] for values in given))
+                rows = (values[chosen] for values in (codes.z, x_T, *conditions.values()))
+                (x_0[chosen],) = self.in_batches(decode_batch, *rows)
         return x_0
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
@@ -152,8 +171,10 @@ class Coder(Runner):
             images = self.load_images([self.style]).to(self.bundle.device)
             return self.bundle.model.enter(images).float().cpu()
 
-    def in_style(self, codes: Codes) -> Codes:
-        """``codes`` in the coder's style, where it has one; else as they are."""
+    def as_asked(self, codes: Codes) -> Codes:
+        """``codes`` in the coder's style and of its class, where it has one; else as they are."""
+        if self.class_name is not None:
+            codes = codes.replace(infos=tuple(replace(i, class_name=self.class_name) for i in codes.infos))
         latents = self.style_latents
         if latents is None:
             return codes

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from rdm_cli.core.code_sets import CODE_SUFFIXES
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.compatibility import stop_shift_for
 from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.folders import find_inputs
@@ -112,7 +111,6 @@ def draw_accepted(
 
     Raises RdmError where ``max_draws`` do not give enough.
     """
-    info = pipeline.info(steps=None, stop_shift=stop_shift_for(pipeline.bundle, stop_shift))
 
     def draw(numbers: Sequence[int]) -> Tensor:
         return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)
@@ -126,8 +124,7 @@ def draw_accepted(
         threshold=condition.threshold,
     )
     numbers = [int(i) for i in accepted.draws]
-    x_T = pipeline.noise(numbers, seed=seed)
-    codes = pipeline.in_style(Codes(z=accepted.z, x_T=x_T, infos=(info,) * num))
+    codes = pipeline.drawn(accepted.z, numbers, seed=seed, stop_shift=stop_shift)
     told = (
         f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "
         f"({100 * accepted.acceptance_rate:.1f} %)"

@@ -54,14 +54,16 @@ def encode_files(
         loaded = load_image(pipeline, task.source, fit)
         if not force and task.target.is_file():
             known = _info_or_none(task.target)
-            if known is not None and _same_settings(known, wanted, loaded.digest, verify=verify):
+            wanted_here = replace(wanted, class_name=loaded.class_name)
+            if known is not None and _same_settings(known, wanted_here, loaded.digest, verify=verify):
                 advance(1.0)
                 return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         return loaded
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
-        codes = pipeline.encode(x_0, steps=steps, with_x_T=with_x_T, advance=advance)
+        classes = [image.class_name for image in images]
+        codes = pipeline.encode(x_0, classes=classes, steps=steps, with_x_T=with_x_T, advance=advance)
         infos = sourced(codes, [t.source.name for t in batch], [i.digest for i in images], fit)
         errors: list[dict[str, float | None]] = [{} for _ in batch]
         if verify:
@@ -141,7 +143,10 @@ def reconstruct_files(
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
-        codes = pipeline.encode(x_0, steps=steps, with_x_T=x_T == "inferred", advance=advance)
+        classes = [image.class_name for image in images]
+        codes = pipeline.encode(
+            x_0, classes=classes, steps=steps, with_x_T=x_T == "inferred", advance=advance
+        )
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names)
         others = []

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rdm_cli.core.classes import class_numbers
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.runtime import autocast, default_batch_size
@@ -48,8 +49,19 @@ class Noised:
 
 
 @torch.no_grad()
-def noised(pipeline: Pipeline, x_0: Tensor, timesteps: Sequence[int], seed: int) -> Iterator[Noised]:
-    """Each batch of ``x_0`` at each of ``timesteps``; noise is image i's own at (``seed``, t)."""
+def noised(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    seed: int,
+    classes: Sequence[str | None] | None = None,
+) -> Iterator[Noised]:
+    """Each batch of ``x_0`` at each of ``timesteps``; noise is image i's own at (``seed``, t).
+
+    ``classes`` name that of each image, for a bundle that knows some; None: all of the pipeline's own.
+    """
+    names = [pipeline.class_name] * len(x_0) if classes is None else classes
+    numbers = class_numbers(pipeline.bundle, names)
     model: Any = pipeline.bundle.model
     device = pipeline.bundle.device
     alpha_bar = model.sampling.schedule.alpha_bar()
@@ -58,6 +70,7 @@ def noised(pipeline: Pipeline, x_0: Tensor, timesteps: Sequence[int], seed: int)
         with autocast(device, pipeline.precision):
             part = model.enter(x_0[start : start + size].to(device)).float()
         keys = range(start, start + len(part))
+        y = {name: value[start : start + size].to(device) for name, value in numbers.items()}
         z: Tensor | None = None
         for t in timesteps:
             eps = keyed_noise(seed, keys, part.shape[1:], f"gap {t}").to(device)
@@ -65,8 +78,8 @@ def noised(pipeline: Pipeline, x_0: Tensor, timesteps: Sequence[int], seed: int)
             t_batch = torch.full((len(part),), t, dtype=torch.int64, device=device)
             with autocast(device, pipeline.precision):
                 if z is None or model.time_dependent:
-                    z = model.encode(part, **at_timesteps(model, [t]))
-                predicted = model.one_step(x_t, t_batch, z)
+                    z = model.encode(part, **at_timesteps(model, [t]), **y)
+                predicted = model.one_step(x_t, t_batch, z, **y)
             answers = {name: value.float() for name, value in predicted.items()}
             yield Noised(t=t, eps=eps, x_t=x_t, predicted=answers)
 
@@ -76,15 +89,19 @@ def measure_gap(
     x_0: Tensor,
     timesteps: Sequence[int],
     *,
+    classes: Sequence[str | None] | None = None,
     seed: int = 0,
     advance: Advance = ignore_progress,
 ) -> list[GapRecord]:
-    """The gap of ``x_0`` (N, 3, H, W) in [-1, 1] at each of ``timesteps``, with and without z."""
+    """The gap of ``x_0`` (N, 3, H, W) in [-1, 1] at each of ``timesteps``, with and without z.
+
+    ``classes``: see :func:`noised`.
+    """
     if pipeline.bundle.model.style_shape:
         raise UsageError(f"{pipeline.bundle.name}: a model of style and shape has no gap of one image's own")
     schedule = pipeline.bundle.model.sampling.schedule
     found: dict[tuple[int, str], list[Tensor]] = {}
-    for batch in noised(pipeline, x_0, timesteps, seed):
+    for batch in noised(pipeline, x_0, timesteps, seed, classes):
         t_batch = torch.full((len(batch.eps),), batch.t)
         for name, value in batch.predicted.items():
             gaps = posterior_gap(schedule, t_batch, batch.eps, value)
@@ -106,13 +123,18 @@ def _record(pipeline: Pipeline, predictor: str, t: int, gaps: Tensor) -> GapReco
 
 
 def one_step_rows(
-    pipeline: Pipeline, x_0: Tensor, timesteps: Sequence[int], *, seed: int = 0
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    *,
+    classes: Sequence[str | None] | None = None,
+    seed: int = 0,
 ) -> list[tuple[str, Tensor]]:
     """Named rows of a sheet: ``x_0`` and, at each t, x_t and the x_0 that each predictor sees in it."""
     model = pipeline.bundle.model
     alpha_bar = model.sampling.schedule.alpha_bar()
     named: dict[str, list[Tensor]] = {"x_0": [x_0]}
-    for batch in noised(pipeline, x_0, timesteps, seed):
+    for batch in noised(pipeline, x_0, timesteps, seed, classes):
         named.setdefault(f"x_{batch.t}", []).append(model.leave(batch.x_t).cpu())
         for name, eps in batch.predicted.items():
             seen = to_x_0(eps, batch.x_t, alpha_bar[batch.t].expand(len(eps)))

@@ -22,10 +22,11 @@ CODE_SUFFIX = ".safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedImage:
-    """An image ready for the networks, (1, 3, H, W) in [-1, 1], and its file's SHA-256."""
+    """An image ready for the networks, (1, 3, H, W) in [-1, 1], its file's SHA-256, and its class if any."""
 
     x_0: Tensor
     digest: str
+    class_name: str | None = None
 
 
 def in_batches_for(pipeline: Pipeline, num_items: int) -> tuple[Pipeline, int]:
@@ -46,9 +47,10 @@ def file_digest(path: Path) -> str:
 
 
 def load_image(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage:
-    """Read one image; raises ImageError."""
+    """Read one image; raises ImageError, or UsageError where the bundle knows classes and it is of none."""
+    class_name = pipeline.class_of(path)
     x_0 = pipeline.load_images([path], fit)
-    return LoadedImage(x_0=x_0, digest=file_digest(path))
+    return LoadedImage(x_0=x_0, digest=file_digest(path), class_name=class_name)
 
 
 def load_code(pipeline: Pipeline, path: Path) -> Codes:
@@ -83,7 +85,8 @@ def encode_loaded(
     made: Iterator[Codes] = iter(())
     if images:
         x_0 = torch.cat([image.x_0 for image in images.values()])
-        codes = pipeline.encode(x_0, steps=steps, with_x_T=with_x_T)
+        classes = [image.class_name for image in images.values()]
+        codes = pipeline.encode(x_0, classes=classes, steps=steps, with_x_T=with_x_T)
         names, digests = [paths[i].name for i in images], [i.digest for i in images.values()]
         made = iter(codes.replace(infos=sourced(codes, names, digests, fit)))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]

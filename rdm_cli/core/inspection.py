@@ -52,6 +52,8 @@ def details(spec: str) -> dict[str, Any]:
         "sampling_steps": sampling.steps,
         "clip_x_0": sampling.clip_x_0,
     }
+    if model.class_names:
+        facts["classes"] = list(model.class_names)
     for name in bundle.method.components:
         if getattr(model, name) is not None:
             facts[f"{name}_parameters"] = _count(getattr(model, name))
@@ -106,7 +108,7 @@ def _first_not_finite(bundle: Bundle) -> str | None:
 def _round_trip(bundle: Bundle) -> str | None:
     pipeline = Pipeline(bundle=bundle)
     x_0 = torch.zeros(1, *bundle.model.image_shape)
-    decoded = pipeline.decode(pipeline.encode(x_0, steps=2))
+    decoded = pipeline.decode(pipeline.encode(x_0, classes=bundle.model.class_names[:1] or None, steps=2))
     return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"
 
 

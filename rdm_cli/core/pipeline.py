@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.core.bundles import open_bundle
+from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.core.codes import Codes
 from rdm_cli.core.coding import Coder
 from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_of_z, stop_shift_for
@@ -39,18 +40,25 @@ def open_pipeline(
     show_progress: bool = False,
     prior: str | None = None,
     style: Path | None = None,
+    class_name: str | None = None,
 ) -> Pipeline:
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
     cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
-    method's own; ``style`` is an image whose style everything is decoded in, for models that have one. Raises
-    BundleError, UsageError or, for that image, ImageError.
+    method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
+    ``class_name`` a class that all is of, for models that know classes. Raises BundleError, UsageError or,
+    for that image, ImageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
     opened = open_bundle(bundle, resolved)
+    channels = opened.model.image_shape[0]
+    if channels not in (1, 3):
+        raise UsageError(
+            f"{opened.name}: works on images of {channels} channels, and rdm reads grey and colour ones"
+        )
     if style is not None and not opened.model.style_shape:
         raise UsageError(f"{opened.name}: --style: this is no model of style and shape")
     pipeline = Pipeline(
@@ -60,6 +68,7 @@ def open_pipeline(
         show_progress=show_progress,
         prior=prior,
         style=style,
+        class_name=checked_class(opened, class_name),
     )
     _ = pipeline.style_latents  # an image that cannot be read is told before any work
     return pipeline
@@ -82,7 +91,7 @@ class Pipeline(Coder):
         z' = denorm(norm(z) + scale sqrt(d) w / ||w||). Raises UsageError for an unknown name.
         """
         check_codes(self.bundle, codes)
-        codes = self.in_style(codes)
+        codes = self.as_asked(codes)
         z = codes.z
         for name, scale in attributes.items():
             z = self.bundle.directions.shift(z, name, scale)
@@ -95,14 +104,13 @@ class Pipeline(Coder):
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
         """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
-        self._check_ends(first, second)
+        first, second = self._ends(first, second)
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T = None
         if first.x_T is not None and second.x_T is not None:
             x_T = slerp(first.x_T[0], second.x_T[0], alpha)
         info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
-        first, second = self.in_style(first), self.in_style(second)
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
@@ -122,7 +130,7 @@ class Pipeline(Coder):
 
         PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
         """
-        self._check_ends(first, second)
+        first, second = self._ends(first, second)
         if self.bundle.model.style_shape:
             raise UsageError(f"{self.bundle.name}: --path trajectory: not for a model of style and shape")
         if first.x_T is None or second.x_T is None:
@@ -133,13 +141,15 @@ class Pipeline(Coder):
         model: Any = self.bundle.model
         check_steps_of_z(self.bundle, first.z, n)
         check_steps_of_z(self.bundle, second.z, n)
+        y = class_numbers(self.bundle, [first.infos[0].class_name])
 
         def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
             z_first, z_second = (
                 c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
             )
+            known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(n))
+                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(n), **known)
             path = ddim_decode(self.in_precision(denoise), x_t, model.sampling, n)
             return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
@@ -147,7 +157,7 @@ class Pipeline(Coder):
             (x_0,) = self.in_batches(decode_batch, alpha, x_T)
         return x_0
 
-    def _check_ends(self, first: Codes, second: Codes) -> None:
+    def _ends(self, first: Codes, second: Codes) -> tuple[Codes, Codes]:
         check_codes(self.bundle, first)
         check_codes(self.bundle, second)
         if len(first) != 1 or len(second) != 1:
@@ -156,6 +166,9 @@ class Pipeline(Coder):
             raise CodeError(
                 "one of the two codes has an x_T and the other has none", hint="encode both alike"
             )
+        first, second = self.as_asked(first), self.as_asked(second)
+        common_class(first.infos[0], second.infos[0])
+        return first, second
 
     def sample(
         self,
@@ -171,11 +184,17 @@ class Pipeline(Coder):
         Draw i (from ``first`` on) depends on (``seed``, i) alone. ``stop_shift`` None is the method's own.
         Raises BundleError without a prior.
         """
-        info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
         keys = range(first, first + num)
-        x_T = self.noise(keys, seed=seed)
         z = self.sample_z(keys, seed=seed, steps=prior_steps)
-        return self.in_style(Codes(z=z, x_T=x_T, infos=(info,) * num))
+        return self.drawn(z, keys, seed=seed, stop_shift=stop_shift)
+
+    def drawn(
+        self, z: Tensor, keys: Sequence[int], *, seed: int = 0, stop_shift: float | None = None
+    ) -> Codes:
+        """Draws of ``z`` (N, *z_shape) as codes, each with its key's x_T and, where there are some, class."""
+        info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
+        infos = tuple(replace(info, class_name=drawn_class(self.bundle, seed, key)) for key in keys)
+        return self.as_asked(Codes(z=z, x_T=self.noise(keys, seed=seed), infos=infos))
 
     def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
         """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM."""

@@ -31,8 +31,10 @@ def draw_sheet(
     x_0 = to_unit_range(torch.stack([images[i] for i in chosen])).to(device)
     own: Any = model
     draws_its_own = hasattr(model, "picture_rows")
-    rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0)
+    classes = images.classes(chosen)
+    y: dict[str, Any] = {} if classes is None else {"y": classes.to(device)}
+    rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0, **y)
     save_image(grid([to_pil(picture) for row in rows for picture in row], len(x_0)), path)
     if draws_its_own:
         return {}, own.remark(rows)
-    return diagnostics.swapped_z_losses(described, x_0), None
+    return diagnostics.swapped_z_losses(described, x_0, **y), None

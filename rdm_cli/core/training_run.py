@@ -70,9 +70,11 @@ class TrainingRun:
         checkpoint = self._checkpoint()
         self.images = ImageFolder(
             plan.folder,
-            size=_image_size(plan.config),
+            size=_imaged(plan.config).image_size,
+            channels=_imaged(plan.config).image_channels,
             fit=cast(Any, plan.fit),
             on_bad=partial(_report_bad, problem or note),
+            class_names=getattr(plan.config, "class_names", ()),
         )
         if len(self.images) < plan.settings.batch_size:
             self.note(f"only {len(self.images)} images: some are seen twice in one step")
@@ -267,9 +269,9 @@ class TrainingRun:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
 
 
-def _image_size(config: Any) -> int:
-    # an LRDM's images are larger than what its UNet sees
-    return int(config.image_size if hasattr(config, "image_size") else config.unet.image_size)
+def _imaged(config: Any) -> Any:
+    """The part of a config that knows the images; an LRDM's are larger than what its UNet sees."""
+    return config if hasattr(config, "image_size") else config.unet
 
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.latent_cache import cached_latents
 from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.training_plan import RunPlan
-from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.dataset import ImageFolder, WithClasses
 from rdm_cli.data.images import to_unit_range
 from rdm_cli.errors import UsageError
 from rdm_cli.methods.method import Method
@@ -61,14 +62,24 @@ def _some(images: ImageFolder, device: torch.device) -> Iterator[Tensor]:
 
 def training_data(
     plan: RunPlan, images: ImageFolder, model: nn.Module, device: torch.device, note: Callable[[str], None]
-) -> Dataset[Tensor]:
+) -> Dataset[Any]:
     """What the loop sees: the images or, where the plan says so, their latents from the disk.
 
-    Raises UsageError for a model that needs the images themselves.
+    With their classes, where there are some. Raises UsageError for a model that needs the images themselves.
     """
-    if plan.latents is None:
-        return images
+    stored = images if plan.latents is None else _latents(plan, plan.latents, images, model, device, note)
+    return WithClasses(stored, images) if images.class_names else stored
+
+
+def _latents(
+    plan: RunPlan,
+    folder: Path,
+    images: ImageFolder,
+    model: nn.Module,
+    device: torch.device,
+    note: Callable[[str], None],
+) -> Dataset[Tensor]:
     network = getattr(model, "first_stage", None)
     if network is None or getattr(model, "style_shape", False):
         raise UsageError("--cache-latents: this model is trained on the images themselves")
-    return cached_latents(plan.latents, images, network, flip=plan.settings.flip, device=device, note=note)
+    return cached_latents(folder, images, network, flip=plan.settings.flip, device=device, note=note)

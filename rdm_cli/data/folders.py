@@ -56,6 +56,27 @@ def find_inputs(
     return items
 
 
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The names of ``folder``'s sub-folders that hold images: its classes, sorted.
+
+    Raises UsageError for an image that lies in none, and for fewer than two classes.
+    """
+    found = dict.fromkeys(class_of(item) for item in find_inputs([folder]))
+    if len(found) < 2:
+        raise UsageError(
+            f"{folder}/: {len(found)} sub-folder with images, and classes are two or more",
+            hint="each class is a sub-folder",
+        )
+    return tuple(sorted(found))
+
+
+def class_of(item: Item) -> str:
+    """The sub-folder in which an image below a folder of classes lies; raises UsageError for none."""
+    if len(item.relative.parts) < 2:
+        raise UsageError(f"{item.source}: lies in no sub-folder, which would be its class")
+    return item.relative.parts[0]
+
+
 def _without_results(items: Iterable[Item], endings: Sequence[str]) -> list[Item]:
     items = list(items)
     made = {item.source.with_name(f"{item.source.stem}{ending}") for item in items for ending in endings}

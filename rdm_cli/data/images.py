@@ -99,9 +99,11 @@ def fit_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     return image.resize((size, size), lanczos)
 
 
-def image_bytes(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
-    """``path`` as uint8 (3, size, size)."""
+def image_bytes(path: Path, size: int, fit: Fit = "crop", *, channels: int = 3) -> np.ndarray:
+    """``path`` as uint8 (channels, size, size): 3 are RGB, 1 is grey."""
     square = fit_square(load_rgb(path), size, fit)
+    if channels == 1:
+        return np.array(square.convert("L"), dtype=np.uint8)[None]
     return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
 
 
@@ -116,8 +118,9 @@ def to_pixels(x_0: Tensor) -> Tensor:
 
 
 def to_pil(x_0: Tensor) -> Image.Image:
-    """One image (3, H, W) in [-1, 1] as a Pillow image."""
-    return Image.fromarray(to_pixels(x_0.detach().cpu()).permute(1, 2, 0).contiguous().numpy())
+    """One image (3, H, W), or (1, H, W) if grey, in [-1, 1] as a Pillow image."""
+    pixels = to_pixels(x_0.detach().cpu())
+    return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous()).numpy())
 
 
 def save_image(image: Image.Image, path: Path) -> None:

@@ -62,6 +62,11 @@ class DiffusionModel(nn.Module):
         return False
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """No classes."""
+        return ()
+
+    @property
     def time_dependent(self) -> bool:
         """One z serves all timesteps."""
         return False
@@ -86,10 +91,13 @@ class DiffusionModel(nn.Module):
         """eps(x_t, t) for ``z`` (B, *z_shape); a method's own."""
         raise NotImplementedError
 
-    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
-        """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z."""
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
+        """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z.
+
+        ``conditions`` are what ``denoiser`` takes besides z.
+        """
         known = at_timesteps(self, t[:1].tolist())
-        denoise: EpsFn = self.denoiser(z, **known)
+        denoise: EpsFn = self.denoiser(z, **known, **conditions)
         return {"with z" if z.numel() else "without z": denoise(x_t, t)}
 
     def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:

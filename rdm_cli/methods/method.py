@@ -58,6 +58,11 @@ class RepresentationModel(Protocol):
         """Whether ``denoiser`` takes the latents of an image as ``style``."""
         ...
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes it knows; if any, ``encode``, ``denoiser`` and ``loss`` take numbers ``y`` (B,)."""
+        ...
+
     def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
         """What ``loss`` takes besides, from images ``x_0`` (B, 3, H, W)."""
         ...
@@ -86,7 +91,7 @@ class RepresentationModel(Protocol):
         """eps(x_t, t), conditioned on z (B, *z_shape); with a ``stop_shift``, takes ``stop_below`` too."""
         ...
 
-    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
         """eps at x_t (B, C, H, W) and t (B,), "without z" or "with z" or, where the method has them, both."""
         ...
 

@@ -26,7 +26,8 @@ class LatentUNetConfig:
 
     ``map_channels`` are those of the pyramid, from the shallowest level to the deepest; () is an
     unconditional UNet. ``attention_resolutions`` are sides of maps. ``weighting`` is that of its loss over t;
-    "other" weighs what is predicted as if the other one, eps or x_0, were.
+    "other" weighs what is predicted as if the other one, eps or x_0, were. ``class_names`` are those of its
+    classes, if it is told any.
     """
 
     NETWORK: ClassVar[str] = "LatentUNet"
@@ -40,7 +41,7 @@ class LatentUNetConfig:
     head_channels: int = 64
     dropout: float = 0.2
     map_channels: tuple[int, ...] = ()
-    num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
     weighting: Weighting = "none"
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class LatentUNet(LatentTower):
         )  # fmt: skip
         self.config = config
         self.register_buffer("scale_factor", torch.ones(()))
-        self.embedding = Embedding(c.model_channels, time=True, num_classes=c.num_classes)
+        self.embedding = Embedding(c.model_channels, time=True, num_classes=len(c.class_names) or None)
         widths = [m * c.model_channels for m in c.channel_mult]
         num, deepest = c.num_res_blocks, c.latent_size >> (len(widths) - 1)
         self.conv_in = nn.Conv2d(c.latent_channels, c.model_channels, 3, padding=1)

@@ -29,11 +29,16 @@ def averaged_copy(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
 
 @torch.no_grad()
 def swapped_z_losses(
-    model: RepresentationModel, x_0: Tensor, timesteps: tuple[int, ...] = TIMESTEPS, seed: int = 0
+    model: RepresentationModel,
+    x_0: Tensor,
+    timesteps: tuple[int, ...] = TIMESTEPS,
+    seed: int = 0,
+    **conditions: Tensor,
 ) -> dict[int, tuple[float, float]]:
     """At each t: (loss with the image's own z, loss with its neighbour's), same noise for both.
 
-    ``x_0`` (B, 3, H, W), B at least 2. Where the two are equal, the decoder does not use z. A model
+    ``x_0`` (B, 3, H, W), B at least 2; ``conditions`` are what the model's ``encode`` and ``loss`` take
+    besides. Where the two are equal, the decoder does not use z. A model
     without z has nothing to swap: the answer is empty.
     """
     with torch.random.fork_rng(devices=[]):
@@ -44,26 +49,29 @@ def swapped_z_losses(
     losses: dict[int, tuple[float, float]] = {}
     for t in timesteps:
         if z is None or model.time_dependent:
-            z = cast(Tensor, cast(Any, model).encode(x_0, **at_timesteps(model, [t])))
+            z = cast(Tensor, cast(Any, model).encode(x_0, **at_timesteps(model, [t]), **conditions))
         if z.numel() == 0:
             return {}
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
         t_batch = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
-        loss = partial(cast(Any, model).loss, x_0, t_batch, eps, **known)
+        loss = partial(cast(Any, model).loss, x_0, t_batch, eps, **known, **conditions)
         own, other = loss(z), loss(torch.roll(z, 1, dims=0))
         losses[t] = (float(own.mean()), float(other.mean()))
     return losses
 
 
 @torch.no_grad()
-def picture_rows(model: RepresentationModel, x_0: Tensor, num_steps: int = 20) -> list[Tensor]:
+def picture_rows(
+    model: RepresentationModel, x_0: Tensor, num_steps: int = 20, **conditions: Tensor
+) -> list[Tensor]:
     """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T.
 
-    Of a model of style and shape, a last row has each image's shape in the style of the one before it.
+    ``conditions`` are what the model's ``encode`` and ``denoiser`` take besides. Of a model of style and
+    shape, a last row has each image's shape in the style of the one before it.
     """
     inner = model.enter(x_0)
     spec = model.sampling
-    known = at_timesteps(model, spec.trajectory(num_steps).t.tolist())
+    known = {**at_timesteps(model, spec.trajectory(num_steps).t.tolist()), **conditions}
     described = cast(Any, model)
     z = described.encode(inner, **known)
     styled = {"style": inner} if model.style_shape else {}

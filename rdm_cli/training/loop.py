@@ -139,7 +139,7 @@ def train_steps(
     *,
     average: WeightAverage,
     optimizer: torch.optim.Optimizer,
-    images: Dataset[Tensor],
+    images: Dataset[Any],
     num_train_steps: int,
     x_T_shape: tuple[int, ...] | None = None,
     settings: Settings,
@@ -150,8 +150,9 @@ def train_steps(
     """Train until the budget is spent, yielding after each step.
 
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
-    ``accelerator`` already; ``images`` yields uint8 (3, H, W), or latents. eps has the shape ``x_T_shape``;
-    None: that of an image. Raises DivergedError where a loss or a gradient is not finite.
+    ``accelerator`` already; ``images`` yields uint8 (3, H, W), or latents, or pairs of these and a class,
+    int64 (), which the model then takes as well. eps has the shape ``x_T_shape``; None: that of an image.
+    Raises DivergedError where a loss or a gradient is not finite.
     """
     order = BatchOrder(
         num_items=len(cast(Sized, images)),
@@ -184,8 +185,9 @@ def train_steps(
         losses = []
         for i in range(settings.num_accumulations):
             key = (step, accelerator.process_index, i)
+            stored, *y = _fetch(batches)
             x_0, t, eps = training_batch(
-                _fetch(batches),
+                stored,
                 num_train_steps=num_train_steps,
                 flip=settings.flip,
                 seed=settings.seed,
@@ -194,7 +196,7 @@ def train_steps(
             )
             torch.manual_seed(key_to_seed(settings.seed, "dropout", *key))
             with _sync_on_last(accelerator, model, last=i == settings.num_accumulations - 1):
-                loss = model(*(part.to(accelerator.device) for part in (x_0, t, eps))).mean()
+                loss = model(*(part.to(accelerator.device) for part in (x_0, t, eps, *y))).mean()
                 accelerator.backward(loss / settings.num_accumulations)
             losses.append(loss.detach())
         grad_norm = accelerator.clip_grad_norm_(bare.parameters(), settings.clip_norm)
@@ -221,10 +223,14 @@ def train_steps(
         )
 
 
-def _fetch(batches: Iterator[Tensor]) -> Tensor:
-    """The next batch; what a worker process could not read is told without the worker's traceback."""
+def _fetch(batches: Iterator[Tensor | list[Tensor]]) -> list[Tensor]:
+    """The next batch, and its classes where there are any.
+
+    What a worker process could not read is told without the worker's traceback.
+    """
     try:
-        return next(batches)
+        batch = next(batches)
+        return [batch] if isinstance(batch, Tensor) else batch
     except ImageError as error:
         last_line = error.message.strip().splitlines()[-1]
         raise ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: ")) from error

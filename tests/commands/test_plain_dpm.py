@@ -164,3 +164,43 @@ def test_training_from_pictures_to_samples(rdm: Rdm, faces: Path, tmp_path: Path
     assert resumed.code == 0 and "resuming at step 2" in resumed.err
     other = rdm("train", "diffae", faces, "-o", tmp_path / "x", "--run", tmp_path / "run", "--resume")
     assert other.code == 1 and "a run of dpm, not of diffae" in other.err
+
+
+def grey_pipeline(folder: Path, channels: int) -> Path:
+    """A random diffusers pipeline of 32 px, as one for digits or depth maps is."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=32, in_channels=channels, out_channels=channels, block_out_channels=(8, 8),
+            layers_per_block=1, norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
+            up_block_types=("UpBlock2D",) * 2,
+        )  # fmt: skip
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_grey_images(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    """Colour pictures become grey ones for a model of one channel, and its pictures are grey."""
+    grey, made = grey_pipeline(tmp_path / "grey", 1), tmp_path / "made"
+    some = ("-b", grey, "--steps", 4)
+    again = rdm("reconstruct", faces / "a.png", "-o", made, *some)
+    assert again.code == 0
+    assert Image.open(made / "a-reconstruction.png").mode == "L"
+    assert rdm("encode", faces / "a.png", "-o", made, *some).code == 0
+    assert Codes.load(made / "a.safetensors").x_T.shape == (1, 1, 32, 32)  # type: ignore[union-attr]
+    assert rdm("sample", "-n", 2, "-o", made, *some).code == 0
+    mine = tmp_path / "mine"
+    words = ("--dpm", grey, "--batch-size", 2, "--steps", 2, "--threads", 1)
+    trained = rdm("train", "pdae", faces, "-o", mine, "--run", tmp_path / "run", *words)
+    assert trained.code == 0 and "loss with own -> swapped z" in trained.err
+    assert rdm("reconstruct", faces / "a.png", "-o", made, "-b", mine, "--steps", 4).code == 0
+
+
+def test_images_of_other_channels_are_refused(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    two = grey_pipeline(tmp_path / "two", 2)
+    refused = rdm("encode", faces / "a.png", "-o", tmp_path / "out", "-b", two)
+    assert refused.code == 2 and "works on images of 2 channels" in refused.err
+    assert not (tmp_path / "out").exists()

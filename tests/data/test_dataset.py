@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from rdm_cli.data import dataset
-from rdm_cli.data.dataset import ImageFolder
+from rdm_cli.data.dataset import ImageFolder, WithClasses
 from rdm_cli.errors import ImageError, UsageError
 
 
@@ -70,9 +71,9 @@ def test_cache_stops_at_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     reads: list[str] = []
     decode = dataset.image_bytes
 
-    def counted(path: Path, *rest: object) -> np.ndarray:
+    def counted(path: Path, *rest: Any, **named: Any) -> np.ndarray:
         reads.append(path.name)
-        return decode(path, *rest)
+        return decode(path, *rest, **named)
 
     monkeypatch.setattr(dataset, "image_bytes", counted)
     images = ImageFolder(tmp_path, size=8, cache_bytes=2 * 3 * 8 * 8 + 1)
@@ -160,3 +161,26 @@ def test_workers_yield_what_one_process_does(tmp_path: Path) -> None:
     assert [len(batch) for batch in shared] == [3, 3, 1]
     for expected, batch in zip(alone, shared, strict=True):
         torch.testing.assert_close(batch, expected, rtol=0, atol=0)
+
+
+def test_classes_are_folders_and_a_bad_file_is_replaced_within_its_own(tmp_path: Path) -> None:
+    for name, level in (("a/1", 10), ("a/2", 20), ("b/1", 30), ("b/2", 40)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"{name}.png")
+    (tmp_path / "a" / "2.png").write_text("no picture")
+    images = ImageFolder(tmp_path, size=8, on_bad=ignore, class_names=("a", "b"))
+    labels = images.classes(range(4))
+    assert labels is not None and labels.tolist() == [0, 0, 1, 1]
+    assert [int(images[i][0, 0, 0]) for i in range(4)] == [10, 10, 30, 40]
+    pairs = WithClasses(images, images)
+    assert [(int(x[0, 0, 0]), int(y)) for x, y in (pairs[i] for i in range(len(pairs)))] == [
+        (10, 0), (10, 0), (30, 1), (40, 1),
+    ]  # fmt: skip
+    (tmp_path / "a" / "1.png").write_text("no picture")
+    images = ImageFolder(tmp_path, size=8, on_bad=ignore, class_names=("a", "b"))
+    with pytest.raises(ImageError, match="none of the 2 images of a can be read"):
+        images[0]
+    plain = ImageFolder(tmp_path, size=8, on_bad=ignore)
+    assert plain.classes([0]) is None and int(plain[2][0, 0, 0]) == 30
+    with pytest.raises(UsageError, match="b is none of the classes a, c"):
+        ImageFolder(tmp_path, size=8, class_names=("a", "c"))

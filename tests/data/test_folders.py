@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdm_cli.data.folders import Item, find_inputs, plan_outputs, read_path_list
+from rdm_cli.data.folders import Item, class_names, find_inputs, plan_outputs, read_path_list
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import UsageError
 
@@ -266,3 +266,19 @@ def test_path_list_of_names_that_are_not_utf8() -> None:
 
 def test_path_list_from_windows() -> None:
     assert read_path_list(io.BytesIO(b"\xef\xbb\xbfa.png\r\nb.png\r\n")) == [Path("a.png"), Path("b.png")]
+
+
+def test_classes_are_the_sub_folders_that_hold_images(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("b/x.png", "a/deep/y.png", "a/z.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert class_names(tmp_path) == ("a", "b")
+    one = tmp_path / "one"
+    (one / "a").mkdir(parents=True)
+    (one / "a" / "x.png").touch()
+    with pytest.raises(UsageError, match="1 sub-folder with images, and classes are two or more"):
+        class_names(one)
+    (tmp_path / "loose.png").touch()
+    with pytest.raises(UsageError, match="loose.png: lies in no sub-folder"):
+        class_names(tmp_path)

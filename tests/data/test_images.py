@@ -348,6 +348,16 @@ def test_save_and_load_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image_bytes(tmp_path / "new" / "a.png", 8), expected)
 
 
+def test_grey_is_pillows_own(tmp_path: Path) -> None:
+    colour = Image.fromarray(random_rgb(8, 8))
+    colour.save(tmp_path / "a.png")
+    pixels = image_bytes(tmp_path / "a.png", 8, channels=1)
+    np.testing.assert_array_equal(pixels, np.asarray(colour.convert("L"))[None])
+    grey = to_pil(to_unit_range(torch.from_numpy(pixels)))
+    assert grey.mode == "L"
+    np.testing.assert_array_equal(np.asarray(grey), pixels[0])
+
+
 @pytest.mark.parametrize(
     ("count", "columns", "shape"), [(5, 3, (2, 3)), (2, 4, (1, 2)), (4, 2, (2, 2)), (1, 1, (1, 1))]
 )

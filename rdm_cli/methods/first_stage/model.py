@@ -30,6 +30,11 @@ class FirstStageTrainingConfig:
     prediction: Prediction = "x_0"
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.first_stage.image_channels
+
 
 class FirstStageTraining(nn.Module):
     """The autoencoder; ``forward`` is the loss."""

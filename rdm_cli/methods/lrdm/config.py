@@ -39,10 +39,18 @@ class LRDMConfig:
                 self.unet.latent_channels,
             ):
                 raise ValueError("the representation and the UNet disagree about the latents")
+            known = getattr(given, "num_classes", None)
+            if known is not None and known != len(self.class_names):
+                raise ValueError("the representation and the UNet disagree about the classes")
         elif self.unet.map_channels:
             raise ValueError("the UNet takes a pyramid, and there is no representation")
         if self.first_stage is not None and self.first_stage.latent_channels != self.unet.latent_channels:
             raise ValueError("the first stage and the UNet disagree about the latents' channels")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of a class-conditional model, in the order of their numbers; () for others."""
+        return self.unet.class_names
 
     @property
     def image_size(self) -> int:

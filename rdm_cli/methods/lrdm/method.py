@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.lrdm.config import LRDMConfig
@@ -28,11 +27,14 @@ def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Predicti
     return LRDM(LRDMConfig(**parts, prediction=prediction, sampling=sampling))
 
 
-def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -> LRDMConfig:
+def adopt(
+    config: LRDMConfig, pretrained: Any, kl_weight: float | None = None, classes: tuple[str, ...] = ()
+) -> LRDMConfig:
     """``config``'s networks on the latents of a ``pretrained`` first stage, for images of its own size.
 
-    ``kl_weight`` is lambda; None keeps the preset's. Raises ValueError where those latents cannot be halved
-    as often as the networks do.
+    ``kl_weight`` is lambda; None keeps the preset's. ``classes`` are the names of what the images are divided
+    into, which the networks are then told. Raises ValueError where those latents cannot be halved as often as
+    the networks do, and for classes of style and shape.
     """
     stage: FirstStageConfig = pretrained.config
     if config.image_size % stage.factor:
@@ -45,11 +47,14 @@ def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -
     }  # fmt: skip
     representation = config.representation
     assert representation is not None
-    weight = {} if kl_weight is None else {"kl_weight": kl_weight}
+    if classes and isinstance(representation, StyleShapeConfig):
+        raise ValueError("a model of style and shape knows no classes")
+    settings = {} if kl_weight is None else {"kl_weight": kl_weight}
+    known = {"num_classes": len(classes)} if classes else {}
     return replace(
         config,
-        unet=replace(config.unet, **latents),  # type: ignore[arg-type]
-        representation=replace(representation, **latents, **weight),  # type: ignore[arg-type]
+        unet=replace(config.unet, **latents, class_names=classes),  # type: ignore[arg-type]
+        representation=replace(representation, **latents, **settings, **known),  # type: ignore[arg-type]
         first_stage=stage,
     )
 
@@ -57,16 +62,13 @@ def adopt(config: LRDMConfig, pretrained: Any, kl_weight: float | None = None) -
 def convert(files: Sequence[Path]) -> Converted:
     """Read the authors' checkpoint and settings; see :mod:`rdm_cli.methods.lrdm.convert`."""
     official = read_lrdm(files)
-    if official.config.unet.num_classes is not None:
-        raise CheckpointError(
-            f"{', '.join(map(str, files))}: a class-conditional model, which rdm's commands cannot run yet",
-            hint="rdm_cli.methods.lrdm.convert.read_lrdm opens it in Python",
-        )
     model = LRDM(official.config)
     model.load_state_dict(official.state)
     num_parameters = sum(p.numel() for p in model.parameters())
     size = " x ".join(map(str, model.z_shape))
     summary = f"{model.image_size} px, z of {size}, {num_parameters:,} parameters"
+    if model.class_names:
+        summary += f", {len(model.class_names)} classes"
     return Converted(model=model, prior=None, directions=None, summary=summary)
 
 

@@ -127,6 +127,11 @@ class LRDM(DiffusionModel):
         )
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, of which ``y`` holds the numbers; () for a model that knows none."""
+        return self.config.class_names
+
+    @property
     def style_shape(self) -> bool:
         """Whether the pyramid needs another image's latents, for their style."""
         return isinstance(self.config.representation, StyleShapeConfig)
@@ -168,7 +173,7 @@ class LRDM(DiffusionModel):
         if self.time_dependent:
             seen = self.sampling.trajectory().t.tolist() if timesteps is None else timesteps
             places = {int(t): i for i, t in enumerate(seen)}
-            return self.denoiser_of_time(lambda t: z[:, places[int(t[0])]])
+            return self.denoiser_of_time(lambda t: z[:, places[int(t[0])]], y)
         pyramid = self.pyramid(z, style=style)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
@@ -176,11 +181,11 @@ class LRDM(DiffusionModel):
 
         return eps_fn
 
-    def denoiser_of_time(self, z_at: Callable[[Tensor], Tensor]) -> EpsFn:
+    def denoiser_of_time(self, z_at: Callable[[Tensor], Tensor], y: Tensor | None = None) -> EpsFn:
         """t-LRDM's eps(z_t, t): at each step with the z (B, *z_shape) that ``z_at(t)`` gives for it."""
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            return self.as_eps(self.predict(z_t, t, self.pyramid(z_at(t), t)), z_t, t)
+            return self.as_eps(self.predict(z_t, t, self.pyramid(z_at(t), t), y), z_t, t)
 
         return eps_fn
 
@@ -234,14 +239,22 @@ class LRDM(DiffusionModel):
         self.unet.scale_factor.fill_(float(1 / latents.std().clamp(min=1e-6)))
 
     def path_denoiser(
-        self, z_first: Tensor, z_second: Tensor, weight: Tensor, *, timesteps: Sequence[int] | None = None
+        self,
+        z_first: Tensor,
+        z_second: Tensor,
+        weight: Tensor,
+        *,
+        y: Tensor | None = None,
+        timesteps: Sequence[int] | None = None,
     ) -> EpsFn:
-        """As that of every model; ``timesteps`` as in :meth:`denoiser`."""
-        first, second = (self.denoiser(z, timesteps=timesteps) for z in (z_first, z_second))
+        """As that of every model; ``y`` and ``timesteps`` as in :meth:`denoiser`."""
+        first, second = (self.denoiser(z, y=y, timesteps=timesteps) for z in (z_first, z_second))
         return between(first, second, weight)
 
-    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,); ``eps`` has the latents' shape.
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> Tensor:
+        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,).
+
+        ``eps`` has the latents' shape; ``y`` (B,) are classes, where it knows any.
 
         ``x_0`` may be the first stage's latents as well, not scaled yet.
         """
@@ -249,7 +262,7 @@ class LRDM(DiffusionModel):
             are_latents = x_0.shape[1:] == self.x_T_shape
             z_0 = x_0 * self.unet.scale_factor if are_latents else self.enter_to_train(x_0).float()
             conditions = self.training_conditions(x_0)
-        return self.loss(z_0, t, eps, **conditions)
+        return self.loss(z_0, t, eps, y=y, **conditions)
 
     @torch.no_grad()
     def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:

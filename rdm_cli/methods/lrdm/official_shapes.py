@@ -88,7 +88,8 @@ def unet_config(
         head_channels=head_channels,
         dropout=dropout,
         map_channels=maps if any(maps) else (),
-        num_classes=None if classes is None else len(classes),
+        # the files number their classes and do not name them
+        class_names=() if classes is None else tuple(map(str, range(len(classes)))),
         weighting=weighting,
     )
 

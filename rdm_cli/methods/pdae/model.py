@@ -111,7 +111,7 @@ class PDAE(UNetModel):
 
         return eps_fn
 
-    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
         """eps of the DPM alone, and with the shift that training teaches: that of the posterior's mean."""
         free, g = self.predict(x_t, t, self.shift.condition(z))
         shifted = self.shifted(free, g, t, self.mean_shift)

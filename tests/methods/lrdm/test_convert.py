@@ -169,15 +169,43 @@ def test_too_many_and_too_few(files: list[Path]) -> None:
             read_lrdm(given)
 
 
-@pytest.mark.parametrize("name", ["lrdm_class_tiny"])
-def test_variants_that_commands_cannot_run_are_refused(
-    folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+def test_classes_on_the_command_line(
+    folder: Path, tensors: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = [str(folder / f"{name}.ckpt"), str(folder / f"{name}-project.yaml")]
-    assert main(["bundles", "convert", "lrdm", *files, "-o", str(tmp_path / "x")]) == 1
+    """The files number their classes; an image is of the one that is named, and its code says so."""
+    out = tmp_path / "converted"
+    files = [str(folder / "lrdm_class_tiny.ckpt"), str(folder / "lrdm_class_tiny-project.yaml")]
+    assert main(["bundles", "convert", "lrdm", *files, "-o", str(out)]) == 0
+    assert main(["bundles", "check", str(out)]) == 0
+    model: Any = open_bundle(str(out)).model
+    assert model.class_names == tuple(map(str, range(len(model.class_names)))) and len(model.class_names) > 1
+    (grey,) = ((tensors["lrdm_class.image"][0] + 1) * 127.5).round().clamp(0, 255).byte()
+    image = tmp_path / "a.png"
+    Image.fromarray(grey.numpy()).save(image)
+    words = ["encode", str(image), "-b", str(out), "--steps", "5", "-q"]
+    capsys.readouterr()
+    assert main(words) == 1
     told = capsys.readouterr().err
-    assert "which rdm's commands cannot run yet" in told and len(told.splitlines()) == 1
-    assert not (tmp_path / "x").exists()
+    assert "a.png: of which class is it?" in told and "--class" in told and len(told.splitlines()) == 1
+    assert main([*words, "--class", "9999"]) == 2
+    seen = grey[None, None] / 127.5 - 1
+    found = []
+    for y in (0, 1):
+        assert main([*words, "--class", str(y)]) == 0
+        code = Codes.load(tmp_path / "a.safetensors")
+        expected = model.encode(model.enter(seen.float()), torch.tensor([y]))
+        torch.testing.assert_close(code.z, expected, atol=1e-5, rtol=1e-4)
+        assert code.infos[0].class_name == str(y)
+        decode = ["decode", str(tmp_path / "a.safetensors"), "-b", str(out), "-q"]
+        assert main([*decode, "-o", str(tmp_path / f"own-{y}")]) == 0
+        assert main([*decode, "-o", str(tmp_path / f"as-0-{y}"), "--class", "0"]) == 0
+        found.append([(tmp_path / f"{name}-{y}" / "a.png").read_bytes() for name in ("own", "as-0")])
+    assert found[0][0] == found[0][1] and found[1][0] != found[1][1]
+    assert Image.open(tmp_path / "own-0" / "a.png").mode == "L"
+    made = tmp_path / "made"
+    assert main(["sample", "-n", "3", "-b", str(out), "--steps", "3", "-o", str(made)]) == 0
+    words = [str(image), "-b", str(out), "--steps", "3", "-o", str(made), "--class", "2"]
+    assert main(["reconstruct", *words]) == 0
 
 
 def test_t_lrdm_on_the_command_line(
