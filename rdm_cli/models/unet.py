@@ -8,7 +8,7 @@ alone is computed by :meth:`ConditionalUNet.condition`, once for a whole traject
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -24,6 +24,14 @@ from rdm_cli.models.blocks import (
     group_norm,
     zero_init,
 )
+
+Place = Callable[[int, Tensor], Tensor]
+"""(number, h) to h: what becomes of a map on the way up, after the middle (0) and each stage (1, 2, ...)."""
+
+
+def unchanged(_: int, h: Tensor) -> Tensor:
+    """A :data:`Place` that does nothing."""
+    return h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +100,12 @@ def map_widths(config: UNetConfig) -> list[int]:
     return found
 
 
+def place_widths(config: UNetConfig) -> list[int]:
+    """Channels of the maps at each :data:`Place` of the way up."""
+    widths = [m * config.model_channels for m in reversed(config.channel_mult)]
+    return [widths[0], *(width for width in widths for _ in range(config.num_res_blocks + 1))]
+
+
 class UpwardHalf(nn.Module):
     """The middle block and the way up, to a map of the image's shape.
 
@@ -154,7 +168,9 @@ class UpwardHalf(nn.Module):
     def _scales(self, z_scales: Sequence[Tensor | None]) -> dict[ConditionalResBlock, Tensor | None]:
         return dict(zip(self._blocks, z_scales, strict=True))
 
-    def upward(self, features: Features, z_scales: Sequence[Tensor | None]) -> Tensor:
+    def upward(
+        self, features: Features, z_scales: Sequence[Tensor | None], at_place: Place = unchanged
+    ) -> Tensor:
         """From the way down's ``features`` and the result of :meth:`condition` to (B, C, H, W)."""
         scales = self._scales(z_scales)
         laterals = list(features.maps)
@@ -163,11 +179,12 @@ class UpwardHalf(nn.Module):
             return block.modulated(h, features.time, scales[block])
 
         h = run(self.middle_1, laterals[-1])
-        h = run(self.middle_2, self.middle_attention(h))
-        for stage in cast(Iterable[Stage], self.up):
+        h = at_place(0, run(self.middle_2, self.middle_attention(h)))
+        for i, stage in enumerate(cast(Iterable[Stage], self.up)):
             h = run(stage.res, torch.cat([h, laterals.pop()], dim=1))
             if stage.attention is not None:
                 h = stage.attention(h)
+            h = at_place(i + 1, h)
             if stage.up is not None:
                 h = run(stage.up, h)
         h = self.conv_out(F.silu(self.norm_out(h)))

@@ -7,6 +7,7 @@ diffusers' blocks hand ``temb`` on to them without looking at it, so it can be a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rdm_cli.models.blocks import zero_init
-from rdm_cli.models.shift_branch import ShiftConfig
-from rdm_cli.models.unet import Features
+from rdm_cli.models.shift_branch import Joins, ShiftConfig
+from rdm_cli.models.unet import Features, Place, unchanged
 from rdm_cli.models.unet2d_config import CLASS_LABEL, UNet2DConfig
 
 if TYPE_CHECKING:  # diffusers' annotations do not say that its networks are modules
@@ -60,21 +61,27 @@ class PretrainedUNet2D(UNet2DModel):  # type: ignore[misc]
             maps += laterals
         return Features(time, maps)
 
-    def upward(self, features: Features, condition: list[Tensor | None]) -> Tensor:
+    def upward(
+        self, features: Features, condition: list[Tensor | None], at_place: Place = unchanged
+    ) -> Tensor:
         """From the way down's ``features`` to (B, C, H, W), without a learned variance."""
-        h = walk_up(self, features, features.time)
+        h = walk_up(self, features, features.time, at_place)
         return self.conv_out(h)[:, : self.rdm_config.image_channels]
 
 
-def walk_up(network: Any, features: Features, time: Any) -> Tensor:
-    """The middle and the way up, to the last activation; ``time`` is handed to each residual block."""
+def walk_up(network: Any, features: Features, time: Any, at_place: Place) -> Tensor:
+    """The middle and the way up, to the last activation; ``time`` is handed to each residual block.
+
+    The places are after the middle, and after each of diffusers' up blocks.
+    """
     laterals = list(features.maps)
     h = laterals[-1]
     if network.mid_block is not None:
         h = network.mid_block(h, time)
-    for block in network.up_blocks:
+    h = at_place(0, h)
+    for i, block in enumerate(network.up_blocks):
         num = len(block.resnets)
-        h = block(h, tuple(laterals[-num:]), time)
+        h = at_place(i + 1, block(h, tuple(laterals[-num:]), time))
         del laterals[-num:]
     return F.silu(network.conv_norm_out(h))
 
@@ -126,6 +133,8 @@ class ShiftUNet2D(nn.Module):
         self.conv_norm_out = fresh.conv_norm_out
         conv_out = nn.Conv2d(fresh.conv_out.in_channels, config.unet.image_channels, 3, padding=1)
         self.conv_out = zero_init(conv_out)
+        widths = tuple(fresh.config.block_out_channels)[::-1]
+        self.joins = Joins([widths[0], *widths]) if config.sees_prediction else None
         self._blocks: list[ShiftedResnet] = []
         for module in list(self.modules()):
             if isinstance(module, Attention):
@@ -140,7 +149,8 @@ class ShiftUNet2D(nn.Module):
         activated = F.silu(self.label_embed(z))
         return [block.z_proj(activated)[:, :, None, None].chunk(2, dim=1) for block in self._blocks]
 
-    def forward(self, features: Features, condition: list[Modulation]) -> Tensor:
+    def forward(self, features: Features, condition: list[Modulation], seen: Sequence[Tensor] = ()) -> Tensor:
         """G (B, C, H, W); features are made contiguous for the reason that ShiftBranch gives."""
         contiguous = Features(features.time, [m.contiguous() for m in features.maps])
-        return self.conv_out(walk_up(self, contiguous, (features.time, condition)))
+        place = unchanged if self.joins is None else self.joins.place(seen)
+        return self.conv_out(walk_up(self, contiguous, (features.time, condition), place))

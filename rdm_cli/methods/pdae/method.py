@@ -50,6 +50,7 @@ def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None)
         sampling=dpm.sampling,
         gamma=gamma,
         channels=config.encoder.channels if dpm.image_size == config.encoder.image_size else None,
+        sees_prediction=config.shift.sees_prediction,
     )
 
 

@@ -26,7 +26,7 @@ from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.pdae.coefficients import loss_weight, mean_shift, score_shift
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.models.backbones import Backbone, build_shift
-from rdm_cli.models.shift_branch import ShiftConfig
+from rdm_cli.models.shift_branch import ShiftConfig, noting
 from rdm_cli.models.strided_encoder import StridedEncoder, StridedEncoderConfig
 
 STOP_SHIFT = 0.3
@@ -81,11 +81,12 @@ class PDAE(UNetModel):
 
         ``conditions`` are results of ``shift.condition``. No gradient reaches the frozen half.
         """
+        seen: list[Tensor] = []
         with torch.no_grad():
             free = self.unet.condition(None)
             features = self.unet.features(x_t, t, free)
-            prediction = self.unet.upward(features, free)
-        return prediction, *(self.shift(features, condition) for condition in conditions)
+            prediction = self.unet.upward(features, free, noting(seen))
+        return prediction, *(self.shift(features, condition, seen) for condition in conditions)
 
     def shifted(self, prediction: Tensor, g: Tensor, t: Tensor, coefficient: Tensor) -> Tensor:
         """The frozen ``prediction`` with the shift ``g``, in eps times ``coefficient``, float64 (T,)."""

@@ -24,6 +24,7 @@ def pdae_config(
     sampling: SamplingSpec,
     gamma: float | None,
     channels: tuple[int, ...] | None = None,
+    sees_prediction: bool = False,
 ) -> PDAEConfig:
     """The networks around a frozen ``unet``; raises ValueError for a size that no encoder takes.
 
@@ -37,7 +38,7 @@ def pdae_config(
             z_width=z_width,
             image_channels=unet.image_channels,
         ),
-        shift=ShiftConfig(unet=unet, z_width=z_width, gamma=gamma),
+        shift=ShiftConfig(unet=unet, z_width=z_width, gamma=gamma, sees_prediction=sees_prediction),
         prediction=prediction,
         sampling=sampling,
     )
@@ -51,6 +52,7 @@ def _preset(
     prior: LatentMLPConfig,
     recipe: Recipe,
     channels: tuple[int, ...] | None = None,
+    sees_prediction: bool = False,
 ) -> Preset:
     return Preset(
         config=pdae_config(
@@ -60,6 +62,7 @@ def _preset(
             sampling=dpm.config.sampling,
             gamma=gamma,
             channels=channels,
+            sees_prediction=sees_prediction,
         ),
         prior=prior,
         recipe=recipe,
@@ -71,7 +74,12 @@ _SMALL_PRIOR = LatentMLPConfig(z_width=256, hidden_width=384, num_layers=5, time
 PRESETS: dict[str, Preset] = {
     # no weighting: these shift v, whose errors are of one size at every t
     "small32": _preset(
-        DPM_PRESETS["small32"], z_width=256, gamma=None, prior=_SMALL_PRIOR, recipe=SMALL_RECIPE
+        DPM_PRESETS["small32"],
+        z_width=256,
+        gamma=None,
+        prior=_SMALL_PRIOR,
+        recipe=SMALL_RECIPE,
+        sees_prediction=True,
     ),
     "small64": _preset(
         DPM_PRESETS["small64"],
@@ -80,6 +88,7 @@ PRESETS: dict[str, Preset] = {
         prior=_SMALL_PRIOR,
         recipe=SMALL_RECIPE,
         channels=(64, 128, 192, 192),
+        sees_prediction=True,
     ),
     "published": _preset(
         DPM_PRESETS["small64"],

@@ -97,11 +97,14 @@ def as_diffusers_says(network: UNet2DModel, config: UNet2DConfig, x_t: Tensor, t
         return network(x_t, t, class_labels=labels).sample[:, :3]
 
 
-def pdae_on(kind: tuple[UNet2DModel, UNet2DConfig, Prediction]) -> PDAE:
+def pdae_on(kind: tuple[UNet2DModel, UNet2DConfig, Prediction], *, sees: bool = True) -> PDAE:
     network, config, prediction = kind
     dpm = DPM(DPMConfig(unet=config, prediction=prediction, sampling=SamplingSpec(spacing="linspace")))
     dpm.unet.load_state_dict(network.state_dict())
-    model = PDAE(pdae_config(config, z_width=8, prediction=prediction, sampling=dpm.sampling, gamma=0.1))
+    settings = pdae_config(
+        config, z_width=8, prediction=prediction, sampling=dpm.sampling, gamma=0.1, sees_prediction=sees
+    )
+    model = PDAE(settings)
     model.adopt(dpm)
     return model
 

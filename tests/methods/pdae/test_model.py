@@ -40,10 +40,12 @@ def randomised(model: nn.Module, seed: int = 0) -> Any:
     return model
 
 
-def fresh(prediction: Prediction = "eps", gamma: float | None = 0.1) -> PDAE:
+def fresh(prediction: Prediction = "eps", gamma: float | None = 0.1, *, sees: bool = False) -> PDAE:
     torch.manual_seed(0)
     sampling = SamplingSpec(spacing="linspace")
-    config = pdae_config(UNET, z_width=8, prediction=prediction, sampling=sampling, gamma=gamma)
+    config = pdae_config(
+        UNET, z_width=8, prediction=prediction, sampling=sampling, gamma=gamma, sees_prediction=sees
+    )
     model = PDAE(config)
     randomised(model.unet)
     return model
@@ -56,8 +58,9 @@ def batch(num: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x_0"])
-def test_it_starts_as_the_dpm(prediction: Prediction) -> None:
-    model = fresh(prediction).eval()
+@pytest.mark.parametrize("sees", [False, True])
+def test_it_starts_as_the_dpm(prediction: Prediction, sees: bool) -> None:
+    model = fresh(prediction, sees=sees).eval()
     plain = DPM(DPMConfig(unet=UNET, prediction=prediction, sampling=model.sampling)).eval()
     plain.unet.load_state_dict(model.unet.state_dict())
     x_t, t, _ = batch()
@@ -69,9 +72,10 @@ def test_it_starts_as_the_dpm(prediction: Prediction) -> None:
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_two_steps_train_all_but_the_dpm(prediction: Prediction, channels_last: bool) -> None:
+@pytest.mark.parametrize("sees", [False, True])
+def test_two_steps_train_all_but_the_dpm(prediction: Prediction, channels_last: bool, sees: bool) -> None:
     """In channels_last, frozen features without gradient would crash torch's GroupNorm, and the process."""
-    model = fresh(prediction)
+    model = fresh(prediction, sees=sees)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -94,8 +98,9 @@ def test_two_steps_train_all_but_the_dpm(prediction: Prediction, channels_last: 
     assert not torch.equal(model.shift.conv_out.weight, before["shift.conv_out.weight"])
 
 
-def test_once_the_branch_is_off_zero_every_parameter_gets_a_gradient() -> None:
-    model = randomised(fresh()).train()
+@pytest.mark.parametrize("sees", [False, True])
+def test_once_the_branch_is_off_zero_every_parameter_gets_a_gradient(sees: bool) -> None:
+    model = randomised(fresh(sees=sees)).train()
     x_0, t, eps = batch()
     model(x_0, t, eps).mean().backward()
     for name, parameter in model.named_parameters():
@@ -113,6 +118,27 @@ def test_z_matters_and_stops_mattering() -> None:
     assert not torch.allclose(first(x_t, high), second(x_t, high))
     whole = model.denoiser(torch.zeros(4, 8))
     assert not torch.allclose(whole(x_t, low), first(x_t, low))
+
+
+def test_joins_start_at_nothing_and_show_the_frozen_way_up() -> None:
+    """With joins at zero the branch is the one without; off zero, G follows what the frozen way up makes."""
+    blind, seeing = randomised(fresh()), fresh(sees=True)
+    missing, unexpected = seeing.load_state_dict(blind.state_dict(), strict=False)
+    assert not unexpected and missing and all(name.startswith("shift.joins.") for name in missing)
+    x_t, t, _ = batch()
+    z = torch.randn(4, 8)
+
+    def shift(model: PDAE) -> Tensor:
+        return model.eval().predict(x_t, t, model.shift.condition(z))[1]
+
+    torch.testing.assert_close(shift(seeing), shift(blind), rtol=0, atol=0)
+    randomised(seeing)
+    before, unseen = shift(seeing), shift(blind)
+    with torch.no_grad():
+        seeing.unet.up[-1].res.conv_2.weight.mul_(1.5)  # the last map of the frozen way up, and nothing below
+        blind.unet.up[-1].res.conv_2.weight.mul_(1.5)
+    assert not torch.allclose(shift(seeing), before)
+    torch.testing.assert_close(shift(blind), unseen, rtol=0, atol=0)
 
 
 def test_the_path_between_two_codes_ends_at_them() -> None:
