@@ -1,4 +1,4 @@
-"""The figures of bundle_report.py as Markdown, on their own or within a bundle's card."""
+"""Figures as Markdown tables, on their own or within a page; above all those of bundle_report.py."""
 
 from __future__ import annotations
 
@@ -60,9 +60,19 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def fill_card(card: Path, figures: dict[str, Any]) -> None:
     """Put the tables between the card's two markers; raises ValueError where it has none."""
-    text = card.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{card}: the lines {BEGIN} and {END} are missing")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    card.write_text(f"{before}{BEGIN}\n\n{markdown(figures)}\n\n{END}{after}", encoding="utf-8")
+    fill_between(card, BEGIN, END, markdown(figures))
+
+
+def fill_between(page: Path, begin: str, end: str, tables: str) -> None:
+    """Put ``tables`` between the lines ``begin`` and ``end`` of ``page``; ValueError where it lacks them."""
+    before, after = around(page, begin, end)
+    page.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
+
+
+def around(page: Path, begin: str, end: str) -> tuple[str, str]:
+    """What stands before the line ``begin`` and after ``end``; ValueError where ``page`` lacks them."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"{page}: the lines {begin} and {end} are missing")
+    return before, after

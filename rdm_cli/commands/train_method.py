@@ -21,7 +21,7 @@ from rdm_cli.errors import UsageError
 AROUND = {
     "dpm": ("dpm", "gamma"),
     "first-stage": ("first_stage", "kl_weight", "classes", "cache_latents"),
-    "nothing": ("kind",),
+    "nothing": ("kind", "perceptual_weight"),
 }
 """The options of methods that are trained around something pretrained, by what that is, or are that thing."""
 
@@ -137,6 +137,15 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         kind: Annotated[
             FirstStageKind, typer.Option("--kind", help="Gaussian latents, or quantised ones.")
         ] = FirstStageKind.kl,
+        perceptual_weight: Annotated[
+            float | None,
+            typer.Option(
+                "--perceptual-weight",
+                min=0.0,
+                help="Add so many times the perceptual distance ST-LPIPS to the loss.",
+                show_default="0",
+            ),
+        ] = None,
         kl_weight: Annotated[
             float | None,
             typer.Option(
@@ -251,6 +260,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 for name, value in (
                     ("gamma", gamma),
                     ("kl_weight", kl_weight),
+                    ("perceptual_weight", perceptual_weight),
                     ("classes", class_names(folder) if classes else None),
                 )
                 if value is not None

@@ -196,9 +196,14 @@ def _bundle_config(method: Method, name: str) -> Any:
 
 
 def _adopted(method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]) -> Any:
-    """``config`` changed to fit what ``pretrained`` names; UsageError where it does not fit."""
+    """``config`` changed by ``options``, and to fit what ``pretrained`` names, where the method needs it.
+
+    Raises UsageError where it does not fit.
+    """
     needed = method.pretrained
-    assert method.adopt is not None and needed is not None
+    assert method.adopt is not None
+    if needed is None:
+        return method.adopt(config, None, **options)
     if pretrained is None:
         raise UsageError(f"rdm train {method.name} {needed.purpose}", hint=needed.hint)
     try:

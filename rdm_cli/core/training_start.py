@@ -24,7 +24,9 @@ CALIBRATION_BATCH = 16
 
 
 def build_model(method: Method, config: Any) -> nn.Module:
-    """A method's model with fresh weights."""
+    """A method's model with fresh weights, to be trained."""
+    if method.build_to_train is not None:
+        return method.build_to_train(config)
     parts = {name: getattr(config, name) for name in method.components}
     return method.build(parts, config.sampling, config.prediction)
 

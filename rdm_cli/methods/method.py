@@ -137,8 +137,10 @@ class Method:
 
     ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
     network, to the class of its config (``Backbone``: either kind of UNet). ``build`` makes the model from
-    those configs. A method that is trained around a ``pretrained`` model has ``adopt``: a preset's config,
-    changed to fit that model, whose weights the built model then takes by its own ``adopt``.
+    those configs; ``build_to_train`` from the whole config, where training needs more than a bundle stores
+    (None: it does not). ``adopt`` changes a preset's config as the command's options say and, in a method
+    that is trained around a ``pretrained`` model, to fit that model, whose weights the built model then
+    takes by its own ``adopt``; in others it is given None for it.
     ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
     the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
     components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
@@ -151,6 +153,7 @@ class Method:
     build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
     presets: Mapping[str, Preset]
     convert: Callable[..., Converted]
+    build_to_train: Callable[[Any], nn.Module] | None = None
     pretrained: Pretrained | None = None
     adopt: Callable[..., Any] | None = None
     convert_options: frozenset[str] = frozenset()

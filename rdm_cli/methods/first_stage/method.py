@@ -19,9 +19,16 @@ from rdm_cli.models.first_stage import FirstStageConfig, f4
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """The autoencoder, to be trained on images of the smallest size that it takes."""
+    """The autoencoder alone; what trains one comes from its whole config, which no bundle stores."""
     config: FirstStageConfig = parts["first_stage"]
     return FirstStageTraining(FirstStageTrainingConfig(first_stage=config, image_size=config.factor))
+
+
+def adopt(
+    config: FirstStageTrainingConfig, pretrained: None, perceptual_weight: float | None = None
+) -> FirstStageTrainingConfig:
+    """``config`` with ``perceptual_weight``, unless that is None; it is trained around nothing."""
+    return config if perceptual_weight is None else replace(config, perceptual_weight=perceptual_weight)
 
 
 def convert(files: Sequence[Path]) -> Converted:
@@ -51,5 +58,7 @@ METHOD = Method(
     build=build,
     presets=PRESETS,
     convert=convert,
+    build_to_train=FirstStageTraining,
+    adopt=adopt,
     samples=False,
 )

@@ -3,7 +3,8 @@ r"""Training a first stage, diffusers' autoencoders, for LRDM (Esser et al. 2021
     KL:  L = mean |x_0 - D(z)| + kl_weight KL(q(z | x_0) || N(0, I)) / n,      z drawn from q
     VQ:  L = mean |x_0 - D(quantised E(x_0))| + the codebook's own loss
 
-n is the number of values in an image. There is no adversary: what is small here stays faithful, if soft.
+and to either, where it has a weight, perceptual_weight times the ST-LPIPS of x_0 and what comes back. n is
+the number of values in an image. There is no adversary: what is small here stays faithful, if soft.
 """
 
 from __future__ import annotations
@@ -17,16 +18,21 @@ from torch import Tensor, nn
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.metrics.reconstruction import psnr
+from rdm_cli.metrics.st_lpips import open_st_lpips
 from rdm_cli.models.first_stage import FirstStageConfig, build_first_stage, to_images, to_latents
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStageTrainingConfig:
-    """A first stage for images of ``image_size`` pixels a side, and the weight of its KL term."""
+    """A first stage for images of ``image_size`` pixels a side, and the weights of its loss's terms.
+
+    With a ``perceptual_weight`` of 0, ST-LPIPS is not computed and its package not needed.
+    """
 
     first_stage: FirstStageConfig
     image_size: int
     kl_weight: float = 1e-6
+    perceptual_weight: float = 0.0
     prediction: Prediction = "x_0"
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
@@ -37,12 +43,17 @@ class FirstStageTrainingConfig:
 
 
 class FirstStageTraining(nn.Module):
-    """The autoencoder; ``forward`` is the loss."""
+    """The autoencoder; ``forward`` is the loss.
+
+    Raises UsageError where the loss has a perceptual term and the package of its weights is missing.
+    """
 
     def __init__(self, config: FirstStageTrainingConfig) -> None:
         super().__init__()
         self.config = config
         self.first_stage: Any = build_first_stage(config.first_stage)
+        # a function, no submodule: neither trained nor averaged nor stored
+        self.perceptual = open_st_lpips() if config.perceptual_weight else None
 
     @property
     def sampling(self) -> SamplingSpec:
@@ -75,7 +86,10 @@ class FirstStageTraining(nn.Module):
             decoded, extra = result.sample, result.commit_loss
         else:
             decoded, extra = self.first_stage.decode(answer.latents).sample, x_0.new_zeros(())
-        return (decoded - x_0).abs().flatten(1).mean(dim=1) + extra
+        loss: Tensor = (decoded - x_0).abs().flatten(1).mean(dim=1) + extra
+        if self.perceptual is not None:
+            loss = loss + self.config.perceptual_weight * self.perceptual(decoded, x_0)
+        return loss
 
     @torch.no_grad()
     def picture_rows(self, x_0: Tensor) -> list[Tensor]:
