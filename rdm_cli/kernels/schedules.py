@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 BetaKind = Literal["linear", "constant", "cosine", "scaled-linear", "sigmoid"]
-Spacing = Literal["stride", "linspace", "ahead"]
+Spacing = Literal["stride", "linspace", "ahead", "karras", "log-snr", "angle"]
 MAX_COSINE_BETA = 0.999
 
 

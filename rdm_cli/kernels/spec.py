@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from rdm_cli.kernels.schedules import (
     respace,
     stride_timesteps,
 )
+from rdm_cli.kernels.spacing import even_timesteps
 
 Variance = Literal["posterior", "beta"]
 EpsFn = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +32,9 @@ class SamplingSpec:
     ``clip_x_0``: clamp the predicted x_0 to [-1, 1] and re-derive eps from it, in both directions.
     ``spacing``: which timesteps N steps are; Diff-AE's "stride" leads from alpha_bar 1 to 0, PDAE's
     "linspace" from timestep 0 to T - 1; LRDM's "ahead" from T - 1 to alpha_bar 1, and back from timestep 0 to
-    T - 1. ``steps``: N where the user names none. ``variance`` is that of the ancestral sampler's steps.
+    T - 1; "karras", "log-snr" and "angle" are even in a measure of the noise (``kernels/spacing.py``), from
+    timestep T - 1 to timestep 0 and on to alpha_bar 1. ``steps``: N where the user names none. ``variance``
+    is that of the ancestral sampler's steps.
     """
 
     schedule: ScheduleConfig = field(default=LINEAR)
@@ -44,6 +47,10 @@ class SamplingSpec:
     def max_steps(self) -> int:
         """The most steps that a trajectory can have."""
         return self.schedule.num_train_steps - (self.spacing == "linspace")
+
+    def spaced(self, spacing: Spacing) -> SamplingSpec:
+        """The same with other timesteps."""
+        return replace(self, spacing=spacing)
 
     def stop_below(self, fraction: float, num_steps: int | None = None) -> int:
         """The timestep below which the last ``fraction`` of a decode's steps lie (PDAE's stop_percent)."""
@@ -59,4 +66,6 @@ class SamplingSpec:
             return respace(self.schedule, linspace_timesteps(n, num_train_steps), within=True)
         if self.spacing == "ahead":
             return respace(self.schedule, full_linspace_timesteps(n, num_train_steps), ahead=True)
-        return respace(self.schedule, stride_timesteps(n, num_train_steps))
+        if self.spacing == "stride":
+            return respace(self.schedule, stride_timesteps(n, num_train_steps))
+        return respace(self.schedule, even_timesteps(self.schedule.alpha_bar(), n, self.spacing))
