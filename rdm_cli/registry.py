@@ -22,6 +22,9 @@ PRIORS = {
 }
 SOLVERS = {
     "ddim": "rdm_cli.kernels.ddim:ddim_decode",
+    "dpm-solver++": "rdm_cli.kernels.multistep:dpm_solver_decode",
+    "unipc": "rdm_cli.kernels.multistep:unipc_decode",
+    "heun": "rdm_cli.kernels.heun:heun_decode",
 }
 DEFAULT_BUNDLE = "avatars64-diffae"
 

@@ -13,13 +13,17 @@ at ab = 0, where x_next is eps itself: that is x_T.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from rdm_cli.kernels.parameterization import per_item, to_x_0
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+
+Step = TypeVar("Step")
 
 
 def predict(
@@ -41,6 +45,32 @@ def predict(
     return x_0, eps
 
 
+def predict_at(
+    eps_fn: EpsFn,
+    x_t: Tensor,
+    t: int,
+    alpha_bar: Tensor,
+    *,
+    clip: bool,
+    alpha_bar_asked: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`predict` where all of ``x_t`` (B, ...) is at one ``t``; alpha_bar is a float64 scalar."""
+    batch = len(x_t)
+    asked = None if alpha_bar_asked is None else alpha_bar_asked.expand(batch)
+    return predict(eps_fn, x_t, timestep(t, x_t), alpha_bar.expand(batch), clip=clip, alpha_bar_asked=asked)
+
+
+def timestep(t: int, x_t: Tensor) -> Tensor:
+    """``t`` for each item of ``x_t`` (B, ...), as a denoiser is told: int64 (B,)."""
+    return torch.full((len(x_t),), t, dtype=torch.int64, device=x_t.device)
+
+
+def eps_coefficients(alpha_bar: Tensor, alpha_bar_to: Tensor) -> tuple[float, float]:
+    """(r, c) such that DDIM's step without clamping is x_to = r x_t + c eps; scalars, alpha_bar above 0."""
+    r = math.sqrt(alpha_bar_to / alpha_bar)
+    return r, math.sqrt(1 - alpha_bar_to) - r * math.sqrt(1 - alpha_bar)
+
+
 def ddim_step(
     eps_fn: EpsFn,
     x_t: Tensor,
@@ -52,11 +82,8 @@ def ddim_step(
     clip: bool,
 ) -> Tensor:
     """Move ``x_t`` (B, C, H, W) from ``alpha_bar`` to ``alpha_bar_to`` (float64 scalars)."""
-    batch = x_t.shape[0]
-    t_batch = torch.full((batch,), t, dtype=torch.int64, device=x_t.device)
-    asked = None if alpha_bar_asked is None else alpha_bar_asked.expand(batch)
-    x_0, eps = predict(eps_fn, x_t, t_batch, alpha_bar.expand(batch), clip=clip, alpha_bar_asked=asked)
-    to = alpha_bar_to.expand(batch)
+    x_0, eps = predict_at(eps_fn, x_t, t, alpha_bar, clip=clip, alpha_bar_asked=alpha_bar_asked)
+    to = alpha_bar_to.expand(len(x_t))
     return per_item(to.sqrt(), x_t) * x_0 + per_item((1 - to).sqrt(), x_t) * eps
 
 
@@ -80,9 +107,9 @@ def ddim_encode(
         yield x_t
 
 
-def last(steps: Iterator[Tensor]) -> Tensor:
+def last(steps: Iterator[Step]) -> Step:
     """Run a trajectory to its end and return where it ends."""
-    result = None
+    result: Step | None = None
     for result in steps:  # noqa: B007
         pass
     assert result is not None, "a trajectory has at least one step"
