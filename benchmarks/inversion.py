@@ -1,0 +1,191 @@
+"""How well each inversion brings images back, at what cost in network calls, and what its x_T is like.
+
+    rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
+    python benchmarks/inversion.py --images held-out --n 16
+
+Prints a Markdown table to stdout: PSNR of the float images before rounding (the worst and the mean; and of
+the first image where it is decoded alone, since another batch size makes the network round differently),
+statistics of x_T, and network calls for encode and decode together. Those of N(0, I) would be 0, 1, 0 and 0.
+With --json FILE the figures are kept as well; each method can be run alone with --method.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from rdm_cli import open_pipeline
+from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
+from rdm_cli.kernels.edict import edict_decode, edict_encode
+from rdm_cli.kernels.fixed_point import fixed_point_encode
+from rdm_cli.kernels.noise_statistics import noise_statistics
+from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.schedules import Spacing
+from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, belm_decode, belm_encode
+
+State = Tensor | TwoStates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """An inversion and the decoding that goes with it, on ``steps`` steps each.
+
+    ``spacing`` None is the bundle's own, and its clamping with it; every other row clamps nothing.
+    """
+
+    encode: Callable[..., Iterator[State]]
+    decode: Callable[..., Iterator[Tensor]] = ddim_decode
+    steps: int
+    spacing: Spacing | None = "log-snr"
+
+
+def fixed_point(num_iterations: int) -> Callable[..., Iterator[Tensor]]:
+    return partial(fixed_point_encode, num_iterations=num_iterations)
+
+
+METHODS = {
+    "ddim, as published": Method(encode=ddim_encode, steps=20, spacing=None),
+    "ddim": Method(encode=ddim_encode, steps=20),
+    "ddim, 15": Method(encode=ddim_encode, steps=15),
+    "fixed-point, 2 iterations": Method(encode=fixed_point(2), steps=10),
+    "fixed-point, 3 iterations": Method(encode=fixed_point(3), steps=10),
+    "bdia": Method(encode=bdia_encode, decode=bdia_decode, steps=19),
+    "bdia, gamma 1": Method(
+        encode=partial(bdia_encode, gamma=1.0), decode=partial(bdia_decode, gamma=1.0), steps=19
+    ),
+    "o-belm": Method(encode=belm_encode, decode=belm_decode, steps=19),
+    "edict": Method(encode=edict_encode, decode=edict_decode, steps=10),
+    "edict, even in t": Method(encode=edict_encode, decode=edict_decode, steps=10, spacing="stride"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What is measured of one method, over all images; statistics are means over the images."""
+
+    spacing: str
+    steps: int
+    network_calls: int
+    worst_psnr_db: float
+    mean_psnr_db: float
+    alone_psnr_db: float
+    x_T_mean: float
+    x_T_std: float
+    x_T_horizontal: float
+    x_T_vertical: float
+    seconds: float
+
+
+class Counted:
+    """A denoiser that counts how often it was asked."""
+
+    def __init__(self, eps_fn: EpsFn) -> None:
+        self.eps_fn = eps_fn
+        self.calls = 0
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        return self.eps_fn(x_t, t)
+
+
+def psnr_db(x_0: Tensor, back: Tensor) -> Tensor:
+    """PSNR of each pair in dB, (B,), in float64: at 70 dB and beyond float32 has no digits left."""
+    return -10 * ((back.double() - x_0.double()) / 2).square().mean(dim=(1, 2, 3)).log10()
+
+
+def first_of(state: State) -> State:
+    """The first item of a batch, as a batch of one."""
+    return TwoStates(*(s[:1] for s in state)) if isinstance(state, TwoStates) else state[:1]
+
+
+@torch.no_grad()
+def measure(pipeline: Any, method: Method, x_0: Tensor) -> Figures:
+    """Encode ``x_0`` (N, 3, H, W) and decode it again, as one batch; then the first by itself."""
+    model = pipeline.bundle.model
+    spec = model.sampling
+    if method.spacing is not None:
+        spec = replace(spec, clip_x_0=False, spacing=method.spacing)
+    started = time.perf_counter()
+    z = model.encode(x_0).float()
+    eps_fn = Counted(pipeline.eps_fn(z))
+    state = last(method.encode(eps_fn, x_0, spec, method.steps))
+    psnr = psnr_db(x_0, last(method.decode(eps_fn, state, spec, method.steps)))
+    seconds = time.perf_counter() - started
+    alone = last(method.decode(pipeline.eps_fn(z[:1]), first_of(state), spec, method.steps))
+    statistics = noise_statistics(state.x_t if isinstance(state, TwoStates) else state)
+    return Figures(
+        spacing=spec.spacing,
+        steps=method.steps,
+        network_calls=eps_fn.calls,
+        worst_psnr_db=float(psnr.min()),
+        mean_psnr_db=float(psnr.mean()),
+        alone_psnr_db=float(psnr_db(x_0[:1], alone)),
+        x_T_mean=float(statistics.mean.mean()),
+        x_T_std=float(statistics.std.mean()),
+        x_T_horizontal=float(statistics.horizontal.mean()),
+        x_T_vertical=float(statistics.vertical.mean()),
+        seconds=seconds,
+    )
+
+
+def markdown(rows: dict[str, Figures]) -> str:
+    """The table."""
+    lines = [
+        "| inversion | timesteps | steps | calls | PSNR worst | mean | alone | mean of x_T | std | h | v |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        lines.append(
+            f"| {name} | {row.spacing} | {row.steps} | {row.network_calls} | {row.worst_psnr_db:.1f} "
+            f"| {row.mean_psnr_db:.1f} | {row.alone_psnr_db:.1f} | {row.x_T_mean:.3f} | {row.x_T_std:.3f} "
+            f"| {row.x_T_horizontal:.3f} | {row.x_T_vertical:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(
+    images: Annotated[Path, typer.Option(help="A folder of images that the bundle was not trained on.")],
+    bundle: Annotated[str, typer.Option(help="The bundle.")] = "avatars64-diffae",
+    n: Annotated[int, typer.Option(help="How many of the images, in order of their names.")] = 16,
+    method: Annotated[list[str] | None, typer.Option(help=f"Any of: {'; '.join(METHODS)}.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16, of the network.")] = "fp32",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
+) -> None:
+    """Measure, and print the table."""
+    unknown = [name for name in method or [] if name not in METHODS]
+    if unknown:
+        raise typer.BadParameter(f"there is no method {unknown[0]!r}; known: {'; '.join(METHODS)}")
+    paths = sorted(images.glob("*.png"))[:n]
+    if not paths:
+        raise typer.BadParameter(f"{images}: no PNG files here")
+    pipeline = open_pipeline(bundle, precision=precision, batch_size=len(paths))  # type: ignore[arg-type]
+    x_0 = pipeline.load_images(paths).to(pipeline.bundle.device)
+    rows = {}
+    for name in method or METHODS:
+        rows[name] = measure(pipeline, METHODS[name], x_0)
+        print(f"{name}: {rows[name]}", file=sys.stderr, flush=True)
+    if json_file is not None:
+        figures = {
+            "bundle": pipeline.bundle.name,
+            "digest": pipeline.bundle.digest,
+            "num_images": len(paths),
+            "precision": precision,
+            "methods": {name: asdict(row) for name, row in rows.items()},
+        }
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
