@@ -49,6 +49,23 @@ class StartNoise(StrEnum):
     random = "random"
 
 
+class Inversion(StrEnum):
+    """How x_T is inferred."""
+
+    ddim = "ddim"
+    fixed_point = "fixed-point"
+    exact = "exact"
+
+
+class Solver(StrEnum):
+    """How an x_T is decoded."""
+
+    ddim = "ddim"
+    dpm_solver = "dpm-solver++"
+    unipc = "unipc"
+    heun = "heun"
+
+
 class Prior(StrEnum):
     """What draws z."""
 
@@ -86,6 +103,23 @@ Steps = Annotated[
         help="Sampling steps; without it, the bundle's own number.",
         show_default=False,
     ),
+]
+InversionOption = Annotated[
+    Inversion,
+    typer.Option(
+        "--inversion",
+        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each.",
+    ),
+]
+Iterations = Annotated[
+    int | None,
+    typer.Option(
+        "--iterations", min=1, help="Network calls in a step that solves an equation.", show_default="3"
+    ),
+]
+SolverOption = Annotated[
+    Solver | None,
+    typer.Option("--solver", help="How what was drawn is decoded.", show_default="the bundle's own"),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 BatchSize = Annotated[

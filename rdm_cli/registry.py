@@ -21,10 +21,12 @@ PRIORS = {
     "gaussian": "rdm_cli.priors.gaussian:GaussianPrior",
 }
 SOLVERS = {
-    "ddim": "rdm_cli.kernels.ddim:ddim_decode",
-    "dpm-solver++": "rdm_cli.kernels.multistep:dpm_solver_decode",
-    "unipc": "rdm_cli.kernels.multistep:unipc_decode",
-    "heun": "rdm_cli.kernels.heun:heun_decode",
+    "ddim": "rdm_cli.kernels.solvers:DDIM",
+    "dpm-solver++": "rdm_cli.kernels.solvers:DPM_SOLVER",
+    "unipc": "rdm_cli.kernels.solvers:UNIPC",
+    "heun": "rdm_cli.kernels.solvers:HEUN",
+    "fixed-point": "rdm_cli.kernels.solvers:FIXED_POINT",
+    "exact": "rdm_cli.kernels.solvers:EXACT",
 }
 DEFAULT_BUNDLE = "avatars64-diffae"
 

@@ -31,6 +31,7 @@ def decode(
         ),
     ] = None,
     steps: o.Steps = None,
+    solver: o.SolverOption = None,
     x_t: Annotated[
         o.StartNoise, typer.Option("--x-t", help="The code's own x_T, or one drawn at random.")
     ] = o.StartNoise.inferred,
@@ -75,6 +76,7 @@ def decode(
                 batch_size=batch_size,
                 style=style,
                 class_name=class_name,
+                solver=solver and solver.value,
             )
 
         def pipelines(info: CodeInfo) -> Pipeline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from rdm_cli.commands.batch_job import planned_job, report
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.images import SUFFIXES
+from rdm_cli.errors import UsageError
 
 
 def encode(
@@ -19,12 +20,26 @@ def encode(
     output: o.Output = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
+    inversion: o.InversionOption = o.Inversion.ddim,
+    iterations: o.Iterations = None,
     no_x_T: Annotated[
         bool, typer.Option("--no-x-t", help="Leave out x_T: z alone, many times faster.")
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Decode each code at once and record its error.")
     ] = False,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Add what brings back every pixel, and check that it does.")
+    ] = False,
+    min_psnr: Annotated[
+        float | None,
+        typer.Option(
+            "--min-psnr",
+            metavar="DB",
+            min=0.0,
+            help="Work harder on each image, until its code alone brings it back so well.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
@@ -39,9 +54,14 @@ def encode(
 ) -> None:
     """Encode images into codes: a.png becomes a.safetensors beside it, or under -o.
 
+    --inversion exact loses nothing but rounding, and fixed-point little, each in far fewer steps than ddim.
     An image whose code is there already, made from the same file with the same settings, is skipped.
     """
     console = Console(as_json=as_json, quiet=quiet)
+    if no_x_T:
+        for name, given in (("--lossless", lossless), ("--min-psnr", min_psnr is not None)):
+            if given:
+                raise UsageError(f"{name} needs an x_T, and --no-x-t leaves it out")
     with planned_job(
         inputs,
         files_from=files_from,
@@ -50,8 +70,8 @@ def encode(
         result_suffix=".safetensors",
         stdin_suffix=".image",
     ) as job:
-        from rdm_cli.core.compatibility import allowed_steps
-        from rdm_cli.core.files import encode_files
+        from rdm_cli.core.effort import Effort, check_effort
+        from rdm_cli.core.encoding import Encoding, encode_files
         from rdm_cli.core.pipeline import open_pipeline
 
         pipeline = open_pipeline(
@@ -62,7 +82,14 @@ def encode(
             batch_size=batch_size,
             class_name=class_name,
         )
-        allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
+        effort = Effort(inversion=inversion.value, steps=steps, iterations=iterations, with_x_T=not no_x_T)
+        check_effort(pipeline, effort)  # a wrong option fails once, not once an image
+        encoding = Encoding(
+            effort=effort,
+            verify=verify and not no_x_T,
+            lossless=lossless,
+            min_psnr_db=min_psnr,
+        )
         if no_x_T:
             pipeline.bundle.require_z("--no-x-t")
 
@@ -70,12 +97,21 @@ def encode(
             return encode_files(
                 pipeline,
                 job.tasks,
-                steps=steps,
-                with_x_T=not no_x_T,
-                verify=verify and not no_x_T,
+                encoding,
                 fit=fit.value,
                 force=force or job.to_stdout,
                 advance=advance,
             )
 
-        report(console, job, outcomes, verb="encoded", noun="image", failures=failures)
+        report(console, job, outcomes, verb="encoded", noun="image", failures=failures, describe=_describe)
+
+
+def _describe(data: dict[str, Any]) -> str:
+    if "bytes" not in data:
+        return str(data["output"])
+    sizes = data["bytes"]
+    parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if not name.startswith("as_"))
+    return (
+        f"{data['output']}\t{parts} bytes\tthe image as PNG {sizes['as_png']:,}, as lossless WebP "
+        f"{sizes['as_webp']:,}"
+    )

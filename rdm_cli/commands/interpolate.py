@@ -43,6 +43,8 @@ def interpolate(
     ] = Way.lerp,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
+    inversion: o.InversionOption = o.Inversion.ddim,
+    iterations: o.Iterations = None,
     fit: o.FitOption = o.Fit.crop,
     style: o.Style = None,
     class_name: o.ClassName = None,
@@ -62,6 +64,7 @@ def interpolate(
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=as_json, quiet=quiet)
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+    from rdm_cli.core.effort import Effort, check_effort
     from rdm_cli.core.pictures import interpolate_files
     from rdm_cli.core.pipeline import open_pipeline
 
@@ -74,6 +77,8 @@ def interpolate(
         style=style,
         class_name=class_name,
     )
+    effort = Effort(inversion=inversion.value, steps=steps, iterations=iterations)
+    check_effort(pipeline, effort)
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
     with console.progress("interpolating", float(total)) as advance:
         written = interpolate_files(
@@ -82,7 +87,7 @@ def interpolate(
             output,
             num_frames=frames,
             frame_ms=frame_ms,
-            steps=steps,
+            effort=effort,
             fit=fit.value,
             trajectory=path is Way.trajectory,
             advance=advance,

@@ -32,6 +32,8 @@ def manipulate(
     output: o.Output = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
+    inversion: o.InversionOption = o.Inversion.ddim,
+    iterations: o.Iterations = None,
     x_t: Annotated[
         o.StartNoise, typer.Option("--x-t", help="Keep the image's own x_T, or draw another.")
     ] = o.StartNoise.inferred,
@@ -66,7 +68,7 @@ def manipulate(
     ) as job:
         if scales is None:
             job.spare_inputs(lambda target: target.with_suffix(".safetensors"))
-        from rdm_cli.core.compatibility import allowed_steps
+        from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import manipulate_files, require_attributes
         from rdm_cli.core.pipeline import open_pipeline
 
@@ -79,7 +81,13 @@ def manipulate(
             style=style,
             class_name=class_name,
         )
-        allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
+        effort = Effort(
+            inversion=inversion.value,
+            steps=steps,
+            iterations=iterations,
+            with_x_T=x_t is o.StartNoise.inferred,
+        )
+        check_effort(pipeline, effort)  # a wrong option fails once, not once an image
         require_attributes(pipeline, list(edits[0]))
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
@@ -88,8 +96,7 @@ def manipulate(
                 job.tasks,
                 edits=edits,
                 strip=scales is not None,
-                steps=steps,
-                x_T=x_t.value,
+                effort=effort,
                 seed=seed,
                 fit=fit.value,
                 advance=advance,

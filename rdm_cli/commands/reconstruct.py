@@ -19,6 +19,9 @@ def reconstruct(
     output: o.Output = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
+    inversion: o.InversionOption = o.Inversion.ddim,
+    iterations: o.Iterations = None,
+    solver: o.SolverOption = None,
     x_t: Annotated[
         o.StartNoise,
         typer.Option("--x-t", help="Infer x_T from the image, or draw it: then z alone is decoded."),
@@ -56,7 +59,7 @@ def reconstruct(
         companions=("-reconstruction-side-by-side.png",),
     ) as job:
         job.spare_inputs(lambda target: target.with_name(f"{target.stem}-side-by-side.png"))
-        from rdm_cli.core.compatibility import allowed_steps
+        from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import reconstruct_files
         from rdm_cli.core.pipeline import open_pipeline
 
@@ -68,8 +71,15 @@ def reconstruct(
             batch_size=batch_size,
             style=style,
             class_name=class_name,
+            solver=solver and solver.value,
         )
-        allowed_steps(pipeline.bundle, steps)  # a wrong option fails once, not once an image
+        effort = Effort(
+            inversion=inversion.value,
+            steps=steps,
+            iterations=iterations,
+            with_x_T=x_t is o.StartNoise.inferred,
+        )
+        check_effort(pipeline, effort)  # a wrong option fails once, not once an image
         if x_t is o.StartNoise.random or variations:
             pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
@@ -77,8 +87,7 @@ def reconstruct(
             return reconstruct_files(
                 pipeline,
                 job.tasks,
-                steps=steps,
-                x_T=x_t.value,
+                effort=effort,
                 variations=variations,
                 seed=seed,
                 fit=fit.value,

@@ -46,6 +46,7 @@ def sample(
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
+    solver: o.SolverOption = None,
     prior_steps: Annotated[
         int | None,
         typer.Option(
@@ -99,6 +100,7 @@ def sample(
         prior=prior and prior.value,
         style=style,
         class_name=class_name,
+        solver=solver and solver.value,
     )
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)

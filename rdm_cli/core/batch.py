@@ -38,14 +38,15 @@ def run_batches(
     items: Iterable[K],
     *,
     load: Callable[[K], T | Outcome[K]],
-    process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any]]],
+    process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any] | RdmError]],
     batch_size: int,
 ) -> Iterator[Outcome[K]]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
     ``load`` may settle an item itself by returning its outcome (already done, say). An RdmError or
-    OSError of ``load`` concerns its item alone. One of ``process`` (a full disk) concerns its batch,
-    whose items are then tried one by one, so that only those that cannot be done fail.
+    OSError of ``load`` concerns its item alone, and so does one that ``process`` returns in its place. One
+    that ``process`` raises (a full disk) concerns its batch, whose items are then tried one by one, so that
+    only those that cannot be done fail.
     """
     waiting: list[tuple[K, T]] = []
 
@@ -71,7 +72,7 @@ def run_batches(
 
 def _process(
     batch: Sequence[tuple[K, T]],
-    process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any]]],
+    process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any] | RdmError]],
 ) -> Iterator[Outcome[K]]:
     items, loaded = [item for item, _ in batch], [value for _, value in batch]
     try:
@@ -83,8 +84,11 @@ def _process(
         for pair in batch:
             yield from _process([pair], process)
         return
-    for item, data in zip(items, results, strict=True):
-        yield Outcome(item=item, data=data)
+    for item, result in zip(items, results, strict=True):
+        if isinstance(result, RdmError):
+            yield Outcome(item=item, error=_one_line(result))
+        else:
+            yield Outcome(item=item, data=result)
 
 
 def _one_line(error: RdmError | OSError) -> str:

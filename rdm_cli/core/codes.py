@@ -28,9 +28,12 @@ FORMAT_VERSION = 1
 class CodeInfo:
     """How a code was made.
 
-    ``steps`` is None where there is no x_T (z alone takes no steps); ``source_digest`` is the SHA-256
-    of the image file and None where there was none, as for samples and edits. ``mse`` and ``psnr_db``
-    are the measured reconstruction error, None where it was not asked for. ``edits`` lists what was
+    ``solver`` and ``steps`` are those by which x_T was inferred, or a sample was decoded; ``steps`` is None
+    where there is no x_T (z alone takes no steps). ``spacing`` says on which timesteps, None being the
+    method's own; ``iterations`` how often an inversion asked the network where it solved an equation.
+    ``source_digest`` is the SHA-256 of the image file and None where there was none, as for samples and
+    edits. ``mse`` and ``psnr_db`` are the measured reconstruction error, None where it was not asked for;
+    ``pixels_digest`` is the SHA-256 of the pixels that a lossless code restores. ``edits`` lists what was
     done to z. ``stop_shift`` is the last fraction of a decode's steps in which PDAE's shift is left out, as
     it is for samples. ``class_name`` is that of a class-conditional bundle.
     """
@@ -41,6 +44,8 @@ class CodeInfo:
     image_size: int
     solver: str = "ddim"
     steps: int | None = None
+    spacing: str | None = None
+    iterations: int | None = None
     precision: str = "fp32"
     fit: str = "crop"
     source: str | None = None
@@ -50,6 +55,7 @@ class CodeInfo:
     class_name: str | None = None
     mse: float | None = None
     psnr_db: float | None = None
+    pixels_digest: str | None = None
     format_version: int = FORMAT_VERSION
 
 
@@ -59,12 +65,16 @@ class Codes:
 
     The codes of a plain DPM are x_T alone: their z is (N, 0). ``style`` (N, C, h, w) are the latents from
     which an LRDM of style and shape takes the style; None: another model, or another image's will do.
+    ``other`` (N, C, H, W) is the second state of a solver that keeps two, both then in float64. ``residuals``
+    bring the decoded pictures to the very pixels of the images (:mod:`rdm_cli.data.residual`).
     """
 
     z: Tensor
     x_T: Tensor | None
     infos: tuple[CodeInfo, ...]
     style: Tensor | None = None
+    other: Tensor | None = None
+    residuals: tuple[bytes, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -72,9 +82,31 @@ class Codes:
     def __getitem__(self, index: int) -> Codes:
         """One code, as a batch of one."""
         i = range(len(self))[index]
-        x_T = None if self.x_T is None else self.x_T[i : i + 1]
-        style = None if self.style is None else self.style[i : i + 1]
-        return Codes(z=self.z[i : i + 1], x_T=x_T, infos=(self.infos[i],), style=style)
+        return self.select([i])
+
+    def select(self, indices: Sequence[int]) -> Codes:
+        """Some of the codes, in the order of ``indices``."""
+        rows = list(indices)
+        maps = {name: None if m is None else m[rows] for name, m in self._maps().items()}
+        return Codes(
+            z=self.z[rows],
+            infos=tuple(self.infos[i] for i in rows),
+            residuals=None if self.residuals is None else tuple(self.residuals[i] for i in rows),
+            **maps,
+        )
+
+    def _maps(self) -> dict[str, Tensor | None]:
+        return {"x_T": self.x_T, "style": self.style, "other": self.other}
+
+    def without_x_T(self) -> Codes:
+        """z, and what else does not depend on an x_T: for another one."""
+        return self.replace(x_T=None, other=None, residuals=None)
+
+    @property
+    def holds(self) -> frozenset[str]:
+        """What there is besides z; only codes that hold the same can be joined without loss."""
+        present = {name for name, values in self._maps().items() if values is not None}
+        return frozenset(present | ({"residuals"} if self.residuals is not None else set()))
 
     def __iter__(self) -> Iterator[Codes]:
         return (self[i] for i in range(len(self)))
@@ -89,9 +121,12 @@ class Codes:
             raise ValueError(f"{len(self)} codes need as many paths, not {len(paths)}")
         for code, path in zip(self, paths, strict=True):
             tensors = {"z": code.z[0]} if code.z.numel() else {}
-            tensors |= {} if code.x_T is None else {"x_T": code.x_T[0]}
-            tensors |= {} if code.style is None else {"style": code.style[0]}
-            stored = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
+            tensors |= {name: values[0] for name, values in code._maps().items() if values is not None}
+            exact = {"x_T", "other"} if code.other is not None else set()
+            kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
+            stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
+            if code.residuals is not None:
+                stored["residual"] = torch.frombuffer(bytearray(code.residuals[0]), dtype=torch.uint8)
             text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
             write_tensors(path, stored, {"rdm": text})
 
@@ -104,23 +139,27 @@ class Codes:
             if not names & {"z", "x_T"}:
                 raise CodeError(f"{path}: this code holds neither z nor x_T")
             z = file.get_tensor("z")[None] if "z" in names else torch.zeros(1, 0)
-            x_T = file.get_tensor("x_T")[None] if "x_T" in names else None
-            style = file.get_tensor("style")[None] if "style" in names else None
-        for name, value in (("z", z), ("x_T", x_T), ("style", style)):
+            maps = {n: file.get_tensor(n)[None] if n in names else None for n in ("x_T", "style", "other")}
+            residual = file.get_tensor("residual") if "residual" in names else None
+        for name, value in {"z": z, **maps}.items():
             if value is not None and not bool(torch.isfinite(value).all()):
                 raise CodeError(f"{path}: {name} holds values that are not finite")
-        return Codes(z=z, x_T=x_T, infos=(info,), style=style)
+        residuals = None if residual is None else (residual.to(torch.uint8).numpy().tobytes(),)
+        return Codes(z=z, infos=(info,), residuals=residuals, **maps)
 
     @staticmethod
     def concatenate(codes: Sequence[Codes]) -> Codes:
-        """Join batches; x_T and the style are kept only where every part has one."""
+        """Join batches; x_T and all else besides z are kept only where every part has them."""
         if len({c.z.shape[1:] for c in codes}) > 1:
             raise CodeError("these codes hold z for different numbers of steps", hint="decode them apart")
+        residuals = [c.residuals for c in codes if c.residuals is not None]
         return Codes(
             z=torch.cat([c.z for c in codes]),
             x_T=_joined([c.x_T for c in codes]),
             infos=tuple(info for c in codes for info in c.infos),
             style=_joined([c.style for c in codes]),
+            other=_joined([c.other for c in codes]),
+            residuals=tuple(r for part in residuals for r in part) if len(residuals) == len(codes) else None,
         )
 
 

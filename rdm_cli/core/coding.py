@@ -18,13 +18,16 @@ from torch import Tensor
 
 from rdm_cli.core.classes import class_numbers, class_of_image
 from rdm_cli.core.codes import CodeInfo, Codes
-from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_of_z
+from rdm_cli.core.compatibility import check_codes, check_steps_of_z
 from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
+from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
 from rdm_cli.errors import CodeError
-from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
+from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.spec import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,28 +35,34 @@ class Coder(Runner):
     """Encodes and decodes with an open bundle.
 
     ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
-    of, and that everything is decoded as. None: each has its own.
+    of, and that everything is decoded as. None: each has its own. ``sampler`` is how what was drawn is
+    decoded; None: as the bundle has it.
     """
 
     style: Path | None = None
     class_name: str | None = None
+    sampler: Sampler | None = None
 
-    @property
-    def default_steps(self) -> int:
-        """Sampling steps where the user names none."""
-        return self.bundle.model.sampling.steps
-
-    def info(self, *, steps: int | None, fit: Fit = "crop", stop_shift: float = 0.0) -> CodeInfo:
-        """The metadata of a code that this pipeline makes."""
+    def info(self, **how: Any) -> CodeInfo:
+        """The metadata of a code that this pipeline makes; ``how`` are further fields."""
         return CodeInfo(
             method=self.bundle.method.name,
             bundle=self.bundle.name,
             bundle_digest=self.bundle.digest,
             image_size=self.bundle.model.image_size,
-            steps=steps,
             precision=self.precision,
-            fit=fit,
-            stop_shift=stop_shift,
+            **how,
+        )
+
+    def info_of(self, way: Way, iterations: int | None = None, **how: Any) -> CodeInfo:
+        """The metadata of a code whose x_T is inferred that ``way``; ``iterations`` None are the solver's."""
+        solves = way.kernel.iterations > 1
+        return self.info(
+            solver=way.solver,
+            spacing=way.spacing,
+            steps=way.steps,
+            iterations=(iterations or way.kernel.iterations) if solves else None,
+            **how,
         )
 
     def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
@@ -72,22 +81,28 @@ class Coder(Runner):
         *,
         classes: Sequence[str | None] | None = None,
         steps: int | None = None,
+        inversion: str = "ddim",
+        iterations: int | None = None,
         with_x_T: bool = True,
         advance: Advance | None = None,
     ) -> Codes:
         """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
 
         ``classes`` name that of each image, for bundles that know some; None: all of the coder's own.
-        ``steps`` DDIM steps infer x_T (None: the bundle's default); ``with_x_T`` False gives z alone.
-        Raises UsageError where that would leave nothing, CodeError for an unknown class.
+        ``inversion`` infers x_T in ``steps`` steps (None: its own or the bundle's number), asking the network
+        ``iterations`` times where it solves an equation (None: as often as is usual); ``with_x_T`` False
+        gives z alone. Raises UsageError where that would leave nothing, CodeError for an unknown class.
         """
         names = [self.class_name] * len(x_0) if classes is None else list(classes)
         numbers = class_numbers(self.bundle, names)
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
-        n = allowed_steps(self.bundle, steps) or self.default_steps
+        way = way_up(self.bundle, inversion, steps)
         model: Any = self.bundle.model
-        known = self.timesteps(n)
+        spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
+        assert solver.encode is not None
+        upward, num_iterations = solver.encode, iterations or solver.iterations
+        known = self.timesteps(spec, n)
 
         def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
             given = known | dict(zip(numbers, y, strict=True))
@@ -97,17 +112,19 @@ class Coder(Runner):
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
                 return z, *styled.values()
-            path = ddim_encode(self.eps_fn(z, **given, **styled), x, model.sampling, n)
-            return z, *styled.values(), last(watched(path, lambda: tell(real / n)))
+            path = upward(self.eps_fn(z, **given, **styled), x, spec, n, num_iterations)
+            end = last(watched(path, lambda: tell(real / n)))
+            return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
             z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
             if not with_x_T:
                 tell(len(x_0))
+        other = rest.pop() if with_x_T and solver.in_pairs else None
         x_T = rest.pop() if with_x_T else None
-        info = self.info(steps=n if with_x_T or known else None)
+        info = self.info_of(way, iterations) if with_x_T or known else self.info()
         infos = tuple(replace(info, class_name=name) for name in names)
-        return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None)
+        return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
 
     def decode(
         self,
@@ -120,8 +137,9 @@ class Coder(Runner):
     ) -> Tensor:
         """Codes to images x_0 (N, 3, H, W) in [-1, 1].
 
-        ``steps`` None follows the steps each code was made with, else the bundle's default. A code
-        without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes.
+        Each code is decoded the way that it records or, without one, as the coder's ``sampler`` says;
+        ``steps`` changes the number of steps where the code allows it. A code without x_T gets one drawn for
+        (``seed``, its key); ``keys`` None numbers the codes. Raises CodeError.
         """
         check_codes(self.bundle, codes)
         codes = self.as_asked(codes)
@@ -132,31 +150,42 @@ class Coder(Runner):
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
-        steps = allowed_steps(self.bundle, steps)
-        wanted = [(steps or info.steps or self.default_steps, info.stop_shift) for info in codes.infos]
-        spec = self.bundle.model.sampling
+        has_x_T = codes.x_T is not None
+        ways = [
+            way_down(self.bundle, info, has_x_T=has_x_T, steps=steps, sampler=self.sampler)
+            for info in codes.infos
+        ]
         x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
-        for n, stop in sorted(set(wanted)):
-            chosen = [i for i, w in enumerate(wanted) if w == (n, stop)]
-            check_steps_of_z(self.bundle, codes.z, n)
-            options = self.timesteps(n) | ({"stop_below": spec.stop_below(stop, n)} if stop else {})
-
-            def decode_batch(
-                real: int,
-                z: Tensor,
-                x_t: Tensor,
-                *given: Tensor,
-                n: int = n,
-                options: Mapping[str, Any] = options,
-            ) -> tuple[Tensor, ...]:
-                own = dict(zip(conditions, given, strict=True))
-                path = ddim_decode(self.eps_fn(z, **options, **own), x_t, spec, n)
-                return (self.leave(last(watched(path, lambda: tell(real / n)))),)
-
+        for way in dict.fromkeys(ways):
+            chosen = [i for i, w in enumerate(ways) if w == way]
+            pair = {"other": codes.other} if codes.other is not None and way.kernel.in_pairs else {}
+            given = {"z": codes.z, "x_T": x_T, **pair, **conditions}
             with self.progress(advance, "decoding", len(chosen)) as tell:
-                rows = (values[chosen] for values in (codes.z, x_T, *conditions.values()))
-                (x_0[chosen],) = self.in_batches(decode_batch, *rows)
+                rows = {name: values[chosen] for name, values in given.items()}
+                x_0[chosen] = self._decode(way, rows, tell)
         return x_0
+
+    def _decode(self, way: Way, given: Mapping[str, Tensor], tell: Advance) -> Tensor:
+        """``given`` rows of z, x_T and conditions, and of the other state if any, decoded one ``way``."""
+        check_steps_of_z(self.bundle, given["z"], way.steps)
+        spec, n = way.spec(self.bundle), way.steps
+        options: dict[str, Any] = self.timesteps(spec, n)
+        if way.stop_shift:
+            options["stop_below"] = spec.stop_below(way.stop_shift, n)
+
+        def decode_batch(real: int, *rows: Tensor) -> tuple[Tensor, ...]:
+            own = dict(zip(given, rows, strict=True))
+            z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
+            start = x_t if other is None else TwoStates(x_t, other)
+            path = way.kernel.decode(self.eps_fn(z, **options, **own), start, spec, n)
+            return (self.leave(last(watched(path, lambda: tell(real / n))).float()),)
+
+        return self.in_batches(decode_batch, *given.values())[0]
+
+    def decodes_as_made(self, info: CodeInfo, steps: int | None) -> bool:
+        """Whether :meth:`decode` in ``steps`` shows the very picture that such a code was made to show."""
+        as_told = self.style is None and self.class_name in (None, info.class_name) and self.sampler is None
+        return as_told and steps in (None, info.steps)
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""

@@ -9,14 +9,6 @@ from rdm_cli.core.codes import Codes
 from rdm_cli.errors import CodeError, UsageError
 
 
-def allowed_steps(bundle: Bundle, steps: int | None) -> int | None:
-    """``steps`` as they are; raises UsageError where the bundle's schedule has not so many."""
-    most = bundle.model.sampling.max_steps
-    if steps is not None and not 1 <= steps <= most:
-        raise UsageError(f"{bundle.name}: --steps {steps}: there are 1 to {most}")
-    return steps
-
-
 def stop_shift_for(bundle: Bundle, given: float | None) -> float:
     """The fraction of a sample's steps without PDAE's shift: as ``given``, or as the method has it.
 
@@ -38,7 +30,7 @@ def check_codes(bundle: Bundle, codes: Codes) -> None:
                 f"not with {bundle.name} ({bundle.digest[:12]})",
                 hint="name that one with --bundle, or encode the image again",
             )
-        most = model.sampling.max_steps
+        most = model.sampling.schedule.num_train_steps
         if info.steps is not None and not 1 <= info.steps <= most:
             raise CodeError(f"the code records {info.steps} steps, and there are 1 to {most}")
         if info.stop_shift and (model.stop_shift is None or not 0 <= info.stop_shift <= 1):
@@ -51,6 +43,8 @@ def check_codes(bundle: Bundle, codes: Codes) -> None:
         raise CodeError(f"z has the shape {tuple(codes.z.shape[1:])}, not {model.z_shape}")
     if codes.x_T is not None and codes.x_T.shape[1:] != model.x_T_shape:
         raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
+    if codes.other is not None and (codes.x_T is None or codes.other.shape != codes.x_T.shape):
+        raise CodeError(f"the code's second state has the shape {tuple(codes.other.shape[1:])}, not x_T's")
     if codes.style is not None and (not model.style_shape or codes.style.shape[1:] != model.x_T_shape):
         shape = tuple(codes.style.shape[1:])
         raise CodeError(f"the code holds a style of the shape {shape}, which does not fit")

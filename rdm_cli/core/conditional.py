@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rdm_cli.core.code_sets import CODE_SUFFIXES
 from rdm_cli.core.codes import Codes
+from rdm_cli.core.effort import Effort
 from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.folders import find_inputs
@@ -44,7 +45,7 @@ def folder_codes(pipeline: Pipeline, folder: Path) -> Tensor:
     for start in range(0, len(paths), NUM_AT_ONCE):
         some = paths[start : start + NUM_AT_ONCE]
         loaded = [load_image_or_code(pipeline, path, "crop") for path in some]
-        codes = encode_loaded(pipeline, some, loaded, steps=None, with_x_T=False, fit="crop")
+        codes = encode_loaded(pipeline, some, loaded, Effort(with_x_T=False), fit="crop")
         parts += [code.z for code in codes]
     return torch.cat(parts)
 

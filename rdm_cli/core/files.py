@@ -1,19 +1,22 @@
-"""The verbs over files: load, work in batches, write beside or mirrored, one outcome an item."""
+"""The verbs over files: load, work in batches, write beside or mirrored, one outcome an item.
+
+Images become codes in :mod:`rdm_cli.core.encoding`.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
 from rdm_cli.core.batch import Outcome, Task, run_batches
-from rdm_cli.core.codes import CodeInfo, Codes, read_info
+from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
+from rdm_cli.core.effort import USUAL, Effort, encode_by
+from rdm_cli.core.encoding import finite
 from rdm_cli.core.inputs import (
     CODE_SUFFIX,
     LoadedImage,
@@ -22,65 +25,13 @@ from rdm_cli.core.inputs import (
     in_batches_for,
     load_image,
     load_image_or_code,
-    sourced,
 )
+from rdm_cli.core.lossless import is_restored, restored
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
-from rdm_cli.data.images import Fit, grid, save_image, to_pil
-from rdm_cli.errors import CodeError
+from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
+from rdm_cli.errors import CodeError, RdmError
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
-
-
-def encode_files(
-    pipeline: Pipeline,
-    tasks: Sequence[Task],
-    *,
-    steps: int | None = None,
-    with_x_T: bool = True,
-    verify: bool = False,
-    fit: Fit = "crop",
-    force: bool = False,
-    advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
-    """Encode each task's image into its code file, skipping what is up to date.
-
-    ``verify`` decodes each code and records MSE and PSNR in it and in the outcome.
-    """
-    pipeline, batch_size = in_batches_for(pipeline, len(tasks))
-    wanted = pipeline.info(steps=(steps or pipeline.default_steps) if with_x_T else None, fit=fit)
-
-    def load(task: Task) -> LoadedImage | Outcome[Task]:
-        # the image is read before its code is believed: a damaged file must be named on every run
-        loaded = load_image(pipeline, task.source, fit)
-        if not force and task.target.is_file():
-            known = _info_or_none(task.target)
-            wanted_here = replace(wanted, class_name=loaded.class_name)
-            if known is not None and _same_settings(known, wanted_here, loaded.digest, verify=verify):
-                advance(1.0)
-                return Outcome(item=task, data={"output": str(task.target), "skipped": True})
-        return loaded
-
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
-        x_0 = torch.cat([image.x_0 for image in images])
-        classes = [image.class_name for image in images]
-        codes = pipeline.encode(x_0, classes=classes, steps=steps, with_x_T=with_x_T, advance=advance)
-        infos = sourced(codes, [t.source.name for t in batch], [i.digest for i in images], fit)
-        errors: list[dict[str, float | None]] = [{} for _ in batch]
-        if verify:
-            decoded = pipeline.decode(codes, steps=steps)
-            errors = [
-                {"mse": float(m), "psnr_db": _finite(float(p))}
-                for m, p in zip(mse(x_0, decoded), psnr(x_0, decoded), strict=True)
-            ]
-            infos = tuple(
-                replace(i, mse=e["mse"], psnr_db=e["psnr_db"]) for i, e in zip(infos, errors, strict=True)
-            )
-        codes = codes.replace(infos=infos)
-        for code, task in zip(codes, batch, strict=True):
-            code.save([task.target])
-        return [{"output": str(t.target), "skipped": False, **e} for t, e in zip(batch, errors, strict=True)]
-
-    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
 
 def decode_files(
@@ -93,21 +44,31 @@ def decode_files(
     batch_size: int,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
-    """Decode each task's code into its image.
+    """Decode each task's code into its image; a lossless one that is decoded as it was made, to the pixel.
 
     ``pipelines`` opens the bundle that a code was made with. ``x_T`` "random" ignores a stored one.
     """
 
-    def load(task: Task) -> tuple[Pipeline, Codes]:
+    def load(task: Task) -> tuple[Pipeline, Codes] | Outcome[Task]:
         codes = Codes.load(task.source)
-        _spare_source(task, codes.infos[0])
-        pipeline = replace(pipelines(codes.infos[0]), batch_size=batch_size)
+        info = codes.infos[0]
+        pipeline = replace(pipelines(info), batch_size=batch_size)
         check_codes(pipeline.bundle, codes)
-        return pipeline, codes if x_T == "inferred" else codes.replace(x_T=None)
+        as_made = x_T == "inferred" and pipeline.decodes_as_made(info, steps)
+        if as_made and is_restored(task.target, info):
+            advance(1.0)
+            return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+        _spare_source(task, info)
+        if x_T != "inferred":
+            return pipeline, codes.without_x_T()
+        return pipeline, codes if as_made else codes.replace(residuals=None)
 
-    def process(batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]) -> list[dict[str, Any]]:
-        for kind in {(p.bundle.digest, c.x_T is None) for p, c in loaded}:
-            chosen = [i for i, (p, c) in enumerate(loaded) if (p.bundle.digest, c.x_T is None) == kind]
+    def process(
+        batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]
+    ) -> list[dict[str, Any] | RdmError]:
+        results: list[dict[str, Any] | RdmError] = [{"output": str(task.target)} for task in batch]
+        for kind in {(p.bundle.digest, c.holds) for p, c in loaded}:
+            chosen = [i for i, (p, c) in enumerate(loaded) if (p.bundle.digest, c.holds) == kind]
             codes = Codes.concatenate([loaded[i][1] for i in chosen])
             x_0 = loaded[chosen[0]][0].decode(
                 codes,
@@ -116,9 +77,14 @@ def decode_files(
                 keys=[batch[i].source.stem for i in chosen],
                 advance=advance,
             )
-            for i, picture in zip(chosen, x_0, strict=True):
-                save_image(to_pil(picture), batch[i].target)
-        return [{"output": str(task.target)} for task in batch]
+            for i, code, picture in zip(chosen, codes, x_0, strict=True):
+                try:
+                    pixels = to_pixels(picture) if code.residuals is None else restored(code, picture[None])
+                except CodeError as error:
+                    results[i] = error
+                    continue
+                save_image(pixels_to_pil(pixels), batch[i].target)
+        return results
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -127,8 +93,7 @@ def reconstruct_files(
     pipeline: Pipeline,
     tasks: Sequence[Task],
     *,
-    steps: int | None = None,
-    x_T: str = "inferred",
+    effort: Effort = USUAL,
     variations: int = 0,
     seed: int = 0,
     fit: Fit = "crop",
@@ -136,23 +101,22 @@ def reconstruct_files(
 ) -> Iterator[Outcome[Task]]:
     """Encode and decode each image; write the reconstruction and, beside it, a side-by-side.
 
-    ``x_T`` "random" draws x_T instead of inferring it. ``variations`` K appends K pictures of the same
-    z with other x_T to the side-by-side. Outcomes carry MSE, PSNR in dB and SSIM.
+    An ``effort`` without x_T draws it instead of inferring it. ``variations`` K appends K pictures of the
+    same z with other x_T to the side-by-side. Outcomes carry MSE, PSNR in dB and SSIM.
     """
     pipeline, batch_size = in_batches_for(pipeline, len(tasks))
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
-        classes = [image.class_name for image in images]
-        codes = pipeline.encode(
-            x_0, classes=classes, steps=steps, with_x_T=x_T == "inferred", advance=advance
-        )
+        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, advance)
         names = [task.source.stem for task in batch]
+        # an x_T that was drawn is decoded as samples are, in so many steps
+        steps = None if effort.with_x_T else effort.steps
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names)
         others = []
         for k in range(variations):
             keys = [f"{name} variation {k}" for name in names]
-            others.append(pipeline.decode(codes.replace(x_T=None), steps=steps, seed=seed, keys=keys))
+            others.append(pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys))
         scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
         results = []
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
@@ -165,7 +129,7 @@ def reconstruct_files(
                     "output": str(task.target),
                     "side_by_side": str(side),
                     "mse": float(m),
-                    "psnr_db": _finite(float(p)),
+                    "psnr_db": finite(float(p)),
                     "ssim": float(s),
                 }
             )
@@ -185,8 +149,7 @@ def manipulate_files(
     *,
     edits: Sequence[Mapping[str, float]],
     strip: bool,
-    steps: int | None = None,
-    x_T: str = "inferred",
+    effort: Effort = USUAL,
     seed: int = 0,
     fit: Fit = "crop",
     advance: Advance = ignore_progress,
@@ -197,16 +160,17 @@ def manipulate_files(
 
     def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> list[dict[str, Any]]:
         paths = [task.source for task in batch]
-        starts = encode_loaded(encoder, paths, loaded, steps=steps, with_x_T=x_T == "inferred", fit=fit)
-        if x_T == "random":
-            starts = [codes.replace(x_T=None) for codes in starts]
+        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit)
+        if not effort.with_x_T:
+            starts = [codes.without_x_T() for codes in starts]
         edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
         pictures: list[list[Image]] = [[] for _ in batch]
         for has_x_T in {codes.x_T is not None for codes in starts}:
             chosen = [i for i, codes in enumerate(starts) if (codes.x_T is not None) == has_x_T]
             x_0 = decoder.decode(
                 Codes.concatenate([code for i in chosen for code in edited[i]]),
-                steps=steps,
+                # codes that were made elsewhere keep to their own way
+                steps=effort.steps if effort.inversion == "ddim" else None,
                 seed=seed,
                 keys=[batch[i].source.stem for i in chosen for _ in edits],
                 advance=advance,
@@ -239,24 +203,6 @@ def _spare_source(task: Task, info: CodeInfo) -> None:
             f"{task.target}: this is the image that the code was made from, and it stays",
             hint="write elsewhere with -o DIR",
         )
-
-
-def _info_or_none(path: Path) -> CodeInfo | None:
-    """What is known of an existing file; None where it is no code, which encoding then replaces."""
-    try:
-        return read_info(path)
-    except CodeError:
-        return None
-
-
-def _same_settings(known: CodeInfo, wanted: CodeInfo, digest: str, *, verify: bool) -> bool:
-    neutral = replace(known, source=None, source_digest=None, mse=None, psnr_db=None)
-    return neutral == wanted and known.source_digest == digest and (known.mse is not None or not verify)
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity: the PSNR of an exact reconstruction is null."""
-    return value if math.isfinite(value) else None
 
 
 def require_attributes(pipeline: Pipeline, names: Sequence[str]) -> None:

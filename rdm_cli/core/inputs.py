@@ -12,7 +12,9 @@ from torch import Tensor
 
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
+from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.running import ignore_progress
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.images import Fit
 from rdm_cli.errors import CodeError
@@ -72,21 +74,17 @@ def encode_loaded(
     pipeline: Pipeline,
     paths: Sequence[Path],
     loaded: Sequence[LoadedImage | Codes],
+    effort: Effort,
     *,
-    steps: int | None,
-    with_x_T: bool,
     fit: Fit,
 ) -> list[Codes]:
-    """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded at once.
-
-    ``steps`` DDIM steps infer x_T (None: the bundle's default) where ``with_x_T`` asks for it.
-    """
+    """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded."""
     images = {i: item for i, item in enumerate(loaded) if isinstance(item, LoadedImage)}
     made: Iterator[Codes] = iter(())
     if images:
         x_0 = torch.cat([image.x_0 for image in images.values()])
         classes = [image.class_name for image in images.values()]
-        codes = pipeline.encode(x_0, classes=classes, steps=steps, with_x_T=with_x_T)
+        codes = encode_by(pipeline, x_0, classes, effort, ignore_progress)
         names, digests = [paths[i].name for i in images], [i.digest for i in images.values()]
         made = iter(codes.replace(infos=sourced(codes, names, digests, fit)))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]

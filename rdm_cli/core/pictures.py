@@ -6,13 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from rdm_cli.core.codes import CodeInfo, Codes
+from rdm_cli.core.codes import Codes
+from rdm_cli.core.effort import USUAL, Effort
 from rdm_cli.core.inputs import CODE_SUFFIX, encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
+from rdm_cli.core.ways import sampling_way
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.images import Fit, grid, save_image, to_pil
 
@@ -24,7 +27,7 @@ def interpolate_files(
     *,
     num_frames: int,
     frame_ms: int,
-    steps: int | None = None,
+    effort: Effort = USUAL,
     fit: Fit = "crop",
     trajectory: bool = False,
     advance: Advance = ignore_progress,
@@ -37,8 +40,10 @@ def interpolate_files(
     ends: list[Codes] = []
     for path in inputs:
         loaded = load_image_or_code(pipeline, path, fit)
-        ends += encode_loaded(pipeline, [path], [loaded], steps=steps, with_x_T=True, fit=fit)
+        ends += encode_loaded(pipeline, [path], [loaded], effort, fit=fit)
         advance(1.0)
+    # codes that were made elsewhere keep to their own way
+    steps = effort.steps if effort.inversion == "ddim" else None
     alphas = [i / (num_frames - 1) for i in range(num_frames)]
     legs = [
         (first, second, alphas if i == 0 else alphas[1:])
@@ -89,19 +94,16 @@ def write_samples(
     """
     x_0 = pipeline.decode(codes, steps=steps, seed=seed, keys=list(numbers), advance=advance)
     pictures = [to_pil(x) for x in x_0]
-    used = steps or pipeline.default_steps
+    used = sampling_way(pipeline.bundle, pipeline.sampler, steps)
     for i, (picture, number) in enumerate(zip(pictures, numbers, strict=True)):
         path = output / f"{number:06d}.png"
         save_image(picture, path)
         code = codes[i]
-        # a sample is decoded again as it was shown: with the same number of steps
-        code = code.replace(infos=tuple(_with_steps(info, used) for info in code.infos))
+        # a sample is decoded again as it was shown
+        how: dict[str, Any] = {"solver": used.solver, "spacing": used.spacing, "steps": used.steps}
+        code = code.replace(infos=tuple(replace(info, **how) for info in code.infos))
         code.save([path.with_suffix(CODE_SUFFIX)])
         yield "sample", number, path, path.with_suffix(CODE_SUFFIX)
     sheet = output / "grid.png"
     save_image(grid(pictures, columns or math.ceil(math.sqrt(len(pictures)))), sheet)
     yield "grid", None, sheet, None
-
-
-def _with_steps(info: CodeInfo, steps: int) -> CodeInfo:
-    return replace(info, steps=steps)

@@ -18,13 +18,15 @@ from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.core.codes import Codes
 from rdm_cli.core.coding import Coder
-from rdm_cli.core.compatibility import allowed_steps, check_codes, check_steps_of_z, stop_shift_for
+from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.core.running import Advance, watched
 from rdm_cli.core.runtime import Precision, autocast, set_up
+from rdm_cli.core.ways import checked_solver, solver_named, way_down
 from rdm_cli.errors import CodeError, UsageError
-from rdm_cli.kernels.ddim import ddim_decode, last
+from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.spec import Sampler
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.registry import DEFAULT_BUNDLE
@@ -41,6 +43,7 @@ def open_pipeline(
     prior: str | None = None,
     style: Path | None = None,
     class_name: str | None = None,
+    solver: str | None = None,
 ) -> Pipeline:
     """Open a bundle for work.
 
@@ -48,8 +51,8 @@ def open_pipeline(
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
     cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
     method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
-    ``class_name`` a class that all is of, for models that know classes. Raises BundleError, UsageError or,
-    for that image, ImageError.
+    ``class_name`` a class that all is of, for models that know classes; ``solver`` decodes what was drawn,
+    None being the bundle's own. Raises BundleError, UsageError or, for that image, ImageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
@@ -69,9 +72,14 @@ def open_pipeline(
         prior=prior,
         style=style,
         class_name=checked_class(opened, class_name),
+        sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
     )
     _ = pipeline.style_latents  # an image that cannot be read is told before any work
     return pipeline
+
+
+UNMEASURED: Any = {"source_digest": None, "mse": None, "psnr_db": None, "pixels_digest": None}
+"""What a code's info no longer says once the code is no image's any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +104,8 @@ class Pipeline(Coder):
         for name, scale in attributes.items():
             z = self.bundle.directions.shift(z, name, scale)
         edits = tuple(f"{name}:{scale:g}" for name, scale in attributes.items())
-        infos = tuple(
-            replace(i, edits=(*i.edits, *edits), mse=None, psnr_db=None, source_digest=None)
-            for i in codes.infos
-        )
-        return codes.replace(z=z, infos=infos)
+        infos = tuple(replace(i, edits=(*i.edits, *edits), **UNMEASURED) for i in codes.infos)
+        return codes.replace(z=z, infos=infos, residuals=None)
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
         """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
@@ -109,7 +114,7 @@ class Pipeline(Coder):
         x_T = None
         if first.x_T is not None and second.x_T is not None:
             x_T = slerp(first.x_T[0], second.x_T[0], alpha)
-        info = replace(first.infos[0], source=None, source_digest=None, mse=None, psnr_db=None)
+        info = replace(first.infos[0], source=None, **UNMEASURED)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
         style = None
         if first.style is not None and second.style is not None:
@@ -137,7 +142,8 @@ class Pipeline(Coder):
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T = slerp(first.x_T[0], second.x_T[0], alpha)
-        n = allowed_steps(self.bundle, steps) or first.infos[0].steps or self.default_steps
+        way = way_down(self.bundle, first.infos[0], has_x_T=True, steps=steps, sampler=self.sampler)
+        spec, n = way.spec(self.bundle), way.steps
         model: Any = self.bundle.model
         check_steps_of_z(self.bundle, first.z, n)
         check_steps_of_z(self.bundle, second.z, n)
@@ -149,9 +155,9 @@ class Pipeline(Coder):
             )
             known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(n), **known)
-            path = ddim_decode(self.in_precision(denoise), x_t, model.sampling, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
+                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
+            path = way.kernel.decode(self.in_precision(denoise), x_t, spec, n)
+            return (self.leave(last(watched(path, lambda: tell(real / n))).float()),)
 
         with self.progress(advance, "decoding", len(alpha)) as tell:
             (x_0,) = self.in_batches(decode_batch, alpha, x_T)
@@ -165,6 +171,11 @@ class Pipeline(Coder):
         if (first.x_T is None) != (second.x_T is None):
             raise CodeError(
                 "one of the two codes has an x_T and the other has none", hint="encode both alike"
+            )
+        if _made_by(first) != _made_by(second):
+            raise CodeError(
+                f"the x_T of the two codes are of two kinds: {_made_by(first)} and {_made_by(second)}",
+                hint="encode both alike",
             )
         first, second = self.as_asked(first), self.as_asked(second)
         common_class(first.infos[0], second.infos[0])
@@ -204,3 +215,11 @@ class Pipeline(Coder):
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
+
+
+def _made_by(codes: Codes) -> str:
+    """By what a code's x_T was inferred, as far as it matters to another that it is to be mixed with."""
+    info = codes.infos[0]
+    words = [info.solver, *([info.spacing] if info.spacing else [])]
+    bound = codes.x_T is not None and not solver_named(info.solver).clamps
+    return " ".join([*words, *([f"in {info.steps} steps"] if bound else [])])

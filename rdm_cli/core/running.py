@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.padding import in_padded_batches
 from rdm_cli.core.runtime import Precision, autocast, default_batch_size
-from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.methods.diffusion_model import at_timesteps
 
+Step = TypeVar("Step")
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
 
 Advance = Callable[[float], None]
@@ -45,10 +46,9 @@ class Runner:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def timesteps(self, num_steps: int) -> dict[str, list[int]]:
+    def timesteps(self, spec: SamplingSpec, num_steps: int) -> dict[str, list[int]]:
         """What a model whose z depends on t is told of a trajectory; nothing for others."""
-        model = self.bundle.model
-        return at_timesteps(model, model.sampling.trajectory(num_steps).t.tolist())
+        return at_timesteps(self.bundle.model, spec.trajectory(num_steps).t.tolist())
 
     def leave(self, x: Tensor) -> Tensor:
         """From the space that the model diffuses in to images."""
@@ -82,8 +82,8 @@ class Runner:
         return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
 
 
-def watched(steps: Iterator[Tensor], tell: Callable[[], None]) -> Iterator[Tensor]:
+def watched(steps: Iterator[Step], tell: Callable[[], None]) -> Iterator[Step]:
     """``steps`` as they are, calling ``tell`` after each."""
-    for x_t in steps:
+    for step in steps:
         tell()
-        yield x_t
+        yield step

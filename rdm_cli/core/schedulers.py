@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig, Spacing
-from rdm_cli.kernels.spec import SamplingSpec, Variance
+from rdm_cli.kernels.spec import Sampler, SamplingSpec, Variance
 from rdm_cli.methods.scheduler_words import BETA_SCHEDULES, PREDICTION_TYPES
+from rdm_cli.registry import SOLVERS
 
 _BETA_WORDS = {kind: word for word, kind in BETA_SCHEDULES.items()}
 _PREDICTION_WORDS = {kind: word for word, kind in PREDICTION_TYPES.items()}
@@ -24,7 +26,7 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
     variance = {} if spec.variance == "posterior" else {"variance": spec.variance}
     return {
         "_class_name": "DDIMScheduler",
-        "_rdm": {"spacing": spec.spacing, "steps": spec.steps} | variance,
+        "_rdm": {"spacing": spec.spacing, "steps": spec.steps} | variance | _sampler(spec.sampler),
         "num_train_timesteps": spec.schedule.num_train_steps,
         "beta_start": spec.schedule.beta_start,
         "beta_end": spec.schedule.beta_end,
@@ -36,6 +38,11 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
         "steps_offset": 0,
         "timestep_spacing": "leading" if spec.spacing == "stride" else "linspace",
     }
+
+
+def _sampler(sampler: Sampler) -> dict[str, Any]:
+    """Its entry; none for the usual one, so that a scheduler without one says no more than it did."""
+    return {} if sampler == Sampler() else {"sampler": to_json(sampler)}
 
 
 def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]:
@@ -59,7 +66,10 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
             clip_x_0=bool(values["clip_sample"]),
             steps=int(own["steps"]),
             variance=own.get("variance", "posterior"),
+            sampler=from_json(Sampler, own.get("sampler", {})),
         )
+        if spec.sampler.solver not in SOLVERS:
+            raise ValueError(f"solver {spec.sampler.solver!r} is not supported")
         return spec, PREDICTION_TYPES[values["prediction_type"]]
     except (KeyError, TypeError) as error:
         raise ValueError(f"the entry {error} is missing or of the wrong kind") from error

@@ -119,7 +119,11 @@ def to_pixels(x_0: Tensor) -> Tensor:
 
 def to_pil(x_0: Tensor) -> Image.Image:
     """One image (3, H, W), or (1, H, W) if grey, in [-1, 1] as a Pillow image."""
-    pixels = to_pixels(x_0.detach().cpu())
+    return pixels_to_pil(to_pixels(x_0.detach().cpu()))
+
+
+def pixels_to_pil(pixels: Tensor) -> Image.Image:
+    """uint8 (3, H, W), or (1, H, W) if grey, as a Pillow image."""
     return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous()).numpy())
 
 

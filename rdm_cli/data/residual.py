@@ -83,8 +83,8 @@ def nearest_congruent(prediction: np.ndarray, residues: np.ndarray, m: int) -> n
 
 
 def _check(pixels: np.ndarray) -> None:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
-        raise ValueError(f"pixels are uint8 (3, H, W), not {pixels.dtype} {pixels.shape}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) not in (1, 3):
+        raise ValueError(f"pixels are uint8 (3, H, W), or (1, H, W), not {pixels.dtype} {pixels.shape}")
 
 
 def _differences(residues: np.ndarray, m: int) -> np.ndarray:
@@ -98,33 +98,37 @@ def _sums(differences: np.ndarray, m: int) -> np.ndarray:
     return differences.cumsum(axis=1).cumsum(axis=2) % m
 
 
-def _symbol_bytes(m: int) -> int:
-    """Bytes for one pixel of three residues: 1, 2 or 4."""
-    return next(width for width in (1, 2, 4) if m**3 <= 1 << 8 * width)
+def _symbol_bytes(m: int, channels: int) -> int:
+    """Bytes for one pixel of so many residues: 1, 2 or 4."""
+    return next(width for width in (1, 2, 4) if m**channels <= 1 << 8 * width)
 
 
-def _filters(m: int) -> list[dict[str, int]]:
+def _filters(m: int, channels: int) -> list[dict[str, int]]:
     """LZMA that knows how wide a pixel is; literals by position in it, without their predecessor."""
-    place = _symbol_bytes(m).bit_length() - 1
+    place = _symbol_bytes(m, channels).bit_length() - 1
     preset = 9 | lzma.PRESET_EXTREME
     return [{"id": lzma.FILTER_LZMA2, "preset": preset, "lc": 0, "lp": place, "pb": place}]
 
 
 def _compress(residues: np.ndarray, m: int) -> bytes:
-    symbols = residues[0] + m * residues[1] + m * m * residues[2]
+    channels = len(residues)
+    symbols = np.tensordot(m ** np.arange(channels), residues, axes=1)
     return lzma.compress(
-        symbols.astype(f"<u{_symbol_bytes(m)}").tobytes(), format=lzma.FORMAT_RAW, filters=_filters(m)
+        symbols.astype(f"<u{_symbol_bytes(m, channels)}").tobytes(),
+        format=lzma.FORMAT_RAW,
+        filters=_filters(m, channels),
     )
 
 
 def _decompress(packed: bytes, m: int, shape: tuple[int, ...]) -> np.ndarray:
     """Residues modulo ``m``, int64 of ``shape``; raises ValueError where there are others."""
+    channels = shape[0]
     try:
-        data = lzma.decompress(packed, format=lzma.FORMAT_RAW, filters=_filters(m))
+        data = lzma.decompress(packed, format=lzma.FORMAT_RAW, filters=_filters(m, channels))
     except lzma.LZMAError as error:
         raise ValueError(f"the residual is damaged ({error})") from error
-    width = _symbol_bytes(m)
+    width = _symbol_bytes(m, channels)
     if len(data) != width * shape[1] * shape[2]:
         raise ValueError(f"the residual is not that of a picture of {shape[1]} x {shape[2]} pixels")
     symbols = np.frombuffer(data, dtype=f"<u{width}").astype(np.int64).reshape(shape[1:])
-    return np.stack([symbols // m**channel % m for channel in range(3)])
+    return np.stack([symbols // m**channel % m for channel in range(channels)])

@@ -26,6 +26,18 @@ EpsFn = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How what was drawn is decoded: by which ``solver`` of the registry, on which timesteps, how many.
+
+    ``spacing`` None is the solver's own; ``steps`` None is the spec's number.
+    """
+
+    solver: str = "ddim"
+    spacing: Spacing | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingSpec:
     """How a method samples; stored in its bundle, handed to the kernels whole.
 
@@ -34,7 +46,8 @@ class SamplingSpec:
     "linspace" from timestep 0 to T - 1; LRDM's "ahead" from T - 1 to alpha_bar 1, and back from timestep 0 to
     T - 1; "karras", "log-snr" and "angle" are even in a measure of the noise (``kernels/spacing.py``), from
     timestep T - 1 to timestep 0 and on to alpha_bar 1. ``steps``: N where the user names none. ``variance``
-    is that of the ancestral sampler's steps.
+    is that of the ancestral sampler's steps. ``sampler`` is for what was drawn: codes that were inferred keep
+    to how they were.
     """
 
     schedule: ScheduleConfig = field(default=LINEAR)
@@ -42,6 +55,7 @@ class SamplingSpec:
     clip_x_0: bool = True
     steps: int = 100
     variance: Variance = "posterior"
+    sampler: Sampler = field(default=Sampler())
 
     @property
     def max_steps(self) -> int:

@@ -129,7 +129,7 @@ def test_more_steps_than_there_are(rdm: Rdm, plain: Path, faces: Path, tmp_path:
     within.load_state_dict(model.state_dict())
     save_bundle(tmp_path / "within", METHOD, within, card="# within\n")
     refused = rdm("encode", faces, "--steps", 1000, "-o", tmp_path / "o", "-b", tmp_path / "within", "-q")
-    assert refused.code == 2 and refused.err == "rdm: within: --steps 1000: there are 1 to 999\n"
+    assert refused.code == 2 and refused.err == "rdm: within: --steps 1000: ddim takes 1 to 999\n"
     done = rdm("encode", faces / "a.png", "-o", tmp_path / "o", "-b", tmp_path / "within", "-q")
     assert done.code == 0
     assert rdm("decode", tmp_path / "o" / "a.safetensors", "-b", tmp_path / "within").code == 0

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from PIL import Image
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.files import decode_files, encode_files, manipulate_files, reconstruct_files
+from rdm_cli.core.effort import Effort
+from rdm_cli.core.encoding import Encoding, encode_files
+from rdm_cli.core.files import decode_files, manipulate_files, reconstruct_files
 from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.data.images import Fit
 from rdm_cli.errors import CodeError, UsageError
 
 
@@ -30,9 +34,19 @@ def tasks_for(sources: Sequence[Path], output: Path, suffix: str) -> list[Task]:
 
 
 def encode(
-    pipeline: Pipeline, sources: Sequence[Path], output: Path, **settings: object
+    pipeline: Pipeline,
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    verify: bool = False,
+    fit: Fit = "crop",
+    force: bool = False,
+    **effort: Any,
 ) -> list[Outcome[Task]]:
-    return list(encode_files(pipeline, tasks_for(sources, output, ".safetensors"), **settings))
+    encoding = Encoding(effort=Effort(**effort), verify=verify)
+    return list(
+        encode_files(pipeline, tasks_for(sources, output, ".safetensors"), encoding, fit=fit, force=force)
+    )
 
 
 def decode(pipeline: Pipeline, codes: Path, output: Path, batch_size: int) -> dict[str, bytes]:
@@ -108,7 +122,7 @@ def test_a_retried_batch_comes_out_alike(
 def test_what_makes_an_encoding_stale(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
     source, output = [faces / "a.png"], tmp_path / "codes"
 
-    def skips(**settings: object) -> bool:
+    def skips(**settings: Any) -> bool:
         (outcome,) = encode(pipeline, source, output, **settings)
         assert outcome.error is None
         return bool(outcome.data["skipped"])
@@ -167,7 +181,7 @@ def test_reconstruction_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -
     with Image.open(inferred.data["side_by_side"]) as sheet:
         assert sheet.size == (16 * 4 + 2 * 3, 16)
     first = (tmp_path / "a-r.png").read_bytes()
-    (random,) = reconstruct_files(pipeline, tasks, x_T="random")
+    (random,) = reconstruct_files(pipeline, tasks, effort=Effort(with_x_T=False))
     assert (tmp_path / "a-r.png").read_bytes() != first
     assert 0 < inferred.data["mse"] < 1 and random.data["mse"] != inferred.data["mse"]
 

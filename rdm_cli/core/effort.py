@@ -1,0 +1,123 @@
+"""How hard an image is worked on for its x_T, and harder ways until its code brings it back well enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rdm_cli.core.codes import Codes
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.running import Advance, ignore_progress
+from rdm_cli.core.ways import way_up
+from rdm_cli.errors import CodeError, RdmError, UsageError
+from rdm_cli.metrics.reconstruction import mse, psnr
+
+MANY_STEPS = 20
+MANY_ITERATIONS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """An inversion, its steps and its iterations, None being the usual ones; ``with_x_T`` False: z alone."""
+
+    inversion: str = "ddim"
+    steps: int | None = None
+    iterations: int | None = None
+    with_x_T: bool = True
+
+
+USUAL = Effort()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A code, the picture that it decodes to (1, C, H, W), and its error: MSE, and PSNR in dB."""
+
+    code: Codes
+    picture: Tensor
+    mse: float
+    psnr_db: float
+
+
+def ladder(pipeline: Pipeline, effort: Effort) -> list[Effort]:
+    """``effort`` and harder ones: first more steps, then more iterations, then the exact solver."""
+    num = way_up(pipeline.bundle, effort.inversion, effort.steps).steps
+    rungs = [effort]
+    if effort.inversion == "ddim":
+        rungs.append(replace(effort, steps=min(2 * num, pipeline.bundle.model.sampling.max_steps)))
+    if effort.inversion != "exact":
+        rungs += [
+            Effort(inversion="fixed-point", steps=max(num, MANY_STEPS)),
+            Effort(inversion="fixed-point", steps=max(num, MANY_STEPS), iterations=MANY_ITERATIONS),
+            Effort(inversion="exact"),
+        ]
+    rungs.append(Effort(inversion="exact", steps=2 * way_up(pipeline.bundle, "exact", None).steps))
+    return list(dict.fromkeys(rungs))
+
+
+def check_effort(pipeline: Pipeline, effort: Effort) -> None:
+    """Raise UsageError for what no image can be encoded by: unknown steps, iterations that mean nothing."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    if effort.iterations is not None and way.kernel.iterations == 1:
+        raise UsageError(f"--iterations: {effort.inversion} solves no equation")
+
+
+def encode_by(
+    pipeline: Pipeline, x_0: Tensor, classes: list[str | None], effort: Effort, advance: Advance
+) -> Codes:
+    """``x_0`` (N, C, H, W) and the images' ``classes`` to codes."""
+    return pipeline.encode(
+        x_0,
+        classes=classes,
+        steps=effort.steps,
+        inversion=effort.inversion,
+        iterations=effort.iterations,
+        with_x_T=effort.with_x_T,
+        advance=advance,
+    )
+
+
+def encode_verified(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    classes: list[str | None],
+    effort: Effort,
+    *,
+    min_psnr_db: float | None = None,
+    advance: Advance = ignore_progress,
+) -> list[Verified | RdmError]:
+    """Each image's code, decoded again and measured; with ``min_psnr_db``, by the least effort that gives it.
+
+    In the place of an image that none gives so much stands a CodeError.
+    """
+    found: dict[int, Verified] = {}
+    waiting = list(range(len(x_0)))
+    rungs = [effort] if min_psnr_db is None else ladder(pipeline, effort)
+    for number, rung in enumerate(rungs):
+        some = x_0[waiting]
+        told = advance if number == 0 else ignore_progress  # an image counts once
+        codes = encode_by(pipeline, some, [classes[i] for i in waiting], rung, told)
+        pictures = pipeline.decode(codes)
+        for i, code, picture, m, p in zip(
+            waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True
+        ):
+            if i not in found or float(p) > found[i].psnr_db:
+                found[i] = Verified(code=code, picture=picture[None], mse=float(m), psnr_db=float(p))
+        waiting = [i for i in waiting if min_psnr_db is not None and found[i].psnr_db < min_psnr_db]
+        if not waiting:
+            break
+    short = {
+        i: CodeError(
+            f"its code reaches {found[i].psnr_db:.1f} dB and no more, {min_psnr_db:g} were asked for",
+            hint="ask for less, or add --lossless without --min-psnr",
+        )
+        for i in waiting
+    }
+    return [short.get(i, found[i]) for i in range(len(x_0))]
+
+
+def stacked(verified: list[Verified]) -> Tensor:
+    """The pictures, (N, C, H, W)."""
+    return torch.cat([v.picture for v in verified])

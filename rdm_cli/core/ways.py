@@ -1,0 +1,111 @@
+"""Which way a code is decoded: by which solver, on which timesteps, in how many steps.
+
+A code that was inferred from an image is decoded the way it was made, and one that was drawn the way that its
+bundle samples, unless the user says otherwise; some codes allow no other way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from rdm_cli.core.bundles import Bundle
+from rdm_cli.core.codes import CodeInfo
+from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.kernels.schedules import Spacing
+from rdm_cli.kernels.solvers import Solver
+from rdm_cli.kernels.spec import Sampler, SamplingSpec
+from rdm_cli.registry import SOLVERS, load
+
+INVERSIONS = ("ddim", "fixed-point", "exact")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A ``solver`` by name, its timesteps (None: the method's own), steps, and PDAE's stop-shift."""
+
+    solver: str
+    spacing: str | None
+    steps: int
+    stop_shift: float = 0.0
+
+    @property
+    def kernel(self) -> Solver:
+        """The solver itself."""
+        return solver_named(self.solver)
+
+    def spec(self, bundle: Bundle) -> SamplingSpec:
+        """The bundle's spec as this way follows it."""
+        return self.kernel.spec(bundle.model.sampling, self.spacing)
+
+
+def solver_named(name: str) -> Solver:
+    """A solver of the registry; raises UsageError listing those that there are."""
+    solver: Solver = load(SOLVERS, "solver", name)
+    return solver
+
+
+def checked_solver(name: str) -> str:
+    """``name`` as it is; raises UsageError where there is no such solver."""
+    solver_named(name)
+    return name
+
+
+def way_up(bundle: Bundle, inversion: str, steps: int | None) -> Way:
+    """How images are encoded: ``inversion`` and ``steps``, None being its or the bundle's own number.
+
+    Raises UsageError for a solver that leads down alone, and for steps that it has not.
+    """
+    solver = solver_named(inversion)
+    if solver.encode is None:
+        raise UsageError(f"--inversion {inversion}: this solver only decodes", hint=", ".join(INVERSIONS))
+    num = steps or solver.steps or bundle.model.sampling.steps
+    return _checked(bundle, Way(solver=inversion, spacing=solver.spacing, steps=num))
+
+
+def sampling_way(bundle: Bundle, sampler: Sampler | None, steps: int | None, stop_shift: float = 0.0) -> Way:
+    """How what was drawn is decoded: as ``sampler`` says or, where it is None, as the bundle has it."""
+    chosen = sampler or bundle.model.sampling.sampler
+    spacing = chosen.spacing or solver_named(chosen.solver).spacing
+    num = steps or chosen.steps or bundle.model.sampling.steps
+    way = Way(solver=chosen.solver, spacing=spacing, steps=num, stop_shift=stop_shift)
+    return _checked(bundle, way)
+
+
+def way_down(
+    bundle: Bundle, info: CodeInfo, *, has_x_T: bool, steps: int | None, sampler: Sampler | None
+) -> Way:
+    """How a code is decoded; ``steps`` and ``sampler`` are the user's, None where there is no wish.
+
+    Raises CodeError where a code that decodes one way alone is asked to go another, or records one that rdm
+    does not know.
+    """
+    if info.solver not in SOLVERS or info.spacing not in (None, *get_args(Spacing)):
+        raise CodeError(f"the code records solver {info.solver!r} on {info.spacing!r}, unknown here")
+    # an x_T that is drawn anew owes nothing to the inversion that it replaces
+    recorded = info.steps is not None and (has_x_T or solver_named(info.solver).clamps)
+    if not recorded:
+        return sampling_way(bundle, sampler, steps, info.stop_shift)
+    assert info.steps is not None
+    own = Way(solver=info.solver, spacing=info.spacing, steps=info.steps, stop_shift=info.stop_shift)
+    if not own.kernel.clamps:
+        if (steps or own.steps) != own.steps or (sampler is not None and sampler.solver != own.solver):
+            raise CodeError(
+                f"this code was made by {own.solver} in {own.steps} steps, and decodes in no other way",
+                hint="leave out --steps and --solver",
+            )
+        return own
+    if sampler is not None:
+        return sampling_way(bundle, sampler, steps or own.steps, info.stop_shift)
+    return _checked(
+        bundle,
+        Way(solver=own.solver, spacing=own.spacing, steps=steps or own.steps, stop_shift=own.stop_shift),
+    )
+
+
+def _checked(bundle: Bundle, way: Way) -> Way:
+    most = way.spec(bundle).max_steps
+    least = 2 if way.kernel.in_pairs else 1
+    if not least <= way.steps <= most:
+        raise UsageError(f"{bundle.name}: --steps {way.steps}: {way.solver} takes {least} to {most}")
+    return way

@@ -1,0 +1,94 @@
+"""The solvers by name: how each goes from x_T to x_0 and, where it is an inversion, from x_0 to x_T.
+
+All have one signature: a denoiser, where to start, the sampling spec, the number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from rdm_cli.kernels.ddim import ddim_decode, ddim_encode
+from rdm_cli.kernels.fixed_point import fixed_point_encode
+from rdm_cli.kernels.heun import heun_decode
+from rdm_cli.kernels.multistep import dpm_solver_decode, unipc_decode
+from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.schedules import Spacing
+from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, two_states
+
+State = Tensor | TwoStates
+"""Where a trajectory stands: x_t, or a pair of which x_t is the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """A way down and, for an inversion, the way up that it undoes.
+
+    ``decode(eps_fn, state, spec, num_steps)`` and ``encode(eps_fn, x_0, spec, num_steps, iterations)`` yield
+    a state after each step. ``spacing`` None is the method's own; ``steps`` None is the bundle's own number.
+    ``iterations`` are an inversion's network calls where it solves an equation. ``clamps`` False: x_0 is
+    never clamped, whatever the spec says. ``in_pairs``: its states are pairs, both of which a decode needs.
+    """
+
+    decode: Callable[[EpsFn, State, SamplingSpec, int], Iterator[Tensor]]
+    encode: Callable[[EpsFn, Tensor, SamplingSpec, int, int], Iterator[State]] | None = None
+    spacing: Spacing | None = None
+    steps: int | None = None
+    iterations: int = 1
+    clamps: bool = True
+    in_pairs: bool = False
+
+    def spec(self, own: SamplingSpec, spacing: str | None = None) -> SamplingSpec:
+        """The method's ``own`` spec as this solver follows it, on the timesteps of ``spacing`` if given."""
+        chosen: Spacing = spacing or self.spacing or own.spacing  # type: ignore[assignment]
+        return replace(own, spacing=chosen, clip_x_0=own.clip_x_0 and self.clamps)
+
+
+def _ddim_up(eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int, _: int) -> Iterator[Tensor]:
+    return ddim_encode(eps_fn, x_0, spec, num_steps)
+
+
+def _fixed_point_up(
+    eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int, iterations: int
+) -> Iterator[Tensor]:
+    return fixed_point_encode(eps_fn, x_0, spec, num_steps, num_iterations=iterations)
+
+
+def _exact_up(
+    eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int, iterations: int
+) -> Iterator[TwoStates]:
+    return bdia_encode(eps_fn, x_0, spec, num_steps, dtype=x_0.dtype, start_iterations=iterations)
+
+
+def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:
+    """From a pair, or from an x_T alone, which a DDIM step gives a second state."""
+    if not isinstance(state, TwoStates):
+        state = two_states(eps_fn, state, spec, num_steps)
+        yield state.other
+    yield from bdia_decode(eps_fn, state, spec, num_steps)
+
+
+DDIM = Solver(decode=ddim_decode, encode=_ddim_up)  # type: ignore[arg-type]
+DPM_SOLVER = Solver(decode=dpm_solver_decode, spacing="log-snr")  # type: ignore[arg-type]
+UNIPC = Solver(decode=unipc_decode, spacing="log-snr")  # type: ignore[arg-type]
+HEUN = Solver(decode=heun_decode, spacing="log-snr")  # type: ignore[arg-type]
+FIXED_POINT = Solver(
+    decode=ddim_decode,  # type: ignore[arg-type]
+    encode=_fixed_point_up,
+    spacing="log-snr",
+    steps=10,
+    iterations=3,
+    clamps=False,
+)
+EXACT = Solver(
+    decode=_exact_down,
+    encode=_exact_up,
+    spacing="log-snr",
+    steps=19,
+    iterations=3,
+    clamps=False,
+    in_pairs=True,
+)
