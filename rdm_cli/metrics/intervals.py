@@ -57,6 +57,16 @@ def resampled_rows(
         yield tuple(torch.randint(size, (size,), generator=generator) for size in sizes)
 
 
+def resampled_counts(size: int, *, seed: int, num_resamples: int = NUM_RESAMPLES, sample: int = 0) -> Tensor:
+    """How often each of ``size`` things was drawn in each replicate, float64 (num_resamples, size).
+
+    For figures that take weights, where all replicates are one product of matrices. ``sample`` tells samples
+    that are independent of each other apart.
+    """
+    draws = resampled_rows([size] * (sample + 1), seed=seed, num_resamples=num_resamples)
+    return torch.stack([torch.bincount(rows[sample], minlength=size) for rows in draws]).double()
+
+
 def percentile_estimate(value: float, replicates: Tensor, *, level: float = LEVEL) -> Estimate:
     """``value`` with the percentile interval of its ``replicates``, float (R,)."""
     low, high = _quantiles(replicates, level)
