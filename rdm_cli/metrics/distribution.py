@@ -1,6 +1,6 @@
 r"""How far generated images are from real ones as distributions, on the features of some network.
 
-The Fréchet distance of the two Gaussians with the samples' moments (Dowson & Landau 1982, equation 4; Heusel
+The Fréchet distance of the two Gaussians with the samples' moments (Dowson & Landau 1982; Heusel
 et al. 2017, arXiv 1706.08500, equation 6),
 
     FD = |mu_x - mu_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2),        tr (AA' BB')^(1/2) = ||A'B||_*
@@ -9,7 +9,7 @@ rises above the truth with the number of dimensions over that of images. So feat
 the reference's principal axes, as few as the samples bear; what lies outside them the figure cannot see, and
 how much that is stands beside it.
 
-The kernel distance (Bińkowski et al. 2018, arXiv 1801.01401, section 4) is the squared maximum mean
+The kernel distance (Bińkowski et al. 2018, arXiv 1801.01401) is the squared maximum mean
 discrepancy in its unbiased form, with their kernel, on all d features:
 
     KD = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean k(x_i, y_j)

@@ -4,7 +4,7 @@ The manifold of a set is the union of balls about its points, each as wide as th
 
     precision = share of generated points in the real manifold      (Kynkäänniemi et al. 2019, section 2,
     recall    = share of real points in the generated manifold       arXiv 1904.06991)
-    density   = real balls that a generated point lies in, over k   (Naeem et al. 2020, equations 3 and 5,
+    density   = real balls that a generated point lies in, over k   (Naeem et al. 2020, section 3,
     coverage  = share of real balls that hold a generated point      arXiv 2002.09797)
 
 An outlier's ball is huge, which flatters precision and recall; density and coverage bear it. The intervals
