@@ -75,7 +75,7 @@ def dci(
     Labels are positive where > 0, NaN where unknown; classifiers are fitted on the rows not ``held_out``,
     bool (N,). ``lasso`` is a logistic one with an absolute penalty (the paper's linear choice), its
     importance |weight| on standardised codes; ``trees`` is Locatello et al.'s gradient boosting with its own
-    importances: not bound to linear readings, and minutes for each attribute on 512 dimensions. Raises
+    importances: not bound to linear readings, and some 15 s for an attribute on 1500 codes of 512. Raises
     ValueError for shapes that disagree and where fewer than two attributes can be fitted, UsageError where
     scikit-learn is absent.
     """
