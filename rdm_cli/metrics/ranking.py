@@ -1,0 +1,103 @@
+r"""How well scores separate two classes, over many resamples of the things scored at once.
+
+:mod:`rdm_cli.metrics.probes` has the same figures of one set, from torchmetrics, which takes no weights; here
+each thing counts as often as a resample drew it, and sorting once serves all resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdm_cli.metrics.intervals import LEVEL, NUM_RESAMPLES, Estimate, percentile_estimate, resampled_counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separation:
+    """AUROC, average precision and F1, each 0 to 1; chance is 0.5, the share of positives, and in between.
+
+    F1 is that of calling positive what scores above 0. ``num_positive`` of ``num_scored`` were.
+    """
+
+    auroc: Estimate
+    average_precision: Estimate
+    f1: Estimate
+    num_positive: int
+    num_scored: int
+
+
+def separation(
+    scores: Tensor, target: Tensor, *, seed: int, num_resamples: int = NUM_RESAMPLES, level: float = LEVEL
+) -> Separation:
+    """How well ``scores`` (N,), logits or any others that are above 0 for yes, tell ``target`` (N,) bool.
+
+    Raises ValueError where a class is missing.
+    """
+    counts = resampled_counts(len(scores), seed=seed, num_resamples=num_resamples)
+    value, replicates = separation_replicates(scores, target, counts)
+    return separation_estimate(
+        value, replicates, num_positive=int(target.sum()), num_scored=len(target), level=level
+    )
+
+
+def separation_estimate(
+    value: Tensor, replicates: Tensor, *, num_positive: int, num_scored: int, level: float = LEVEL
+) -> Separation:
+    """The figures with their intervals, from what :func:`separation_replicates` gives."""
+    auroc, average_precision, f1 = (
+        percentile_estimate(float(v), r[r.isfinite()], level=level)
+        for v, r in zip(value, replicates, strict=True)
+    )
+    return Separation(
+        auroc=auroc,
+        average_precision=average_precision,
+        f1=f1,
+        num_positive=num_positive,
+        num_scored=num_scored,
+    )
+
+
+def separation_replicates(scores: Tensor, target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """AUROC, average precision and F1 of the set, float64 (3,), and of each of its R resamples, (3, R).
+
+    ``scores`` (N,), ``target`` bool (N,), ``counts`` (R, N) as :func:`resampled_counts` gives them. NaN where
+    a resample lacks a class. Raises ValueError where the set does.
+    """
+    if target.ndim != 1 or scores.shape != target.shape or target.all() or not target.any():
+        raise ValueError("a separation needs scores of positives and negatives, as (N,)")
+    weights = torch.cat([torch.ones(1, len(target), dtype=torch.float64), counts.double()])
+    thresholds, places = torch.unique(scores.detach().cpu(), return_inverse=True)  # (U,) rising, (N,)
+    empty = weights.new_zeros(len(weights), len(thresholds))
+    positive = empty.index_add(1, places, weights * target)
+    negative = empty.index_add(1, places, weights * ~target)
+    found = torch.stack(
+        [
+            _auroc(positive, negative),
+            _average_precision(positive, negative),
+            _f1(positive, negative, thresholds > 0),
+        ]
+    )
+    complete = (positive.sum(dim=1) > 0) & (negative.sum(dim=1) > 0)
+    found = torch.where(complete, found, torch.full_like(found, torch.nan))
+    return found[:, 0], found[:, 1:]
+
+
+# Below: counts (R, U) of the positives and of the negatives that score each of U values, the lowest first.
+
+
+def _auroc(positive: Tensor, negative: Tensor) -> Tensor:
+    beaten = negative.cumsum(dim=1) - negative / 2
+    return (positive * beaten).sum(dim=1) / (positive.sum(dim=1) * negative.sum(dim=1))
+
+
+def _average_precision(positive: Tensor, negative: Tensor) -> Tensor:
+    found, wrong = (counts.flip(1).cumsum(dim=1) for counts in (positive, negative))
+    precision = found / (found + wrong).clamp(min=1)  # nothing was found where nothing was called
+    return (positive.flip(1) * precision).sum(dim=1) / positive.sum(dim=1)
+
+
+def _f1(positive: Tensor, negative: Tensor, called: Tensor) -> Tensor:
+    right, wrong = positive[:, called].sum(dim=1), negative[:, called].sum(dim=1)
+    return 2 * right / (right + wrong + positive.sum(dim=1))

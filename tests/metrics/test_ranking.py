@@ -1,0 +1,60 @@
+"""AUROC, average precision and F1 against scikit-learn, and their intervals against DeLong's variance."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from rdm_cli.metrics.intervals import resampled_counts
+from rdm_cli.metrics.ranking import separation, separation_replicates
+
+
+def scored(num: int, seed: int = 0, decimals: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(num, generator=generator) < 0.3
+    return (torch.randn(num, generator=generator) + target - 0.6).round(decimals=decimals), target
+
+
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_against_scikit_learn(decimals: int) -> None:
+    """The set and its resamples, these as sets with copies; with ties and without."""
+    scores, target = scored(150, decimals=decimals)
+    counts = resampled_counts(150, seed=0, num_resamples=4)
+    value, replicates = separation_replicates(scores, target, counts)
+    for k, metric in enumerate((roc_auc_score, average_precision_score, f1_score)):
+        for found, times in ((value[k], torch.ones(150)), *zip(replicates[k], counts, strict=True)):
+            rows = torch.arange(150).repeat_interleave(times.long())
+            answer = scores[rows] > 0 if metric is f1_score else scores[rows]
+            assert float(found) == pytest.approx(metric(target[rows].numpy(), answer.numpy()))
+
+
+def test_the_interval_of_auroc_against_delong() -> None:
+    """DeLong et al. 1988: the variance of AUROC from how often each positive wins and each negative loses."""
+    scores, target = scored(300)
+    wins = (scores[target][:, None] > scores[~target][None]).double()
+    variance = wins.mean(dim=1).var() / int(target.sum()) + wins.mean(dim=0).var() / int((~target).sum())
+    found = separation(scores, target, seed=0).auroc
+    assert found.value == pytest.approx(float(wins.mean()))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * float(variance.sqrt()), rel=0.1)
+
+
+def test_perfect_and_opposite_scores() -> None:
+    target = torch.tensor([True, True, False, False])
+    best = separation(target.float() - 0.5, target, seed=0, num_resamples=20)
+    assert (best.auroc.value, best.average_precision.value, best.f1.value) == (1.0, 1.0, 1.0)
+    assert (best.num_positive, best.num_scored) == (2, 4)
+    worst = separation(0.5 - target.float(), target, seed=0, num_resamples=20)
+    assert (worst.auroc.value, worst.f1.value) == (0.0, 0.0)
+
+
+def test_resamples_without_a_class_are_left_out() -> None:
+    target = torch.tensor([True, False, False])
+    found = separation(torch.tensor([1.0, 0.0, -1.0]), target, seed=0, num_resamples=200)
+    assert 100 < found.auroc.num_resamples < 200
+    assert found.auroc.low == 1.0
+
+
+def test_one_class_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="positives and negatives"):
+        separation(torch.zeros(3), torch.ones(3, dtype=torch.bool), seed=0)
