@@ -20,7 +20,7 @@ SHORTER = {
     r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
     r"(rdm train prior \S+)": r"\1 --samples 2048",
     r"--steps \d+": "--steps 2",
-    r"(rdm (?:reconstruct|manipulate|decode) )": r"\1--steps 2 ",
+    r"(rdm (?:reconstruct|manipulate|encode \S+ -o exact/) )": r"\1--steps 2 ",
     r"(rdm evaluate gap )": r"\1-n 8 ",
 }
 OFFICIAL = {
