@@ -1,0 +1,130 @@
+"""Do codes of each inversion still edit? Edits and a halfway point from ddim, fixed-point and exact codes.
+
+    rdm data avatars train --n 20000 --seed 1 -q >train.txt
+    rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
+    python benchmarks/editing_inversions.py --train train --held-out held-out --sheet editing.png
+
+For each inversion the same faces are encoded and moved along `smiling`; a CNN on pixels, which never saw a
+code, says how often the edit shows and how often the other attributes stay. PSNR is that of the codes as they
+are. Prints a Markdown table to stdout. The sheet has, for the first faces, the image and then for each inversion
+its reconstruction, the edit, and the picture halfway to the next face.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from bundle_report import JUDGED, load_folder, told
+from pixel_classifier import PixelClassifier, train_pixel_classifier
+from report_tables import table
+from torch import Tensor
+
+from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.core.effort import Effort, encode_by
+from rdm_cli.core.running import ignore_progress
+from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.metrics.reconstruction import psnr
+
+ATTRIBUTE = "smiling"
+EFFORTS = {
+    "ddim, 100 steps": Effort(steps=100),
+    "ddim, 20 steps": Effort(steps=20),
+    "fixed-point": Effort(inversion="fixed-point"),
+    "exact": Effort(inversion="exact"),
+}
+
+
+def judged(judge: PixelClassifier, pictures: Tensor, labels: dict[str, Tensor]) -> dict[str, float]:
+    """The share of pictures that show the moved attribute, and of those that keep each other one."""
+    shown = judge.labels(pictures)
+    found = {}
+    for k, name in enumerate(judge.names):
+        agrees = float((shown[:, k] == (labels[name] > 0)).float().mean())
+        found[name] = 1 - agrees if name == ATTRIBUTE else agrees
+    return found
+
+
+def figures_of(
+    pipeline: Pipeline, judge: PixelClassifier, x_0: Tensor, labels: dict[str, Tensor], scale: float
+) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
+    """For each inversion its figures, and rows of the sheet: reconstruction, edit, halfway to the next."""
+    figures, rows = {}, {}
+    for name, effort in EFFORTS.items():
+        codes = encode_by(pipeline, x_0, [None] * len(x_0), effort, ignore_progress)
+        back = pipeline.decode(codes)
+        edited = pipeline.decode(pipeline.manipulate(codes, {ATTRIBUTE: scale}))
+        found = judged(judge, edited, labels)
+        quality = psnr(x_0, back)
+        figures[name] = {
+            "effort": asdict(effort),
+            "psnr_db": float(quality.clamp(max=200).mean()),
+            "worst_psnr_db": float(quality.clamp(max=200).min()),
+            "judged": found,
+        }
+        told(f"{name}: {figures[name]}")
+        rows[name] = [back, edited, halfway(pipeline, codes, len(rows_shown(x_0)))]
+    return figures, rows
+
+
+def rows_shown(x_0: Tensor) -> Tensor:
+    """The faces on the sheet."""
+    return x_0[:8]
+
+
+def halfway(pipeline: Pipeline, codes: Codes, num: int) -> Tensor:
+    """What lies between each of the first ``num`` codes and the next one."""
+    middles = [pipeline.interpolate(codes[i], codes[(i + 1) % num], [0.5]) for i in range(num)]
+    return pipeline.decode(Codes.concatenate(middles))
+
+
+def markdown(figures: dict[str, Any], num: int) -> str:
+    """A table, an inversion a row."""
+    others = [name for name in JUDGED if name != ATTRIBUTE]
+    rows = [
+        (
+            name,
+            f"{f['psnr_db']:.1f}",
+            f"{f['worst_psnr_db']:.1f}",
+            *(f"{100 * f['judged'][a]:.1f} %" for a in (ATTRIBUTE, *others)),
+        )
+        for name, f in figures.items()
+    ]
+    header = ("code", "PSNR (dB)", "worst", f"{ATTRIBUTE} flipped", *(f"{a} kept" for a in others))
+    return f"{num} faces that do not smile.\n\n{table(header, rows)}"
+
+
+def main(
+    train: Annotated[Path, typer.Option(help="Labelled avatars for the judge, of another seed.")],
+    held_out: Annotated[Path, typer.Option(help="Labelled avatars to edit.")],
+    bundle: Annotated[str, typer.Option(help="The bundle.")] = "avatars64-diffae",
+    num: Annotated[int, typer.Option("--n", help="Faces, the first that do not smile.")] = 100,
+    num_train: Annotated[int, typer.Option(help="Images the judge learns from.")] = 12000,
+    scale: Annotated[float, typer.Option(help="The edit's.")] = 0.3,
+    sheet: Annotated[Path | None, typer.Option(help="Draw the sheet here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
+) -> None:
+    """Measure, draw, and print the table."""
+    pipeline = open_pipeline(bundle, batch_size=40)
+    images, labels = load_folder(pipeline, train, num_train)
+    judge = train_pixel_classifier(images, torch.stack([labels[n] for n in JUDGED], dim=1), JUDGED)
+    x_0, known = load_folder(pipeline, held_out, 4 * num)
+    chosen = (known[ATTRIBUTE] == 0).nonzero()[:num, 0]
+    x_0, known = x_0[chosen], {name: values[chosen] for name, values in known.items()}
+    figures, rows = figures_of(pipeline, judge, x_0, known, scale)
+    if json_file is not None:
+        stamp = {"digest": pipeline.bundle.digest, "num": len(x_0), "scale": scale}
+        json_file.write_text(json.dumps(stamp | {"figures": figures}, indent=2) + "\n", encoding="utf-8")
+    if sheet is not None:
+        shown = len(rows_shown(x_0))
+        lines = [rows_shown(x_0), *(row[:shown] for block in rows.values() for row in block)]
+        save_image(grid([to_pil(picture) for line in lines for picture in line], shown), sheet)
+    print(markdown(figures, len(x_0)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
