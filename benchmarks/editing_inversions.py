@@ -6,8 +6,8 @@
 
 For each inversion the same faces are encoded and moved along `smiling`; a CNN on pixels, which never saw a
 code, says how often the edit shows and how often the other attributes stay. PSNR is that of the codes as they
-are. Prints a Markdown table to stdout. The sheet has, for the first faces, the image and then for each inversion
-its reconstruction, the edit, and the picture halfway to the next face.
+are. Prints a Markdown table to stdout. The sheet has, for the first faces, the image and then for each
+inversion its reconstruction, the edit, and the picture halfway to the next face.
 """
 
 from __future__ import annotations

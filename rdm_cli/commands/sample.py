@@ -53,6 +53,10 @@ def sample(
             "--prior-steps", min=1, max=1000, help="Steps of the prior.", show_default="the prior's own"
         ),
     ] = None,
+    prior_solver: Annotated[
+        o.Solver | None,
+        typer.Option("--prior-solver", help="Solver of the prior.", show_default="the prior's own"),
+    ] = None,
     stop_shift: Annotated[
         float | None,
         typer.Option(
@@ -85,6 +89,7 @@ def sample(
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
+    drawn_by = {"prior_steps": prior_steps, "prior_solver": prior_solver and prior_solver.value}
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
@@ -111,7 +116,7 @@ def sample(
     else:
         condition = None
     if condition is None:
-        codes = pipeline.sample(num, seed=seed, prior_steps=prior_steps, stop_shift=stop_shift)
+        codes = pipeline.sample(num, seed=seed, stop_shift=stop_shift, **drawn_by)
         numbers = list(range(num))
     else:
         console.note(condition.description)
@@ -121,8 +126,8 @@ def sample(
             num,
             seed=seed,
             max_draws=budget,
-            prior_steps=prior_steps,
             stop_shift=stop_shift,
+            **drawn_by,
         )
         console.note(told)
     with console.progress("sampling", float(num)) as advance:

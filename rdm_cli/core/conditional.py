@@ -106,6 +106,7 @@ def draw_accepted(
     seed: int,
     max_draws: int,
     prior_steps: int | None = None,
+    prior_solver: str | None = None,
     stop_shift: float | None = None,
 ) -> tuple[Codes, list[int], str]:
     """``num`` accepted draws as codes, their numbers, and a line with the acceptance rate.
@@ -114,7 +115,7 @@ def draw_accepted(
     """
 
     def draw(numbers: Sequence[int]) -> Tensor:
-        return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps)
+        return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps, solver=prior_solver)
 
     accepted = accept_reject(
         draw,

@@ -187,6 +187,7 @@ class Pipeline(Coder):
         *,
         seed: int = 0,
         prior_steps: int | None = None,
+        prior_solver: str | None = None,
         first: int = 0,
         stop_shift: float | None = None,
     ) -> Codes:
@@ -196,7 +197,7 @@ class Pipeline(Coder):
         Raises BundleError without a prior.
         """
         keys = range(first, first + num)
-        z = self.sample_z(keys, seed=seed, steps=prior_steps)
+        z = self.sample_z(keys, seed=seed, steps=prior_steps, solver=prior_solver)
         return self.drawn(z, keys, seed=seed, stop_shift=stop_shift)
 
     def drawn(
@@ -207,13 +208,23 @@ class Pipeline(Coder):
         infos = tuple(replace(info, class_name=drawn_class(self.bundle, seed, key)) for key in keys)
         return self.as_asked(Codes(z=z, x_T=self.noise(keys, seed=seed), infos=infos))
 
-    def sample_z(self, keys: Sequence[int | str], *, seed: int = 0, steps: int | None = None) -> Tensor:
-        """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM."""
+    def sample_z(
+        self,
+        keys: Sequence[int | str],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        solver: str | None = None,
+    ) -> Tensor:
+        """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM.
+
+        ``steps`` and ``solver`` are the prior's, None being its own.
+        """
         if not self.bundle.has_z:
             return torch.zeros(len(keys), 0)
         prior = self.z_prior
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
-        (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps),), noise, at_least=64)
+        (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
 
 

@@ -24,8 +24,8 @@ class GaussianPrior:
         """Their standard deviation, (d,)."""
         return torch.ones(self.z_width)
 
-    def sample(self, noise: Tensor, num_steps: int | None = None) -> Tensor:
-        """``noise`` (N, d), which is the codes; there are no steps.
+    def sample(self, noise: Tensor, num_steps: int | None = None, solver: str | None = None) -> Tensor:
+        """``noise`` (N, d), which is the codes; there is nothing to solve, and there are no steps.
 
         Raises ValueError for noise of another width.
         """

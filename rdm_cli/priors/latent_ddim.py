@@ -3,7 +3,8 @@ r"""The latent DDIM: a diffusion over standardised codes (Diff-AE, arXiv 2111.15
     z_n = (z - z_mean) / z_std,    z_t = sqrt(ab_t) z_n + sqrt(1 - ab_t) eps
     L   = E || eps(z_t, t) - eps ||_1 / d
 
-Codes are drawn by DDIM at eta = 0. They have no natural range, so the predicted z_0 is not clamped.
+Codes are drawn by DDIM at eta = 0, or another solver of the same flow. They have no natural range, so the
+predicted z_0 is not clamped.
 """
 
 from __future__ import annotations
@@ -13,21 +14,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.kernels.ddim import ddim_decode, last
+from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.parameterization import add_noise
 from rdm_cli.kernels.schedules import LATENT_CONSTANT, ScheduleConfig, Spacing
+from rdm_cli.kernels.solvers import Solver
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
+from rdm_cli.registry import SOLVERS, load
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentDDIMConfig:
-    """A latent DDIM; ``steps`` is the number of DDIM steps where the user names none, ``spacing`` which."""
+    """A latent DDIM; ``solver`` and ``steps`` are those by which it is drawn where the user names none.
+
+    ``spacing`` says which steps DDIM's are; other solvers have their own.
+    """
 
     network: LatentMLPConfig
     schedule: ScheduleConfig = LATENT_CONSTANT
     steps: int = 100
     spacing: Spacing = "stride"
+    solver: str = "ddim"
 
     @property
     def sampling(self) -> SamplingSpec:
@@ -64,14 +71,18 @@ class LatentDDIM(nn.Module):
         return z_normalised * self.z_std + self.z_mean
 
     @torch.no_grad()
-    def sample(self, noise: Tensor, num_steps: int | None = None) -> Tensor:
+    def sample(self, noise: Tensor, num_steps: int | None = None, solver: str | None = None) -> Tensor:
         """Turn standard normal ``noise`` (N, d) into codes z (N, d), not standardised.
 
-        ``num_steps`` None takes the configuration's. Raises ValueError for noise of another width.
+        ``num_steps`` and ``solver`` None take the configuration's. Raises ValueError for noise of another
+        width, UsageError for an unknown solver.
         """
         if noise.ndim != 2 or noise.shape[1] != self.z_width:
             raise ValueError(f"noise must be (N, {self.z_width}), not {tuple(noise.shape)}")
-        return self.denormalise(last(ddim_decode(self.network, noise, self.config.sampling, num_steps)))
+        chosen: Solver = load(SOLVERS, "solver", solver or self.config.solver)
+        spec = chosen.spec(self.config.sampling)
+        path = chosen.decode(self.network, noise, spec, num_steps or spec.steps)
+        return self.denormalise(last(path))
 
     def loss(self, z_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Mean absolute error in eps of each code, (B,).

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rdm_cli.errors import UsageError
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 
@@ -42,6 +43,19 @@ def test_sampling_a_gaussian_follows_its_closed_form() -> None:
     error_coarse, error_fine = (float((z - expected).abs().mean()) for z in (coarse, fine))
     assert error_fine < 0.05
     assert 2.5 < error_coarse / error_fine < 6
+
+
+@pytest.mark.parametrize(("solver", "steps"), [("dpm-solver++", 60), ("unipc", 60), ("heun", 30)])
+def test_other_solvers_follow_the_same_flow_better_in_60_calls(solver: str, steps: int) -> None:
+    prior = LatentDDIM(SMALL)
+    prior.network = ExactGaussian(prior, 2.0, 3.0)
+    noise = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    ab = float(prior.alpha_bar[-1])
+    expected = 2 + 3 * (noise - ab**0.5 * 2) / (ab * 9 + 1 - ab) ** 0.5
+    error = (prior.sample(noise, steps, solver) - expected).abs().mean()
+    assert error < 0.25 * (prior.sample(noise, 60) - expected).abs().mean()
+    with pytest.raises(UsageError, match="there is no solver 'euler'"):
+        prior.sample(noise, steps, "euler")
 
 
 def test_normalise_and_denormalise_are_inverse() -> None:
