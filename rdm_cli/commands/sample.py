@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -89,7 +89,10 @@ def sample(
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
-    drawn_by = {"prior_steps": prior_steps, "prior_solver": prior_solver and prior_solver.value}
+    drawn_by: dict[str, Any] = {
+        "prior_steps": prior_steps,
+        "prior_solver": prior_solver and prior_solver.value,
+    }
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
