@@ -55,7 +55,7 @@ def reconstruction_figures(pipeline: Pipeline, x_0: Tensor) -> tuple[dict[str, A
         codes = pipeline.encode(x_0, steps=steps)
         kept = codes
         for kind in ("inferred", "random") if steps == 100 else ("inferred",):
-            source = codes if kind == "inferred" else codes.replace(x_T=None)
+            source = codes if kind == "inferred" else codes.without_x_T()
             decoded = pipeline.decode(source, steps=steps)
             figures[f"T={steps}, {kind} x_T"] = {
                 "psnr_db": float(psnr(x_0, decoded).mean()),
@@ -120,10 +120,7 @@ def edit_figures(
         starts = labels["smiling"] == (0 if scale > 0 else 1)
         rows = starts.nonzero()[:, 0]
         rows = rows if scale == 0.3 else rows[:num_for_scales]
-        assert codes.x_T is not None
-        chosen = Codes(
-            z=codes.z[rows], x_T=codes.x_T[rows], infos=tuple(codes.infos[i] for i in rows.tolist())
-        )
+        chosen = codes.select(rows.tolist())
         shown = judge.labels(pipeline.decode(pipeline.manipulate(chosen, {"smiling": scale}), steps=steps))
         row: dict[str, Any] = {"num": len(rows)}
         for k, name in enumerate(judge.names):

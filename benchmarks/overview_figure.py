@@ -30,7 +30,7 @@ def main(
     x_0 = pipeline.load_images(sorted((assets_folder() / "faces").glob("*.png")))
     codes = pipeline.encode(x_0)
     rows = [x_0, pipeline.decode(codes)]
-    without = codes.replace(x_T=None)
+    without = codes.without_x_T()
     rows += [pipeline.decode(without, keys=[f"{k} {i}" for i in range(len(codes))]) for k in range(2)]
     rows += [pipeline.decode(pipeline.manipulate(codes, edit)) for edit in EDITS]
     sheet = grid([to_pil(picture) for row in rows for picture in row], len(x_0))

@@ -84,7 +84,7 @@ def measure(bundle: Path, images: list[Path], steps: int) -> dict[str, Any]:
     x_0 = pipeline.load_images(images)
     codes = pipeline.encode(x_0, steps=steps)
     figures = {}
-    for kind, given in (("inferred", codes), ("random", codes.replace(x_T=None))):
+    for kind, given in (("inferred", codes), ("random", codes.without_x_T())):
         decoded = pipeline.decode(given, steps=steps)
         errors = mse(x_0, decoded)
         figures[kind] = {

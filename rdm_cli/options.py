@@ -20,7 +20,7 @@ class Fit(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the networks; the sampler's own is always float32."""
+    """Arithmetic of the networks; the sampler's own is float32, or float64 where it must undo itself."""
 
     fp32 = "fp32"
     bf16 = "bf16"

@@ -1,7 +1,8 @@
 """Codes: what an image becomes, in memory and as a .safetensors file.
 
-A file holds ``z`` (but a plain DPM has none) and, unless it was left out, ``x_T`` in float32, without
-a batch axis, and one metadata key, ``rdm``: canonical JSON, so that equal codes are equal bytes.
+A file holds ``z`` (but a plain DPM has none) and, unless it was left out, ``x_T`` in float32 (float64 where a
+solver keeps a second state beside it), without a batch axis, and one metadata key, ``rdm``: canonical JSON,
+so that equal codes are equal bytes.
 """
 
 from __future__ import annotations

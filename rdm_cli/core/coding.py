@@ -178,7 +178,7 @@ class Coder(Runner):
             z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
             start = x_t if other is None else TwoStates(x_t, other)
             path = way.kernel.decode(self.eps_fn(z, **options, **own), start, spec, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n))).float()),)
+            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
         return self.in_batches(decode_batch, *given.values())[0]
 

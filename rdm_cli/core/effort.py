@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from rdm_cli.core.codes import Codes
@@ -116,8 +115,3 @@ def encode_verified(
         for i in waiting
     }
     return [short.get(i, found[i]) for i in range(len(x_0))]
-
-
-def stacked(verified: list[Verified]) -> Tensor:
-    """The pictures, (N, C, H, W)."""
-    return torch.cat([v.picture for v in verified])

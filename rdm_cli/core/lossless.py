@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -40,8 +41,6 @@ def restored(code: Codes, picture: Tensor) -> Tensor:
             "the code decodes too far from what its residual was made for, so the image is not restored",
             hint="decode with the --precision that it records; --x-t random gives a picture without it",
         )
-    import torch
-
     return torch.from_numpy(pixels)
 
 

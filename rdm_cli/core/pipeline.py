@@ -157,7 +157,7 @@ class Pipeline(Coder):
             with autocast(self.bundle.device, self.precision):
                 denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
             path = way.kernel.decode(self.in_precision(denoise), x_t, spec, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n))).float()),)
+            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
         with self.progress(advance, "decoding", len(alpha)) as tell:
             (x_0,) = self.in_batches(decode_batch, alpha, x_T)

@@ -53,7 +53,7 @@ class Runner:
     def leave(self, x: Tensor) -> Tensor:
         """From the space that the model diffuses in to images."""
         with autocast(self.bundle.device, self.precision):
-            return self.bundle.model.leave(x).float()
+            return self.bundle.model.leave(x.float()).float()
 
     def eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
         """The model's denoiser for ``z`` and its own ``options``, in the runner's precision."""

@@ -60,7 +60,7 @@ def _fixed_point_up(
 def _exact_up(
     eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int, iterations: int
 ) -> Iterator[TwoStates]:
-    return bdia_encode(eps_fn, x_0, spec, num_steps, dtype=x_0.dtype, start_iterations=iterations)
+    return bdia_encode(eps_fn, x_0, spec, num_steps, start_iterations=iterations)
 
 
 def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:

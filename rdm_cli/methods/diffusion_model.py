@@ -6,6 +6,7 @@ gives ``denoiser``; what follows from that alone is here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ class Diffusion(Protocol):
         ...
 
 
-class DiffusionModel(nn.Module):
+class DiffusionModel(nn.Module, ABC):
     """A schedule, what the network predicts on it, and how it is asked."""
 
     config: Any
@@ -87,9 +88,9 @@ class DiffusionModel(nn.Module):
         """The network's ``answer`` at ``x_t`` and ``t`` (B,) as eps, in x_t's precision."""
         return to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
 
+    @abstractmethod
     def denoiser(self, z: Tensor) -> EpsFn:
         """eps(x_t, t) for ``z`` (B, *z_shape); a method's own."""
-        raise NotImplementedError
 
     def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
         """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z.
