@@ -24,6 +24,7 @@ from rdm_cli.commands import (
     sample,
     train,
 )
+from rdm_cli.console import say
 from rdm_cli.errors import RdmError
 
 INTERRUPTED = 130
@@ -86,7 +87,7 @@ def _run(arguments: list[str]) -> int:
     except RdmError as error:
         return _fail(arguments, error.message, error.hint, error.exit_code)
     except TyperException as error:
-        message = error.format_message().rstrip(".")
+        message = " ".join(error.format_message().rstrip(".").split())
         if not message:
             return 2  # a command without arguments, whose help is on the screen by now
         context = getattr(error, "ctx", None)
@@ -106,13 +107,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def _interrupted() -> int:
-    print("rdm: interrupted; finished files are whole, the rest was not begun", file=sys.stderr)
+    say("rdm: interrupted; finished files are whole, the rest was not begun")
     return INTERRUPTED
 
 
 def _fail(arguments: list[str], message: str, hint: str | None, code: int) -> int:
-    line = " ".join(f"{message}; {hint}".split() if hint else message.split())
     if "--json" in arguments:
         print(json.dumps({"error": message, "hint": hint}), flush=True)
-    print(f"rdm: {line}", file=sys.stderr)
+    say(f"rdm: {message}; {hint}" if hint else f"rdm: {message}")
     return code

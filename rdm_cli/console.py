@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rdm_cli.escapes import printable
+
+_BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what Python makes of bytes that are no UTF-8
+
 
 class Console:
     """One command's voice.
 
-    ``emit`` writes one line of data: the text as it is or, with ``as_json``, the fields as one JSON
-    object. Everything else goes to stderr, and with ``quiet`` only errors do.
+    ``emit`` writes one line of data: the text or, with ``as_json``, the fields as one JSON object.
+    Everything else goes to stderr, and with ``quiet`` only errors do. Text is escaped, for it may hold names
+    of files: one item is one line, and no terminal obeys it. JSON holds names as they are.
     """
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
@@ -22,22 +27,32 @@ class Console:
         self.quiet = quiet
 
     def emit(self, text: str, **fields: Any) -> None:
-        """One item of data."""
-        print(json.dumps(_strict(fields), allow_nan=False) if self.as_json else text, flush=True)
+        """One item of data; ``text`` may be parted by tabs."""
+        self._write(json.dumps(_strict(fields), allow_nan=False) if self.as_json else text, "\t")
+
+    def emit_document(self, text: str, **fields: Any) -> None:
+        """As :meth:`emit`, for a text of many lines."""
+        self._write(json.dumps(_strict(fields), allow_nan=False) if self.as_json else text, "\t\n")
+
+    def _write(self, text: str, keep: str) -> None:
+        if not sys.stdout.isatty():
+            keep += _BYTES  # a program that reads paths gets a name that is no UTF-8 as it is
+        self.emit_bytes(printable(text, keep).encode("utf-8", "surrogateescape") + b"\n")
 
     def emit_bytes(self, data: bytes) -> None:
         """Raw data, for ``-o -``."""
+        sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
     def note(self, text: str) -> None:
         """A remark for people."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def problem(self, text: str) -> None:
         """One line about something that failed; shown even when quiet."""
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     @contextmanager
     def progress(self, label: str, total: float | None) -> Iterator[Callable[[float], None]]:
@@ -49,14 +64,14 @@ class Console:
         from rich.console import Console as RichConsole
 
         columns = (
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
             progress.TimeElapsedColumn(),
         )
         with progress.Progress(*columns, console=RichConsole(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total)
+            task = bar.add_task(printable(label), total=total)
             done = 0.0
 
             def advance(amount: float) -> None:
@@ -70,13 +85,22 @@ class Console:
         """A table for people, on stdout: what a listing command was asked for."""
         from rich.console import Console as RichConsole
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        def plain(cell: str) -> Text:  # a name may hold what rich takes for markup
+            return Text(printable(cell))
+
+        table = Table(title=plain(title), title_justify="left", box=None, pad_edge=False)
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+            table.add_column(plain(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(plain, row))
         RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def _strict(value: Any) -> Any:

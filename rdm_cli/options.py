@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rdm_cli.data.images import MAX_PIXELS
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 
@@ -139,6 +140,12 @@ Threads = Annotated[
 ]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the networks.")]
 FitOption = Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        "--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, which may be bombs."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what failed.")]
 Failures = Annotated[
@@ -173,3 +180,4 @@ Columns = Annotated[
 ]
 
 BUNDLE_DEFAULT = DEFAULT_BUNDLE
+MAX_PIXELS_DEFAULT = MAX_PIXELS

@@ -22,7 +22,7 @@ SIBLINGS = {"methods", "priors", "training", "data", "metrics"}
 # From the ground up. A module imports from below its own layer, and from its own package; the
 # siblings of one layer also know one another, and registry says what went wrong through errors.
 LAYERS = [
-    {"errors"},
+    {"errors", "escapes"},
     {"registry"},
     {"kernels"},
     {"models"},

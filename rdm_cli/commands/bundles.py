@@ -48,7 +48,7 @@ def show_bundle(
 
     if card:
         text = read_card(bundle)
-        console.emit(text.rstrip(), bundle=bundle, card=text)
+        console.emit_document(text.rstrip(), bundle=bundle, card=text)
         return
     facts = details(bundle)
     if as_json:

@@ -44,6 +44,7 @@ def encode(
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
     class_name: o.ClassName = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -80,6 +81,7 @@ def encode(
             threads=threads,
             precision=precision.value,
             batch_size=batch_size,
+            max_pixels=max_pixels,
             class_name=class_name,
         )
         effort = Effort(inversion=inversion.value, steps=steps, iterations=iterations, with_x_T=not no_x_T)

@@ -49,6 +49,7 @@ def gap(
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -83,6 +84,7 @@ def gap(
             threads=threads,
             precision=precision.value,
             batch_size=batch_size,
+            max_pixels=max_pixels,
             class_name=class_name,
         )
         last = pipeline.bundle.model.sampling.schedule.num_train_steps - 1

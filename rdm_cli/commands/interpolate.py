@@ -48,6 +48,7 @@ def interpolate(
     fit: o.FitOption = o.Fit.crop,
     style: o.Style = None,
     class_name: o.ClassName = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -74,6 +75,7 @@ def interpolate(
         threads=threads,
         precision=precision.value,
         batch_size=batch_size,
+        max_pixels=max_pixels,
         style=style,
         class_name=class_name,
     )

@@ -42,6 +42,7 @@ def manipulate(
     files_from: o.FilesFrom = None,
     style: o.Style = None,
     class_name: o.ClassName = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -78,6 +79,7 @@ def manipulate(
             threads=threads,
             precision=precision.value,
             batch_size=batch_size,
+            max_pixels=max_pixels,
             style=style,
             class_name=class_name,
         )

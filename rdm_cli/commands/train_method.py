@@ -204,6 +204,16 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 "--fit", help="How an image becomes a square of the network's size.", show_default="crop"
             ),
         ] = None,
+        max_pixels: Annotated[
+            int | None,
+            typer.Option(
+                "--max-pixels",
+                metavar="N",
+                min=1,
+                help="Leave out images of more pixels, which may be bombs.",
+                show_default=str(o.MAX_PIXELS_DEFAULT),
+            ),
+        ] = None,
         seed: Annotated[
             int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
         ] = None,
@@ -235,6 +245,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             resume_from=run_folder if resume else None,
             fit=fit and fit.value,
             mixed_precision=mixed_precision and mixed_precision.value,
+            max_pixels=max_pixels,
         )
         accelerator = training_plan.make_accelerator(
             device=device,

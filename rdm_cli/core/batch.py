@@ -59,7 +59,7 @@ def run_batches(
         try:
             loaded = load(item)
         except (RdmError, OSError) as error:
-            yield Outcome(item=item, error=_one_line(error))
+            yield Outcome(item=item, error=_told(error))
             continue
         if isinstance(loaded, Outcome):
             yield loaded
@@ -79,21 +79,21 @@ def _process(
         results = process(items, loaded)
     except (RdmError, OSError) as error:
         if len(batch) == 1:
-            yield Outcome(item=items[0], error=_one_line(error))
+            yield Outcome(item=items[0], error=_told(error))
             return
         for pair in batch:
             yield from _process([pair], process)
         return
     for item, result in zip(items, results, strict=True):
         if isinstance(result, RdmError):
-            yield Outcome(item=item, error=_one_line(result))
+            yield Outcome(item=item, error=_told(result))
         else:
             yield Outcome(item=item, data=result)
 
 
-def _one_line(error: RdmError | OSError) -> str:
+def _told(error: RdmError | OSError) -> str:
     if isinstance(error, RdmError):
-        return " ".join(str(error).split())
+        return str(error)
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 

@@ -18,7 +18,7 @@ from rdm_cli.core.bundle_folders import INDEX, replace_bundle, replace_folder
 from rdm_cli.core.bundles import SCHEDULER, WEIGHTS, Bundle
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.schedulers import scheduler_json
-from rdm_cli.core.tensor_files import write_tensors
+from rdm_cli.data.tensor_files import write_tensors
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.models.foreign_config import ForeignConfig

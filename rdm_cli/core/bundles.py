@@ -16,7 +16,6 @@ plain DPM.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.configs import from_json
 from rdm_cli.core.schedulers import read_scheduler
+from rdm_cli.data.json_text import read_object
+from rdm_cli.data.tensor_files import read_tensors
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
@@ -234,22 +233,19 @@ def _load_weights(network: nn.Module, folder: Path) -> None:
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        return read_tensors(path)
     except FileNotFoundError:
         raise BundleError(f"{path}: this part of the bundle is missing") from None
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise BundleError(f"{path}: damaged weights ({error})") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         raise BundleError(
             f"{path}: this part of the bundle is missing", hint="rdm bundles list shows what there is"
         ) from None
     except (OSError, ValueError) as error:
         raise BundleError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise BundleError(f"{path}: an object was expected")
-    return values

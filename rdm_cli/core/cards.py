@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+from rdm_cli.escapes import printable
+
 
 def training_card(
     *, name: str, title: str, command: str, data: str, num_images: int, num_parameters: int
 ) -> str:
     """The card of a bundle trained here; figures measured later are the author's to add."""
-    return f"""# {name}
+    return f"""# {printable(name)}
 
 A bundle of {title}, trained with rdm.
 
-- Data: {data}.
+- Data: {printable(data)}.
 - Images seen: {num_images:,}.
 - Parameters of encoder and decoder: {num_parameters:,}.
 
-    {command}
+    {printable(command)}
 
 Use it:
 
-    rdm encode IMAGES -o codes/ --bundle {name}
-    rdm reconstruct IMAGE --bundle {name}
+    rdm encode IMAGES -o codes/ --bundle {printable(name)}
+    rdm reconstruct IMAGE --bundle {printable(name)}
 """
 
 
 def conversion_card(*, name: str, title: str, files: list[str], summary: str) -> str:
     """The card of a bundle converted from official checkpoints."""
-    listed = "\n".join(f"- `{file}`" for file in files)
-    return f"""# {name}
+    listed = "\n".join(f"- `{printable(file)}`" for file in files)
+    return f"""# {printable(name)}
 
 A bundle of {title}, converted by `rdm bundles convert` from the authors' files
 
 {listed}
 
-Contents: {summary}. Its sampler is the paper's. The weights keep the licence under which their authors
-published them.
+Contents: {printable(summary)}. Its sampler is the paper's. The weights keep the licence under which their
+authors published them.
 """

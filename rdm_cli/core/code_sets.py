@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from rdm_cli.core.codes import read_info
+from rdm_cli.core.codes import read_info, read_values
 from rdm_cli.data.folders import find_inputs
 from rdm_cli.errors import CodeError
 
@@ -38,12 +37,12 @@ def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> Code
                 f"{bundle_name} ({bundle_digest[:12]})",
                 hint="encode the images again with this bundle",
             )
-        with safe_open(item.source, framework="pt") as file:
-            if "z" not in file.keys():  # noqa: SIM118
-                raise CodeError(f"{item.source}: this code holds no z")
-            z = file.get_tensor("z").flatten()
-        if not bool(torch.isfinite(z).all()):
-            raise CodeError(f"{item.source}: z holds values that are not finite")
+        held = read_values(item.source, ("z",))
+        if "z" not in held:
+            raise CodeError(f"{item.source}: this code holds no z")
+        z = held["z"].flatten().float()
+        if found and z.shape != found[0].shape:
+            raise CodeError(f"{item.source}: z has {len(z)} values, and those before it {len(found[0])}")
         found.append(z)
         names.append(item.relative.with_suffix("").as_posix())
     return CodeSet(z=torch.stack(found), names=tuple(names))

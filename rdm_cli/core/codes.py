@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rdm_cli.core.configs import from_json, to_json
-from rdm_cli.core.tensor_files import write_tensors
+from rdm_cli.data.json_text import parse_object
+from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
+
+_REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +137,15 @@ class Codes:
     def load(path: Path) -> Codes:
         """Read one code file as a batch of one; raises CodeError where it is not one."""
         info = read_info(path)
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if not names & {"z", "x_T"}:
-                raise CodeError(f"{path}: this code holds neither z nor x_T")
-            z = file.get_tensor("z")[None] if "z" in names else torch.zeros(1, 0)
-            maps = {n: file.get_tensor(n)[None] if n in names else None for n in ("x_T", "style", "other")}
-            residual = file.get_tensor("residual") if "residual" in names else None
-        for name, value in {"z": z, **maps}.items():
-            if value is not None and not bool(torch.isfinite(value).all()):
-                raise CodeError(f"{path}: {name} holds values that are not finite")
-        residuals = None if residual is None else (residual.to(torch.uint8).numpy().tobytes(),)
+        found = read_values(path, ("z", "x_T", "style", "other"))
+        if not found.keys() & {"z", "x_T"}:
+            raise CodeError(f"{path}: this code holds neither z nor x_T")
+        z = found["z"][None] if "z" in found else torch.zeros(1, 0)
+        maps = {n: found[n][None] if n in found else None for n in ("x_T", "style", "other")}
+        residual = _read(path, ("residual",)).get("residual")
+        if residual is not None and residual.dtype != torch.uint8:
+            raise CodeError(f"{path}: residual holds {residual.dtype}, not bytes")
+        residuals = None if residual is None else (residual.numpy().tobytes(),)
         return Codes(z=z, infos=(info,), residuals=residuals, **maps)
 
     @staticmethod
@@ -169,19 +169,36 @@ def _joined(maps: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if len(present) == len(maps) else None
 
 
+def read_values(path: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """Those of a code file's tensors ``names`` that are there; CodeError for any but finite real numbers."""
+    found = _read(path, names)
+    for name, value in found.items():
+        if value.dtype not in _REAL:
+            raise CodeError(f"{path}: {name} holds {value.dtype}, not floating-point numbers")
+        if not bool(torch.isfinite(value).all()):
+            raise CodeError(f"{path}: {name} holds values that are not finite")
+    return found
+
+
+def _read(path: Path, names: Collection[str]) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path, names)
+    except (ValueError, OSError) as error:
+        raise CodeError(f"{path}: not a readable .safetensors file ({error})") from error
+
+
 def read_info(path: Path) -> CodeInfo:
     """The metadata of a code file, without its tensors; raises CodeError where it is not one."""
     if not path.is_file():
         raise CodeError(f"{path}: no such code file")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+        metadata = read_metadata(path)
+    except (ValueError, OSError) as error:
         raise CodeError(f"{path}: not a readable .safetensors file ({error})") from error
     if "rdm" not in metadata:
         raise CodeError(f"{path}: a .safetensors file, but not a code written by rdm")
     try:
-        values = json.loads(metadata["rdm"])
+        values = parse_object(metadata["rdm"])
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise CodeError(
@@ -189,5 +206,5 @@ def read_info(path: Path) -> CodeInfo:
                 hint="upgrade rdm, or encode the image again",
             )
         return from_json(CodeInfo, values)
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise CodeError(f"{path}: damaged metadata ({error})") from error

@@ -22,7 +22,7 @@ from rdm_cli.core.compatibility import check_codes, check_steps_of_z
 from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
-from rdm_cli.data.images import Fit, image_bytes, to_unit_range
+from rdm_cli.data.images import MAX_PIXELS, Fit, image_bytes, to_unit_range
 from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
@@ -36,12 +36,13 @@ class Coder(Runner):
 
     ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
     of, and that everything is decoded as. None: each has its own. ``sampler`` is how what was drawn is
-    decoded; None: as the bundle has it.
+    decoded; None: as the bundle has it. An image of more than ``max_pixels`` is not read.
     """
 
     style: Path | None = None
     class_name: str | None = None
     sampler: Sampler | None = None
+    max_pixels: int = MAX_PIXELS
 
     def info(self, **how: Any) -> CodeInfo:
         """The metadata of a code that this pipeline makes; ``how`` are further fields."""
@@ -68,7 +69,8 @@ class Coder(Runner):
     def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
         """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
         channels, size, _ = self.bundle.model.image_shape
-        pixels = [image_bytes(Path(p), size, fit, channels=channels) for p in paths]
+        limit = self.max_pixels
+        pixels = [image_bytes(Path(p), size, fit, channels=channels, max_pixels=limit) for p in paths]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))
 
     def class_of(self, path: Path) -> str | None:

@@ -17,7 +17,7 @@ from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import ignore_progress
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.images import Fit
-from rdm_cli.errors import CodeError
+from rdm_cli.errors import CodeError, ImageError
 
 CODE_SUFFIX = ".safetensors"
 
@@ -51,8 +51,11 @@ def file_digest(path: Path) -> str:
 def load_image(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage:
     """Read one image; raises ImageError, or UsageError where the bundle knows classes and it is of none."""
     class_name = pipeline.class_of(path)
+    digest = file_digest(path) if path.is_file() else None  # the reader says what it is instead
     x_0 = pipeline.load_images([path], fit)
-    return LoadedImage(x_0=x_0, digest=file_digest(path), class_name=class_name)
+    if digest is None or file_digest(path) != digest:
+        raise ImageError(f"{path}: the file changed while it was read", hint="try again when it is whole")
+    return LoadedImage(x_0=x_0, digest=digest, class_name=class_name)
 
 
 def load_code(pipeline: Pipeline, path: Path) -> Codes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -13,17 +12,15 @@ from torch import nn
 from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.data.json_text import read_object
 from rdm_cli.errors import BundleError, RdmError
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """A bundle's facts that need no weights; raises BundleError."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        sizes = [
-            json.loads(path.read_text(encoding="utf-8")).get("image_size")
-            for path in sorted(folder.glob("*/config.json"))
-        ]
+        index = read_object(folder / INDEX)
+        sizes = [read_object(path).get("image_size") for path in sorted(folder.glob("*/config.json"))]
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder}: not readable ({error})") from error
     return {

@@ -50,7 +50,7 @@ class LatentSet(Dataset[Tensor]):
 
 def latents_digest(images: ImageFolder, network: nn.Module, *, flip: bool) -> str:
     """What the latents depend on: the files (name, size, time of change), how they are read, the network."""
-    digest = hashlib.sha256(f"1 {images.size} {images.fit} {flip}".encode())
+    digest = hashlib.sha256(f"1 {images.size} {images.fit} {images.max_pixels} {flip}".encode())
     digest.update(repr(images.class_names).encode())  # an unreadable image's stand-in is of its class
     for path in images.paths:
         status = path.stat() if path.exists() else None  # a dangling link has a stand-in

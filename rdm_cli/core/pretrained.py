@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +10,7 @@ from torch import nn
 
 from rdm_cli.core.bundle_folders import fetch
 from rdm_cli.core.bundles import WEIGHTS, open_bundle
+from rdm_cli.data.json_text import read_object
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.method import Pretrained
 from rdm_cli.models.first_stage import FirstStageConfig
@@ -52,15 +52,15 @@ def open_first_stage(spec: str) -> FirstStage:
 
 def _class_name(config: Path) -> str | None:
     try:
-        return cast("str | None", json.loads(config.read_text(encoding="utf-8")).get("_class_name"))
-    except (OSError, ValueError, AttributeError):
+        return cast("str | None", read_object(config).get("_class_name"))
+    except (OSError, ValueError):
         return None
 
 
 def _opened(path: Path) -> FirstStage:
     import diffusers
 
-    config = cast(FirstStageConfig, FirstStageConfig.from_values(json.loads(path.read_text("utf-8"))))
+    config = cast(FirstStageConfig, FirstStageConfig.from_values(read_object(path)))
     if not (path.parent / WEIGHTS).is_file():
         raise BundleError(f"{path.parent / WEIGHTS}: the weights are missing; rdm reads safetensors alone")
     try:

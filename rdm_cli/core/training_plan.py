@@ -16,6 +16,7 @@ from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.configs import from_json
 from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.runtime import set_up
+from rdm_cli.data.images import MAX_PIXELS
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import TRAINABLE, load, nearest
@@ -32,8 +33,8 @@ class RunPlan:
 
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
     bundle to start from, ``pretrained`` one whose model the method is trained around. Minutes say how
-    often a checkpoint and a sheet are written; None: never. ``latents`` is a folder that keeps a first
-    stage's latents; None: they are computed at every step.
+    often a checkpoint and a sheet are written; None: never. Images of more than ``max_pixels`` are left
+    out. ``latents`` is a folder that keeps a first stage's latents; None: they are computed at every step.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class RunPlan:
     pretrained: str | None = None
     fit: str = "crop"
     mixed_precision: str = "no"
+    max_pixels: int = MAX_PIXELS
     weights_dtype: torch.dtype = torch.float32
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
@@ -85,11 +87,11 @@ def make_accelerator(
     )
 
 
-_WORDS = {"fit": "crop", "mixed_precision": "no"}
+_WORDS = {"fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS}
 
 
-def settle_words(*, resume_from: Path | None, **given: str | None) -> dict[str, str]:
-    """``fit`` and ``mixed_precision``: as given, or else as the run in ``resume_from`` recorded them.
+def settle_words(*, resume_from: Path | None, **given: str | int | None) -> dict[str, Any]:
+    """``fit``, ``mixed_precision`` and ``max_pixels``: as given, or as the run in ``resume_from`` has them.
 
     Raises CheckpointError where there is no such run.
     """

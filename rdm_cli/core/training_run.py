@@ -75,6 +75,7 @@ class TrainingRun:
             fit=cast(Any, plan.fit),
             on_bad=partial(_report_bad, problem or note),
             class_names=getattr(plan.config, "class_names", ()),
+            max_pixels=plan.max_pixels,
         )
         if len(self.images) < plan.settings.batch_size:
             self.note(f"only {len(self.images)} images: some are seen twice in one step")
@@ -134,6 +135,7 @@ class TrainingRun:
             "num_items": len(self.images),
             "fit": self.plan.fit,
             "mixed_precision": self.plan.mixed_precision,
+            "max_pixels": self.plan.max_pixels,
         }
 
     def steps(self) -> Iterator[StepRecord]:

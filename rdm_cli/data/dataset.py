@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from rdm_cli.data.folders import Item, class_of, find_inputs
-from rdm_cli.data.images import SUFFIXES, Fit, image_bytes
+from rdm_cli.data.images import MAX_PIXELS, SUFFIXES, Fit, image_bytes
 from rdm_cli.errors import ImageError, UsageError
 
 MIN_SEEN = 16
@@ -33,8 +33,9 @@ class ImageFolder(Dataset[Tensor]):
     ImageError is raised when more than half of the files seen so far were bad, once 16 (or all,
     of fewer) have been seen, and when none can be read.
 
-    Decoded pixels are kept until ``cache_bytes`` are full. Worker processes share neither pixels
-    nor reports: each has an equal part of the budget, and reports a bad file of its own accord.
+    An image of more than ``max_pixels`` cannot be read. Decoded pixels are kept until ``cache_bytes`` are
+    full. Worker processes share neither pixels nor reports: each has an equal part of the budget, and
+    reports a bad file of its own accord.
 
     Where ``class_names`` are given, each image is of the class whose sub-folder it lies in; else all are of
     one class.
@@ -52,6 +53,7 @@ class ImageFolder(Dataset[Tensor]):
         cache_bytes: int = 4 * 2**30,
         on_bad: Callable[[Path, ImageError], None] = warn_of_bad,
         class_names: Sequence[str] = (),
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder}: a folder of images is needed, and this is a file")
@@ -64,6 +66,7 @@ class ImageFolder(Dataset[Tensor]):
         self.channels = channels
         self.cache_bytes = cache_bytes
         self.on_bad = on_bad
+        self.max_pixels = max_pixels
         self._pixels: dict[int, np.ndarray] = {}
         self._seen: set[int] = set()
         self._bad: set[int] = set()
@@ -108,7 +111,9 @@ class ImageFolder(Dataset[Tensor]):
             return self._pixels[i]
         self._seen.add(i)
         try:
-            pixels = image_bytes(self.paths[i], self.size, self.fit, channels=self.channels)
+            pixels = image_bytes(
+                self.paths[i], self.size, self.fit, channels=self.channels, max_pixels=self.max_pixels
+            )
         except ImageError as error:
             self._bad.add(i)
             self.on_bad(self.paths[i], error)

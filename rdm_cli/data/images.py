@@ -1,12 +1,15 @@
 """Images to tensors and back: the only place that knows uint8, EXIF, alpha and colour spaces.
 
-Inside rdm an image is float32 (3, H, W) in [-1, 1]; on disk it is whatever Pillow can open.
+Inside rdm an image is float32 (3, H, W) in [-1, 1]; on disk it is one of ``FORMATS``, whatever its name.
 """
 
 from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +28,11 @@ SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2")
 )
 
+# Pillow knows more, some of it dangerous: for an EPS it starts Ghostscript, whatever the file is called.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+MAX_PIXELS = 2**27  # 134 million, above any camera's; decoded, as RGB, they take 400 MB
+
 # What Pillow's decoders let through when the bytes are damaged (libavif's is the RuntimeError).
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError,
@@ -32,11 +40,12 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 
 
-def load_rgb(path: Path) -> Image.Image:
+def load_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open ``path`` as an upright, opaque, 8-bit RGB image.
 
     EXIF orientation is applied, alpha lies over white, 16-bit values are scaled, CMYK and palettes
-    are converted, and an animation gives its first frame. Raises ImageError, saying what is wrong.
+    are converted, and an animation gives its first frame. Raises ImageError, saying what is wrong; for an
+    image of more than ``max_pixels`` before any of them is decoded.
     """
     try:
         if path.is_symlink() and not path.exists():
@@ -45,21 +54,49 @@ def load_rgb(path: Path) -> Image.Image:
             raise ImageError(f"{path}: no such file")
         if path.is_dir():
             raise ImageError(f"{path}: this is a folder, not an image")
+        if not path.is_file():
+            raise ImageError(f"{path}: this is a pipe or a device, not an image")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata help nobody here
-            with Image.open(path) as image:
-                image.load()
-                return _opaque_rgb(ImageOps.exif_transpose(image))
+        with _limited_to(max_pixels), Image.open(path, formats=_formats()) as image:
+            image.load()
+            return _opaque_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise ImageError(f"{path}: not an image that can be read") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: too many pixels to be opened safely") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{path}: more than {max_pixels:,} pixels", hint="raise --max-pixels if it can be trusted"
+        ) from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: too large for this machine's memory") from error
     except PermissionError as error:
         raise ImageError(f"{path}: may not be read (permission denied)") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"{path}: damaged image ({str(error).rstrip('.')})") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of ``FORMATS`` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextmanager
+def _limited_to(max_pixels: int) -> Iterator[None]:
+    """Within the block Pillow refuses larger images, and keeps its other remarks to itself.
+
+    Pillow itself looks wherever a decoder learns of a size, but only warns of less than twice the limit.
+    """
+    usual = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on odd metadata help nobody here
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        Image.MAX_IMAGE_PIXELS = max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
@@ -99,9 +136,11 @@ def fit_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     return image.resize((size, size), lanczos)
 
 
-def image_bytes(path: Path, size: int, fit: Fit = "crop", *, channels: int = 3) -> np.ndarray:
-    """``path`` as uint8 (channels, size, size): 3 are RGB, 1 is grey."""
-    square = fit_square(load_rgb(path), size, fit)
+def image_bytes(
+    path: Path, size: int, fit: Fit = "crop", *, channels: int = 3, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """``path`` as uint8 (channels, size, size): 3 are RGB, 1 is grey. Raises ImageError."""
+    square = fit_square(load_rgb(path, max_pixels=max_pixels), size, fit)
     if channels == 1:
         return np.array(square.convert("L"), dtype=np.uint8)[None]
     return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))

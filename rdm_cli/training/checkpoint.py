@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.json_text import parse_object
+from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
 from rdm_cli.errors import CheckpointError
 from rdm_cli.training.ema import WeightAverage
 
@@ -51,11 +49,8 @@ def save_checkpoint(
         "settings": settings,
     }
     path = folder / FILE_NAME
-    with atomic_path(path) as temporary:
-        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(contiguous, temporary, metadata={"rdm": json.dumps(header, sort_keys=True)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_tensors(path, contiguous, {"rdm": json.dumps(header, sort_keys=True)}, durable=True)
     return path
 
 
@@ -112,16 +107,19 @@ def _read(folder: Path, *, tensors: bool) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"{folder}: no checkpoint to resume from", hint="start without --resume")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["rdm"])
-            names = file.keys() if tensors else ()
-            return Checkpoint(
-                tensors={name: file.get_tensor(name) for name in names},
-                progress=Progress(**header["progress"]),
-                num_average_updates=header["num_average_updates"],
-                settings=header["settings"],
-            )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        header = parse_object(read_metadata(path)["rdm"])
+        progress, updates, settings = (header[k] for k in ("progress", "num_average_updates", "settings"))
+        if not (isinstance(progress, dict) and isinstance(updates, int) and isinstance(settings, dict)):
+            raise ValueError("its header says something else than how far the run has come")
+        if not all(isinstance(value, int | float) for value in progress.values()):
+            raise ValueError("its progress is no number")
+        return Checkpoint(
+            tensors=read_tensors(path) if tensors else {},
+            progress=Progress(**progress),
+            num_average_updates=updates,
+            settings=settings,
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
 
 

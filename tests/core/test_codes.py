@@ -125,7 +125,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(
 ) -> None:
     from safetensors import SafetensorError
 
-    from rdm_cli.core import tensor_files
+    from rdm_cli.data import tensor_files
 
     def full(*_: object, **__: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")

@@ -13,6 +13,7 @@ from torch import nn
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan, settle_words
+from rdm_cli.data.images import MAX_PIXELS
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.diffae.presets import PRESETS
 from rdm_cli.training.checkpoint import Progress, save_checkpoint
@@ -144,14 +145,15 @@ def test_a_run_of_another_kind_is_one_line(tmp_path: Path, settings: dict[str, A
 
 
 def test_fit_and_arithmetic_are_kept_unless_named_again(tmp_path: Path) -> None:
-    assert settle_words(resume_from=None) == {"fit": "crop", "mixed_precision": "no"}
-    record(plan(tmp_path), fit="pad", mixed_precision="bf16")
+    usual = {"fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS}
+    assert settle_words(resume_from=None) == usual
+    record(plan(tmp_path), fit="pad", mixed_precision="bf16", max_pixels=1000)
     kept = settle_words(resume_from=tmp_path / "run", fit=None, mixed_precision=None)
-    assert kept == {"fit": "pad", "mixed_precision": "bf16"}
-    named = settle_words(resume_from=tmp_path / "run", fit="crop", mixed_precision=None)
-    assert named == {"fit": "crop", "mixed_precision": "bf16"}
-    record(plan(tmp_path))  # an early checkpoint says neither
-    assert settle_words(resume_from=tmp_path / "run") == {"fit": "crop", "mixed_precision": "no"}
+    assert kept == {"fit": "pad", "mixed_precision": "bf16", "max_pixels": 1000}
+    named = settle_words(resume_from=tmp_path / "run", fit="crop", mixed_precision=None, max_pixels=7)
+    assert named == {"fit": "crop", "mixed_precision": "bf16", "max_pixels": 7}
+    record(plan(tmp_path))  # an early checkpoint says none of them
+    assert settle_words(resume_from=tmp_path / "run") == usual
 
 
 def test_what_would_be_destroyed_or_fail_in_the_end_is_refused_at_once(tmp_path: Path, faces: Path) -> None:

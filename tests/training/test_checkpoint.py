@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from rdm_cli.data import tensor_files as module
 from rdm_cli.errors import CheckpointError
-from rdm_cli.training import checkpoint as module
 from rdm_cli.training.checkpoint import (
     FILE_NAME,
     Progress,

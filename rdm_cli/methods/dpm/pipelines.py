@@ -6,12 +6,12 @@ network; of the scheduler, whichever class it is, the noise schedule and what th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rdm_cli.data.json_text import read_object
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig
@@ -128,11 +128,8 @@ def scheduler_spec(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: this part of the pipeline is missing") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: an object was expected")
-    return values
