@@ -11,9 +11,14 @@ import torch
 from rdm_cli.core.bundle_folders import refuse_other_than_bundle
 from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.core.cards import conversion_card
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Converted, Method
 from rdm_cli.registry import METHODS, load
+
+_NOT_AS_EXPECTED = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
 
 
 def convert_files(
@@ -38,7 +43,15 @@ def convert_files(
     if output.exists() and not force:
         raise UsageError(f"{output} exists", hint="name another folder, or replace it with --force")
     refuse_other_than_bundle(output)
-    converted: Converted = method.convert(files, **options)
+    try:
+        converted: Converted = method.convert(files, **options)
+    except _NOT_AS_EXPECTED as error:
+        # every name that a conversion looks up may hold anything at all
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{', '.join(map(str, files))}: not what {method.title} was published as "
+            f"({type(error).__name__}: {reason})"
+        ) from error
     save_bundle(
         output,
         method,

@@ -15,6 +15,8 @@ from rdm_cli.errors import CheckpointError
 Weights = tuple[Path, Mapping[str, Tensor]]
 Settings = tuple[Path, Mapping[str, Any]]
 
+MAX_SETTINGS_BYTES = 2**20
+
 
 def weights_and_settings(
     files: Sequence[Path],
@@ -74,9 +76,13 @@ def read_mapping(path: Path) -> Mapping[str, Any]:
     """A YAML file's mapping; raises CheckpointError where it holds none."""
     import yaml
 
+    with path.open("rb") as file:
+        text = file.read(MAX_SETTINGS_BYTES + 1)
+    if len(text) > MAX_SETTINGS_BYTES:
+        raise CheckpointError(f"{path}: a text longer than settings are")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(text.decode("utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a day 99 is a ValueError
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: neither a checkpoint nor readable as YAML ({reason})") from error
     if not isinstance(values, Mapping):

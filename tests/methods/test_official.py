@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rdm_cli.errors import CheckpointError
-from rdm_cli.methods.official import Inert, load_official
+from rdm_cli.methods.official import load_official
+from rdm_cli.methods.restricted_pickle import Inert
 
 
 class Asks:
