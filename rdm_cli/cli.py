@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -16,6 +20,7 @@ from rdm_cli.commands import (
     bundles,
     data,
     decode,
+    doctor,
     encode,
     evaluate,
     interpolate,
@@ -44,6 +49,7 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
+app.command("doctor")(doctor.doctor)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(attributes.app, name="attributes")
@@ -70,11 +76,26 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return _run(arguments)
+        with _terminable():
+            return _run(arguments)
     except BrokenPipeError:
         # the reader has gone: nothing is wrong, and Python must not complain when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block SIGTERM, which schedulers send before they kill, is the same as Ctrl-C."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) in (signal.SIG_IGN, None):
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run(arguments: list[str]) -> int:

@@ -54,6 +54,7 @@ def planned_job(
     ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are
     the endings of what is written besides each result; what an earlier run left is no input.
     """
+    from rdm_cli.data.atomic import remove_leftovers
     from rdm_cli.data.folders import find_inputs, plan_outputs
 
     given = list(inputs or [])
@@ -76,6 +77,7 @@ def planned_job(
             raise UsageError(f"-o - takes one input, and there are {len(items)}")
         folder = Path(scratch) / "result" if to_stdout else output
         planned = plan_outputs(items, output=folder, suffix=result_suffix)
+        remove_leftovers(*dict.fromkeys(target.parent for _, target in planned))
         tasks = tuple(
             Task(
                 source=item.source,

@@ -68,7 +68,7 @@ def decode(
         autocast(resolve_device(device), precision.value)  # a wrong option fails once, not once a code
 
         @cache
-        def opened(name: str) -> Pipeline:
+        def opened(name: str, *, fetches: bool) -> Pipeline:
             return open_pipeline(
                 name,
                 device=device,
@@ -79,11 +79,13 @@ def decode(
                 style=style,
                 class_name=class_name,
                 solver=solver and solver.value,
+                fetches=fetches,
             )
 
         def pipelines(info: CodeInfo) -> Pipeline:
             try:
-                return opened(bundle or info.bundle)
+                # what to fetch is for the user to say, not for a file
+                return opened(bundle or info.bundle, fetches=bundle is not None)
             except BundleError as error:
                 if bundle is not None:
                     raise
@@ -93,7 +95,7 @@ def decode(
                 ) from error
 
         if bundle is not None:
-            opened(bundle)  # a wrong name fails once, not once a code
+            opened(bundle, fetches=True)  # a wrong name fails once, not once a code
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             fewer = 1 << max(0, len(job.tasks) - 1).bit_length()

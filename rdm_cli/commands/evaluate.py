@@ -11,6 +11,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.folders import find_inputs, plan_outputs
 from rdm_cli.errors import UsageError
 
@@ -71,6 +72,7 @@ def gap(
     paths = [item.source for item in find_inputs([Path(folder)])][:num]
     if output is not None:
         plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+        remove_leftovers(output)
     from rdm_cli.core.gap import measure_gap, one_step_rows
     from rdm_cli.core.gap_report import save_json, save_plot, save_sheet
     from rdm_cli.core.pipeline import open_pipeline

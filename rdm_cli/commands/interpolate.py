@@ -10,6 +10,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.folders import plan_outputs
 from rdm_cli.errors import UsageError
 
@@ -65,6 +66,7 @@ def interpolate(
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=as_json, quiet=quiet)
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+    remove_leftovers(output)
     from rdm_cli.core.effort import Effort, check_effort
     from rdm_cli.core.pictures import interpolate_files
     from rdm_cli.core.pipeline import open_pipeline

@@ -9,6 +9,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.folders import plan_outputs
 from rdm_cli.errors import UsageError
 
@@ -95,6 +96,7 @@ def sample(
         "prior_solver": prior_solver and prior_solver.value,
     }
     plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+    remove_leftovers(output)
     from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
     from rdm_cli.core.pictures import write_samples

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rdm_cli.data.atomic import atomic_folder
 from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.registry import nearest
 
@@ -28,10 +26,13 @@ def shipped_bundles() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{INDEX}"))}
 
 
-def find_bundle(spec: str) -> Path:
-    """The folder that ``spec`` means: a folder, a shipped name, or ``hf:owner/name[@revision]``."""
+def find_bundle(spec: str, *, fetches: bool = True) -> Path:
+    """The folder that ``spec`` means: a folder, a shipped name, or ``hf:owner/name[@revision]``.
+
+    Without ``fetches``, the last is found where it was fetched before, and nowhere else. Raises BundleError.
+    """
     if spec.startswith("hf:"):
-        return fetch(spec.removeprefix("hf:"))
+        return fetch(spec.removeprefix("hf:"), local_only=not fetches)
     folder = Path(spec)
     if (folder / INDEX).is_file():
         return folder.resolve()
@@ -51,18 +52,25 @@ def find_bundle(spec: str) -> Path:
     raise BundleError(f"{spec}: no such bundle", hint=known)
 
 
-def fetch(name: str) -> Path:
-    """The local copy of a repository ``owner/name[@revision]``; raises BundleError where it cannot be had."""
+def fetch(name: str, *, local_only: bool = False) -> Path:
+    """The local copy of a repository ``owner/name[@revision]``; raises BundleError where it cannot be had.
+
+    ``local_only``: that of an earlier time, without asking the network.
+    """
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
     safe = ["*.json", "*.safetensors", "README.md"]
+    offline = {"local_files_only": True} if local_only else {}
     try:
-        found = snapshot_download(repository, revision=revision or None, allow_patterns=safe)
+        found = snapshot_download(repository, revision=revision or None, allow_patterns=safe, **offline)
         if not any(Path(found).rglob("*.safetensors")):
             # only 'bundles convert' reads these, and the error that names them says so
-            found = snapshot_download(repository, revision=revision or None, allow_patterns=[*safe, "*.bin"])
+            more = [*safe, "*.bin"]
+            found = snapshot_download(repository, revision=revision or None, allow_patterns=more, **offline)
     except Exception as error:  # the hub's client raises many kinds: network, name, revision, access
+        if local_only:
+            raise BundleError(f"hf:{name}: not fetched before, and only --bundle fetches it") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BundleError(f"hf:{name}: cannot be fetched ({reason})") from error
     return Path(found)
@@ -98,26 +106,7 @@ def replace_bundle(folder: Path) -> Iterator[Path]:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """A new, empty folder that takes ``folder``'s place when the block succeeds.
 
-    Where the block fails, the new one goes and ``folder`` stays as it was.
+    Where the block fails, or the process is killed at any moment, ``folder`` is the old one or the new one.
     """
-    folder = folder.resolve()  # a link stays, and its target is replaced
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    old = new.with_name(new.name + "-old")
-    try:
+    with atomic_folder(folder.resolve()) as new:  # a link stays, and its target is replaced
         yield new
-        mask = os.umask(0)
-        os.umask(mask)
-        new.chmod(0o777 & ~mask)  # mkdtemp's folders are private; ours follow the umask
-        try:
-            if folder.exists():
-                folder.replace(old)
-            new.replace(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.replace(folder)
-            raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)

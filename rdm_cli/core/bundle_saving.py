@@ -15,7 +15,8 @@ from torch import nn
 
 from rdm_cli import __version__
 from rdm_cli.core.bundle_folders import INDEX, replace_bundle, replace_folder
-from rdm_cli.core.bundles import SCHEDULER, WEIGHTS, Bundle
+from rdm_cli.core.bundle_parts import WEIGHTS
+from rdm_cli.core.bundles import SCHEDULER, Bundle
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.schedulers import scheduler_json
 from rdm_cli.data.tensor_files import write_tensors

@@ -17,20 +17,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 
+from rdm_cli import __version__
 from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
-from rdm_cli.core.configs import from_json
+from rdm_cli.core.bundle_parts import (
+    WEIGHTS,
+    build_network,
+    load_weights,
+    parse_config,
+    read_directions,
+    read_json,
+)
 from rdm_cli.core.schedulers import read_scheduler
-from rdm_cli.data.json_text import read_object
-from rdm_cli.data.tensor_files import read_tensors
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
@@ -39,7 +44,6 @@ from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, load
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler/scheduler_config.json"
 
 
@@ -82,9 +86,9 @@ class Bundle:
                 f"{self.name}: this bundle has no latent prior",
                 hint=f"train one: rdm train prior CODES --bundle {self.name}",
             )
-        config = _parse(LatentDDIMConfig, _read_json(folder / "config.json"), folder)
-        prior: LatentDDIM = _build(folder, lambda: LatentDDIM(config))
-        _load_weights(prior, folder)
+        config = parse_config(LatentDDIMConfig, read_json(folder / "config.json"), folder)
+        prior: LatentDDIM = build_network(folder, [folder / WEIGHTS], lambda: LatentDDIM(config))
+        load_weights(prior, folder)
         if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return prior.to(self.device).eval()
@@ -111,16 +115,7 @@ class Bundle:
                 f"{self.name}: this bundle has no attributes",
                 hint=f"train some: rdm train attributes CODES --labels FILE --bundle {self.name}",
             )
-        header = _read_json(folder / "attributes.json")
-        tensors = _read_tensors(folder / "attributes.safetensors")
-        try:
-            directions = Directions(
-                names=tuple(header["names"]),
-                scores=dict(header["scores"]),
-                **{name: value.float() for name, value in tensors.items()},
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
+        directions = read_directions(folder)
         width = directions.z_mean.numel()
         if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
@@ -132,16 +127,29 @@ class Bundle:
         return sub_folders(self.folder)
 
 
-def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
+def open_bundle(spec: str, device: torch.device | str = "cpu", *, fetches: bool = True) -> Bundle:
     """Open a shipped name, a folder or ``hf:owner/name[@revision]``; of a bundle, or of a diffusers pipeline.
 
-    Raises BundleError where it is not there, incomplete or damaged.
+    Without ``fetches`` the network is not asked. Raises BundleError where it is not there, incomplete or
+    damaged.
     """
-    folder = find_bundle(spec)
+    folder = find_bundle(spec, fetches=fetches)
     called = spec if spec.startswith("hf:") else folder.name
-    index = _read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     if "method" not in index and (pipeline := find_pipeline(folder)) is not None:
         return _open_pipeline(folder, called, pipeline, device)
+    try:
+        return _open(folder, called, index, device)
+    except BundleError as error:
+        by = index.get("_rdm_version", __version__)
+        if by == __version__ or error.hint is not None:
+            raise
+        raise BundleError(
+            error.message, hint=f"it was written by rdm {by}, and this is {__version__}"
+        ) from error
+
+
+def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.device | str) -> Bundle:
     if not isinstance(index.get("method"), str) or index["method"] not in METHODS:
         raise BundleError(
             f"{folder}: {INDEX} names no method that this rdm knows", hint=f"known: {', '.join(METHODS)}"
@@ -151,15 +159,16 @@ def open_bundle(spec: str, device: torch.device | str = "cpu") -> Bundle:
     parts: dict[str, Any] = dict.fromkeys(method.components)
     for name in present:
         where = folder / name
-        parts[name] = _parse(method.components[name], _read_json(where / "config.json"), where)
+        parts[name] = parse_config(method.components[name], read_json(where / "config.json"), where)
     scheduler = folder / SCHEDULER
     try:
-        sampling, prediction = read_scheduler(_read_json(scheduler))
+        sampling, prediction = read_scheduler(read_json(scheduler))
     except ValueError as error:
         raise BundleError(f"{scheduler}: {error}") from error
-    model = _build(folder, lambda: method.build(parts, sampling, prediction))
+    weights = [folder / name / WEIGHTS for name in present]
+    model = build_network(folder, weights, lambda: method.build(parts, sampling, prediction))
     for name in present:
-        _load_weights(getattr(model, name), folder / name)
+        load_weights(getattr(model, name), folder / name)
     model.to(device).eval().requires_grad_(False)
     return Bundle(
         name=called,
@@ -205,47 +214,3 @@ def _digest(files: Mapping[str, Path]) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
-
-
-def _parse(config: type[Any], values: Mapping[str, Any], where: Path) -> Any:
-    try:
-        return from_json(config, values)
-    except ValueError as error:
-        raise BundleError(f"{where / 'config.json'}: {error}") from error
-
-
-def _build(folder: Path, build: Callable[[], Any]) -> Any:
-    try:
-        return build()
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        # the values have the right types, so what is wrong with them only the networks can tell
-        raise BundleError(f"{folder}: its config.json files describe no network ({error})") from error
-
-
-def _load_weights(network: nn.Module, folder: Path) -> None:
-    tensors = _read_tensors(folder / WEIGHTS)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise BundleError(f"{folder / WEIGHTS}: the weights do not fit config.json: {first[:200]}") from error
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return read_tensors(path)
-    except FileNotFoundError:
-        raise BundleError(f"{path}: this part of the bundle is missing") from None
-    except (ValueError, OSError) as error:
-        raise BundleError(f"{path}: damaged weights ({error})") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return read_object(path)
-    except FileNotFoundError:
-        raise BundleError(
-            f"{path}: this part of the bundle is missing", hint="rdm bundles list shows what there is"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: not readable as JSON ({error})") from error

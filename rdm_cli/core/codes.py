@@ -140,8 +140,10 @@ class Codes:
         found = read_values(path, ("z", "x_T", "style", "other"))
         if not found.keys() & {"z", "x_T"}:
             raise CodeError(f"{path}: this code holds neither z nor x_T")
-        z = found["z"][None] if "z" in found else torch.zeros(1, 0)
-        maps = {n: found[n][None] if n in found else None for n in ("x_T", "style", "other")}
+        exact = {"x_T", "other"} if "other" in found else set()
+        found = {n: t[None].to(torch.float64 if n in exact else torch.float32) for n, t in found.items()}
+        z = found.pop("z", torch.zeros(1, 0))
+        maps = {n: found.get(n) for n in ("x_T", "style", "other")}
         residual = _read(path, ("residual",)).get("residual")
         if residual is not None and residual.dtype != torch.uint8:
             raise CodeError(f"{path}: residual holds {residual.dtype}, not bytes")

@@ -161,7 +161,8 @@ class Coder(Runner):
         for way in dict.fromkeys(ways):
             chosen = [i for i, w in enumerate(ways) if w == way]
             pair = {"other": codes.other} if codes.other is not None and way.kernel.in_pairs else {}
-            given = {"z": codes.z, "x_T": x_T, **pair, **conditions}
+            # in float64 only for a solver that keeps two states
+            given = {"z": codes.z, "x_T": x_T if pair else x_T.float(), **pair, **conditions}
             with self.progress(advance, "decoding", len(chosen)) as tell:
                 rows = {name: values[chosen] for name, values in given.items()}
                 x_0[chosen] = self._decode(way, rows, tell)

@@ -36,7 +36,10 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
     if typing.get_origin(cls) is types.UnionType:
         return typing.cast(T, from_json(_named(typing.get_args(cls), values), values))
     if issubclass(cls, ForeignConfig):
-        return typing.cast(T, cls.from_values(values))
+        try:
+            return typing.cast(T, cls.from_values(values))
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"{cls.__name__}: {error}") from error
     hints = typing.get_type_hints(cls)
     given = {key: value for key, value in values.items() if not key.startswith("_")}
     unknown = sorted(set(given) - {f.name for f in dataclasses.fields(typing.cast(Any, cls))})
@@ -44,7 +47,7 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
         raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}")
     try:
         return cls(**{key: _typed(hints[key], value, key) for key, value in given.items()})
-    except TypeError as error:
+    except (ArithmeticError, LookupError, TypeError) as error:
         raise ValueError(f"{cls.__name__}: {error}") from error
 
 

@@ -46,6 +46,7 @@ def open_pipeline(
     class_name: str | None = None,
     solver: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    fetches: bool = True,
 ) -> Pipeline:
     """Open a bundle for work.
 
@@ -54,12 +55,12 @@ def open_pipeline(
     cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
     method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
     ``class_name`` a class that all is of, for models that know classes; ``solver`` decodes what was drawn,
-    None being the bundle's own; images of more than ``max_pixels`` are
-    refused. Raises BundleError, UsageError or, for that image, ImageError.
+    None being the bundle's own; images of more than ``max_pixels`` are refused; without ``fetches`` the
+    network is not asked for a bundle. Raises BundleError, UsageError or, for that image, ImageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
-    opened = open_bundle(bundle, resolved)
+    opened = open_bundle(bundle, resolved, fetches=fetches)
     channels = opened.model.image_shape[0]
     if channels not in (1, 3):
         raise UsageError(

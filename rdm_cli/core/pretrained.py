@@ -9,7 +9,8 @@ from typing import Any, cast
 from torch import nn
 
 from rdm_cli.core.bundle_folders import fetch
-from rdm_cli.core.bundles import WEIGHTS, open_bundle
+from rdm_cli.core.bundle_parts import WEIGHTS
+from rdm_cli.core.bundles import open_bundle
 from rdm_cli.data.json_text import read_object
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.method import Pretrained

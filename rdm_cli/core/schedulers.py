@@ -70,6 +70,9 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
         )
         if spec.sampler.solver not in SOLVERS:
             raise ValueError(f"solver {spec.sampler.solver!r} is not supported")
+        for steps in (spec.steps, spec.sampler.steps):
+            if steps is not None and not 1 <= steps <= spec.schedule.num_train_steps:
+                raise ValueError(f"{steps} steps of {spec.schedule.num_train_steps} cannot be taken")
         return spec, PREDICTION_TYPES[values["prediction_type"]]
-    except (KeyError, TypeError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"the entry {error} is missing or of the wrong kind") from error

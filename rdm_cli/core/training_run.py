@@ -22,6 +22,7 @@ from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.core.training_start import starting_model, training_data
+from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.errors import ImageError, RdmError, UsageError
 from rdm_cli.methods.method import RepresentationModel
@@ -31,7 +32,6 @@ from rdm_cli.training.checkpoint import (
     Checkpoint,
     Progress,
     load_checkpoint,
-    remove_leftovers,
     save_checkpoint,
 )
 from rdm_cli.training.ema import WeightAverage
@@ -148,7 +148,7 @@ class TrainingRun:
         plan = self.plan
         if self.is_main:
             plan.run_folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(plan.run_folder)
+            remove_leftovers(plan.run_folder, plan.run_folder / "sheets")
             self._log = RunLog(plan.run_folder, self.progress.step)
         if plan.tensorboard:
             self.accelerator.init_trackers("tensorboard")

@@ -1,12 +1,25 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and what a kill leaves half written is found and removed.
+
+What is being written has a hidden name, ``.rdm-*``, and is locked by its writer. A lock ends with the
+process, however it ends: whatever has such a name and no lock is nobody's any more.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # no Unix: nothing is locked, and leftovers stay
+    fcntl = None  # type: ignore[assignment]
+
+_NAME = re.compile(r"\.rdm-.*-[a-z0-9_]{8}(\..*)?", re.DOTALL)
 
 
 @contextmanager
@@ -16,15 +29,124 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Where the block fails or is interrupted, the temporary file goes and ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}-", suffix=path.suffix)
-    os.close(handle)
+    with _own_file(path) as temporary:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private; ours follow the umask
+        temporary.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder beside ``path`` that takes its place when the block succeeds.
+
+    A folder that was at ``path`` is there until then, whole, and gone afterwards.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, of=path.name)
+    with _own_folder(path) as new:
+        yield new
+        new.chmod(0o777 & ~_umask())
+        if not path.exists():
+            new.replace(path)
+        elif not _exchange(new, path):
+            old = path.with_name(f".{path.name}.old-{os.getpid()}")  # a kill now leaves it to be found
+            path.replace(old)
+            try:
+                new.replace(path)
+            except BaseException:
+                old.replace(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(*folders: Path, of: str = "") -> None:
+    """Remove what killed processes left half written in ``folders``: any file, or what was to be ``of``."""
+    for folder in folders:
+        with suppress(OSError):  # a folder that is not there, or is not ours, has none to remove
+            for path in [Path(entry.path) for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]:
+                if path.name.startswith(f".rdm-{_short(of)}"):
+                    _remove_if_nobodys(path)
+
+
+@contextmanager
+def _own_file(path: Path) -> Iterator[Path]:
+    while True:
+        prefix = f".rdm-{_short(path.stem)}-"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        if _lock(handle) and os.fstat(handle).st_nlink:
+            break
+        os.close(handle)  # removed as a leftover, in the moment before it was locked
     temporary = Path(name)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; ours follow the umask
-        temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+        os.close(handle)
+
+
+@contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    while True:
+        new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".rdm-{_short(path.name)}-"))
+        with suppress(OSError):
+            handle = os.open(new, os.O_RDONLY)
+            if _lock(handle) and new.exists():
+                break
+            os.close(handle)
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        os.close(handle)
+
+
+def _short(name: str) -> str:
+    return name[:40]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _lock(handle: int, *, wait: bool = True) -> bool:
+    """Lock a file for as long as this process has it open; False where another one has, and none is to wait.
+
+    Where the file system knows no locks, writers go on and leftovers stay.
+    """
+    if fcntl is None:
+        return wait
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return wait
+    return True
+
+
+def _remove_if_nobodys(path: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if not _lock(handle, wait=False):
+                return
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two folders change places in one step; False where the system cannot."""
+    import ctypes
+
+    at_the_working_folder, exchanging = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    names = (os.fsencode(first), os.fsencode(second))
+    here = at_the_working_folder
+    return bool(rename(here, names[0], here, names[1], exchanging) == 0)

@@ -22,6 +22,7 @@ from rdm_cli.errors import RdmError, UsageError
 
 FILE_COLUMNS = ("file_name", "filename", "image", "image_id")
 
+_MAX_DIGITS = 20
 _UNKNOWN, _OTHER = 0, 255
 _CELLS = {
     "": _UNKNOWN, "nan": _UNKNOWN, "0": 1, "0.0": 1, "1": 2, "1.0": 2, "-1": 3, "-1.0": 3,
@@ -94,7 +95,7 @@ def _reader_for(path: Path, first_line: str) -> Callable[[Path, Iterator[str]], 
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson") or first_line.lstrip().startswith("{"):
         return _read_jsonl
-    if suffix != ".csv" and first_line.strip().isdecimal():
+    if suffix != ".csv" and first_line.strip().isdecimal() and len(first_line) < _MAX_DIGITS:
         return _read_celeba
     if suffix == ".csv" or any(mark in first_line for mark in ",;\t"):
         return _read_csv
@@ -132,7 +133,7 @@ def _read_jsonl(path: Path, lines: Iterator[str]) -> _Raw:
             continue
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RdmError(f"{path}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from error
         if not isinstance(record, dict):
             raise RdmError(f"{path}:{line}: each line must be a JSON object")

@@ -123,12 +123,14 @@ def _compress(residues: np.ndarray, m: int) -> bytes:
 def _decompress(packed: bytes, m: int, shape: tuple[int, ...]) -> np.ndarray:
     """Residues modulo ``m``, int64 of ``shape``; raises ValueError where there are others."""
     channels = shape[0]
-    try:
-        data = lzma.decompress(packed, format=lzma.FORMAT_RAW, filters=_filters(m, channels))
-    except lzma.LZMAError as error:
-        raise ValueError(f"the residual is damaged ({error})") from error
     width = _symbol_bytes(m, channels)
-    if len(data) != width * shape[1] * shape[2]:
+    num_bytes = width * shape[1] * shape[2]
+    reader = lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=_filters(m, channels))
+    try:
+        data = reader.decompress(packed, max_length=num_bytes + 1)  # it may go on for ever
+    except (lzma.LZMAError, EOFError) as error:
+        raise ValueError(f"the residual is damaged ({error})") from error
+    if len(data) != num_bytes:
         raise ValueError(f"the residual is not that of a picture of {shape[1]} x {shape[2]} pixels")
     symbols = np.frombuffer(data, dtype=f"<u{width}").astype(np.int64).reshape(shape[1:])
     return np.stack([symbols // m**channel % m for channel in range(channels)])

@@ -44,6 +44,12 @@ def read_tensors(path: Path, names: Collection[str] | None = None) -> dict[str, 
         return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}
 
 
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, without its values; raises as :func:`read_tensors`."""
+    with _opened(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """A file's metadata, without its tensors; raises as :func:`read_tensors`."""
     with _opened(path) as file:

@@ -20,6 +20,7 @@ from torch import Tensor
 BetaKind = Literal["linear", "constant", "cosine", "scaled-linear", "sigmoid"]
 Spacing = Literal["stride", "linspace", "ahead", "karras", "log-snr", "angle"]
 MAX_COSINE_BETA = 0.999
+MAX_TRAIN_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,20 @@ class ScheduleConfig:
     """T = ``num_train_steps`` betas: linear from ``beta_start`` to ``beta_end``, or all ``beta_start``.
 
     "scaled-linear" is linear in sqrt(beta), "sigmoid" follows a sigmoid from -6 to 6. "cosine" takes neither:
-    alpha_bar follows cos^2 (Nichol & Dhariwal 2021, eq. 17), each beta at most .999.
+    alpha_bar follows cos^2 (Nichol & Dhariwal 2021, eq. 17), each beta at most .999. Raises ValueError for
+    what is no schedule.
     """
 
     beta_kind: BetaKind = "linear"
     beta_start: float = 1e-4
     beta_end: float = 0.02
     num_train_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_train_steps <= MAX_TRAIN_STEPS:
+            raise ValueError(f"a schedule of {self.num_train_steps} steps, not of 1 to {MAX_TRAIN_STEPS}")
+        if not (0 <= self.beta_start < 1 and 0 <= self.beta_end < 1):
+            raise ValueError(f"betas from {self.beta_start} to {self.beta_end} do not lie between 0 and 1")
 
     def betas(self) -> Tensor:
         """The betas, float64 (T,)."""

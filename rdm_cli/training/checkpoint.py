@@ -121,10 +121,3 @@ def _read(folder: Path, *, tensors: bool) -> Checkpoint:
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a kill left half written; only for the one process that writes to ``folder``."""
-    path = folder / FILE_NAME
-    for half in folder.glob(f".{path.stem}-*{path.suffix}"):
-        half.unlink(missing_ok=True)

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rdm_cli.core import bundle_folders, bundle_saving
+from rdm_cli.core.bundle_parts import WEIGHTS
 from rdm_cli.core.bundle_saving import add_directions, add_prior, save_bundle
-from rdm_cli.core.bundles import WEIGHTS, Bundle, open_bundle
+from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.models.latent_mlp import LatentMLPConfig

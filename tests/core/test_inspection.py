@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rdm_cli.core.bundles import WEIGHTS, open_bundle
+from rdm_cli.core.bundle_parts import WEIGHTS
+from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.inspection import check, details, read_card, summary
 from rdm_cli.errors import BundleError
 

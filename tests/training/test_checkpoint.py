@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from rdm_cli.data import tensor_files as module
+from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.errors import CheckpointError
 from rdm_cli.training.checkpoint import (
     FILE_NAME,
     Progress,
     load_checkpoint,
     load_settings,
-    remove_leftovers,
     save_checkpoint,
 )
 from rdm_cli.training.ema import WeightAverage
@@ -144,6 +144,6 @@ def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Pat
     kept = [save(parts(), tmp_path), tmp_path / "log.jsonl", tmp_path / "checkpoint-old.safetensors"]
     for path in kept[1:]:
         path.write_text("")
-    (tmp_path / ".checkpoint-a1b2c3.safetensors").write_bytes(b"half")
+    (tmp_path / ".rdm-checkpoint-a1b2c3d4.safetensors").write_bytes(b"half")
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -70,7 +70,7 @@ def read_pipeline(files: PipelineFiles, *, class_label: int | None = None, pickl
     sampling, prediction = _read_scheduler(files.scheduler)
     try:
         unet = UNet2DConfig(class_name=UNet2DConfig.CLASSES[0], values=values)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{files.config}: {error}") from error
     safe = files.weights.is_file()
     if not safe and not files.pickled_weights.is_file():
@@ -97,7 +97,7 @@ def _read_scheduler(path: Path) -> tuple[SamplingSpec, Prediction]:
     values = _read_json(path)
     try:
         return scheduler_spec(values)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 

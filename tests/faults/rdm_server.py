@@ -1,0 +1,64 @@
+"""A process that has imported everything and forks an rdm for each request: killing one costs no start.
+
+Requests and answers are JSON lines. {"argv": [...], "log": FILE} starts one and is answered with its pid; it
+may write files of "limit" bytes, where there is one. {"wait": PID} is answered with its
+exit code, negative for a signal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+MODULES = (
+    "torch", "accelerate", "safetensors.torch", "PIL.Image", "rdm_cli.cli", "rdm_cli.core.encoding",
+    "rdm_cli.core.pictures", "rdm_cli.core.conversion", "rdm_cli.core.training_run", "rdm_cli.core.files",
+    "rdm_cli.methods.diffae.method", "rdm_cli.core.machine",
+)  # fmt: skip
+
+
+def run(argv: list[str], log: str, limit: int | None = None) -> None:
+    """Become ``rdm`` with these words; its output goes to ``log``."""
+    if limit is not None:  # as a full disk does, the kernel refuses more
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["rdm", *argv]
+    code = 1
+    try:
+        code = import_module("rdm_cli.cli").main(argv)
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
+def answer(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def serve() -> None:
+    for name in MODULES:
+        import_module(name)
+    answer("ready")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            answer(os.waitstatus_to_exitcode(status))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            sys.stdin.close()
+            run(**request)
+        answer(pid)
+
+
+if __name__ == "__main__":
+    serve()
