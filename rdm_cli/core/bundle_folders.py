@@ -61,13 +61,16 @@ def fetch(name: str, *, local_only: bool = False) -> Path:
 
     repository, _, revision = name.partition("@")
     safe = ["*.json", "*.safetensors", "README.md"]
-    offline = {"local_files_only": True} if local_only else {}
     try:
-        found = snapshot_download(repository, revision=revision or None, allow_patterns=safe, **offline)
+        found = snapshot_download(
+            repository, revision=revision or None, allow_patterns=safe, local_files_only=local_only
+        )
         if not any(Path(found).rglob("*.safetensors")):
             # only 'bundles convert' reads these, and the error that names them says so
             more = [*safe, "*.bin"]
-            found = snapshot_download(repository, revision=revision or None, allow_patterns=more, **offline)
+            found = snapshot_download(
+                repository, revision=revision or None, allow_patterns=more, local_files_only=local_only
+            )
     except Exception as error:  # the hub's client raises many kinds: network, name, revision, access
         if local_only:
             raise BundleError(f"hf:{name}: not fetched before, and only --bundle fetches it") from error

@@ -28,7 +28,8 @@ def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> Code
 
     Raises CodeError for a code of another bundle or a damaged one, UsageError where there are no codes.
     """
-    found, names = [], []
+    found: list[Tensor] = []
+    names: list[str] = []
     for item in find_inputs([folder], suffixes=CODE_SUFFIXES):
         info = read_info(item.source)
         if info.bundle_digest != bundle_digest:

@@ -158,7 +158,7 @@ def _json_cell(value: object) -> str:
 
 
 def _read_celeba(path: Path, lines: Iterator[str]) -> _Raw:
-    announced = int(next(lines))
+    announced = int(next(lines).strip())  # which takes more for blank than int() does
     columns = next(lines, "").split()
     rows = []
     for line, text in enumerate(lines, start=3):

@@ -98,7 +98,7 @@ def test_resuming_drops_what_was_logged_after_the_checkpoint(start: Start, tmp_p
     steps.close()  # type: ignore[attr-defined]
     log = tmp_path / "run" / "log.jsonl"
     log.write_text(log.read_text() + '{"step": 4, "loss": 1.0}\n{"step": 5, "lo')
-    half = tmp_path / "run" / ".checkpoint-xyz.safetensors"
+    half = tmp_path / "run" / ".rdm-checkpoint-x1y2z3_4.safetensors"
     half.write_bytes(b"half")
     list(start(7, resume=True).steps())
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
