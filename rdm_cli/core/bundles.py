@@ -31,6 +31,7 @@ from torch import nn
 
 from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.configs import from_json
+from rdm_cli.core.runtime import Precision, with_cast_weights
 from rdm_cli.core.schedulers import read_scheduler
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
@@ -64,6 +65,17 @@ class Bundle:
     def z_width(self) -> int:
         """Number of values in a code's z."""
         return math.prod(self.model.z_shape)
+
+    @cached_property
+    def _models(self) -> dict[Precision, RepresentationModel]:
+        return {"fp32": self.model}
+
+    def model_in(self, precision: Precision) -> RepresentationModel:
+        """The networks with weights as autocast to ``precision`` would have them; fp32: ``model`` itself."""
+        if precision not in self._models:
+            cast_model = with_cast_weights(cast(nn.Module, self.model), precision)
+            self._models[precision] = cast(RepresentationModel, cast_model)
+        return self._models[precision]
 
     def require_z(self, purpose: str) -> None:
         """Raise UsageError, naming ``purpose``, where codes have no z."""

@@ -98,7 +98,7 @@ class Coder(Runner):
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
         way = way_up(self.bundle, inversion, steps)
-        model: Any = self.bundle.model
+        model = self.network
         spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
         assert solver.encode is not None
         upward, num_iterations = solver.encode, iterations or solver.iterations
@@ -198,7 +198,7 @@ class Coder(Runner):
             return None
         with torch.no_grad(), autocast(self.bundle.device, self.precision):
             images = self.load_images([self.style]).to(self.bundle.device)
-            return self.bundle.model.enter(images).float().cpu()
+            return self.network.enter(images).float().cpu()
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""
