@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rdm_cli.core.manifests import Part
 
 STDIN = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All tasks of a command; ``to_stdout`` where the one result goes to stdout as bytes."""
+    """All tasks of a command's shard; ``to_stdout`` where the one result goes to stdout as bytes.
+
+    ``num_items`` are those of all shards. What becomes of the ``part``'s items is written to ``manifest``,
+    where there is one.
+    """
 
     tasks: tuple[Task, ...]
     to_stdout: bool
+    num_items: int
+    part: Part
+    manifest: Path | None
 
     def spare_inputs(self, companion: Callable[[Path], Path]) -> None:
         """Raise UsageError where the file that goes with a result would replace an input."""
@@ -38,12 +50,23 @@ class Job:
                 )
 
 
+def shard_asked_for(text: str | None) -> tuple[Shard, str]:
+    """The shard that --shard names, or else the environment, and what names it; raises UsageError."""
+    if text is not None:
+        return parse_shard(text), "--shard"
+    return shard_of_environment(os.environ) or (WHOLE, "")
+
+
 @contextmanager
 def planned_job(
+    console: Console,
+    verb: str,
     inputs: list[str] | None,
     *,
     files_from: str | None,
     output: Path | None,
+    shard: tuple[Shard, str] = (WHOLE, ""),
+    manifest: Path | None = None,
     suffixes: frozenset[str],
     result_suffix: str,
     stdin_suffix: str,
@@ -52,8 +75,11 @@ def planned_job(
     """Find inputs, plan outputs, and refuse what cannot work before any work is done.
 
     ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are
-    the endings of what is written besides each result; what an earlier run left is no input.
+    the endings of what is written besides each result; what an earlier run left is no input. ``shard`` is the
+    part that is done of all that is planned, with what asked for it. Without ``manifest`` a shard's lies in
+    ``output``.
     """
+    from rdm_cli.core.manifests import Part
     from rdm_cli.data.folders import find_inputs, plan_outputs
 
     given = list(inputs or [])
@@ -76,15 +102,27 @@ def planned_job(
             raise UsageError(f"-o - takes one input, and there are {len(items)}")
         folder = Path(scratch) / "result" if to_stdout else output
         planned = plan_outputs(items, output=folder, suffix=result_suffix)
+        mine, asked_by = shard
+        if to_stdout or given[0].startswith(scratch):
+            if asked_by == "--shard":
+                raise UsageError("- is one file, and --shard divides many")
+            mine = WHOLE
         tasks = tuple(
             Task(
                 source=item.source,
                 target=target,
                 name=STDIN if item.source.parent == Path(scratch) else str(item.source),
+                result="" if folder is None else target.relative_to(folder).as_posix(),
             )
             for item, target in planned
+            if mine.holds(item.relative.as_posix())
         )
-        yield Job(tasks=tasks, to_stdout=to_stdout)
+        part = Part(verb=verb, shard=mine, num_items=len(tasks))
+        if mine.count > 1:
+            console.note(f"rdm: shard {mine}, by {asked_by}: {len(tasks)} of {len(planned)} items")
+            if manifest is None and output is not None:
+                manifest = output / part.file_name
+        yield Job(tasks=tasks, to_stdout=to_stdout, num_items=len(planned), part=part, manifest=manifest)
 
 
 def _listed(files_from: str) -> list[Path]:
@@ -105,19 +143,24 @@ def report(
     noun: str,
     failures: Path | None,
     describe: Callable[[dict[str, Any]], str] = lambda data: str(data["output"]),
-    conclude: Callable[[Sequence[dict[str, Any]]], None] = lambda done: None,
+    each: Callable[[dict[str, Any]], None] = lambda data: None,
+    conclude: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
-    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line; ``conclude``
-    gets the data of all that was done, after the last item.
+    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line; ``each`` gets the
+    data of every item that was done, and ``conclude`` is called after the last.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
+    from rdm_cli.core.manifests import open_manifest
+
     tally = Tally()
-    done: list[dict[str, Any]] = []
     try:
-        with console.progress(verb, total=float(len(job.tasks))) as advance:
+        with (
+            open_manifest(job.manifest, job.part) as manifest,
+            console.progress(verb, total=float(len(job.tasks))) as advance,
+        ):
             for outcome in outcomes(advance):
                 name = outcome.item.name
                 if outcome.error is not None:
@@ -128,18 +171,21 @@ def report(
                     if console.as_json:
                         console.emit("", source=name, error=error)
                 tally.add(name, outcome)
+                if manifest is not None:
+                    manifest.add(outcome)
                 if outcome.error is not None:
                     continue
-                done.append(outcome.data)
+                each(outcome.data)
                 if job.to_stdout:
                     console.emit_bytes(Path(outcome.data["output"]).read_bytes())
                 else:
                     console.emit(describe(outcome.data), source=name, **outcome.data)
-        conclude(done)
+        conclude()
     finally:
         console.note(tally.summary(verb, noun))
         if failures is not None:
             tally.write_failures(failures)
+        tally.close()
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
 

@@ -58,6 +58,8 @@ def manipulate(
     edits = _edits(attr or [], scale or [], scales)
     console = Console(as_json=as_json, quiet=quiet)
     with planned_job(
+        console,
+        "manipulate",
         inputs,
         files_from=files_from,
         output=output,

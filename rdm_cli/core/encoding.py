@@ -50,10 +50,14 @@ def encode_files(
     *,
     fit: Fit = "crop",
     force: bool = False,
+    num_items: int | None = None,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
-    """Encode each task's image into its code file, skipping what is up to date."""
-    pipeline, batch_size = in_batches_for(pipeline, len(tasks))
+    """Encode each task's image into its code file, skipping what is up to date.
+
+    ``num_items`` are those of the whole job, where ``tasks`` are a shard of it.
+    """
+    pipeline, batch_size = in_batches_for(pipeline, len(tasks) if num_items is None else num_items)
     effort = encoding.effort
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     wanted = pipeline.info_of(way, effort.iterations, fit=fit) if effort.with_x_T else pipeline.info(fit=fit)

@@ -21,7 +21,6 @@ from rdm_cli.core.inputs import (
     CODE_SUFFIX,
     LoadedImage,
     encode_loaded,
-    file_digest,
     in_batches_for,
     load_image,
     load_image_or_code,
@@ -30,6 +29,7 @@ from rdm_cli.core.lossless import is_restored, restored
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
+from rdm_cli.data.places import digest_of
 from rdm_cli.errors import CodeError, RdmError
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 
@@ -198,7 +198,7 @@ def _spare_source(task: Task, info: CodeInfo) -> None:
     """Refuse to decode over the very image that a code was made from."""
     if info.source_digest is None or not task.target.is_file():
         return
-    if file_digest(task.target) == info.source_digest:
+    if digest_of(task.target) == info.source_digest:
         raise CodeError(
             f"{task.target}: this is the image that the code was made from, and it stays",
             hint="write elsewhere with -o DIR",

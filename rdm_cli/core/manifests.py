@@ -1,0 +1,196 @@
+"""What a batch job did, item by item: a JSONL file a shard, appended to as items are done.
+
+A line is a :class:`Part`, with which each run begins (and ends, where only the end tells how many items there
+were), or a :class:`Record`. An input's latest record counts. A process that is killed leaves at most its last
+line cut short; the next run goes on below it, and readers pass it over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.places import digest_of
+from rdm_cli.data.shards import Shard, fingerprint, parse_shard
+from rdm_cli.errors import UsageError
+
+SUFFIX = ".manifest.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A run: the command's ``verb``, its shard, and how many items fall to it (None: not known yet)."""
+
+    verb: str
+    shard: Shard
+    num_items: int | None
+
+    @property
+    def file_name(self) -> str:
+        """What its manifest is called: ``encode-00001-of-00004.manifest.jsonl``."""
+        return f"{self.verb}-{self.shard.label}{SUFFIX}"
+
+    def line(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"verb": self.verb, "shard": str(self.shard), "items": self.num_items}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What became of one input.
+
+    ``output`` is the result's path below the output folder (whole where there was no such folder), ``digest``
+    the SHA-256 of the result's bytes, ``error`` one line, or None where there was none. The digest is None
+    where nothing was written.
+    """
+
+    input: str
+    output: str
+    digest: str | None
+    seconds: float
+    error: str | None
+
+    def line(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+class Manifest:
+    """A manifest that a run appends to: each line in one write, at the file's end."""
+
+    def __init__(self, path: Path, part: Part) -> None:
+        self.path = path
+        self.part = part
+        self._num_items = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._done = _done_before(path) if path.exists() else np.zeros(0, np.uint64)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        if _ends_midline(self._file):
+            os.write(self._file, b"\n")
+        self._append(part.line())
+
+    def add(self, outcome: Outcome[Task]) -> None:
+        """Record one outcome; what was done by an earlier run, and recorded then, is not recorded again."""
+        self._num_items += 1
+        task = outcome.item
+        if outcome.data.get("skipped") and _is_in(fingerprint(task.name), self._done):
+            return
+        digest = None
+        if outcome.error is None:
+            digest = outcome.data.get("digest") or digest_of(task.target)
+        record = Record(
+            input=task.name,
+            output=task.result or str(task.target),
+            digest=digest,
+            seconds=round(outcome.seconds, 4),
+            error=outcome.error,
+        )
+        self._append(record.line())
+
+    def close(self, *, complete: bool) -> None:
+        """Close the file; ``complete`` where the run came to its end."""
+        if complete and self.part.num_items is None:
+            self._append(self.part.line() | {"items": self._num_items})
+        os.close(self._file)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        # one write of a whole line: what another process appends cannot come between
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+
+@contextmanager
+def open_manifest(path: Path | None, part: Part) -> Iterator[Manifest | None]:
+    """The manifest at ``path``, open for this run; None where none is wanted."""
+    if path is None:
+        yield None
+        return
+    manifest = Manifest(path, part)
+    complete = False
+    try:
+        yield manifest
+        complete = True
+    finally:
+        manifest.close(complete=complete)
+
+
+def read_manifest(path: Path) -> Iterator[Part | Record | None]:
+    """The lines of a manifest, in order; None for one cut short. Raises UsageError for another file."""
+    known = False
+    with path.open("rb") as file:
+        for line in file:
+            read = _read(line)
+            known = known or read is not None
+            yield read
+    if not known and path.stat().st_size:
+        raise UsageError(f"{path}: not a manifest of rdm's")
+
+
+def latest(paths: Sequence[Path]) -> Iterator[Record]:
+    """Of every input its last record, in order of ``paths``; takes 8 bytes of memory a record."""
+    prints = np.array(array("Q", (fingerprint(r.input) for r in records(paths))), dtype=np.uint64)
+    last = np.zeros(len(prints), bool)
+    if len(prints):
+        last[len(prints) - 1 - np.unique(prints[::-1], return_index=True)[1]] = True
+    yield from (record for record, kept in zip(records(paths), last, strict=False) if kept)
+
+
+def records(paths: Iterable[Path]) -> Iterator[Record]:
+    """All records of some manifests."""
+    for path in paths:
+        yield from (line for line in read_manifest(path) if isinstance(line, Record))
+
+
+def find_manifests(paths: Sequence[Path]) -> list[Path]:
+    """The manifests that ``paths`` name: files as given, and those that lie in folders, sorted.
+
+    Raises UsageError where there are none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.iterdir() if p.name.endswith(SUFFIX))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"{path}: no such file or folder")
+    if not found:
+        named = ", ".join(f"{str(path).rstrip('/')}/" for path in paths)
+        raise UsageError(
+            f"{named}: no manifests there (*{SUFFIX})", hint="runs with --shard or --manifest write them"
+        )
+    return found
+
+
+def _done_before(path: Path) -> np.ndarray:
+    """Sorted fingerprints of the inputs that a manifest says are done."""
+    return np.sort(np.array([fingerprint(r.input) for r in latest([path]) if r.error is None], np.uint64))
+
+
+def _is_in(value: int, known: np.ndarray) -> bool:
+    place = int(np.searchsorted(known, np.uint64(value)))
+    return place < len(known) and int(known[place]) == value
+
+
+def _ends_midline(file: int) -> bool:
+    size = os.fstat(file).st_size
+    return size > 0 and os.pread(file, 1, size - 1) != b"\n"
+
+
+def _read(line: bytes) -> Part | Record | None:
+    try:
+        values = json.loads(line)
+        if "verb" in values:
+            shard = parse_shard(values["shard"])
+            return Part(verb=str(values["verb"]), shard=shard, num_items=values["items"])
+        return Record(**values)
+    except (ValueError, TypeError, KeyError, UsageError):
+        return None

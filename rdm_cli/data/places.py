@@ -1,0 +1,63 @@
+"""Where bytes come from and go to: files, and what is none but is read and written like one.
+
+Any ``pathlib.Path`` is a :class:`Place`. What lies in an archive, a table or an object store takes the same
+few names from pathlib, so that whoever loads an image or saves a code need not know which it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol, Self
+
+from rdm_cli.data.atomic import atomic_path
+
+
+class Readable(Protocol):
+    """Something that is read as a whole; ``str()`` is what messages call it."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @property
+    def stem(self) -> str:
+        """``name`` without its suffix."""
+
+    @property
+    def suffix(self) -> str:
+        """The end of ``name``, from its last dot."""
+
+    def read_bytes(self) -> bytes:
+        """All of it; raises OSError or SourceError."""
+
+
+class Place(Readable, Protocol):
+    """Where a result goes, which may be there already."""
+
+    def is_file(self) -> bool:
+        """Whether something is there."""
+
+    def with_name(self, name: str, /) -> Self:
+        """Another place beside it."""
+
+    def write_bytes(self, data: bytes, /) -> int:
+        """Put ``data`` there; but :func:`put` does it whole or not at all, for every kind of place."""
+
+
+def put(place: Place, data: bytes) -> str:
+    """Write ``data`` to ``place``, whole or not at all; returns its SHA-256, hexadecimal."""
+    if isinstance(place, Path):
+        with atomic_path(place) as temporary:
+            temporary.write_bytes(data)
+    else:
+        place.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(source: Readable) -> str:
+    """SHA-256 of what ``source`` holds, hexadecimal; a file is not read into memory."""
+    if not isinstance(source, Path):
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
