@@ -20,6 +20,7 @@ from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rdm_cli.core.manifests import Part
+    from rdm_cli.data.folders import Item
 
 STDIN = "-"
 
@@ -64,20 +65,20 @@ def planned_job(
     inputs: list[str] | None,
     *,
     files_from: str | None,
-    output: Path | None,
-    shard: tuple[Shard, str] = (WHOLE, ""),
+    output: Path | None = None,
+    shard: tuple[Shard, str] | None = None,
     manifest: Path | None = None,
     suffixes: frozenset[str],
-    result_suffix: str,
-    stdin_suffix: str,
+    result_suffix: str | None = None,
+    stdin_suffix: str = ".safetensors",
     companions: tuple[str, ...] = (),
 ) -> Iterator[Job]:
     """Find inputs, plan outputs, and refuse what cannot work before any work is done.
 
-    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are
-    the endings of what is written besides each result; what an earlier run left is no input. ``shard`` is the
-    part that is done of all that is planned, with what asked for it. Without ``manifest`` a shard's lies in
-    ``output``.
+    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are the
+    endings of what is written besides each result; what an earlier run left is no input. ``shard`` is the
+    part that is done of all that is planned, with what asked for it; None: all. Without ``manifest`` a
+    shard's lies in ``output``. Without ``result_suffix`` inputs are read and nothing is written beside them.
     """
     from rdm_cli.core.manifests import Part
     from rdm_cli.data.folders import find_inputs, plan_outputs
@@ -92,27 +93,37 @@ def planned_job(
         if STDIN in given:
             if given != [STDIN] or files_from == STDIN:
                 raise UsageError("- reads one file from stdin and goes with no other input")
-            if output is None:
+            if output is None and result_suffix is not None:
                 raise UsageError("an input from stdin has no place of its own", hint="add -o DIR or -o -")
             piped = Path(scratch) / f"stdin{stdin_suffix}"
             piped.write_bytes(sys.stdin.buffer.read())
             given = [str(piped)]
-        items = find_inputs([Path(p) for p in given], suffixes=suffixes, results=(result_suffix, *companions))
+        endings = () if result_suffix is None else (result_suffix, *companions)
+        items = find_inputs([Path(p) for p in given], suffixes=suffixes, results=endings)
         if to_stdout and len(items) != 1:
             raise UsageError(f"-o - takes one input, and there are {len(items)}")
         folder = Path(scratch) / "result" if to_stdout else output
-        planned = plan_outputs(items, output=folder, suffix=result_suffix)
-        mine, asked_by = shard
+        if result_suffix is None:
+            planned = [(item, item.source) for item in items]
+        else:
+            planned = plan_outputs(items, output=folder, suffix=result_suffix)
+        mine, asked_by = shard or (WHOLE, "")
         if to_stdout or given[0].startswith(scratch):
             if asked_by == "--shard":
                 raise UsageError("- is one file, and --shard divides many")
             mine = WHOLE
+
+        def result_name(item: Item, target: Path) -> str:
+            if result_suffix is None:
+                return item.relative.as_posix()
+            return "" if folder is None else target.relative_to(folder).as_posix()
+
         tasks = tuple(
             Task(
                 source=item.source,
                 target=target,
                 name=STDIN if item.source.parent == Path(scratch) else str(item.source),
-                result="" if folder is None else target.relative_to(folder).as_posix(),
+                result=result_name(item, target),
             )
             for item, target in planned
             if mine.holds(item.relative.as_posix())
@@ -142,14 +153,14 @@ def report(
     verb: str,
     noun: str,
     failures: Path | None,
-    describe: Callable[[dict[str, Any]], str] = lambda data: str(data["output"]),
+    describe: Callable[[dict[str, Any]], str | None] = lambda data: str(data["output"]),
     each: Callable[[dict[str, Any]], None] = lambda data: None,
     conclude: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
-    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line; ``each`` gets the
-    data of every item that was done, and ``conclude`` is called after the last.
+    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
+    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
@@ -178,8 +189,8 @@ def report(
                 each(outcome.data)
                 if job.to_stdout:
                     console.emit_bytes(Path(outcome.data["output"]).read_bytes())
-                else:
-                    console.emit(describe(outcome.data), source=name, **outcome.data)
+                elif (line := describe(outcome.data)) is not None:
+                    console.emit(line, source=name, **outcome.data)
         conclude()
     finally:
         console.note(tally.summary(verb, noun))

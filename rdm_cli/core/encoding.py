@@ -89,8 +89,8 @@ def encode_files(
                 continue
             code, data = _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
             code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
-            code.save([task.target])
-            results.append({"output": str(task.target), "skipped": False, **data})
+            (digest,) = code.save([task.target])
+            results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
         return results
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)

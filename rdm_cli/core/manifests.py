@@ -12,9 +12,8 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,9 +38,9 @@ class Part:
         """What its manifest is called: ``encode-00001-of-00004.manifest.jsonl``."""
         return f"{self.verb}-{self.shard.label}{SUFFIX}"
 
-    def line(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"verb": self.verb, "shard": str(self.shard), "items": self.num_items}
+    def as_line(self) -> str:
+        """As one line of JSON."""
+        return json.dumps({"verb": self.verb, "shard": str(self.shard), "items": self.num_items}) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +58,9 @@ class Record:
     seconds: float
     error: str | None
 
-    def line(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+    def as_line(self) -> str:
+        """As one line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
 
 
 class Manifest:
@@ -76,7 +75,7 @@ class Manifest:
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         if _ends_midline(self._file):
             os.write(self._file, b"\n")
-        self._append(part.line())
+        self._append(part)
 
     def add(self, outcome: Outcome[Task]) -> None:
         """Record one outcome; what was done by an earlier run, and recorded then, is not recorded again."""
@@ -94,17 +93,17 @@ class Manifest:
             seconds=round(outcome.seconds, 4),
             error=outcome.error,
         )
-        self._append(record.line())
+        self._append(record)
 
     def close(self, *, complete: bool) -> None:
         """Close the file; ``complete`` where the run came to its end."""
         if complete and self.part.num_items is None:
-            self._append(self.part.line() | {"items": self._num_items})
+            self._append(replace(self.part, num_items=self._num_items))
         os.close(self._file)
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, line: Part | Record) -> None:
         # one write of a whole line: what another process appends cannot come between
-        os.write(self._file, (json.dumps(line) + "\n").encode())
+        os.write(self._file, line.as_line().encode())
 
 
 @contextmanager
@@ -156,18 +155,21 @@ def find_manifests(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.name.endswith(SUFFIX))
-        elif path.is_file():
-            found.append(path)
-        else:
+        if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
+        found += manifests_in([path]) if path.is_dir() else [path]
     if not found:
         named = ", ".join(f"{str(path).rstrip('/')}/" for path in paths)
         raise UsageError(
             f"{named}: no manifests there (*{SUFFIX})", hint="runs with --shard or --manifest write them"
         )
     return found
+
+
+def manifests_in(paths: Sequence[Path]) -> list[Path]:
+    """The manifests that lie in those of ``paths`` that are folders, sorted folder by folder."""
+    folders = (path for path in paths if path.is_dir())
+    return [p for folder in folders for p in sorted(folder.iterdir()) if p.name.endswith(SUFFIX)]
 
 
 def _done_before(path: Path) -> np.ndarray:

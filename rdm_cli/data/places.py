@@ -46,10 +46,16 @@ class Place(Readable, Protocol):
 
 
 def put(place: Place, data: bytes) -> str:
-    """Write ``data`` to ``place``, whole or not at all; returns its SHA-256, hexadecimal."""
+    """Write ``data`` to ``place``, whole or not at all; returns its SHA-256, hexadecimal.
+
+    Raises OSError, which names the place whatever went wrong, or SourceError.
+    """
     if isinstance(place, Path):
-        with atomic_path(place) as temporary:
-            temporary.write_bytes(data)
+        try:
+            with atomic_path(place) as temporary:
+                temporary.write_bytes(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(place)) from error
     else:
         place.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
