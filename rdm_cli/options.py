@@ -105,6 +105,14 @@ Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
 ]
+OutputPlace = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
+]
+AsTar = Annotated[
+    bool,
+    typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),
+]
 Bundle = Annotated[
     str,
     typer.Option(

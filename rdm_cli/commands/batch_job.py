@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,36 +20,33 @@ from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rdm_cli.core.manifests import Part
-    from rdm_cli.data.folders import Item
+    from rdm_cli.core.jobs import Job
+    from rdm_cli.data.outputs import Sink
+    from rdm_cli.data.sources import Source
 
 STDIN = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """All tasks of a command's shard; ``to_stdout`` where the one result goes to stdout as bytes.
+class Assignment:
+    """A job as a command has it: ``to_stdout`` where the one result goes to stdout as bytes.
 
-    ``num_items`` are those of all shards. What becomes of the ``part``'s items is written to ``manifest``,
-    where there is one.
+    What becomes of its items is written to ``manifest``, where there is one.
     """
 
-    tasks: tuple[Task, ...]
+    job: Job
     to_stdout: bool
-    num_items: int
-    part: Part
     manifest: Path | None
 
-    def spare_inputs(self, companion: Callable[[Path], Path]) -> None:
-        """Raise UsageError where the file that goes with a result would replace an input."""
-        sources = {task.source.resolve() for task in self.tasks}
-        for task in self.tasks:
-            path = companion(task.target)
-            if path.resolve() in sources:
-                raise UsageError(
-                    f"what goes with the result of {task.name} would replace the input {path}",
-                    hint="choose another output folder",
-                )
+    @property
+    def tasks(self) -> Iterator[Task]:
+        """See :class:`~rdm_cli.core.jobs.Job`."""
+        return self.job.tasks
+
+    @property
+    def num_items(self) -> int | None:
+        """Those of all shards; None where they are not counted."""
+        return self.job.num_items
 
 
 def shard_asked_for(text: str | None) -> tuple[Shard, str]:
@@ -65,89 +63,110 @@ def planned_job(
     inputs: list[str] | None,
     *,
     files_from: str | None,
-    output: Path | None = None,
+    output: str | None = None,
+    as_tar: bool = False,
     shard: tuple[Shard, str] | None = None,
     manifest: Path | None = None,
     suffixes: frozenset[str],
     result_suffix: str | None = None,
     stdin_suffix: str = ".safetensors",
     companions: tuple[str, ...] = (),
-) -> Iterator[Job]:
+    spared: tuple[str, ...] = (),
+) -> Iterator[Assignment]:
     """Find inputs, plan outputs, and refuse what cannot work before any work is done.
 
-    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are the
-    endings of what is written besides each result; what an earlier run left is no input. ``shard`` is the
-    part that is done of all that is planned, with what asked for it; None: all. Without ``manifest`` a
-    shard's lies in ``output``. Without ``result_suffix`` inputs are read and nothing is written beside them.
+    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout; ``as_tar`` collects
+    results in tar files. ``companions`` are the endings of what is written besides each result: what an
+    earlier run left is no input, and those that are ``spared`` must replace none. ``shard`` is the part that
+    is done of all that is planned, with what asked for it; None: all. Without ``manifest`` a shard's lies in
+    ``output``. Without ``result_suffix`` inputs are read and nothing is written beside them.
     """
-    from rdm_cli.core.manifests import Part
-    from rdm_cli.data.folders import find_inputs, plan_outputs
+    from rdm_cli.core.jobs import plan_job
+    from rdm_cli.data.outputs import Beside, Itself
+    from rdm_cli.data.sources import sources_of
 
     given = list(inputs or [])
-    if files_from is not None:
-        given += [str(p) for p in _listed(files_from)]
-    if not given:
+    if not given and files_from is None:
         raise UsageError("no inputs were given", hint="name files or folders, or use --files-from")
-    to_stdout = output == Path(STDIN)
     with tempfile.TemporaryDirectory(prefix="rdm-") as scratch:
+        names = {}
         if STDIN in given:
-            if given != [STDIN] or files_from == STDIN:
+            if given != [STDIN] or files_from is not None:
                 raise UsageError("- reads one file from stdin and goes with no other input")
             if output is None and result_suffix is not None:
                 raise UsageError("an input from stdin has no place of its own", hint="add -o DIR or -o -")
-            piped = Path(scratch) / f"stdin{stdin_suffix}"
-            piped.write_bytes(sys.stdin.buffer.read())
-            given = [str(piped)]
-        endings = () if result_suffix is None else (result_suffix, *companions)
-        items = find_inputs([Path(p) for p in given], suffixes=suffixes, results=endings)
-        if to_stdout and len(items) != 1:
-            raise UsageError(f"-o - takes one input, and there are {len(items)}")
-        folder = Path(scratch) / "result" if to_stdout else output
-        if result_suffix is None:
-            planned = [(item, item.source) for item in items]
-        else:
-            planned = plan_outputs(items, output=folder, suffix=result_suffix)
+            given = [str(_spooled(Path(scratch) / f"stdin{stdin_suffix}"))]
+            names = {given[0]: STDIN}
+        sources = sources_of(
+            given,
+            list_file=None if files_from is None else _list_file(files_from, Path(scratch)),
+            suffixes=suffixes,
+            results=() if result_suffix is None else (result_suffix, *companions),
+        )
         mine, asked_by = shard or (WHOLE, "")
-        if to_stdout or given[0].startswith(scratch):
+        to_stdout = output == STDIN
+        if names or to_stdout:
             if asked_by == "--shard":
                 raise UsageError("- is one file, and --shard divides many")
             mine = WHOLE
-
-        def result_name(item: Item, target: Path) -> str:
-            if result_suffix is None:
-                return item.relative.as_posix()
-            return "" if folder is None else target.relative_to(folder).as_posix()
-
-        tasks = tuple(
-            Task(
-                source=item.source,
-                target=target,
-                name=STDIN if item.source.parent == Path(scratch) else str(item.source),
-                result=result_name(item, target),
-            )
-            for item, target in planned
-            if mine.holds(item.relative.as_posix())
-        )
-        part = Part(verb=verb, shard=mine, num_items=len(tasks))
+        if result_suffix is None:
+            sink: Sink = Itself()
+        elif output is None:
+            _refuse_no_place(sources, as_tar)
+            sink = Beside()
+        else:
+            place = str(Path(scratch) / "result") if to_stdout else output
+            archive = f"{verb}-{mine.label}" if sources[0].counted else None
+            sink = _sink(place, as_tar=as_tar, archive=archive)
+        job = plan_job(sources, sink, result_suffix or "", verb=verb, shard=mine, spared=spared, names=names)
+        if to_stdout and job.num_items != 1:
+            count = "a stream of them" if job.num_items is None else job.num_items
+            raise UsageError(f"-o - takes one input, and there are {count}")
         if mine.count > 1:
-            console.note(f"rdm: shard {mine}, by {asked_by}: {len(tasks)} of {len(planned)} items")
+            known = job.num_items is not None
+            how_many = f": {job.part.num_items} of {job.num_items} items" if known else ""
+            console.note(f"rdm: shard {mine}, by {asked_by}{how_many}")
             if manifest is None and output is not None:
-                manifest = output / part.file_name
-        yield Job(tasks=tasks, to_stdout=to_stdout, num_items=len(planned), part=part, manifest=manifest)
+                manifest = Path(output) / job.part.file_name
+        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest)
 
 
-def _listed(files_from: str) -> list[Path]:
-    from rdm_cli.data.folders import read_path_list
+def _spooled(path: Path) -> Path:
+    """All of stdin as a file."""
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
 
+
+def _list_file(files_from: str, scratch: Path) -> Path:
+    """A list of paths that can be read more than once, which a pipe cannot."""
     if files_from == STDIN:
-        return read_path_list(sys.stdin)
-    with Path(files_from).open(encoding="utf-8") as file:
-        return read_path_list(file)
+        return _spooled(scratch / "names")
+    if not Path(files_from).is_file():
+        with Path(files_from).open("rb") as file, (scratch / "names").open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+        return scratch / "names"
+    return Path(files_from)
+
+
+def _sink(output: str, *, as_tar: bool, archive: str | None) -> Sink:
+    from rdm_cli.data.outputs import Folder, refuse_blocked
+    from rdm_cli.data.tar_sink import Tars
+
+    refuse_blocked(Path(output))
+    return Tars(Path(output), archive) if as_tar else Folder(Path(output))
+
+
+def _refuse_no_place(sources: Sequence[Source], as_tar: bool) -> None:
+    if as_tar:
+        raise UsageError("--tar needs a folder for its archives", hint="add -o DIR")
+    if not all(source.counted for source in sources):
+        raise UsageError("what comes from an archive or a table has no place beside it", hint="add -o DIR")
 
 
 def report(
     console: Console,
-    job: Job,
+    job: Assignment,
     outcomes: Callable[[Callable[[float], None]], Iterator[Outcome[Task]]],
     *,
     verb: str,
@@ -169,8 +188,9 @@ def report(
     tally = Tally()
     try:
         with (
-            open_manifest(job.manifest, job.part) as manifest,
-            console.progress(verb, total=float(len(job.tasks))) as advance,
+            open_manifest(job.manifest, job.job.part) as manifest,
+            console.progress(verb, total=job.job.part.num_items) as advance,
+            _closing(job.job.sink),
         ):
             for outcome in outcomes(advance):
                 name = outcome.item.name
@@ -184,6 +204,7 @@ def report(
                 tally.add(name, outcome)
                 if manifest is not None:
                     manifest.add(outcome)
+                job.job.settle(outcome)
                 if outcome.error is not None:
                     continue
                 each(outcome.data)
@@ -199,6 +220,16 @@ def report(
         tally.close()
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+@contextmanager
+def _closing(sink: Sink) -> Iterator[None]:
+    complete = False
+    try:
+        yield
+        complete = True
+    finally:
+        sink.close(complete=complete)
 
 
 def _named(name: str, error: str) -> str:

@@ -23,7 +23,7 @@ CODE_SUFFIXES = frozenset((".safetensors",))
 
 def decode(
     inputs: o.Inputs = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -37,6 +37,7 @@ def decode(
     ] = o.StartNoise.inferred,
     seed: o.Seed = 0,
     files_from: o.FilesFrom = None,
+    as_tar: o.AsTar = False,
     shard: o.ShardOption = None,
     manifest: o.ManifestOption = None,
     style: o.Style = None,
@@ -62,6 +63,7 @@ def decode(
         shard=shard_asked_for(shard),
         manifest=manifest,
         output=output,
+        as_tar=as_tar,
         suffixes=CODE_SUFFIXES,
         result_suffix=".png",
         stdin_suffix=".safetensors",

@@ -17,7 +17,7 @@ from rdm_cli.errors import UsageError
 
 def encode(
     inputs: o.Inputs = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     inversion: o.InversionOption = o.Inversion.ddim,
@@ -43,6 +43,7 @@ def encode(
     force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
+    as_tar: o.AsTar = False,
     shard: o.ShardOption = None,
     manifest: o.ManifestOption = None,
     class_name: o.ClassName = None,
@@ -72,6 +73,7 @@ def encode(
         shard=shard_asked_for(shard),
         manifest=manifest,
         output=output,
+        as_tar=as_tar,
         suffixes=SUFFIXES,
         result_suffix=".safetensors",
         stdin_suffix=".image",

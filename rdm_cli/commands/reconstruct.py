@@ -16,7 +16,7 @@ from rdm_cli.data.images import SUFFIXES
 
 def reconstruct(
     inputs: o.Inputs = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     inversion: o.InversionOption = o.Inversion.ddim,
@@ -59,8 +59,8 @@ def reconstruct(
         result_suffix="-reconstruction.png",
         stdin_suffix=".image",
         companions=("-reconstruction-side-by-side.png",),
+        spared=("-reconstruction-side-by-side.png",),
     ) as job:
-        job.spare_inputs(lambda target: target.with_name(f"{target.stem}-side-by-side.png"))
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import reconstruct_files
         from rdm_cli.core.pipeline import open_pipeline
@@ -91,6 +91,7 @@ def reconstruct(
             return reconstruct_files(
                 pipeline,
                 job.tasks,
+                num_items=job.num_items,
                 effort=effort,
                 variations=variations,
                 seed=seed,

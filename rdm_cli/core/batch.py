@@ -7,12 +7,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.places import Place, Readable
 from rdm_cli.errors import RdmError
 
 T = TypeVar("T")
@@ -21,15 +22,20 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One input file and where its result goes; ``name`` is what messages call it.
+    """One input and where its result goes; ``name`` is what messages call it.
 
     ``result`` is the target's path below the output folder; empty where each result lies beside its input.
     """
 
-    source: Path
-    target: Path
+    source: Readable
+    target: Place
     name: str
     result: str = ""
+
+
+def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
+    """How many items a job has: as it says, or as many as there are ``tasks``; None for a mere stream."""
+    return len(tasks) if num_items is None and isinstance(tasks, Sized) else num_items
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from rdm_cli.core.batch import Outcome, Task, run_batches
 from rdm_cli.core.codes import Codes
 from rdm_cli.core.manifests import Part, Record, latest, read_manifest
 from rdm_cli.data.atomic import atomic_path
-from rdm_cli.data.places import digest_of
+from rdm_cli.data.places import digest_of, fetched
 from rdm_cli.data.shards import Shard, fingerprint
 from rdm_cli.errors import CodeError
 
@@ -94,8 +94,9 @@ def verify_codes(tasks: Iterable[Task], manifests: Sequence[Path]) -> Iterator[O
 
     def load(task: Task) -> Outcome[Task]:
         recorded = expected.take(task)  # first: what is damaged is there
-        Codes.load(task.source)
-        digest = digest_of(task.source)
+        source = fetched(task.source)
+        Codes.load(source)
+        digest = digest_of(source)
         if recorded is not None and recorded != _short(digest):
             raise CodeError(
                 f"{task.name}: not the bytes that its manifest records", hint="encode it again with --force"

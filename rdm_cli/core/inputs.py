@@ -16,7 +16,7 @@ from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import ignore_progress
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.images import Fit
-from rdm_cli.data.places import digest_of
+from rdm_cli.data.places import Readable, digest_of, fetched
 from rdm_cli.errors import CodeError
 
 CODE_SUFFIX = ".safetensors"
@@ -48,14 +48,15 @@ def batch_size_for(device: torch.device, num_items: int | None) -> int:
     return usual if num_items is None else min(usual, 1 << max(0, num_items - 1).bit_length())
 
 
-def load_image(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage:
+def load_image(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage:
     """Read one image; raises ImageError, or UsageError where the bundle knows classes and it is of none."""
-    class_name = pipeline.class_of(path)
+    class_name = pipeline.class_of(Path(str(path)))
+    path = fetched(path)
     x_0 = pipeline.load_images([path], fit)
     return LoadedImage(x_0=x_0, digest=digest_of(path), class_name=class_name)
 
 
-def load_code(pipeline: Pipeline, path: Path) -> Codes:
+def load_code(pipeline: Pipeline, path: Readable) -> Codes:
     """Read a code of the pipeline's bundle; raises CodeError."""
     codes = Codes.load(path)
     try:
@@ -65,14 +66,14 @@ def load_code(pipeline: Pipeline, path: Path) -> Codes:
     return codes
 
 
-def load_image_or_code(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage | Codes:
+def load_image_or_code(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage | Codes:
     """Read a code as it is, or an image to be encoded; raises ImageError or CodeError."""
     return load_code(pipeline, path) if path.suffix == CODE_SUFFIX else load_image(pipeline, path, fit)
 
 
 def encode_loaded(
     pipeline: Pipeline,
-    paths: Sequence[Path],
+    paths: Sequence[Readable],
     loaded: Sequence[LoadedImage | Codes],
     effort: Effort,
     *,

@@ -7,10 +7,12 @@ few names from pathlib, so that whoever loads an image or saves a code need not 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Protocol, Self
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.errors import RdmError
 
 
 class Readable(Protocol):
@@ -43,6 +45,60 @@ class Place(Readable, Protocol):
 
     def write_bytes(self, data: bytes, /) -> int:
         """Put ``data`` there; but :func:`put` does it whole or not at all, for every kind of place."""
+
+
+class Named:
+    """What is called by a path of its own; the base of all that is no file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def name(self) -> str:
+        """See :class:`Readable`."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def stem(self) -> str:
+        """See :class:`Readable`."""
+        return PurePosixPath(self.path).stem
+
+    @property
+    def suffix(self) -> str:
+        """See :class:`Readable`."""
+        return PurePosixPath(self.path).suffix
+
+
+class Blob(Named):
+    """Bytes with a path: those of a member of an archive, say, or of a cell of a table.
+
+    Where ``content`` is a function it is called for each reading.
+    """
+
+    def __init__(self, path: str, content: bytes | Callable[[], bytes]) -> None:
+        super().__init__(path)
+        self.content = content
+
+    def read_bytes(self) -> bytes:
+        """See :class:`Readable`."""
+        return self.content if isinstance(self.content, bytes) else self.content()
+
+
+def fetched(source: Readable) -> Readable:
+    """``source``, to be read more than once: what is no file is read here, for it may pass by."""
+    return source if isinstance(source, Path) else Blob(str(source), source.read_bytes())
+
+
+def refused(path: str, error: RdmError) -> Blob:
+    """What cannot be read, which whoever tries is told."""
+
+    def refuse() -> bytes:
+        raise error
+
+    return Blob(path, refuse)
 
 
 def put(place: Place, data: bytes) -> str:
