@@ -93,7 +93,7 @@ ShardOption = Annotated[
     ),
 ]
 ManifestOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--manifest",
         metavar="FILE",

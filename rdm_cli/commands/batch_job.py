@@ -36,7 +36,7 @@ class Assignment:
 
     job: Job
     to_stdout: bool
-    manifest: Path | None
+    manifest: str | None
 
     @property
     def tasks(self) -> Iterator[Task]:
@@ -66,7 +66,7 @@ def planned_job(
     output: str | None = None,
     as_tar: bool = False,
     shard: tuple[Shard, str] | None = None,
-    manifest: Path | None = None,
+    manifest: str | None = None,
     suffixes: frozenset[str],
     result_suffix: str | None = None,
     stdin_suffix: str = ".safetensors",
@@ -83,7 +83,8 @@ def planned_job(
     """
     from rdm_cli.core.jobs import plan_job
     from rdm_cli.data.outputs import Beside, Itself
-    from rdm_cli.data.sources import sources_of
+    from rdm_cli.data.remote import local_name
+    from rdm_cli.data.source_names import sources_of
 
     given = list(inputs or [])
     if not given and files_from is None:
@@ -116,8 +117,7 @@ def planned_job(
             sink = Beside()
         else:
             place = str(Path(scratch) / "result") if to_stdout else output
-            archive = f"{verb}-{mine.label}" if sources[0].counted else None
-            sink = _sink(place, as_tar=as_tar, archive=archive)
+            sink = _sink(local_name(place), as_tar=as_tar, verb=verb, shard=mine, sources=sources)
         job = plan_job(sources, sink, result_suffix or "", verb=verb, shard=mine, spared=spared, names=names)
         if to_stdout and job.num_items != 1:
             count = "a stream of them" if job.num_items is None else job.num_items
@@ -127,7 +127,7 @@ def planned_job(
             how_many = f": {job.part.num_items} of {job.num_items} items" if known else ""
             console.note(f"rdm: shard {mine}, by {asked_by}{how_many}")
             if manifest is None and output is not None:
-                manifest = Path(output) / job.part.file_name
+                manifest = f"{local_name(output).rstrip('/')}/{job.part.file_name}"
         yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest)
 
 
@@ -149,12 +149,20 @@ def _list_file(files_from: str, scratch: Path) -> Path:
     return Path(files_from)
 
 
-def _sink(output: str, *, as_tar: bool, archive: str | None) -> Sink:
+def _sink(output: str, *, as_tar: bool, verb: str, shard: Shard, sources: Sequence[Source]) -> Sink:
     from rdm_cli.data.outputs import Folder, refuse_blocked
+    from rdm_cli.data.remote import RemoteFolder, is_url
     from rdm_cli.data.tar_sink import Tars
 
-    refuse_blocked(Path(output))
-    return Tars(Path(output), archive) if as_tar else Folder(Path(output))
+    far = RemoteFolder(output) if is_url(output) else None
+    if far is None:
+        refuse_blocked(Path(output))
+    if not as_tar:
+        return far or Folder(Path(output))
+    if sources[0].counted:
+        return Tars(output, f"{verb}-{shard.label}")
+    in_parts = shard.count > 1 and not all(source.whole for source in sources)
+    return Tars(output, None, f"-{shard.label}" if in_parts else "")
 
 
 def _refuse_no_place(sources: Sequence[Source], as_tar: bool) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.places import digest_of
+from rdm_cli.data.remote import RemoteFile, place_of
 from rdm_cli.data.shards import Shard, fingerprint, parse_shard
 from rdm_cli.errors import UsageError
 
@@ -107,18 +109,36 @@ class Manifest:
 
 
 @contextmanager
-def open_manifest(path: Path | None, part: Part) -> Iterator[Manifest | None]:
-    """The manifest at ``path``, open for this run; None where none is wanted."""
-    if path is None:
+def open_manifest(name: str | None, part: Part) -> Iterator[Manifest | None]:
+    """The manifest of this name, open for this run; None where none is wanted.
+
+    One elsewhere, by URL, is fetched first and put back at the end, for stores know no appending.
+    """
+    if name is None:
         yield None
         return
-    manifest = Manifest(path, part)
-    complete = False
-    try:
-        yield manifest
-        complete = True
-    finally:
-        manifest.close(complete=complete)
+    with ExitStack() as stack:
+        place = place_of(name)
+        path = place if isinstance(place, Path) else stack.enter_context(_brought(place))
+        manifest = Manifest(path, part)
+        complete = False
+        try:
+            yield manifest
+            complete = True
+        finally:
+            manifest.close(complete=complete)
+
+
+@contextmanager
+def _brought(place: RemoteFile) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="rdm-") as folder:
+        path = Path(folder) / place.name
+        if place.is_file():
+            path.write_bytes(place.read_bytes())
+        try:
+            yield path
+        finally:
+            place.write_bytes(path.read_bytes())  # whatever happened: it tells what was done until then
 
 
 def read_manifest(path: Path) -> Iterator[Part | Record | None]:

@@ -82,12 +82,12 @@ def _items_of(
     names = sorted(
         entry.name
         for entry in _entries(folder)
-        if _has_suffix(entry.name, suffixes) or folder / entry.name in folders
+        if has_suffix(entry.name, suffixes) or folder / entry.name in folders
     )
     made = _results_among(names, suffixes, results)
     for name in names:
         path = folder / name
-        if not _has_suffix(name, suffixes):
+        if not has_suffix(name, suffixes):
             yield from _items_of(root, path, folders, suffixes, results)
         elif name not in made:
             yield Item(source=path, relative=path.relative_to(root))
@@ -104,7 +104,7 @@ def _folders_below(root: Path, suffixes: Set[str]) -> Set[Path]:
         if (status.st_dev, status.st_ino) in visited:
             continue
         visited[status.st_dev, status.st_ino] = folder
-        found = [e for e in _entries(folder) if not _has_suffix(e.name, suffixes) and _is_folder(e)]
+        found = [e for e in _entries(folder) if not has_suffix(e.name, suffixes) and _is_folder(e)]
         for entry in sorted(found, key=lambda entry: entry.name):
             (links if entry.is_symlink() else folders).append(folder / entry.name)
     return set(visited.values())
@@ -128,16 +128,17 @@ def _named(folder: Path) -> Iterator[None]:
         raise UsageError(f"{folder}/: cannot be listed ({error.strerror})") from error
 
 
-def _has_suffix(name: str, suffixes: Set[str]) -> bool:
+def has_suffix(name: str, suffixes: Set[str]) -> bool:
+    """Whether a name ends in one of ``suffixes``, in any case."""
     return os.path.splitext(name)[1].lower() in suffixes
 
 
 def _results_among(names: Sequence[str], suffixes: Set[str], endings: Sequence[str]) -> Set[str]:
     """Those of a folder's ``names`` that an earlier run made of others."""
-    endings = [ending for ending in endings if _has_suffix(f"x{ending}", suffixes)]
+    endings = [ending for ending in endings if has_suffix(f"x{ending}", suffixes)]
     if not endings:
         return frozenset()
-    stems = {os.path.splitext(name)[0] for name in names if _has_suffix(name, suffixes)}
+    stems = {os.path.splitext(name)[0] for name in names if has_suffix(name, suffixes)}
     return {f"{stem}{ending}" for stem in stems for ending in endings}
 
 
@@ -168,7 +169,7 @@ def _nouns(suffixes: Set[str]) -> str:
     return "images or codes" if suffixes & SUFFIXES else "codes"
 
 
-def read_path_list(stream: BinaryIO) -> Iterator[Path]:
+def read_path_list(stream: BinaryIO) -> Iterator[str]:
     """Paths from a seekable ``stream``: one a line, blank lines skipped; or NUL-separated if it holds a NUL.
 
     Bytes, for file names need not be UTF-8. One name is held at a time.
@@ -178,14 +179,14 @@ def read_path_list(stream: BinaryIO) -> Iterator[Path]:
         for i, line in enumerate(stream):
             name = line.removeprefix(b"\xef\xbb\xbf") if i == 0 else line
             if name.strip():
-                yield Path(os.fsdecode(name.removesuffix(b"\n").removesuffix(b"\r")))
+                yield os.fsdecode(name.removesuffix(b"\n").removesuffix(b"\r"))
         return
     rest = b""
     for part in _parts(stream):
         *whole, rest = (rest + part).split(b"\0")
-        yield from (Path(os.fsdecode(name)) for name in whole if name)
+        yield from (os.fsdecode(name) for name in whole if name)
     if rest:
-        yield Path(os.fsdecode(rest))
+        yield os.fsdecode(rest)
 
 
 def _parts(stream: BinaryIO) -> Iterator[bytes]:

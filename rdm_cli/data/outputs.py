@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from rdm_cli.data.folders import Item
-from rdm_cli.data.places import Place, Readable
+from rdm_cli.data.places import Blob, Place, Readable
 from rdm_cli.data.shards import fingerprint
 from rdm_cli.errors import UsageError
 
@@ -51,6 +51,8 @@ class Beside(Sink):
 
     def place(self, item: Item[Any], ending: str) -> Place:
         """See :class:`Sink`."""
+        if isinstance(item.source, Blob):
+            raise UsageError(f"{item.source}: has no place beside it for its result", hint="add -o DIR")
         found: Place = item.source.with_name(f"{Path(item.relative.name).stem}{ending}")
         return found
 

@@ -19,18 +19,20 @@ from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.folders import Item
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place
+from rdm_cli.data.remote import RemoteFile, place_of
 from rdm_cli.errors import SourceError
 
 
 class Tars(Sink):
     """A sink: archives in a folder.
 
-    ``name`` is the one of whatever comes from files; None: each input comes from an archive, whose results go
-    to one of the same name.
+    ``folder`` is a path or a URL. ``name`` is the archive of whatever comes from files; None: each input
+    comes from an archive or a table, whose results go to an archive of the same name with ``label``, which is
+    that of a shard where it does a part of them.
     """
 
-    def __init__(self, folder: Path, name: str | None) -> None:
-        self.folder, self.archive_name = folder, name
+    def __init__(self, folder: str, name: str | None, label: str = "") -> None:
+        self.folder, self.archive_name, self.label = folder, name, label
         self._open: dict[str, TarOfResults] = {}
         self._latest: TarOfResults | None = None
 
@@ -40,7 +42,7 @@ class Tars(Sink):
         if stem is None:
             stem, _, member = member.partition("/")
         if stem not in self._open:
-            self._open[stem] = TarOfResults(self.folder / f"{stem}.tar")
+            self._open[stem] = TarOfResults(place_of(f"{self.folder}/{stem}{self.label}.tar"))
         return TarPlace(self._open[stem], member)
 
     def expect(self, place: Place) -> None:
@@ -99,7 +101,7 @@ class TarPlace(Named):
 class TarOfResults:
     """One archive: results come in any order, and go in as their inputs stood."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | RemoteFile) -> None:
         self.path = path
         self.before: dict[str, tarfile.TarInfo] = {}
         self.written: dict[str, bytes] = {}
@@ -110,13 +112,19 @@ class TarOfResults:
         self._new: tarfile.TarFile | None = None
         self._num_same = 0  # so many of its members stand as they stood before
         self._is_last = False
-        if path.is_file():
-            self._open_before()
+        self._open_before()
         self._order = list(self.before)
 
     def _open_before(self) -> None:
+        path: Path | None = (
+            self._files.enter_context(self.path.local_copy())
+            if isinstance(self.path, RemoteFile)
+            else self.path
+        )
+        if path is None or not path.is_file():
+            return
         try:
-            self._old = self._files.enter_context(tarfile.open(self.path))
+            self._old = self._files.enter_context(tarfile.open(path))
             self.before = {member.name: member for member in self._old if member.isfile()}
         except (tarfile.TarError, EOFError, OSError):
             self.before = {}  # what stands there is no archive, and is replaced
@@ -165,7 +173,8 @@ class TarOfResults:
 
     def _begun(self) -> tarfile.TarFile:
         if self._new is None:
-            temporary = self._files.enter_context(atomic_path(self.path))
+            whole = self.path.replacement() if isinstance(self.path, RemoteFile) else atomic_path(self.path)
+            temporary = self._files.enter_context(whole)
             self._new = self._files.enter_context(tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT))
             for name in self._order[: self._num_same]:
                 self._append(name, self.read_before(name))

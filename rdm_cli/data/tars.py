@@ -14,10 +14,10 @@ import zlib
 from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
 
 from rdm_cli.data.folders import Item
 from rdm_cli.data.places import Blob, Readable, refused
+from rdm_cli.data.remote import open_stream
 from rdm_cli.data.shards import fingerprint
 from rdm_cli.data.sources import Holds, all_of
 from rdm_cli.errors import RdmError, SourceError
@@ -32,6 +32,7 @@ class TarShard:
     """A source: the members of a tar file with one of ``suffixes``; a shard has all of it or nothing."""
 
     counted = False
+    whole = True
 
     def __init__(self, name: str, *, suffixes: Set[str]) -> None:
         self.name, self.suffixes = name, suffixes
@@ -44,7 +45,7 @@ class TarShard:
         num_members, keys = 0, set[int]()
         try:
             with ExitStack() as stack:
-                file = stack.enter_context(_opened(self.name))
+                file = stack.enter_context(open_stream(self.name))
                 archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|*"))
                 for member in archive:
                     # tarfile remembers what it has passed, and archives may hold millions
@@ -114,7 +115,3 @@ def _fault(member: tarfile.TarInfo) -> str | None:
     if member.size > MAX_MEMBER_BYTES:
         return f"{member.size:,} bytes, more than {MAX_MEMBER_BYTES:,}"
     return None
-
-
-def _opened(name: str) -> IO[bytes]:
-    return cast(IO[bytes], Path(name).open("rb"))

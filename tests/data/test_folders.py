@@ -141,7 +141,7 @@ FILE_NAMES = st.text(
 
 
 def listed(content: bytes) -> list[Path]:
-    return list(read_path_list(io.BytesIO(content)))
+    return [Path(name) for name in read_path_list(io.BytesIO(content))]
 
 
 def test_a_long_list_is_read_in_parts() -> None:

@@ -12,7 +12,7 @@ import pytest
 from rdm_cli.data.folders import Item
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.data.places import put
-from rdm_cli.data.sources import sources_of
+from rdm_cli.data.source_names import sources_of
 from rdm_cli.data.tar_sink import Tars
 from rdm_cli.data.tars import TarShard, split_key
 from rdm_cli.errors import SourceError, UsageError
@@ -142,7 +142,7 @@ def items_of(*names: str) -> list[Item[Path]]:
 
 def write(folder: Path, contents: dict[str, bytes | None], order: str) -> None:
     """A sink of one archive, whose results come in another order; None keeps what is there."""
-    sink = Tars(folder, None)
+    sink = Tars(str(folder), None)
     places = {
         item.relative.stem: sink.place(item, ".x") for item in items_of(*(f"{n}.png" for n in contents))
     }
@@ -189,7 +189,7 @@ def test_what_is_there_is_taken_over_and_an_unchanged_archive_stays(tmp_path: Pa
 
 def test_an_interrupted_archive_is_not_there(tmp_path: Path) -> None:
     write(tmp_path, {"a": b"1"}, "a")
-    sink = Tars(tmp_path, None)
+    sink = Tars(str(tmp_path), None)
     first, second = (sink.place(item, ".x") for item in items_of("a.png", "b.png"))
     for place in (first, second):
         sink.expect(place)
