@@ -20,6 +20,7 @@ from rdm_cli.data.folders import Item
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place
 from rdm_cli.data.remote import RemoteFile, place_of
+from rdm_cli.data.tars import forget_members
 from rdm_cli.errors import SourceError
 
 
@@ -169,7 +170,7 @@ class TarOfResults:
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(data), 0o644
         archive.addfile(member, io.BytesIO(data))
-        archive.members = []  # which tarfile keeps for nobody
+        forget_members(archive)
 
     def _begun(self) -> tarfile.TarFile:
         if self._new is None:

@@ -48,8 +48,7 @@ class TarShard:
                 file = stack.enter_context(open_stream(self.name))
                 archive = stack.enter_context(tarfile.open(fileobj=file, mode="r|*"))
                 for member in archive:
-                    # tarfile remembers what it has passed, and archives may hold millions
-                    archive.members = []
+                    forget_members(archive)
                     num_members += 1
                     if member.isdir() and not _fault(member):
                         continue
@@ -87,6 +86,11 @@ class TarShard:
     def _refused(self, name: str, error: RdmError) -> Item[Readable]:
         # no name from inside is used: this one may be what is wrong
         return Item(source=refused(f"{self.name}/{name}", error), relative=Path(self.stem) / "refused")
+
+
+def forget_members(archive: tarfile.TarFile) -> None:
+    """Let go of what tarfile remembers of each member that it has passed, for archives may hold millions."""
+    archive.__dict__["members"] = []
 
 
 def tar_stem(name: str) -> str:
