@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Codes of batch jobs: status, verif
 TABLE = ".parquet"
 CODES = frozenset((".safetensors",))
 Manifests = Annotated[
-    list[Path], typer.Argument(help="Folders with manifests, or manifests.", show_default=False)
+    list[str], typer.Argument(help="Folders with manifests, or manifests.", show_default=False)
 ]
 
 
@@ -39,19 +39,19 @@ def status_of_jobs(
     """
     console = Console(as_json=as_json)
     from rdm_cli.core.code_checks import failures, statuses
-    from rdm_cli.core.manifests import find_manifests
+    from rdm_cli.core.manifests import found_manifests
 
-    found = find_manifests(manifests)
-    if failed:
-        for record in failures(found):
-            console.emit(record.input, source=record.input, error=record.error)
-        return
-    parts = statuses(found)
+    with found_manifests(manifests) as found:
+        if failed:
+            for record in failures(list(found)):
+                console.emit(record.input, source=record.input, error=record.error)
+            return
+        parts = statuses(list(found))
     rows = []
     for part in parts:
         counts = {"items": part.num_items, "done": part.num_done, "failed": part.num_failed}
         counts |= {"left": part.num_left, "torn": part.num_torn}
-        where = None if part.manifest is None else str(part.manifest)
+        where = None if part.manifest is None else found[part.manifest]
         if as_json:
             console.emit("", verb=part.verb, shard=str(part.shard), **counts, manifest=where)
         cells = ["?" if count is None else str(count) for count in counts.values()]
@@ -67,7 +67,7 @@ def verify(
     inputs: o.Inputs = None,
     files_from: o.FilesFrom = None,
     manifest: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--manifest", metavar="FILE", help="Manifests that lie elsewhere.", show_default=False),
     ] = None,
     failures: o.Failures = None,
@@ -79,15 +79,18 @@ def verify(
     A code that is recorded and not there fails too.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    with planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODES) as job:
-        from rdm_cli.core.code_checks import verify_codes
-        from rdm_cli.core.manifests import manifests_in
+    from rdm_cli.core.code_checks import verify_codes
+    from rdm_cli.core.manifests import found_manifests
 
-        known = [*manifests_in([Path(name) for name in inputs or []]), *(manifest or [])]
+    with (
+        planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODES) as job,
+        found_manifests(inputs or [], required=False) as beside,
+        found_manifests(manifest or [], required=bool(manifest)) as named,
+    ):
         report(
             console,
             job,
-            lambda advance: verify_codes(job.tasks, known),
+            lambda advance: verify_codes(job.tasks, [*beside, *named]),
             verb="verified",
             noun="code",
             failures=failures,
@@ -97,7 +100,7 @@ def verify(
 @app.command("merge")
 def merge(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(help="Manifests, folders with manifests, or tables.", show_default=False),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="What to write.")],
@@ -108,18 +111,20 @@ def merge(
     Of an input that several manifests know, the last record is kept. Tables are .parquet files.
     """
     console = Console(as_json=as_json)
-    if {path.suffix == TABLE for path in [*inputs, output]} == {True}:
+    tables = [name.endswith(TABLE) for name in [*inputs, str(output)]]
+    if all(tables):
         from rdm_cli.core.code_table import merge_tables
 
-        rows = merge_tables(inputs, output)
+        rows = merge_tables([Path(name) for name in inputs], output)
         console.emit(str(output), output=str(output), rows=rows)
         return
-    if any(path.suffix == TABLE for path in [*inputs, output]):
+    if any(tables):
         raise UsageError("tables and manifests do not mix", hint=f"tables are those that end in {TABLE}")
     from rdm_cli.core.code_checks import merge_manifests
-    from rdm_cli.core.manifests import find_manifests
+    from rdm_cli.core.manifests import found_manifests
 
-    made = merge_manifests(find_manifests(inputs), output)
+    with found_manifests(inputs) as found:
+        made = merge_manifests(list(found), output)
     console.emit(str(output), output=str(output), done=made.num_done, failed=made.num_failed)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.places import digest_of
-from rdm_cli.data.remote import RemoteFile, place_of
+from rdm_cli.data.remote import RemoteFile, is_url, local_name, names_below, place_of
 from rdm_cli.data.shards import Shard, fingerprint, parse_shard
 from rdm_cli.errors import UsageError
 
@@ -168,28 +168,42 @@ def records(paths: Iterable[Path]) -> Iterator[Record]:
         yield from (line for line in read_manifest(path) if isinstance(line, Record))
 
 
-def find_manifests(paths: Sequence[Path]) -> list[Path]:
-    """The manifests that ``paths`` name: files as given, and those that lie in folders, sorted.
+@contextmanager
+def found_manifests(names: Sequence[str], *, required: bool = True) -> Iterator[dict[Path, str]]:
+    """The manifests that ``names`` stand for, and what each is called; within the block they can be read.
 
-    Raises UsageError where there are none.
+    A name is a folder, whose manifests are taken in sorted order, or a manifest; here, or by URL, whose
+    manifests are fetched. Raises UsageError for what is not there and, where they are ``required``, for none
+    at all; otherwise names that are neither folders nor manifests are passed over.
     """
-    found: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        found += manifests_in([path]) if path.is_dir() else [path]
-    if not found:
-        named = ", ".join(f"{str(path).rstrip('/')}/" for path in paths)
-        raise UsageError(
-            f"{named}: no manifests there (*{SUFFIX})", hint="runs with --shard or --manifest write them"
-        )
-    return found
+    found: dict[Path, str] = {}
+    with tempfile.TemporaryDirectory(prefix="rdm-") as scratch:
+        for i, name in enumerate(names):
+            if is_url(name):
+                found |= _fetched(name, Path(scratch) / str(i))
+                continue
+            path = Path(local_name(name))
+            if path.is_dir():
+                here = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIX))
+                found |= {p: str(p) for p in here}
+            elif required and not path.exists():
+                raise UsageError(f"{name}: no such file or folder")
+            elif required or path.name.endswith(SUFFIX):
+                found[path] = name
+        if required and not found:
+            named = ", ".join(f"{name.rstrip('/')}/" for name in names)
+            hint = "runs with --shard or --manifest write them"
+            raise UsageError(f"{named}: no manifests there (*{SUFFIX})", hint=hint)
+        yield found
 
 
-def manifests_in(paths: Sequence[Path]) -> list[Path]:
-    """The manifests that lie in those of ``paths`` that are folders, sorted folder by folder."""
-    folders = (path for path in paths if path.is_dir())
-    return [p for folder in folders for p in sorted(folder.iterdir()) if p.name.endswith(SUFFIX)]
+def _fetched(url: str, folder: Path) -> dict[Path, str]:
+    folder.mkdir()
+    urls = [url] if url.endswith(SUFFIX) else names_below(url, SUFFIX)
+    fetched = {folder / one.rpartition("/")[2]: one for one in urls}
+    for path, one in fetched.items():
+        path.write_bytes(RemoteFile.at(one).read_bytes())
+    return fetched
 
 
 def _done_before(path: Path) -> np.ndarray:

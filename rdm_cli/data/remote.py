@@ -30,7 +30,15 @@ READ_ONLY = ("hf", "http", "https")
 
 def place_of(name: str) -> Path | RemoteFile:
     """One file, here or by URL."""
-    return RemoteFile(name, filesystem_of(name)[0]) if is_url(name) else Path(name)
+    return RemoteFile.at(name) if is_url(name) else Path(local_name(name))
+
+
+def names_below(url: str, ending: str) -> list[str]:
+    """The URLs of the files right below a URL whose names end so, sorted."""
+    filesystem, folder = filesystem_of(url)
+    with told(url):
+        names = (PurePosixPath(path).name for path in filesystem.ls(folder, detail=False))
+        return [f"{url.rstrip('/')}/{name}" for name in sorted(names) if name.endswith(ending)]
 
 
 def is_url(name: str) -> bool:
@@ -108,6 +116,11 @@ class RemoteFile(Named):
     def __init__(self, url: str, filesystem: Any) -> None:
         super().__init__(url)
         self._filesystem = filesystem
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """The file of this URL."""
+        return cls(url, filesystem_of(url)[0])
 
     @property
     def _inner(self) -> str:
@@ -188,7 +201,8 @@ class Remote:
             found = self._filesystem.ls(folder, detail=True)
         entries = sorted((str(e["name"]).rstrip("/"), e["type"] == "directory") for e in found)
         del found
-        made = {f"{path.rpartition('.')[0]}{ending}" for path, _ in entries for ending in self.results}
+        endings = [ending for ending in self.results if has_suffix(f"x{ending}", self.suffixes)]
+        made = {f"{path.rpartition('.')[0]}{ending}" for ending in endings for path, _ in entries}
         for path, is_folder in entries:
             if PurePosixPath(path).name.startswith(".") or path == folder:
                 continue

@@ -80,7 +80,11 @@ def test_images_from_the_store_and_codes_to_it(
     for path in (tmp_path / "others").rglob("*.png"):
         other = tmp_path / "pictures" / path.relative_to(tmp_path / "others")
         assert other.read_bytes() == path.read_bytes()
-    assert rdm("codes", "verify", "s3://bucket/codes").code == 0
+    verified = rdm("codes", "verify", "s3://bucket/codes", "--json")
+    assert verified.code == 0 and all(o["recorded"] for o in verified.objects)
+    status = rdm("codes", "status", "s3://bucket/codes", "--json")
+    assert [o["manifest"] for o in status.objects] == [f"s3://{name}" for name in manifests]
+    assert sum(o["done"] for o in status.objects) == 5 and sum(o["left"] for o in status.objects) == 0
 
 
 def test_archives_and_lists(
