@@ -83,9 +83,35 @@ FilesFrom = Annotated[
         "--files-from", metavar="FILE", help="Read more input paths from FILE, one a line; - is stdin."
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N, from 1, so that N machines do it all; 1/1 is all of it.",
+        show_default="that of the SLURM array or of RANK, else all",
+    ),
+]
+ManifestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        help="Append a JSON line an item: input, output, digest, seconds, error.",
+        show_default="with shards, a file in -o",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
+]
+OutputPlace = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
+]
+AsTar = Annotated[
+    bool,
+    typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),
 ]
 Bundle = Annotated[
     str,

@@ -11,7 +11,8 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
-from rdm_cli.data.folders import find_inputs, plan_outputs
+from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def gap(
     shown_at = _timesteps(at)
     paths = [item.source for item in find_inputs([Path(folder)])][:num]
     if output is not None:
-        plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
+        refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.gap import measure_gap, one_step_rows
     from rdm_cli.core.gap_report import save_json, save_plot, save_sheet
     from rdm_cli.core.pipeline import open_pipeline

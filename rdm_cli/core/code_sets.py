@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from rdm_cli.core.codes import read_info
+from rdm_cli.core.codes import read_z
 from rdm_cli.data.folders import find_inputs
 from rdm_cli.errors import CodeError
 
@@ -31,19 +30,13 @@ def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> Code
     """
     found, names = [], []
     for item in find_inputs([folder], suffixes=CODE_SUFFIXES):
-        info = read_info(item.source)
+        info, z = read_z(item.source)
         if info.bundle_digest != bundle_digest:
             raise CodeError(
                 f"{item.source}: made with bundle {info.bundle} ({info.bundle_digest[:12]}), not with "
                 f"{bundle_name} ({bundle_digest[:12]})",
                 hint="encode the images again with this bundle",
             )
-        with safe_open(item.source, framework="pt") as file:
-            if "z" not in file.keys():  # noqa: SIM118
-                raise CodeError(f"{item.source}: this code holds no z")
-            z = file.get_tensor("z").flatten()
-        if not bool(torch.isfinite(z).all()):
-            raise CodeError(f"{item.source}: z holds values that are not finite")
-        found.append(z)
+        found.append(z.flatten())
         names.append(item.relative.with_suffix("").as_posix())
     return CodeSet(z=torch.stack(found), names=tuple(names))

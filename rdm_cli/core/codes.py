@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as deserialize
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from rdm_cli.core.configs import from_json, to_json
-from rdm_cli.core.tensor_files import write_tensors
+from rdm_cli.data.places import Place, Readable, put
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -116,35 +118,36 @@ class Codes:
         """A copy with other tensors or infos."""
         return dataclasses.replace(self, **changes)
 
-    def save(self, paths: Sequence[Path]) -> None:
-        """Write each code to its path, atomically."""
-        if len(paths) != len(self):
-            raise ValueError(f"{len(self)} codes need as many paths, not {len(paths)}")
-        for code, path in zip(self, paths, strict=True):
-            tensors = {"z": code.z[0]} if code.z.numel() else {}
-            tensors |= {name: values[0] for name, values in code._maps().items() if values is not None}
-            exact = {"x_T", "other"} if code.other is not None else set()
-            kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
-            stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
-            if code.residuals is not None:
-                stored["residual"] = torch.frombuffer(bytearray(code.residuals[0]), dtype=torch.uint8)
-            text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
-            write_tensors(path, stored, {"rdm": text})
+    def save(self, places: Sequence[Place]) -> list[str]:
+        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes."""
+        if len(places) != len(self):
+            raise ValueError(f"{len(self)} codes need as many places, not {len(places)}")
+        return [put(place, code._to_bytes()) for code, place in zip(self, places, strict=True)]
+
+    def _to_bytes(self) -> bytes:
+        """A batch of one as the bytes of its file."""
+        tensors = {"z": self.z[0]} if self.z.numel() else {}
+        tensors |= {name: values[0] for name, values in self._maps().items() if values is not None}
+        exact = {"x_T", "other"} if self.other is not None else set()
+        kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
+        stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
+        if self.residuals is not None:
+            stored["residual"] = torch.frombuffer(bytearray(self.residuals[0]), dtype=torch.uint8)
+        text = json.dumps(to_json(self.infos[0]), sort_keys=True, separators=(",", ":"))
+        return serialize(stored, metadata={"rdm": text})
 
     @staticmethod
-    def load(path: Path) -> Codes:
-        """Read one code file as a batch of one; raises CodeError where it is not one."""
-        info = read_info(path)
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if not names & {"z", "x_T"}:
-                raise CodeError(f"{path}: this code holds neither z nor x_T")
-            z = file.get_tensor("z")[None] if "z" in names else torch.zeros(1, 0)
-            maps = {n: file.get_tensor(n)[None] if n in names else None for n in ("x_T", "style", "other")}
-            residual = file.get_tensor("residual") if "residual" in names else None
+    def load(source: Readable) -> Codes:
+        """Read one code as a batch of one; raises CodeError where it is not one."""
+        info, tensors = _read(source)
+        if not tensors.keys() & {"z", "x_T"}:
+            raise CodeError(f"{source}: this code holds neither z nor x_T")
+        z = tensors["z"][None] if "z" in tensors else torch.zeros(1, 0)
+        maps = {n: tensors[n][None] if n in tensors else None for n in ("x_T", "style", "other")}
+        residual = tensors.get("residual")
         for name, value in {"z": z, **maps}.items():
             if value is not None and not bool(torch.isfinite(value).all()):
-                raise CodeError(f"{path}: {name} holds values that are not finite")
+                raise CodeError(f"{source}: {name} holds values that are not finite")
         residuals = None if residual is None else (residual.to(torch.uint8).numpy().tobytes(),)
         return Codes(z=z, infos=(info,), residuals=residuals, **maps)
 
@@ -169,25 +172,58 @@ def _joined(maps: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if len(present) == len(maps) else None
 
 
-def read_info(path: Path) -> CodeInfo:
-    """The metadata of a code file, without its tensors; raises CodeError where it is not one."""
-    if not path.is_file():
-        raise CodeError(f"{path}: no such code file")
+def read_info(source: Readable) -> CodeInfo:
+    """The metadata of a code; of a file, without its tensors. Raises CodeError where it is not one."""
+    return _read(source, names=())[0]
+
+
+def read_z(source: Readable) -> tuple[CodeInfo, Tensor]:
+    """The metadata and z, float32 (*z_shape), of a code; of a file, no more is read. Raises CodeError."""
+    info, tensors = _read(source, names=("z",))
+    if "z" not in tensors:
+        raise CodeError(f"{source}: this code holds no z")
+    if not bool(torch.isfinite(tensors["z"]).all()):
+        raise CodeError(f"{source}: z holds values that are not finite")
+    return info, tensors["z"]
+
+
+def _read(source: Readable, names: Sequence[str] | None = None) -> tuple[CodeInfo, dict[str, Tensor]]:
+    """The metadata and the tensors of these names, as far as there are; None: all."""
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        if isinstance(source, Path):
+            if not source.is_file():
+                raise CodeError(f"{source}: no such code file")
+            with safe_open(source, framework="pt") as file:
+                info = _info_of(source, file.metadata() or {})
+                wanted = [n for n in file.keys() if names is None or n in names]  # noqa: SIM118
+                return info, {name: file.get_tensor(name) for name in wanted}
+        content = source.read_bytes()
+        tensors = deserialize(content)
+        return _info_of(source, _metadata(content)), {
+            name: t for name, t in tensors.items() if names is None or name in names
+        }
     except (SafetensorError, OSError) as error:
-        raise CodeError(f"{path}: not a readable .safetensors file ({error})") from error
+        raise CodeError(f"{source}: not a readable .safetensors file ({error})") from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a .safetensors file found in order; safetensors gives it for paths alone."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return found
+
+
+def _info_of(source: Readable, metadata: Mapping[str, str]) -> CodeInfo:
     if "rdm" not in metadata:
-        raise CodeError(f"{path}: a .safetensors file, but not a code written by rdm")
+        raise CodeError(f"{source}: a .safetensors file, but not a code written by rdm")
     try:
         values = json.loads(metadata["rdm"])
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise CodeError(
-                f"{path}: written in code format {version}, this rdm reads {FORMAT_VERSION}",
+                f"{source}: written in code format {version}, this rdm reads {FORMAT_VERSION}",
                 hint="upgrade rdm, or encode the image again",
             )
         return from_json(CodeInfo, values)
     except (ValueError, AttributeError) as error:
-        raise CodeError(f"{path}: damaged metadata ({error})") from error
+        raise CodeError(f"{source}: damaged metadata ({error})") from error

@@ -23,6 +23,7 @@ from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import Fit, image_bytes, to_unit_range
+from rdm_cli.data.places import Readable
 from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
@@ -65,10 +66,12 @@ class Coder(Runner):
             **how,
         )
 
-    def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
+    def load_images(self, paths: Sequence[Readable | str], fit: Fit = "crop") -> Tensor:
         """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
         channels, size, _ = self.bundle.model.image_shape
-        pixels = [image_bytes(Path(p), size, fit, channels=channels) for p in paths]
+        pixels = [
+            image_bytes(Path(p) if isinstance(p, str) else p, size, fit, channels=channels) for p in paths
+        ]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))
 
     def class_of(self, path: Path) -> str | None:

@@ -43,6 +43,7 @@ from rdm_cli.training.loop import (
     make_optimizer,
     train_steps,
 )
+from rdm_cli.training.workers import dead_workers_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -190,18 +191,19 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self) -> Iterator[StepRecord]:
-        return train_steps(
-            self.wrapped,
-            average=self.average,
-            optimizer=self.prepared,
-            images=self.data,
-            num_train_steps=self.described.sampling.schedule.num_train_steps,
-            x_T_shape=self.described.x_T_shape,
-            settings=self.plan.settings,
-            budget=self.plan.budget,
-            start=self.progress,
-            accelerator=self.accelerator,
-        )
+        with dead_workers_told():
+            yield from train_steps(
+                self.wrapped,
+                average=self.average,
+                optimizer=self.prepared,
+                images=self.data,
+                num_train_steps=self.described.sampling.schedule.num_train_steps,
+                x_T_shape=self.described.x_T_shape,
+                settings=self.plan.settings,
+                budget=self.plan.budget,
+                start=self.progress,
+                accelerator=self.accelerator,
+            )
 
     def _take(self, record: StepRecord) -> None:
         self.progress = Progress(
