@@ -1,4 +1,4 @@
-"""rdm evaluate: what bundles are worth, measured on a folder of images."""
+"""rdm evaluate gap: how far the predicted posterior mean lies from the true one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands.evaluation_job import bundles_then_folder
 from rdm_cli.console import Console
 from rdm_cli.data.folders import find_inputs, plan_outputs
 from rdm_cli.errors import UsageError
@@ -19,20 +20,9 @@ if TYPE_CHECKING:
 
 NUM_SHOWN = 8
 
-app = typer.Typer(no_args_is_help=True, help="Measure bundles on a folder of images.")
 
-
-@app.callback()
-def evaluate() -> None:
-    """Measure bundles on a folder of images."""
-    # a group, though it has one command as yet
-
-
-@app.command("gap")
 def gap(
-    bundles_and_data: Annotated[
-        list[str], typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles, and a folder of images.")
-    ],
+    bundles_and_data: o.BundlesAndData,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -63,15 +53,13 @@ def gap(
     with 95 % intervals. A sheet shows the x_0 that is seen in one x_t, without z and with it.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    if len(bundles_and_data) < 2:
-        raise UsageError("name one or more bundles, and then a folder of images")
-    *bundles, folder = bundles_and_data
+    bundles, folder = bundles_then_folder(bundles_and_data)
     shown_at = _timesteps(at)
-    paths = [item.source for item in find_inputs([Path(folder)])][:num]
+    paths = [item.source for item in find_inputs([folder])][:num]
     if output is not None:
         plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
     from rdm_cli.core.gap import measure_gap, one_step_rows
-    from rdm_cli.core.gap_report import save_json, save_plot, save_sheet
+    from rdm_cli.core.gap_report import save_gap_plot, save_json, save_sheet
     from rdm_cli.core.pipeline import open_pipeline
     from rdm_cli.core.plots import can_plot
 
@@ -111,7 +99,7 @@ def gap(
         save_json(records, output / "gap.json", seed=seed, precision=precision.value)
         console.note(str(output / "gap.json"))
         if can_plot():
-            save_plot(records, output / "gap.png")
+            save_gap_plot(records, output / "gap.png")
             console.note(str(output / "gap.png"))
         else:
             console.note("no gap.png: matplotlib is not installed; pip install 'rdm-cli[evaluate]'")

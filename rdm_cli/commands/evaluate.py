@@ -1,0 +1,20 @@
+"""rdm evaluate: what bundles are worth, measured on a folder of images."""
+
+from __future__ import annotations
+
+import typer
+
+from rdm_cli.commands import (
+    evaluate_gap,
+    evaluate_reconstruction,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Measure bundles on a folder of images, side by side.")
+app.command("reconstruction")(evaluate_reconstruction.reconstruction)
+app.command("gap")(evaluate_gap.gap)
+
+
+@app.callback()
+def evaluate() -> None:
+    """Measure bundles on a folder of images, side by side."""
+    # a group, even while only one command is mounted

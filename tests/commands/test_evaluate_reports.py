@@ -1,0 +1,96 @@
+"""rdm evaluate: tables, JSON and reports, on bundles of every kind and on folders with and without labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rdm_cli.core.bundle_saving import save_bundle
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
+from rdm_cli.methods.dpm.model import DPM, DPMConfig
+from rdm_cli.models.unet import UNetConfig
+
+Rdm = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def dpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain DPM of 32 px, large enough for every perceptual distance."""
+    unet = UNetConfig(
+        image_size=32, model_channels=32, channel_mult=(1, 1), num_res_blocks=1, z_width=None,
+        attention_resolutions=(), time_width=32,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DPM(DPMConfig(unet=unet, sampling=SamplingSpec(steps=4)))
+    folder = tmp_path_factory.mktemp("dpm") / "dpm"
+    save_bundle(folder, DPM_METHOD, model, card="# dpm\n")
+    return folder
+
+
+def figures(done: Any) -> list[dict[str, Any]]:
+    """The lines of --json, which must have gone well."""
+    assert done.code == 0, done.err
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def only(found: list[dict[str, Any]], name: str, **condition: Any) -> list[dict[str, Any]]:
+    return [
+        f
+        for f in found
+        if f["figure"] == name and all(f["condition"].get(k) == v for k, v in condition.items())
+    ]
+
+
+def test_reconstruction_of_two_bundles(
+    rdm: Rdm, tiny_bundle: Path, dpm: Path, faces: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = rdm("evaluate", "reconstruction", tiny_bundle, dpm, faces, "-o", out, "--steps", "2,4")
+    assert done.code == 0
+    assert "tiny" in done.lines[1] and "dpm" in done.lines[1] and "PSNR (dB)" in done.out
+    assert "dpm: a plain DPM has no z" in done.err
+    assert "tiny: ST-LPIPS-alex needs 21 px, and its images have 16" in done.err or "left out" in done.err
+    content = json.loads((out / "reconstruction.json").read_text())
+    assert content["settings"]["num_images"] == 5 and content["settings"]["seed"] == 0
+    found = content["figures"]
+    assert {f["condition"]["x_T"] for f in found if f["bundle"] == "tiny"} == {"inferred", "random"}
+    assert {f["condition"]["x_T"] for f in found if f["bundle"] == "dpm"} == {"inferred"}
+    for figure in found:
+        assert figure["low"] <= figure["value"] <= figure["high"] and figure["num"] == 5
+        assert figure["computed_with"]
+    html = (out / "reconstruction.html").read_text(encoding="utf-8")
+    assert html.startswith("<!doctype html>") and "T=2, random x_T" in html
+    assert content["settings"]["data_sha256"] in html
+
+
+def test_reconstruction_says_what_reconstruct_says(
+    rdm: Rdm, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", "reconstruction", tiny_bundle, faces, "--json", "--steps", 3, "-n", 2)
+    done = rdm(*words)
+    (mse,) = only(figures(done), "MSE", x_T="inferred")
+    words_of_one = ("--bundle", tiny_bundle, "--steps", 3, "--json", "-o", tmp_path / "each")
+    each = rdm("reconstruct", faces / "a.png", faces / "b.png", *words_of_one)
+    measured = [o["mse"] for o in each.objects if "mse" in o]
+    assert len(measured) == 2
+    assert mse["value"] == pytest.approx(sum(measured) / 2, rel=1e-4)
+    assert rdm(*words).out == done.out
+    assert rdm(*words, "--seed", 1).out != done.out
+
+
+def test_words_that_make_no_sense(rdm: Rdm, tiny_bundle: Path, faces: Path) -> None:
+    alone = rdm("evaluate", "reconstruction", faces)
+    assert alone.code == 2 and "one or more bundles, and then a folder" in alone.err
+    soon = rdm("evaluate", "reconstruction", tiny_bundle, faces, "--steps", "soon")
+    assert soon.code == 2 and "--steps soon" in soon.err
+    none = rdm("evaluate", "reconstruction", tiny_bundle, faces, "--steps", "0")
+    assert none.code == 2 and "at least one step" in none.err
+    twice = rdm("evaluate", "reconstruction", tiny_bundle, tiny_bundle, faces)
+    assert twice.code == 2 and "named twice" in twice.err
