@@ -6,11 +6,13 @@ import typer
 
 from rdm_cli.commands import (
     evaluate_gap,
+    evaluate_generation,
     evaluate_reconstruction,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Measure bundles on a folder of images, side by side.")
 app.command("reconstruction")(evaluate_reconstruction.reconstruction)
+app.command("generation")(evaluate_generation.generation)
 app.command("gap")(evaluate_gap.gap)
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
+from rdm_cli.metrics import features
+from rdm_cli.metrics.features import FeatureExtractor, open_random_network
 from rdm_cli.models.unet import UNetConfig
 
 Rdm = Callable[..., Any]
@@ -94,3 +100,58 @@ def test_words_that_make_no_sense(rdm: Rdm, tiny_bundle: Path, faces: Path) -> N
     assert none.code == 2 and "at least one step" in none.err
     twice = rdm("evaluate", "reconstruction", tiny_bundle, tiny_bundle, faces)
     assert twice.code == 2 and "named twice" in twice.err
+
+
+@pytest.fixture
+def twelve(tmp_path: Path) -> Path:
+    """A folder of twelve smooth pictures of 32 px."""
+    return smooth_pictures(tmp_path / "twelve", 12)
+
+
+def smooth_pictures(folder: Path, num: int) -> Path:
+    """``num`` smooth pictures of 32 px, the same every time."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(num):
+        corners = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+        corners.resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
+    return folder
+
+
+def few_features() -> FeatureExtractor:
+    """A network small enough for a test in the place of EffNet-Lite0."""
+    return replace(open_random_network(seed=0, num_features=16), name="random")
+
+
+def test_generation_from_each_prior(
+    rdm: Rdm, tiny_bundle: Path, dpm: Path, twelve: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(features, "open_effnet_lite0", few_features)
+    words = ("evaluate", "generation", tiny_bundle, dpm, twelve, "--steps", "2,3", "--json")
+    found = figures(rdm(*words, "-o", tmp_path / "out"))
+    name = "FD-random (1 of 16 dimensions)"
+    seen = [(f["bundle"], f["condition"]["prior"], f["condition"]["T"]) for f in only(found, name)]
+    assert seen == [(b, p, t) for b, p in (("tiny", "latent-ddim"), ("dpm", "x_T alone")) for t in (2, 3)]
+    assert {f["figure"] for f in found} >= {"KD-random x 1000", "precision", "recall", "density", "coverage"}
+    for figure in found:
+        assert figure["num"] == 12 and len(figure["computed_with"]["sha256"]) == 64
+        assert figure["computed_with"]["num_reference"] == 12
+        assert figure["settings"]["num_samples"] == 12
+    assert "none picked" in (tmp_path / "out" / "generation.html").read_text(encoding="utf-8")
+
+
+def test_generation_says_what_it_lacks(
+    rdm: Rdm, tiny_bundle: Path, dpm: Path, faces: Path, twelve: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(features, "open_effnet_lite0", few_features)
+    few = rdm("evaluate", "generation", dpm, faces)
+    assert few.code == 2 and "5 images: a distance of distributions needs 10" in few.err
+    without = tmp_path / "without"
+    shutil.copytree(tiny_bundle, without)
+    shutil.rmtree(without / "prior")
+    alone = rdm("evaluate", "generation", without, twelve, "--steps", 2)
+    assert alone.code == 2 and "without: no prior over z, and so no samples; train one" in alone.err
+    monkeypatch.undo()
+    missing = rdm("evaluate", "generation", dpm, twelve, "--inception-weights", tmp_path / "none.pth")
+    assert missing.code == 2 and "none.pth: no such file of weights" in missing.err
