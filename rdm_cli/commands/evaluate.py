@@ -5,6 +5,8 @@ from __future__ import annotations
 import typer
 
 from rdm_cli.commands import (
+    evaluate_codes,
+    evaluate_edit,
     evaluate_gap,
     evaluate_generation,
     evaluate_reconstruction,
@@ -13,6 +15,9 @@ from rdm_cli.commands import (
 app = typer.Typer(no_args_is_help=True, help="Measure bundles on a folder of images, side by side.")
 app.command("reconstruction")(evaluate_reconstruction.reconstruction)
 app.command("generation")(evaluate_generation.generation)
+app.command("attributes")(evaluate_codes.attributes)
+app.command("disentanglement")(evaluate_codes.disentanglement)
+app.command("edit")(evaluate_edit.edit)
 app.command("gap")(evaluate_gap.gap)
 
 

@@ -21,6 +21,7 @@ from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.metrics import features
 from rdm_cli.metrics.features import FeatureExtractor, open_random_network
 from rdm_cli.models.unet import UNetConfig
+from rdm_cli.training import pixel_judge
 
 Rdm = Callable[..., Any]
 
@@ -155,3 +156,96 @@ def test_generation_says_what_it_lacks(
     monkeypatch.undo()
     missing = rdm("evaluate", "generation", dpm, twelve, "--inception-weights", tmp_path / "none.pth")
     assert missing.code == 2 and "none.pth: no such file of weights" in missing.err
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Forty pictures of 16 px, and CelebA's list beside them: bright ones smile, red ones wear a hat."""
+    folder = tmp_path / "img_align_celeba"
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    lines = ["40", "Smiling Wearing_Hat Rare"]
+    for i in range(40):
+        smiling, hat = i % 2, i // 2 % 2
+        colour = np.array([120 + 100 * hat, 40 + 80 * smiling, 40 + 80 * smiling])
+        pixels = colour + rng.integers(-20, 20, (4, 4, 3))
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize(
+            (16, 16), Image.Resampling.BICUBIC
+        )
+        image.save(folder / f"{i:06d}.png")
+        rare = 1 if i == 0 else -1
+        lines.append(f"{i:06d}.jpg {2 * smiling - 1} {2 * hat - 1} {rare}")
+    (tmp_path / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_attributes_on_celebas_list(
+    rdm: Rdm, tiny_bundle: Path, dpm: Path, labelled: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = rdm("evaluate", "attributes", tiny_bundle, dpm, labelled, "--json", "-o", out)
+    found = figures(done)
+    assert {f["condition"]["attribute"] for f in found} == {"mean", "smiling", "wearing_hat"}
+    assert "attribute rare is left out: " in done.err and "dpm: a plain DPM has no z to probe" in done.err
+    assert {f["bundle"] for f in found} == {"tiny"}
+    # the colours are in the pixels, so their components must tell them
+    for attribute in ("smiling", "wearing_hat"):
+        (pixels,) = only(found, "AUROC", attribute=attribute, features="PCA of pixels")
+        assert pixels["value"] > 0.95 and pixels["num"] == 10
+        assert pixels["computed_with"]["num_train"] == 30 and pixels["computed_with"]["num_features"] == 8
+    (random,) = only(found, "F1", attribute="mean", features="random network")
+    assert len(random["computed_with"]["sha256"]) == 64
+    html = (out / "attributes.html").read_text(encoding="utf-8")
+    assert "wearing_hat" in html and "list_attr_celeba.txt" in html
+
+
+def test_disentanglement_on_celebas_list(rdm: Rdm, tiny_bundle: Path, labelled: Path) -> None:
+    words = ("evaluate", "disentanglement", tiny_bundle, labelled, "--json")
+    found = figures(rdm(*words))
+    (pixels,) = only(found, "DCI informativeness", features="PCA of pixels")
+    assert pixels["value"] > 0.9
+    for name in ("DCI disentanglement", "DCI completeness", "MIG", "TAD"):
+        assert len(only(found, name)) == 2  # of z and of pixels
+        assert all(0 <= f["value"] <= 1 for f in only(found, name))
+    assert len(only(found, "lead in AUROC", features="z")) == 2
+    one = rdm(*words, "--attr", "smiling")
+    assert one.code == 2 and "two attributes or more are needed" in one.err
+
+
+@pytest.mark.parametrize("verb", ["attributes", "disentanglement", "edit"])
+def test_without_labels_one_line_says_so(rdm: Rdm, tiny_bundle: Path, faces: Path, verb: str) -> None:
+    done = rdm("evaluate", verb, tiny_bundle, faces)
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert "no labels, and " in done.err and "--labels" in done.err
+
+
+@pytest.mark.parametrize("verb", ["attributes", "disentanglement"])
+def test_a_plain_dpm_alone_has_no_z(rdm: Rdm, dpm: Path, labelled: Path, verb: str) -> None:
+    done = rdm("evaluate", verb, dpm, labelled)
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and "a plain DPM has no z" in done.err
+
+
+def test_edits_on_celebas_list(
+    rdm: Rdm, tiny_bundle: Path, dpm: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_judge, "FEWEST_STEPS", 20)
+    out = tmp_path / "out"
+    words = (tiny_bundle, dpm, labelled, "--scales=-0.5,0.5", "-n", 3, "--steps", 2, "--json", "-o", out)
+    done = rdm("evaluate", "edit", *words)
+    found = figures(done)
+    assert "dpm: a plain DPM has no z to move" in done.err
+    # of the bundle's attributes smiling, glasses and hat the table has one
+    assert {f["condition"]["attribute"] for f in found} == {"smiling"}
+    assert {f["condition"].get("scale") for f in found} == {None, 0.0, -0.5, 0.5}
+    for figure in found:
+        if figure["figure"] != "judge's AUROC":
+            edit, scale = figure["condition"]["edit"], figure["condition"]["scale"]
+            assert scale == 0 or edit == ("removed" if scale < 0 else "added")
+    (changed,) = only(found, "others changed", scale=0.5)
+    assert changed["computed_with"]["num_attributes"] == 2 and changed["computed_with"]["trained_on"] == 30
+    assert len(changed["computed_with"]["sha256"]) == 64
+    (background,) = only(found, "background change", scale=0.5)
+    assert background["value"] > 0 and background["unit"] == "levels of 255"
+    unknown = rdm("evaluate", "edit", tiny_bundle, labelled, "--attr", "smilng")
+    assert unknown.code == 2 and "did you mean 'smiling'?" in unknown.err
+    assert "smiling, images that lack it" in (out / "edit.html").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -103,6 +103,13 @@ class Material:
     def classes(self, pipeline: Pipeline) -> list[str | None]:
         """Each image's class; None where the bundle knows none."""
         return [pipeline.class_of(item.source) for item in self.items]
+
+    def select(self, rows: Sequence[int]) -> Material:
+        """Some of the images, in the order of ``rows``, with their labels."""
+        labels = self.labels
+        if labels is not None:
+            labels = replace(labels, values=labels.values[list(rows)])
+        return replace(self, items=tuple(self.items[i] for i in rows), labels=labels)
 
     def known(self) -> Labels:
         """The labels, which must have been gathered."""

@@ -39,12 +39,12 @@ def provenance(figures: Sequence[Figure], *, digits: int = 64) -> list[list[str]
     for figure in figures:
         told = (f"{key} {_cut(key, value, digits)}" for key, value in figure.computed_with.items())
         counts.setdefault((figure.name, ", ".join(told)), []).append(figure.num)
-    found = []
+    found: dict[str, list[str]] = {}
     for (name, told), numbers in counts.items():
         few, many = min(numbers), max(numbers)
         n = f"n {few}" if few == many else f"n {few} to {many}"
-        found.append([name, f"{n}, {told}" if told else n])
-    return found
+        found.setdefault(f"{n}, {told}" if told else n, []).append(name)
+    return [[", ".join(names), told] for told, names in found.items()]
 
 
 def record(evaluation: Evaluation, figure: Figure) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def record(evaluation: Evaluation, figure: Figure) -> dict[str, Any]:
         "low": None if interval is None else _finite(interval.low),
         "high": None if interval is None else _finite(interval.high),
         "level": None if interval is None else interval.level,
+        "interval": None if interval is None else ("bootstrap" if interval.num_resamples else "Wilson"),
         "num_resamples": None if interval is None else interval.num_resamples,
         "num": figure.num,
         "unit": figure.unit,

@@ -55,6 +55,8 @@ def test_provenance_is_told_once_for_each_way() -> None:
     ]
     assert provenance(with_network, digits=4) == [["FD", "n 7 to 9, sha256 abab"]]
     assert provenance(FIGURES) == [["PSNR", "n 5"]]
+    other = Figure(bundle="a", name="SSIM", value=1.0, num=5)
+    assert provenance([*FIGURES, other]) == [["PSNR, SSIM", "n 5"]]
 
 
 def test_json_says_what_a_figure_depends_on(tmp_path: Path) -> None:
