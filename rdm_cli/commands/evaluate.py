@@ -9,6 +9,7 @@ from rdm_cli.commands import (
     evaluate_edit,
     evaluate_gap,
     evaluate_generation,
+    evaluate_interpolation,
     evaluate_reconstruction,
 )
 
@@ -17,11 +18,6 @@ app.command("reconstruction")(evaluate_reconstruction.reconstruction)
 app.command("generation")(evaluate_generation.generation)
 app.command("attributes")(evaluate_codes.attributes)
 app.command("disentanglement")(evaluate_codes.disentanglement)
+app.command("interpolation")(evaluate_interpolation.interpolation)
 app.command("edit")(evaluate_edit.edit)
 app.command("gap")(evaluate_gap.gap)
-
-
-@app.callback()
-def evaluate() -> None:
-    """Measure bundles on a folder of images, side by side."""
-    # a group, even while only one command is mounted

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from rdm_cli.core.bundle_saving import save_bundle
+from rdm_cli.core.evaluation import distances
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
@@ -249,3 +250,42 @@ def test_edits_on_celebas_list(
     unknown = rdm("evaluate", "edit", tiny_bundle, labelled, "--attr", "smilng")
     assert unknown.code == 2 and "did you mean 'smiling'?" in unknown.err
     assert "smiling, images that lack it" in (out / "edit.html").read_text(encoding="utf-8")
+
+
+def test_interpolation_through_codes_noise_and_pixels(
+    rdm: Rdm, tiny_bundle: Path, dpm: Path, twelve: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distances, "open_distances", lambda paths: ([], ["no perceptual distance"]))
+    words = ("evaluate", "interpolation", tiny_bundle, dpm, twelve, "--steps", 2, "-n", 4, "--json")
+    done = rdm(*words, "-o", tmp_path / "out")
+    found = figures(done)
+    assert "no perceptual distance" in done.err
+    ways = {(f["bundle"], f["condition"]["way"]) for f in found}
+    of_tiny = {("tiny", way) for way in ("z and x_T", "z alone", "pixels")}
+    assert ways == of_tiny | {("dpm", "DDIM noise"), ("dpm", "pixels")}
+    # by the mean squared error, fading is the even way: nine frames, eight equal steps
+    for bundle in ("tiny", "dpm"):
+        pixels = {
+            f["figure"]: f for f in found if f["bundle"] == bundle and f["condition"]["way"] == "pixels"
+        }
+        assert pixels["smoothness"]["value"] == pytest.approx(1, abs=1e-4)
+        assert pixels["largest step"]["value"] == pytest.approx(1, abs=1e-3)
+        assert pixels["detour"]["value"] == pytest.approx(1 / 8, rel=1e-3)
+        # |x - y|^2 epsilon^2 / epsilon^2, and the length is eight times an eighth squared of that
+        assert pixels["PPL (MSE)"]["value"] == pytest.approx(8 * pixels["length"]["value"], rel=1e-2)
+    assert (tmp_path / "out" / "interpolation.html").read_text(encoding="utf-8").count("pair 1, ") > 3
+    alone = rdm("evaluate", "interpolation", tiny_bundle, twelve, "--steps", 2, "-n", 1)
+    assert alone.code == 0 and "no DDIM noise: that needs a plain DPM" in alone.err
+
+
+def test_fifty_pngs_without_labels(
+    rdm: Rdm, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What needs no labels works on a folder of nothing but pictures."""
+    monkeypatch.setattr(features, "open_effnet_lite0", few_features)
+    fifty = smooth_pictures(tmp_path / "fifty", 50)
+    for verb, more in (("reconstruction", ()), ("generation", ()), ("interpolation", ("-n", 25))):
+        done = rdm("evaluate", verb, tiny_bundle, fifty, "--steps", 2, "-o", tmp_path / "out", *more)
+        assert done.code == 0, done.err
+        assert "num_images 50" in done.out and "tiny" in done.out
+    assert len(list((tmp_path / "out").iterdir())) == 6
