@@ -81,13 +81,12 @@ def generation(
         class_name=class_name,
         solver=solver,
     )
-    known: dict = {}
     parts = measured(
         console,
         subjects,
         lambda subject: generation_work(subject, num, counts),
         lambda subject, advance: measure_generation(
-            subject, reference, num=num, steps=counts, seed=seed, known=known, advance=advance
+            subject, reference, num=num, steps=counts, seed=seed, advance=advance
         ),
     )
     found = assembled(

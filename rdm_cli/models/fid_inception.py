@@ -75,17 +75,15 @@ class BlockC(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        row: dict[str, Size] = {"kernel": (1, 7), "padding": (0, 3)}
-        column: dict[str, Size] = {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = ConvNormReLU(768, 192, 1)
         self.branch7x7_1 = ConvNormReLU(768, width, 1)
-        self.branch7x7_2 = ConvNormReLU(width, width, **row)
-        self.branch7x7_3 = ConvNormReLU(width, 192, **column)
+        self.branch7x7_2 = ConvNormReLU(width, width, (1, 7), padding=(0, 3))
+        self.branch7x7_3 = ConvNormReLU(width, 192, (7, 1), padding=(3, 0))
         self.branch7x7dbl_1 = ConvNormReLU(768, width, 1)
-        self.branch7x7dbl_2 = ConvNormReLU(width, width, **column)
-        self.branch7x7dbl_3 = ConvNormReLU(width, width, **row)
-        self.branch7x7dbl_4 = ConvNormReLU(width, width, **column)
-        self.branch7x7dbl_5 = ConvNormReLU(width, 192, **row)
+        self.branch7x7dbl_2 = ConvNormReLU(width, width, (7, 1), padding=(3, 0))
+        self.branch7x7dbl_3 = ConvNormReLU(width, width, (1, 7), padding=(0, 3))
+        self.branch7x7dbl_4 = ConvNormReLU(width, width, (7, 1), padding=(3, 0))
+        self.branch7x7dbl_5 = ConvNormReLU(width, 192, (1, 7), padding=(0, 3))
         self.branch_pool = ConvNormReLU(768, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,8 +169,8 @@ class FIDInception(nn.Module):
         x = F.max_pool2d(x, 3, stride=2)
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x))
         x = F.max_pool2d(x, 3, stride=2)
-        for block in (self.Mixed_5b, self.Mixed_5c, self.Mixed_5d, self.Mixed_6a, self.Mixed_6b):
-            x = block(x)
-        for block in (self.Mixed_6c, self.Mixed_6d, self.Mixed_6e, self.Mixed_7a, self.Mixed_7b):
-            x = block(x)
+        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
+        x = self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))
+        x = self.Mixed_6e(self.Mixed_6d(x))
+        x = self.Mixed_7b(self.Mixed_7a(x))
         return self.Mixed_7c(x).mean(dim=(2, 3))

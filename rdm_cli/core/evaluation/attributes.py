@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -87,7 +88,7 @@ def _figures(
     *,
     many: bool,
 ) -> list[Figure]:
-    about = {"bundle": bundle, "condition": how, "num": num, "better": "higher"}
+    about: dict[str, Any] = {"bundle": bundle, "condition": how, "num": num, "better": "higher"}
     with_counts = {**computed_with, "num_positive": found.num_positive} if detail else computed_with
     named = {
         "AUROC": (found.auroc, detail and many),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def _figures(
     seed: int,
 ) -> list[Figure]:
     names, values = labels.names, labels.values
-    about = {"bundle": bundle, "num": len(features), "better": "higher"}
+    about: dict[str, Any] = {"bundle": bundle, "num": len(features), "better": "higher"}
     whole: dict[str, Scalar] = {"features": kind}
     sizes = {"num_dimensions": features.shape[1], "num_attributes": len(names)}
     fitted = sizes | {"predictor": predictor, "num_train": int((~held_out).sum())}
@@ -112,7 +113,7 @@ def _figures(
     return found
 
 
-def _leads(name: str, gaps: GapScore, kind: str, about: dict[str, object]) -> list[Figure]:
+def _leads(name: str, gaps: GapScore, kind: str, about: dict[str, Any]) -> list[Figure]:
     return [
         Figure(
             name=name,
@@ -120,7 +121,7 @@ def _leads(name: str, gaps: GapScore, kind: str, about: dict[str, object]) -> li
             condition={"features": kind, "attribute": attribute},
             computed_with={"best_dimension": gap.best, "its_score": round(gap.value, 4)},
             detail=True,
-            **about,  # type: ignore[arg-type]
+            **about,
         )
         for attribute, gap in gaps.by_name.items()
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,7 +162,7 @@ class _Editor:
         success = seen_after[start, target] != case.has
         direction = "removed" if case.has else "added"
         how: dict[str, Scalar] = {"attribute": case.attribute, "edit": direction, "scale": scale}
-        about = {"bundle": self.subject.name, "condition": how, "seed": self.seed}
+        about: dict[str, Any] = {"bundle": self.subject.name, "condition": how, "seed": self.seed}
         verdict = {**provenance_of(self.judge), "T": self.steps}
         found = []
         if bool(start.any()):

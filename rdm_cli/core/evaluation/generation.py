@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -30,17 +31,18 @@ NO_Z = "x_T alone"
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """What samples are compared with, by ``extractor``; features of one image size are computed once."""
+    """What samples are compared with, by ``extractor``; ``known`` keeps features for each shape of images."""
 
     material: Material
     extractor: FeatureExtractor
+    known: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
-    def features(self, subject: Subject, known: dict[tuple[int, ...], Tensor]) -> Tensor:
-        """Features (N, d) of the images at the size of ``subject``'s; ``known`` keeps them."""
+    def features(self, subject: Subject) -> Tensor:
+        """Features (N, d) of the images at the size of ``subject``'s; computed when first asked for."""
         shape = subject.pipeline.bundle.model.image_shape
-        if shape not in known:
-            known[shape] = features(self.extractor, self.material.images(subject.pipeline))
-        return known[shape]
+        if shape not in self.known:
+            self.known[shape] = features(self.extractor, self.material.images(subject.pipeline))
+        return self.known[shape]
 
 
 def priors_of(bundle: Bundle) -> list[str]:
@@ -68,13 +70,9 @@ def measure_generation(
     num: int,
     steps: Sequence[int],
     seed: int,
-    known: dict[tuple[int, ...], Tensor],
     advance: Advance,
 ) -> Part:
-    """Distances of ``num`` samples from each prior at each of ``steps``; the draws are the same at every T.
-
-    ``known`` is what :meth:`Reference.features` keeps.
-    """
+    """Distances of ``num`` samples from each prior at each of ``steps``, of the same draws at every T."""
     bundle = subject.pipeline.bundle
     if bundle.model.style_shape:
         return Part(notes=[f"{subject.name}: a model of style and shape draws nothing without a style"])
@@ -84,7 +82,7 @@ def measure_generation(
         return Part(notes=[f"{subject.name}: no prior over z, and so no samples; train one: {hint}"])
     figures: list[Figure] = []
     rows: list[tuple[str, Tensor]] = []
-    real = reference.features(subject, known)
+    real = reference.features(subject)
     for prior in priors:
         pipeline = replace(subject.pipeline, prior=None if prior == NO_Z else prior)
         codes = pipeline.sample(num, seed=seed)
@@ -128,7 +126,7 @@ def _figures(
     whole = real.shape[1]
     if frechet.num_dimensions < whole:
         fd = f"{fd} ({frechet.num_dimensions} of {whole} dimensions)"
-    about = {"bundle": bundle, "condition": how, "num": len(made)}
+    about: dict[str, Any] = {"bundle": bundle, "condition": how, "num": len(made)}
     seen = {
         "bias_of_finite_samples": round(frechet.bias, 4),
         "share_seen_of_images": round(frechet.kept_reference, 4),

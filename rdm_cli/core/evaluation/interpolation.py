@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -144,7 +145,7 @@ def _figures(
     smooth = [smoothness(pair[:-2], distance) for pair in frames]
     steps: dict[str, Scalar] = {} if way == PIXELS else {"T": plan.steps}
     by_distance = {"distance": distance.name, **distance.computed_with, **steps}
-    about = {"bundle": bundle, "condition": {"way": way}, "seed": seed}
+    about: dict[str, Any] = {"bundle": bundle, "condition": {"way": way}, "seed": seed}
     found = [
         mean_figure(
             perceptual_path_lengths(frames[:, -2], frames[:, -1], distance, epsilon=plan.epsilon),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -75,7 +76,7 @@ def _figures(
     distances: Sequence[PictureDistance],
     seed: int,
 ) -> list[Figure]:
-    about = {"bundle": bundle, "condition": how, "seed": seed}
+    about: dict[str, Any] = {"bundle": bundle, "condition": how, "seed": seed}
     window = UNIT | {"window": "11 px, sigma 1.5"}
     found = [
         mean_figure(mse(x_0, back), name="MSE", better="lower", computed_with=UNIT, **about),

@@ -37,8 +37,8 @@ def provenance(figures: Sequence[Figure], *, digits: int = 64) -> list[list[str]
     """What each kind of figure was computed with, once for each way; digests cut to ``digits``."""
     counts: dict[tuple[str, str], list[int]] = {}
     for figure in figures:
-        told = (f"{key} {_cut(key, value, digits)}" for key, value in figure.computed_with.items())
-        counts.setdefault((figure.name, ", ".join(told)), []).append(figure.num)
+        words = (f"{key} {_cut(key, value, digits)}" for key, value in figure.computed_with.items())
+        counts.setdefault((figure.name, ", ".join(words)), []).append(figure.num)
     found: dict[str, list[str]] = {}
     for (name, told), numbers in counts.items():
         few, many = min(numbers), max(numbers)
