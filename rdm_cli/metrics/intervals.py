@@ -126,6 +126,7 @@ def share_estimate(successes: Tensor, *, level: float = LEVEL) -> Estimate:
     centre = (share + z**2 / (2 * num)) / shrunk
     half = z / shrunk * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
     low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    low, high = min(low, share), max(high, share)  # where all agree, rounding would leave the share outside
     return Estimate(value=share, low=low, high=high, level=level, num_resamples=0)
 
 

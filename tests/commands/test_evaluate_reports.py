@@ -187,7 +187,7 @@ def test_attributes_on_celebas_list(
     done = rdm("evaluate", "attributes", tiny_bundle, dpm, labelled, "--json", "-o", out)
     found = figures(done)
     assert {f["condition"]["attribute"] for f in found} == {"mean", "smiling", "wearing_hat"}
-    assert "attribute rare is left out: " in done.err and "dpm: a plain DPM has no z to probe" in done.err
+    assert "attributes left out: rare (" in done.err and "dpm: a plain DPM has no z to probe" in done.err
     assert {f["bundle"] for f in found} == {"tiny"}
     # the colours are in the pixels, so their components must tell them
     for attribute in ("smiling", "wearing_hat"):
@@ -289,3 +289,17 @@ def test_fifty_pngs_without_labels(
         assert done.code == 0, done.err
         assert "num_images 50" in done.out and "tiny" in done.out
     assert len(list((tmp_path / "out").iterdir())) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.golden
+def test_a_z_of_certain_steps_is_said_to_be_one(
+    rdm: Rdm, twelve: Path, monkeypatch: pytest.MonkeyPatch, golden: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A t-LRDM's draws hold one z a step: what cannot be decoded is told, and the rest is measured."""
+    monkeypatch.setattr(features, "open_effnet_lite0", few_features)
+    files = (golden("lrdm") / "tlrdm_tiny.ckpt", golden("lrdm") / "tlrdm_tiny-project.yaml")
+    assert rdm("bundles", "convert", "lrdm", *files, "-o", tmp_path / "t").code == 0
+    done = rdm("evaluate", "generation", tmp_path / "t", twelve, "--steps", "2,100", "--json", "-n", 10)
+    assert {f["condition"]["T"] for f in figures(done)} == {100}
+    assert "t: T=2: the code holds z at the 100 steps" in done.err

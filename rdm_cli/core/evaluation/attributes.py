@@ -69,8 +69,13 @@ def measure_attributes(subject: Subject, material: Material, *, seed: int, advan
             num = int(held_out.sum()) if name == MEAN else found.num_scored
             figures += _figures(subject.name, how, found, num, computed_with, name != MEAN, many=many)
         skipped |= probes.skipped
-    notes = [f"attribute {name} is left out: {why}" for name, why in skipped.items()]
-    return Part(figures=figures, notes=notes)
+    return Part(figures=figures, notes=left_out(skipped))
+
+
+def left_out(reasons: Mapping[str, str]) -> list[str]:
+    """One line on the attributes that could not be measured, if any."""
+    told = "; ".join(f"{name} ({why})" for name, why in reasons.items())
+    return [f"attributes left out: {told}"] if told else []
 
 
 def attributes_plots(figures: Sequence[Figure]) -> list[Plot]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rdm_cli.core.evaluation.attributes import codes_of
+from rdm_cli.core.evaluation.attributes import codes_of, left_out
 from rdm_cli.core.evaluation.figures import Figure, Part, Scalar, drawn, estimated, rows_of_points
 from rdm_cli.core.evaluation.material import Labels, Material, Subject
 from rdm_cli.core.plots import Plot
@@ -60,8 +60,8 @@ def disentanglement_plots(figures: Sequence[Figure]) -> list[Plot]:
 def _usable(labels: Labels, held_out: Tensor) -> tuple[Labels, list[str]]:
     """The attributes with examples enough for every figure, so that all rest on the same ones."""
     why = {name: too_few(labels.values[:, k], held_out) for k, name in enumerate(labels.names)}
-    notes = [f"attribute {name} is left out: {reason}" for name, reason in why.items() if reason]
-    return labels.only([name for name, reason in why.items() if not reason]), notes
+    enough = [name for name, reason in why.items() if not reason]
+    return labels.only(enough), left_out({name: reason for name, reason in why.items() if reason})
 
 
 def _figures(

@@ -116,13 +116,15 @@ def measure_edits(
         return Part(notes=notes)
     names = list(dict.fromkeys(case.attribute for case in judged))
     figures, doubts = judge_figures(subject.name, judge, x_0, labels, names, seed)
-    editor = _Editor(subject=subject, judge=judge, distances=able, steps=plan.steps, seed=seed)
+    model = pipeline.bundle.model
+    # a z that holds one step each is moved in the steps that its directions are of
+    steps = model.sampling.steps if model.time_dependent else plan.steps
+    editor = _Editor(subject=subject, judge=judge, distances=able, steps=steps, seed=seed)
     rows = sorted({row for case in judged for row in case.rows})
     classes = court.edited.classes(pipeline)
-    codes = pipeline.encode(
-        x_0[rows], classes=[classes[row] for row in rows], steps=plan.steps, advance=advance
-    )
-    back = pipeline.decode(codes, steps=plan.steps, advance=advance)
+    shown = [classes[row] for row in rows]
+    codes = pipeline.encode(x_0[rows], classes=shown, steps=steps, advance=advance)
+    back = pipeline.decode(codes, steps=steps, advance=advance)
     sheets = []
     for case in judged:
         places = [rows.index(row) for row in case.rows]

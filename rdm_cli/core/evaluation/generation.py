@@ -13,6 +13,7 @@ from rdm_cli.core.evaluation.figures import Figure, Part, Scalar, Sheet, curves,
 from rdm_cli.core.evaluation.material import SHOWN, Material, Subject, as_rgb, as_stored
 from rdm_cli.core.plots import Plot
 from rdm_cli.core.running import Advance
+from rdm_cli.errors import CodeError
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor, features_of
 from rdm_cli.metrics.inception import NAME as INCEPTION
@@ -82,23 +83,29 @@ def measure_generation(
         return Part(notes=[f"{subject.name}: no prior over z, and so no samples; train one: {hint}"])
     figures: list[Figure] = []
     rows: list[tuple[str, Tensor]] = []
+    notes: list[str] = []
     real = reference.features(subject)
     for prior in priors:
         pipeline = replace(subject.pipeline, prior=None if prior == NO_Z else prior)
         codes = pipeline.sample(num, seed=seed)
         for t in steps:
-            pictures = pipeline.decode(codes, steps=t, advance=advance)
+            try:
+                pictures = pipeline.decode(codes, steps=t, advance=advance)
+            except CodeError as error:  # a z that holds one step each, and no others
+                notes.append(f"{subject.name}: T={t}: {error}")
+                continue
             how: dict[str, Scalar] = {"prior": prior, "T": t}
             found = features(reference.extractor, pictures)
             figures += _figures(subject.name, how, real, found, reference.extractor, seed)
             rows.append((f"T={t}, {prior}", pictures[:SHOWN]))
     caption = f"{subject.name}: the same draws at each T, none picked"
-    return Part(figures=figures, sheets=[Sheet(caption=caption, rows=rows)])
+    return Part(figures=figures, sheets=[Sheet(caption=caption, rows=rows)] if rows else [], notes=notes)
 
 
 def generation_plots(figures: Sequence[Figure]) -> list[Plot]:
     """The distances, precision and recall over T."""
-    names = [n for n in dict.fromkeys(f.name for f in figures) if n not in ("density", "coverage")]
+    shown = dict.fromkeys(f.name for f in figures if not f.detail)
+    names = [name for name in shown if name not in ("density", "coverage")]
     return drawn(*(curves(figures, name, "T") for name in names))
 
 
@@ -119,27 +126,31 @@ def _figures(
 ) -> list[Figure]:
     frechet = frechet_distance(real, made, seed=seed)
     kernel = kernel_distance(real, made, seed=seed)
-    near = precision_recall(real, made, seed=seed)
+    near = precision_recall(real, made)
     dense = density_coverage(real, made, seed=seed)
     fd, kd = distance_names(extractor)
-    with_network = {**extractor.provenance, "num_reference": len(real)}
+    with_network: dict[str, Scalar] = {**extractor.provenance, "num_reference": len(real)}
     whole = real.shape[1]
     if frechet.num_dimensions < whole:
         fd = f"{fd} ({frechet.num_dimensions} of {whole} dimensions)"
     about: dict[str, Any] = {"bundle": bundle, "condition": how, "num": len(made)}
-    seen = {
-        "bias_of_finite_samples": round(frechet.bias, 4),
-        "share_seen_of_images": round(frechet.kept_reference, 4),
-        "share_seen_of_samples": round(frechet.kept_generated, 4),
+    rests_on = {
+        f"bias of {fd} from finite samples": frechet.bias,
+        f"share of the images' features seen by {fd}": frechet.kept_reference,
+        f"share of the samples' features seen by {fd}": frechet.kept_generated,
     }
     thousandfold = replace(kernel, value=1000 * kernel.value, low=1000 * kernel.low, high=1000 * kernel.high)
     manifold = with_network | {"neighbours": near.num_neighbours}
     counted = with_network | {"neighbours": dense.num_neighbours}
     return [
-        estimated(frechet.distance, name=fd, better="lower", computed_with=with_network | seen, **about),
+        estimated(frechet.distance, name=fd, better="lower", computed_with=with_network, **about),
         estimated(thousandfold, name=f"{kd} x 1000", better="lower", computed_with=with_network, **about),
         estimated(near.precision, name="precision", better="higher", computed_with=manifold, **about),
         estimated(near.recall, name="recall", better="higher", computed_with=manifold, **about),
         estimated(dense.density, name="density", better="higher", computed_with=counted, **about),
         estimated(dense.coverage, name="coverage", better="higher", computed_with=counted, **about),
+        *(
+            Figure(name=name, value=value, detail=True, computed_with=with_network, **about)
+            for name, value in rests_on.items()
+        ),
     ]
