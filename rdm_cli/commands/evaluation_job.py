@@ -92,10 +92,19 @@ def measured(console: Console, subjects: Sequence[Subject], work: Work, measure:
 
 
 def present(console: Console, evaluation: Evaluation, output: Path | None) -> None:
-    """Print figures, say what they rest on and what is missing, and write the files."""
+    """Write the files, print the figures, say what they rest on and what is missing."""
     from rdm_cli.core.evaluation.report import comparison, provenance, record, save_json, save_report
     from rdm_cli.core.plots import can_plot
 
+    # first the files: whoever closes the pipe early keeps them
+    if output is not None:
+        path = output / f"{evaluation.name}.json"
+        save_json(evaluation, path)
+        save_report(evaluation, path.with_suffix(".html"))
+        if evaluation.plots and not can_plot():
+            console.note("no plots: matplotlib is not installed; pip install 'rdm-cli[evaluate]'")
+        console.note(str(path))
+        console.note(str(path.with_suffix(".html")))
     for note in evaluation.notes:
         console.note(note)
     if console.as_json:
@@ -113,14 +122,6 @@ def present(console: Console, evaluation: Evaluation, output: Path | None) -> No
             num_words=num_words,
             below=["", *rests_on, settings],
         )
-    if output is not None:
-        path = output / f"{evaluation.name}.json"
-        save_json(evaluation, path)
-        save_report(evaluation, path.with_suffix(".html"))
-        if evaluation.plots and not can_plot():
-            console.note("no plots: matplotlib is not installed; pip install 'rdm-cli[evaluate]'")
-        console.note(str(path))
-        console.note(str(path.with_suffix(".html")))
 
 
 def _short(key: str, value: object) -> str:

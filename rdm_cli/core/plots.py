@@ -78,7 +78,7 @@ def _figure(plot: Plot, ink: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 4.2 if not plot.names else 1.4 + len(plot.names) * max(0.3, 0.14 * len(plot.lines))
+    height = 4.2 if not plot.names else 1.6 + len(plot.names) * max(0.3, 0.14 * len(plot.lines))
     figure = Figure(figsize=(7, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -86,8 +86,10 @@ def _figure(plot: Plot, ink: str) -> Figure:
     axes.set_title(plot.title, color=ink, loc="left", fontsize="medium")
     _ink(axes, ink)
     axes.grid(alpha=0.3)
-    if plot.lines:
-        axes.legend(frameon=False, labelcolor=ink, **_beside(plot))
+    if plot.names:  # beside the rows there is no place that hides none
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=ink)
+    elif plot.lines:
+        axes.legend(frameon=False, labelcolor=ink)
     return figure
 
 
@@ -121,13 +123,6 @@ def _draw_rows(axes: Axes, plot: Plot) -> None:
 
 def _looks(num: int) -> list[dict[str, Any]]:
     return [{"color": COLOURS[i % 6], "marker": MARKERS[(i + i // 6) % 6]} for i in range(num)]
-
-
-def _beside(plot: Plot) -> dict[str, Any]:
-    """A legend of rows of points stands above them, where it hides none."""
-    if not plot.names:
-        return {}
-    return {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 2}
 
 
 def _ink(axes: Axes, ink: str) -> None:

@@ -116,7 +116,7 @@ def save_report(evaluation: Evaluation, path: Path) -> None:
     page.facts({"rdm": __version__, **evaluation.settings})
     for name, facts in evaluation.bundles.items():
         page.facts({"bundle": name, **facts})
-    rests_on = provenance(evaluation.figures)
+    rests_on = provenance([f for f in evaluation.figures if not f.detail])
     page.table("What each figure rests on.", ["figure", "computed with"], rests_on, num_words=2)
     page.save(path)
 
