@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,17 +66,31 @@ class Console:
 
             yield advance
 
-    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A table for people, on stdout: what a listing command was asked for."""
+    def table(
+        self,
+        title: str,
+        columns: list[str],
+        rows: list[list[str]],
+        *,
+        num_words: int = 1,
+        below: Iterable[str] = (),
+    ) -> None:
+        """A table for people, on stdout: what a listing command was asked for.
+
+        The first ``num_words`` columns say what a row is about; the others hold figures. Lines ``below`` it
+        explain it.
+        """
         from rich.console import Console as RichConsole
         from rich.table import Table
 
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+            table.add_column(column, justify="left" if i < num_words else "right", no_wrap=i < num_words)
         for row in rows:
             table.add_row(*row)
         RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+        for line in below:
+            print(line, flush=True)
 
 
 def _strict(value: Any) -> Any:

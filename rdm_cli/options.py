@@ -120,6 +120,42 @@ Bundle = Annotated[
         envvar="RDM_BUNDLE",
     ),
 ]  # fmt: skip
+BundlesAndData = Annotated[
+    list[str],
+    typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images."),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Write a JSON file and an HTML report here."),
+]
+StepsList = Annotated[
+    str, typer.Option("--steps", metavar="T,...", help="Sampling steps, one or several numbers.")
+]
+LabelTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="FILE", help="Labels: metadata.csv, metadata.jsonl or one of CelebA's lists.",
+        show_default="beside the images",
+    ),
+]  # fmt: skip
+LabelNames = Annotated[
+    list[str] | None,
+    typer.Option("--attr", metavar="NAME", help="An attribute; repeat it.", show_default="all"),
+]
+LPIPSWeights = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--lpips-weights", metavar="FILE", help="Weights for LPIPS itself: torchvision's AlexNet or VGG16.",
+        show_default="ST-LPIPS alone",
+    ),
+]  # fmt: skip
+InceptionWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--inception-weights", metavar="FILE", help="Weights for FID and KID: pt_inception-2015-12-05.",
+        show_default="EffNet-Lite0",
+    ),
+]  # fmt: skip
 Steps = Annotated[
     int | None,
     typer.Option(

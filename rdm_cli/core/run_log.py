@@ -34,8 +34,9 @@ class RunLog:
             file.write(json.dumps(values) + "\n")
 
     def flush(self) -> None:
-        """Hand every line so far to the system."""
-        self._steps.flush()
+        """Hand every line so far to the system; a closed log has none left."""
+        if not self._steps.closed:
+            self._steps.flush()
 
     def close(self) -> None:
         """Write out what is buffered."""
