@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,9 +223,9 @@ def report(
         conclude()
     finally:
         console.note(tally.summary(verb, noun))
-        if failures is not None:
-            tally.write_failures(failures)
-        tally.close()
+        with closing(tally):
+            if failures is not None:
+                tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
 
