@@ -89,7 +89,7 @@ class Material:
     """Images of a folder, in order, and their labels where those were asked for."""
 
     folder: Path
-    items: tuple[Item, ...]
+    items: tuple[Item[Path], ...]
     fit: Fit = "crop"
     labels: Labels | None = None
 
