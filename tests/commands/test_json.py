@@ -57,6 +57,13 @@ USES: dict[str, list[tuple[str, int]]] = {
                     "--batch-size 2 --sheet-minutes 0", 0), ("{faces} -o {work}/new", 2)],
     "train first-stage": [("{faces} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
                            "--sheet-minutes 0", 0), ("{faces} -o {work}/new --preset nosuch", 2)],
+    "evaluate reconstruction": [("{plain} {faces} -n 2 --steps 1 -o {work}/o", 0), ("{faces}", 2),
+                                ("{plain} {mixed} --steps 1", 1)],
+    "evaluate generation": [("{plain} {many} -n 12 --steps 1 -o {work}/o", 0), ("{plain} {many} --steps 0", 2)],
+    "evaluate attributes": [("{bundle} {many} --attr hat -o {work}/o", 0), ("{bundle} {faces}", 2)],
+    "evaluate disentanglement": [("{bundle} {many}", 0), ("{bundle} {faces}", 2)],
+    "evaluate interpolation": [("{bundle} {faces} -n 2 --steps 1", 0), ("{bundle} {work}/nosuch", 2)],
+    "evaluate edit": [("{bundle} {many} --attr hat --scales 0.3 --steps 1", 0), ("{bundle} {faces}", 2)],
     "evaluate gap": [("{plain} {faces} -n 2 --every 500 --at 500 -o {work}/o", 0), ("{faces}", 2),
                      ("{plain} {mixed}", 1)],
     "train prior": [("{codes} --samples 64 --batch-size 8 --layers 2 --hidden-width 8", 0), ("{faces}", 2)],
@@ -119,6 +126,14 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         rows = csv.writer(file)
         rows.writerow(["file_name", "hat", "never"])
         rows.writerows([f"{i:06d}.png", int(i % 2), 0] for i in range(80))
+    many = root / "many"
+    many.mkdir()
+    with (many / "metadata.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", "hat", "glasses"])
+        for i in range(48):
+            Image.new("RGB", (16, 16), (5 * i, 200 * (i % 2), 200 * (i // 2 % 2))).save(many / f"{i:02d}.png")
+            rows.writerow([f"{i:02d}.png", i % 2, i // 2 % 2])
     jobs = root / "jobs"
     jobs.mkdir()
     record = {"input": "a.png", "output": "a.safetensors", "digest": "0" * 64, "seconds": 0.1, "error": None}
@@ -126,7 +141,7 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         part = {"verb": "encode", "shard": "1/1", "items": num_items}
         (jobs / name).write_text(f"{json.dumps(part)}\n{json.dumps(record)}\n")
     return {
-        "jobs": jobs, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken, "codes": root /
+        "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken, "codes": root /
         "codes", "labels": root / "labels.csv", "plain": root / "plain", "stage": root / "stage",
     }  # fmt: skip
 
