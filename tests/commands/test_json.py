@@ -59,7 +59,8 @@ USES: dict[str, list[tuple[str, int]]] = {
                            "--sheet-minutes 0", 0), ("{faces} -o {work}/new --preset nosuch", 2)],
     "evaluate reconstruction": [("{plain} {faces} -n 2 --steps 1 -o {work}/o", 0), ("{faces}", 2),
                                 ("{plain} {mixed} --steps 1", 1)],
-    "evaluate generation": [("{plain} {many} -n 12 --steps 1 -o {work}/o", 0), ("{plain} {many} --steps 0", 2)],
+    "evaluate generation": [("{plain} {many} -n 12 --steps 1 -o {work}/o", 0),
+                            ("{plain} {many} --steps 0", 2)],
     "evaluate attributes": [("{bundle} {many} --attr hat -o {work}/o", 0), ("{bundle} {faces}", 2)],
     "evaluate disentanglement": [("{bundle} {many}", 0), ("{bundle} {faces}", 2)],
     "evaluate interpolation": [("{bundle} {faces} -n 2 --steps 1", 0), ("{bundle} {work}/nosuch", 2)],
@@ -141,8 +142,8 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         part = {"verb": "encode", "shard": "1/1", "items": num_items}
         (jobs / name).write_text(f"{json.dumps(part)}\n{json.dumps(record)}\n")
     return {
-        "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken, "codes": root /
-        "codes", "labels": root / "labels.csv", "plain": root / "plain", "stage": root / "stage",
+        "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken,
+        "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain", "stage": root / "stage",
     }  # fmt: skip
 
 
