@@ -143,7 +143,8 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (jobs / name).write_text(f"{json.dumps(part)}\n{json.dumps(record)}\n")
     return {
         "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken,
-        "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain", "stage": root / "stage",
+        "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain",
+        "stage": root / "stage",
     }  # fmt: skip
 
 
