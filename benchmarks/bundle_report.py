@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from pixel_classifier import PixelClassifier, train_pixel_classifier
 from report_tables import fill_card, markdown
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from rdm_cli.data.labels import match, read_labels
 from rdm_cli.metrics.probes import auroc, average_precision
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.training.diagnostics import swapped_z_losses
+from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
 JUDGED = ("smiling", "glasses", "sunglasses", "beard", "hat")
 PARTS = ("reconstruction", "probes", "swapped", "edits")
@@ -102,7 +102,7 @@ def swapped_figures(pipeline: Pipeline, x_0: Tensor) -> dict[str, Any]:
 
 def edit_figures(
     pipeline: Pipeline,
-    judge: PixelClassifier,
+    judge: PixelJudge,
     codes: Codes,
     labels: dict[str, Tensor],
     *,
@@ -185,7 +185,7 @@ def main(
     if "edits" in wanted and "edits" not in figures:
         told("training the judge")
         images, known = load_folder(pipeline, train, num_train)
-        judge = train_pixel_classifier(images, torch.stack([known[name] for name in JUDGED], dim=1), JUDGED)
+        judge = train_pixel_judge(images, torch.stack([known[name] for name in JUDGED], dim=1), JUDGED)
         agreement = (judge.labels(x_0) == torch.stack([labels[n] > 0 for n in JUDGED], dim=1)).float()
         keep("judge_accuracy", dict(zip(JUDGED, agreement.mean(dim=0).tolist(), strict=True)))
         codes = codes or pipeline.encode(x_0, steps=100)

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from bundle_report import JUDGED, load_folder, told
-from pixel_classifier import PixelClassifier, train_pixel_classifier
 from report_tables import table
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.running import ignore_progress
 from rdm_cli.data.images import grid, save_image, to_pil
 from rdm_cli.metrics.reconstruction import psnr
+from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
 ATTRIBUTE = "smiling"
 EFFORTS = {
@@ -39,7 +39,7 @@ EFFORTS = {
 }
 
 
-def judged(judge: PixelClassifier, pictures: Tensor, labels: dict[str, Tensor]) -> dict[str, float]:
+def judged(judge: PixelJudge, pictures: Tensor, labels: dict[str, Tensor]) -> dict[str, float]:
     """The share of pictures that show the moved attribute, and of those that keep each other one."""
     shown = judge.labels(pictures)
     found = {}
@@ -50,7 +50,7 @@ def judged(judge: PixelClassifier, pictures: Tensor, labels: dict[str, Tensor]) 
 
 
 def figures_of(
-    pipeline: Pipeline, judge: PixelClassifier, x_0: Tensor, labels: dict[str, Tensor], scale: float
+    pipeline: Pipeline, judge: PixelJudge, x_0: Tensor, labels: dict[str, Tensor], scale: float
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """For each inversion its figures, and rows of the sheet: reconstruction, edit, halfway to the next."""
     figures, rows = {}, {}
@@ -111,7 +111,7 @@ def main(
     """Measure, draw, and print the table."""
     pipeline = open_pipeline(bundle, batch_size=40)
     images, labels = load_folder(pipeline, train, num_train)
-    judge = train_pixel_classifier(images, torch.stack([labels[n] for n in JUDGED], dim=1), JUDGED)
+    judge = train_pixel_judge(images, torch.stack([labels[n] for n in JUDGED], dim=1), JUDGED)
     x_0, known = load_folder(pipeline, held_out, 4 * num)
     chosen = (known[ATTRIBUTE] == 0).nonzero()[:num, 0]
     x_0, known = x_0[chosen], {name: values[chosen] for name, values in known.items()}

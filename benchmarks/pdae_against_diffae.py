@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 
 from rdm_cli import open_pipeline
-from rdm_cli.core.plots import Line, plot_lines
+from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan
 from rdm_cli.core.training_run import TrainingRun
 from rdm_cli.data.folders import find_inputs
@@ -104,13 +104,16 @@ def draw(results: dict[str, Any], out: Path, dpm_images: int) -> None:
         for method, points in results.items():
             extra = before if method == "pdae" else 0
             for kind in ("inferred", "random"):
+                found = [p[kind] for p in points.values()]
                 lines[f"{TITLES[method]}, {kind} x_T"] = Line(
                     x=[(int(n) + extra) / 1000 for n in points],
-                    y=[p[kind]["mse"] for p in points.values()],
-                    half_width=[p[kind]["half_width"] for p in points.values()],
+                    y=[f["mse"] for f in found],
+                    low=[f["mse"] - f["half_width"] for f in found],
+                    high=[f["mse"] + f["half_width"] for f in found],
                 )
         label = "thousand images seen" + (", those of pretraining too" if before else "")
-        plot_lines(lines, out / f"pdae-against-diffae-{name}.png", x_label=label, y_label="MSE")
+        plot = Plot(lines=lines, x_label=label, y_label="MSE", log_y=True)
+        save_plot(plot, out / f"pdae-against-diffae-{name}.png")
 
 
 def main(

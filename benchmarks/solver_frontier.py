@@ -25,7 +25,7 @@ from report_tables import table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
-from rdm_cli.core.plots import Line, plot_lines
+from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
@@ -126,9 +126,11 @@ def plot(figures: dict[str, dict[str, Any]], path: Path) -> None:
         lines[name] = Line(
             x=[float(calls) for calls in found],
             y=[v for v, _, _ in values],
-            half_width=[(high - low) / 2 for _, low, high in values],
+            low=[low for _, low, _ in values],
+            high=[high for _, _, high in values],
         )
-    plot_lines(lines, path, x_label="network calls", y_label="FD-EffNet to held-out images")
+    labels = {"x_label": "network calls", "y_label": "FD-EffNet to held-out images"}
+    save_plot(Plot(lines=lines, log_y=True, **labels), path)
 
 
 def main(

@@ -18,6 +18,7 @@ from rdm_cli import __version__
 from rdm_cli.commands import (
     attributes,
     bundles,
+    codes,
     data,
     decode,
     doctor,
@@ -54,6 +55,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(attributes.app, name="attributes")
 app.add_typer(bundles.app, name="bundles")
+app.add_typer(codes.app, name="codes")
 app.add_typer(data.app, name="data")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,8 +81,20 @@ class Console:
 
             yield advance
 
-    def table(self, title: str, columns: list[str], rows: list[list[str]]) -> None:
-        """A table for people, on stdout: what a listing command was asked for."""
+    def table(
+        self,
+        title: str,
+        columns: list[str],
+        rows: list[list[str]],
+        *,
+        num_words: int = 1,
+        below: Iterable[str] = (),
+    ) -> None:
+        """A table for people, on stdout: what a listing command was asked for.
+
+        The first ``num_words`` columns say what a row is about; the others hold figures. Lines ``below`` it
+        explain it.
+        """
         from rich.console import Console as RichConsole
         from rich.table import Table
         from rich.text import Text
@@ -92,10 +104,13 @@ class Console:
 
         table = Table(title=plain(title), title_justify="left", box=None, pad_edge=False)
         for i, column in enumerate(columns):
-            table.add_column(plain(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
+            is_word = i < num_words
+            table.add_column(plain(column), justify="left" if is_word else "right", no_wrap=is_word)
         for row in rows:
             table.add_row(*map(plain, row))
         RichConsole(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(table)
+        for line in below:
+            self._write(line, "\t")
 
 
 def say(line: str) -> None:

@@ -26,6 +26,10 @@ class UsageError(RdmError):
     exit_code = 2
 
 
+class SourceError(RdmError):
+    """A source or a place of results that cannot be read or written: an archive, a table, an object store."""
+
+
 class ImageError(RdmError):
     """A file that should be an image and cannot be read as one."""
 

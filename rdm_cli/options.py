@@ -84,15 +84,77 @@ FilesFrom = Annotated[
         "--files-from", metavar="FILE", help="Read more input paths from FILE, one a line; - is stdin."
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N, from 1, so that N machines do it all; 1/1 is all of it.",
+        show_default="that of the SLURM array or of RANK, else all",
+    ),
+]
+ManifestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--manifest",
+        metavar="FILE",
+        help="Append a JSON line an item: input, output, digest, seconds, error.",
+        show_default="with shards, a file in -o",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
+]
+OutputPlace = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
+]
+AsTar = Annotated[
+    bool,
+    typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),
 ]
 Bundle = Annotated[
     str,
     typer.Option(
         "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
         envvar="RDM_BUNDLE",
+    ),
+]  # fmt: skip
+BundlesAndData = Annotated[
+    list[str],
+    typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images."),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="DIR", help="Write a JSON file and an HTML report here."),
+]
+StepsList = Annotated[
+    str, typer.Option("--steps", metavar="T,...", help="Sampling steps, one or several numbers.")
+]
+LabelTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="FILE", help="Labels: metadata.csv, metadata.jsonl or one of CelebA's lists.",
+        show_default="beside the images",
+    ),
+]  # fmt: skip
+LabelNames = Annotated[
+    list[str] | None,
+    typer.Option("--attr", metavar="NAME", help="An attribute; repeat it.", show_default="all"),
+]
+LPIPSWeights = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--lpips-weights", metavar="FILE", help="Weights for LPIPS itself: torchvision's AlexNet or VGG16.",
+        show_default="ST-LPIPS alone",
+    ),
+]  # fmt: skip
+InceptionWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--inception-weights", metavar="FILE", help="Weights for FID and KID: pt_inception-2015-12-05.",
+        show_default="EffNet-Lite0",
     ),
 ]  # fmt: skip
 Steps = Annotated[

@@ -38,7 +38,10 @@ RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 MAX_LINES = 400
 VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
-HEAVY = ("torch", "diffusers", "accelerate", "torchmetrics", "sklearn", "scipy", "huggingface_hub")
+HEAVY = (
+    "torch", "diffusers", "accelerate", "torchmetrics", "sklearn", "scipy", "huggingface_hub",
+    "pyarrow", "fsspec", "lmdb",
+)  # fmt: skip
 TENSOR_LIBRARIES = {"torch", "numpy", "diffusers", "accelerate"}
 FORBIDDEN = {
     "torchvision": "cannot be imported beside a CPU build of torch",

@@ -19,9 +19,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHORTER = {
     r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
     r"(rdm train prior \S+)": r"\1 --samples 2048",
-    r"--steps \d+": "--steps 2",
+    r"--steps \d[\d,]*": "--steps 2",
     r"(rdm (?:reconstruct|manipulate|encode \S+ -o exact/) )": r"\1--steps 2 ",
     r"(rdm evaluate gap )": r"\1-n 8 ",
+    r"(rdm evaluate (?:reconstruction|generation) )": r"\1-n 12 ",
+    r"(rdm evaluate edit )": r"\1-n 2 --steps 2 ",
 }
 OFFICIAL = {
     "last.ckpt": "official_tiny.ckpt",

@@ -2,124 +2,204 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rdm_cli.core.jobs import Job
+    from rdm_cli.data.outputs import Sink
+    from rdm_cli.data.sources import Source
 
 STDIN = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """All tasks of a command; ``to_stdout`` where the one result goes to stdout as bytes."""
+class Assignment:
+    """A job as a command has it: ``to_stdout`` where the one result goes to stdout as bytes.
 
-    tasks: tuple[Task, ...]
+    What becomes of its items is written to ``manifest``, where there is one.
+    """
+
+    job: Job
     to_stdout: bool
+    manifest: str | None
 
-    def spare_inputs(self, companion: Callable[[Path], Path]) -> None:
-        """Raise UsageError where the file that goes with a result would replace an input."""
-        sources = {task.source.resolve() for task in self.tasks}
-        for task in self.tasks:
-            path = companion(task.target)
-            if path.resolve() in sources:
-                raise UsageError(
-                    f"what goes with the result of {task.name} would replace the input {path}",
-                    hint="choose another output folder",
-                )
+    @property
+    def tasks(self) -> Iterator[Task]:
+        """See :class:`~rdm_cli.core.jobs.Job`."""
+        return self.job.tasks
+
+    @property
+    def num_items(self) -> int | None:
+        """Those of all shards; None where they are not counted."""
+        return self.job.num_items
+
+
+def shard_asked_for(text: str | None) -> tuple[Shard, str]:
+    """The shard that --shard names, or else the environment, and what names it; raises UsageError."""
+    if text is not None:
+        return parse_shard(text), "--shard"
+    return shard_of_environment(os.environ) or (WHOLE, "")
 
 
 @contextmanager
 def planned_job(
+    console: Console,
+    verb: str,
     inputs: list[str] | None,
     *,
     files_from: str | None,
-    output: Path | None,
+    output: str | None = None,
+    as_tar: bool = False,
+    shard: tuple[Shard, str] | None = None,
+    manifest: str | None = None,
     suffixes: frozenset[str],
-    result_suffix: str,
-    stdin_suffix: str,
+    result_suffix: str | None = None,
+    stdin_suffix: str = ".safetensors",
     companions: tuple[str, ...] = (),
-) -> Iterator[Job]:
+    spared: tuple[str, ...] = (),
+) -> Iterator[Assignment]:
     """Find inputs, plan outputs, and refuse what cannot work before any work is done.
 
-    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout. ``companions`` are
-    the endings of what is written besides each result; what an earlier run left is no input.
+    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout; ``as_tar`` collects
+    results in tar files. ``companions`` are the endings of what is written besides each result: what an
+    earlier run left is no input, and those that are ``spared`` must replace none. ``shard`` is the part that
+    is done of all that is planned, with what asked for it; None: all. Without ``manifest`` a shard's lies in
+    ``output``. Without ``result_suffix`` inputs are read and nothing is written beside them.
     """
-    from rdm_cli.data.atomic import remove_leftovers
-    from rdm_cli.data.folders import find_inputs, plan_outputs
+    from rdm_cli.core.jobs import plan_job
+    from rdm_cli.data.outputs import Beside, Itself
+    from rdm_cli.data.remote import local_name
+    from rdm_cli.data.source_names import sources_of
 
     given = list(inputs or [])
-    if files_from is not None:
-        given += [str(p) for p in _listed(files_from)]
-    if not given:
+    if not given and files_from is None:
         raise UsageError("no inputs were given", hint="name files or folders, or use --files-from")
-    to_stdout = output == Path(STDIN)
     with tempfile.TemporaryDirectory(prefix="rdm-") as scratch:
+        names = {}
         if STDIN in given:
-            if given != [STDIN] or files_from == STDIN:
+            if given != [STDIN] or files_from is not None:
                 raise UsageError("- reads one file from stdin and goes with no other input")
-            if output is None:
+            if output is None and result_suffix is not None:
                 raise UsageError("an input from stdin has no place of its own", hint="add -o DIR or -o -")
-            piped = Path(scratch) / f"stdin{stdin_suffix}"
-            piped.write_bytes(sys.stdin.buffer.read())
-            given = [str(piped)]
-        items = find_inputs([Path(p) for p in given], suffixes=suffixes, results=(result_suffix, *companions))
-        if to_stdout and len(items) != 1:
-            raise UsageError(f"-o - takes one input, and there are {len(items)}")
-        folder = Path(scratch) / "result" if to_stdout else output
-        planned = plan_outputs(items, output=folder, suffix=result_suffix)
-        remove_leftovers(*dict.fromkeys(target.parent for _, target in planned))
-        tasks = tuple(
-            Task(
-                source=item.source,
-                target=target,
-                name=STDIN if item.source.parent == Path(scratch) else str(item.source),
-            )
-            for item, target in planned
+            given = [str(_spooled(Path(scratch) / f"stdin{stdin_suffix}"))]
+            names = {given[0]: STDIN}
+        sources = sources_of(
+            given,
+            list_file=None if files_from is None else _list_file(files_from, Path(scratch)),
+            suffixes=suffixes,
+            results=() if result_suffix is None else (result_suffix, *companions),
         )
-        yield Job(tasks=tasks, to_stdout=to_stdout)
+        mine, asked_by = shard or (WHOLE, "")
+        to_stdout = output == STDIN
+        if names or to_stdout:
+            if asked_by == "--shard":
+                raise UsageError("- is one file, and --shard divides many")
+            mine = WHOLE
+        if result_suffix is None:
+            sink: Sink = Itself()
+        elif output is None:
+            _refuse_no_place(sources, as_tar)
+            sink = Beside()
+        else:
+            place = str(Path(scratch) / "result") if to_stdout else output
+            sink = _sink(local_name(place), as_tar=as_tar, verb=verb, shard=mine, sources=sources)
+        job = plan_job(sources, sink, result_suffix or "", verb=verb, shard=mine, spared=spared, names=names)
+        if to_stdout and job.num_items != 1:
+            count = "a stream of them" if job.num_items is None else job.num_items
+            raise UsageError(f"-o - takes one input, and there are {count}")
+        if mine.count > 1:
+            known = job.num_items is not None
+            how_many = f": {job.part.num_items} of {job.num_items} items" if known else ""
+            console.note(f"rdm: shard {mine}, by {asked_by}{how_many}")
+            if manifest is None and output is not None:
+                manifest = f"{local_name(output).rstrip('/')}/{job.part.file_name}"
+        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest)
 
 
-def _listed(files_from: str) -> list[Path]:
-    from rdm_cli.data.folders import read_path_list
+def _spooled(path: Path) -> Path:
+    """All of stdin as a file."""
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
 
+
+def _list_file(files_from: str, scratch: Path) -> Path:
+    """A list of paths that can be read more than once, which a pipe cannot."""
     if files_from == STDIN:
-        return read_path_list(sys.stdin)
-    with Path(files_from).open(encoding="utf-8") as file:
-        return read_path_list(file)
+        return _spooled(scratch / "names")
+    if not Path(files_from).is_file():
+        with Path(files_from).open("rb") as file, (scratch / "names").open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+        return scratch / "names"
+    return Path(files_from)
+
+
+def _sink(output: str, *, as_tar: bool, verb: str, shard: Shard, sources: Sequence[Source]) -> Sink:
+    from rdm_cli.data.outputs import Folder, refuse_blocked
+    from rdm_cli.data.remote import RemoteFolder, is_url
+    from rdm_cli.data.tar_sink import Tars
+
+    far = RemoteFolder(output) if is_url(output) else None
+    if far is None:
+        refuse_blocked(Path(output))
+    if not as_tar:
+        return far or Folder(Path(output))
+    if sources[0].counted:
+        return Tars(output, f"{verb}-{shard.label}")
+    in_parts = shard.count > 1 and not all(source.whole for source in sources)
+    return Tars(output, None, f"-{shard.label}" if in_parts else "")
+
+
+def _refuse_no_place(sources: Sequence[Source], as_tar: bool) -> None:
+    if as_tar:
+        raise UsageError("--tar needs a folder for its archives", hint="add -o DIR")
+    if not all(source.counted for source in sources):
+        raise UsageError("what comes from an archive or a table has no place beside it", hint="add -o DIR")
 
 
 def report(
     console: Console,
-    job: Job,
+    job: Assignment,
     outcomes: Callable[[Callable[[float], None]], Iterator[Outcome[Task]]],
     *,
     verb: str,
     noun: str,
     failures: Path | None,
-    describe: Callable[[dict[str, Any]], str] = lambda data: str(data["output"]),
-    conclude: Callable[[Sequence[dict[str, Any]]], None] = lambda done: None,
+    describe: Callable[[dict[str, Any]], str | None] = lambda data: str(data["output"]),
+    each: Callable[[dict[str, Any]], None] = lambda data: None,
+    conclude: Callable[[], None] = lambda: None,
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
-    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line; ``conclude``
-    gets the data of all that was done, after the last item.
+    ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
+    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
+    from rdm_cli.core.manifests import open_manifest
+
     tally = Tally()
-    done: list[dict[str, Any]] = []
     try:
-        with console.progress(verb, total=float(len(job.tasks))) as advance:
+        with (
+            open_manifest(job.manifest, job.job.part) as manifest,
+            console.progress(verb, total=job.job.part.num_items) as advance,
+            _closing(job.job.sink),
+        ):
             for outcome in outcomes(advance):
                 name = outcome.item.name
                 if outcome.error is not None:
@@ -130,20 +210,34 @@ def report(
                     if console.as_json:
                         console.emit("", source=name, error=error)
                 tally.add(name, outcome)
+                if manifest is not None:
+                    manifest.add(outcome)
+                job.job.settle(outcome)
                 if outcome.error is not None:
                     continue
-                done.append(outcome.data)
+                each(outcome.data)
                 if job.to_stdout:
                     console.emit_bytes(Path(outcome.data["output"]).read_bytes())
-                else:
-                    console.emit(describe(outcome.data), source=name, **outcome.data)
-        conclude(done)
+                elif (line := describe(outcome.data)) is not None:
+                    console.emit(line, source=name, **outcome.data)
+        conclude()
     finally:
         console.note(tally.summary(verb, noun))
-        if failures is not None:
-            tally.write_failures(failures)
+        with closing(tally):
+            if failures is not None:
+                tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+@contextmanager
+def _closing(sink: Sink) -> Iterator[None]:
+    complete = False
+    try:
+        yield
+        complete = True
+    finally:
+        sink.close(complete=complete)
 
 
 def _named(name: str, error: str) -> str:

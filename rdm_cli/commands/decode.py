@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.errors import BundleError
@@ -23,7 +23,7 @@ CODE_SUFFIXES = frozenset((".safetensors",))
 
 def decode(
     inputs: o.Inputs = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: Annotated[
         str | None,
         typer.Option(
@@ -37,6 +37,9 @@ def decode(
     ] = o.StartNoise.inferred,
     seed: o.Seed = 0,
     files_from: o.FilesFrom = None,
+    as_tar: o.AsTar = False,
+    shard: o.ShardOption = None,
+    manifest: o.ManifestOption = None,
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
@@ -54,16 +57,22 @@ def decode(
     """
     console = Console(as_json=as_json, quiet=quiet)
     with planned_job(
+        console,
+        "decode",
         inputs,
         files_from=files_from,
+        shard=shard_asked_for(shard),
+        manifest=manifest,
         output=output,
+        as_tar=as_tar,
         suffixes=CODE_SUFFIXES,
         result_suffix=".png",
         stdin_suffix=".safetensors",
     ) as job:
         from rdm_cli.core.files import decode_files
+        from rdm_cli.core.inputs import batch_size_for
         from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import autocast, default_batch_size, resolve_device
+        from rdm_cli.core.runtime import autocast, resolve_device
 
         autocast(resolve_device(device), precision.value)  # a wrong option fails once, not once a code
 
@@ -98,14 +107,13 @@ def decode(
             opened(bundle, fetches=True)  # a wrong name fails once, not once a code
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
-            fewer = 1 << max(0, len(job.tasks) - 1).bit_length()
             return decode_files(
                 pipelines,
                 job.tasks,
                 steps=steps,
                 x_T=x_t.value,
                 seed=seed,
-                batch_size=batch_size or min(default_batch_size(resolve_device(device)), fewer),
+                batch_size=batch_size or batch_size_for(resolve_device(device), job.num_items),
                 advance=advance,
             )
 

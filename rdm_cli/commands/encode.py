@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.images import SUFFIXES
@@ -17,7 +17,7 @@ from rdm_cli.errors import UsageError
 
 def encode(
     inputs: o.Inputs = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     inversion: o.InversionOption = o.Inversion.ddim,
@@ -43,6 +43,9 @@ def encode(
     force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
+    as_tar: o.AsTar = False,
+    shard: o.ShardOption = None,
+    manifest: o.ManifestOption = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
     batch_size: o.BatchSize = None,
@@ -64,9 +67,14 @@ def encode(
             if given:
                 raise UsageError(f"{name} needs an x_T, and --no-x-t leaves it out")
     with planned_job(
+        console,
+        "encode",
         inputs,
         files_from=files_from,
+        shard=shard_asked_for(shard),
+        manifest=manifest,
         output=output,
+        as_tar=as_tar,
         suffixes=SUFFIXES,
         result_suffix=".safetensors",
         stdin_suffix=".image",
@@ -102,6 +110,7 @@ def encode(
                 encoding,
                 fit=fit.value,
                 force=force or job.to_stdout,
+                num_items=job.num_items,
                 advance=advance,
             )
 

@@ -10,8 +10,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
-from rdm_cli.data.atomic import remove_leftovers
-from rdm_cli.data.folders import plan_outputs
+from rdm_cli.data.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
 
@@ -65,8 +64,7 @@ def interpolate(
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=as_json, quiet=quiet)
-    plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
-    remove_leftovers(output)
+    refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.effort import Effort, check_effort
     from rdm_cli.core.pictures import interpolate_files
     from rdm_cli.core.pipeline import open_pipeline

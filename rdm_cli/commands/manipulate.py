@@ -29,7 +29,7 @@ def manipulate(
         str | None,
         typer.Option("--scales", metavar="S,S,...", help="A strip with one picture a scale (one --attr)."),
     ] = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     inversion: o.InversionOption = o.Inversion.ddim,
@@ -59,6 +59,8 @@ def manipulate(
     edits = _edits(attr or [], scale or [], scales)
     console = Console(as_json=as_json, quiet=quiet)
     with planned_job(
+        console,
+        "manipulate",
         inputs,
         files_from=files_from,
         output=output,
@@ -66,9 +68,8 @@ def manipulate(
         result_suffix="-edited.png",
         stdin_suffix=".image",
         companions=("-edited.safetensors",),
+        spared=("-edited.safetensors",) if scales is None else (),
     ) as job:
-        if scales is None:
-            job.spare_inputs(lambda target: target.with_suffix(".safetensors"))
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import manipulate_files, require_attributes
         from rdm_cli.core.pipeline import open_pipeline
@@ -96,6 +97,7 @@ def manipulate(
             return manipulate_files(
                 pipeline,
                 job.tasks,
+                num_items=job.num_items,
                 edits=edits,
                 strip=scales is not None,
                 effort=effort,

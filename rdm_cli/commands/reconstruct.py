@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +16,7 @@ from rdm_cli.data.images import SUFFIXES
 
 def reconstruct(
     inputs: o.Inputs = None,
-    output: o.Output = None,
+    output: o.OutputPlace = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     inversion: o.InversionOption = o.Inversion.ddim,
@@ -51,6 +51,8 @@ def reconstruct(
     """
     console = Console(as_json=as_json, quiet=quiet)
     with planned_job(
+        console,
+        "reconstruct",
         inputs,
         files_from=files_from,
         output=output,
@@ -58,8 +60,8 @@ def reconstruct(
         result_suffix="-reconstruction.png",
         stdin_suffix=".image",
         companions=("-reconstruction-side-by-side.png",),
+        spared=("-reconstruction-side-by-side.png",),
     ) as job:
-        job.spare_inputs(lambda target: target.with_name(f"{target.stem}-side-by-side.png"))
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import reconstruct_files
         from rdm_cli.core.pipeline import open_pipeline
@@ -85,10 +87,13 @@ def reconstruct(
         if x_t is o.StartNoise.random or variations:
             pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
+        mean = _Mean()
+
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return reconstruct_files(
                 pipeline,
                 job.tasks,
+                num_items=job.num_items,
                 effort=effort,
                 variations=variations,
                 seed=seed,
@@ -104,7 +109,8 @@ def reconstruct(
             noun="image",
             failures=failures,
             describe=_describe,
-            conclude=lambda done: _emit_mean(console, done),
+            each=mean.add,
+            conclude=lambda: mean.emit(console),
         )
 
 
@@ -113,14 +119,22 @@ def _describe(data: dict[str, Any]) -> str:
     return f"{data['output']}\tMSE {data['mse']:.2e}\tPSNR {psnr}\tSSIM {data['ssim']:.4f}"
 
 
-def _emit_mean(console: Console, done: Sequence[dict[str, Any]]) -> None:
+class _Mean:
     """The mean over images, where there are several; exact ones have no PSNR and are left out of its mean."""
-    if len(done) < 2:
-        return
-    known = [d["psnr_db"] for d in done if d["psnr_db"] is not None]
-    mean = {
-        "mse": sum(d["mse"] for d in done) / len(done),
-        "psnr_db": sum(known) / len(known) if known else None,
-        "ssim": sum(d["ssim"] for d in done) / len(done),
-    }
-    console.emit(_describe({"output": "mean", **mean}), mean=mean, num_images=len(done))
+
+    def __init__(self) -> None:
+        self.sums = {"mse": 0.0, "psnr_db": 0.0, "ssim": 0.0}
+        self.num_images = dict.fromkeys(self.sums, 0)
+
+    def add(self, data: dict[str, Any]) -> None:
+        """Count in one image."""
+        for name in self.sums:
+            if data[name] is not None:
+                self.sums[name] += data[name]
+                self.num_images[name] += 1
+
+    def emit(self, console: Console) -> None:
+        """Tell it."""
+        if self.num_images["mse"] > 1:
+            mean = {n: s / self.num_images[n] if self.num_images[n] else None for n, s in self.sums.items()}
+            console.emit(_describe({"output": "mean", **mean}), mean=mean, num_images=self.num_images["mse"])

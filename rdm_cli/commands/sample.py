@@ -9,8 +9,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
-from rdm_cli.data.atomic import remove_leftovers
-from rdm_cli.data.folders import plan_outputs
+from rdm_cli.data.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
 
@@ -95,8 +94,7 @@ def sample(
         "prior_steps": prior_steps,
         "prior_solver": prior_solver and prior_solver.value,
     }
-    plan_outputs([], output=output, suffix=".png")  # a blocked folder is refused before any work
-    remove_leftovers(output)
+    refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
     from rdm_cli.core.pictures import write_samples

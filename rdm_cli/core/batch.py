@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.places import Place, Readable
 from rdm_cli.errors import RdmError
 
 T = TypeVar("T")
@@ -18,20 +22,33 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One input file and where its result goes; ``name`` is what messages call it."""
+    """One input and where its result goes; ``name`` is what messages call it.
 
-    source: Path
-    target: Path
+    ``result`` is the target's path below the output folder; empty where each result lies beside its input.
+    """
+
+    source: Readable
+    target: Place
     name: str
+    result: str = ""
+
+
+def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
+    """How many items a job has: as it says, or as many as there are ``tasks``; None for a mere stream."""
+    return len(tasks) if num_items is None and isinstance(tasks, Sized) else num_items
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[K]):
-    """What became of one item: data about what was written, or ``error``, one line."""
+    """What became of one item: data about what was written, or ``error``, one line; and how long it took.
+
+    ``seconds`` are those of reading it and its part of those that its batch took.
+    """
 
     item: K
     data: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    seconds: float = 0.0
 
 
 def run_batches(
@@ -48,7 +65,7 @@ def run_batches(
     that ``process`` raises (a full disk) concerns its batch, whose items are then tried one by one, so that
     only those that cannot be done fail.
     """
-    waiting: list[tuple[K, T]] = []
+    waiting: list[tuple[K, T, float]] = []
 
     def flush() -> Iterator[Outcome[K]]:
         batch, waiting[:] = list(waiting), []
@@ -56,39 +73,44 @@ def run_batches(
             yield from _process(batch, process)
 
     for item in items:
+        begun = time.perf_counter()
         try:
             loaded = load(item)
         except (RdmError, OSError) as error:
-            yield Outcome(item=item, error=_told(error))
+            yield Outcome(item=item, error=_told(error), seconds=time.perf_counter() - begun)
             continue
+        seconds = time.perf_counter() - begun
         if isinstance(loaded, Outcome):
-            yield loaded
+            yield replace(loaded, seconds=seconds)
             continue
-        waiting.append((item, loaded))
+        waiting.append((item, loaded, seconds))
         if len(waiting) == batch_size:
             yield from flush()
     yield from flush()
 
 
 def _process(
-    batch: Sequence[tuple[K, T]],
+    batch: Sequence[tuple[K, T, float]],
     process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any] | RdmError]],
 ) -> Iterator[Outcome[K]]:
-    items, loaded = [item for item, _ in batch], [value for _, value in batch]
+    items, loaded = [item for item, _, _ in batch], [value for _, value, _ in batch]
+    begun = time.perf_counter()
     try:
         results = process(items, loaded)
     except (RdmError, OSError) as error:
         if len(batch) == 1:
-            yield Outcome(item=items[0], error=_told(error))
+            seconds = batch[0][2] + time.perf_counter() - begun
+            yield Outcome(item=items[0], error=_told(error), seconds=seconds)
             return
-        for pair in batch:
-            yield from _process([pair], process)
+        for one in batch:
+            yield from _process([one], process)
         return
-    for item, result in zip(items, results, strict=True):
+    each = (time.perf_counter() - begun) / len(batch)
+    for (item, _, reading), result in zip(batch, results, strict=True):
         if isinstance(result, RdmError):
-            yield Outcome(item=item, error=_told(result))
+            yield Outcome(item=item, error=_told(result), seconds=reading + each)
         else:
-            yield Outcome(item=item, data=result)
+            yield Outcome(item=item, data=result, seconds=reading + each)
 
 
 def _told(error: RdmError | OSError) -> str:
@@ -100,26 +122,34 @@ def _told(error: RdmError | OSError) -> str:
 
 @dataclass(kw_only=True)
 class Tally:
-    """Counts of a batch job, and what failed."""
+    """Counts of a batch job, and what failed: in a scratch file, for it may be all of a million."""
 
     num_done: int = 0
     num_skipped: int = 0
-    failures: list[dict[str, str]] = field(default_factory=list)
+    num_failed: int = 0
     begun: float = field(default_factory=time.monotonic)
+    failures: IO[str] = field(
+        default_factory=lambda: tempfile.SpooledTemporaryFile(2**20, "w+", encoding="utf-8")
+    )
 
     def add(self, source: str, outcome: Outcome[Any]) -> None:
         """Count one outcome."""
         if outcome.error is not None:
-            self.failures.append({"source": source, "error": outcome.error})
+            self.num_failed += 1
+            self.failures.write(json.dumps({"source": source, "error": outcome.error}) + "\n")
         elif outcome.data.get("skipped"):
             self.num_skipped += 1
         else:
             self.num_done += 1
 
+    def close(self) -> None:
+        """Let go of the scratch file."""
+        self.failures.close()
+
     @property
     def exit_code(self) -> int:
         """0 all done, 1 all failed, 3 some failed."""
-        if not self.failures:
+        if not self.num_failed:
             return 0
         return 3 if self.num_done + self.num_skipped else 1
 
@@ -131,11 +161,13 @@ class Tally:
             parts[0] += f" ({self.num_done / max(seconds, 1e-9):.2f} {noun}s/s)"
         if self.num_skipped:
             parts.append(f"{self.num_skipped} already done")
-        if self.failures:
-            parts.append(f"{len(self.failures)} failed")
+        if self.num_failed:
+            parts.append(f"{self.num_failed} failed")
         return ", ".join(parts)
 
     def write_failures(self, path: Path) -> None:
         """One JSON object a line; an empty file where nothing failed."""
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(json.dumps(f) + "\n" for f in self.failures), encoding="utf-8")
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            self.failures.seek(0)
+            shutil.copyfileobj(self.failures, file)
+            self.failures.seek(0, os.SEEK_END)

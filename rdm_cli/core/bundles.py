@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from rdm_cli import __version__
 from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
@@ -35,6 +36,7 @@ from rdm_cli.core.bundle_parts import (
     read_directions,
     read_json,
 )
+from rdm_cli.core.runtime import Precision, with_cast_weights
 from rdm_cli.core.schedulers import read_scheduler
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
@@ -67,6 +69,17 @@ class Bundle:
     def z_width(self) -> int:
         """Number of values in a code's z."""
         return math.prod(self.model.z_shape)
+
+    @cached_property
+    def _models(self) -> dict[Precision, RepresentationModel]:
+        return {"fp32": self.model}
+
+    def model_in(self, precision: Precision) -> RepresentationModel:
+        """The networks with weights as autocast to ``precision`` would have them; fp32: ``model`` itself."""
+        if precision not in self._models:
+            cast_model = with_cast_weights(cast(nn.Module, self.model), precision)
+            self._models[precision] = cast(RepresentationModel, cast_model)
+        return self._models[precision]
 
     def require_z(self, purpose: str) -> None:
         """Raise UsageError, naming ``purpose``, where codes have no z."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rdm_cli.core.codes import read_info, read_values
+from rdm_cli.core.codes import read_z
 from rdm_cli.data.folders import find_inputs
 from rdm_cli.errors import CodeError
 
@@ -31,17 +31,14 @@ def read_code_set(folder: Path, *, bundle_name: str, bundle_digest: str) -> Code
     found: list[Tensor] = []
     names: list[str] = []
     for item in find_inputs([folder], suffixes=CODE_SUFFIXES):
-        info = read_info(item.source)
+        info, z = read_z(item.source)
         if info.bundle_digest != bundle_digest:
             raise CodeError(
                 f"{item.source}: made with bundle {info.bundle} ({info.bundle_digest[:12]}), not with "
                 f"{bundle_name} ({bundle_digest[:12]})",
                 hint="encode the images again with this bundle",
             )
-        held = read_values(item.source, ("z",))
-        if "z" not in held:
-            raise CodeError(f"{item.source}: this code holds no z")
-        z = held["z"].flatten().float()
+        z = z.flatten()
         if found and z.shape != found[0].shape:
             raise CodeError(f"{item.source}: z has {len(z)} values, and those before it {len(found[0])}")
         found.append(z)

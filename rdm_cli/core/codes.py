@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.data.json_text import parse_object
-from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
+from rdm_cli.data.places import Place, Readable, put
+from rdm_cli.data.tensor_files import read_with_metadata
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -118,35 +120,35 @@ class Codes:
         """A copy with other tensors or infos."""
         return dataclasses.replace(self, **changes)
 
-    def save(self, paths: Sequence[Path]) -> None:
-        """Write each code to its path, atomically."""
-        if len(paths) != len(self):
-            raise ValueError(f"{len(self)} codes need as many paths, not {len(paths)}")
-        for code, path in zip(self, paths, strict=True):
-            tensors = {"z": code.z[0]} if code.z.numel() else {}
-            tensors |= {name: values[0] for name, values in code._maps().items() if values is not None}
-            exact = {"x_T", "other"} if code.other is not None else set()
-            kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
-            stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
-            if code.residuals is not None:
-                stored["residual"] = torch.frombuffer(bytearray(code.residuals[0]), dtype=torch.uint8)
-            text = json.dumps(to_json(code.infos[0]), sort_keys=True, separators=(",", ":"))
-            write_tensors(path, stored, {"rdm": text})
+    def save(self, places: Sequence[Place]) -> list[str]:
+        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes."""
+        if len(places) != len(self):
+            raise ValueError(f"{len(self)} codes need as many places, not {len(places)}")
+        return [put(place, code._to_bytes()) for code, place in zip(self, places, strict=True)]
+
+    def _to_bytes(self) -> bytes:
+        """A batch of one as the bytes of its file."""
+        tensors = {"z": self.z[0]} if self.z.numel() else {}
+        tensors |= {name: values[0] for name, values in self._maps().items() if values is not None}
+        exact = {"x_T", "other"} if self.other is not None else set()
+        kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
+        stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
+        if self.residuals is not None:
+            stored["residual"] = torch.frombuffer(bytearray(self.residuals[0]), dtype=torch.uint8)
+        text = json.dumps(to_json(self.infos[0]), sort_keys=True, separators=(",", ":"))
+        return serialize(stored, metadata={"rdm": text})
 
     @staticmethod
-    def load(path: Path) -> Codes:
-        """Read one code file as a batch of one; raises CodeError where it is not one."""
-        info = read_info(path)
-        found = read_values(path, ("z", "x_T", "style", "other"))
+    def load(source: Readable) -> Codes:
+        """Read one code as a batch of one; raises CodeError where it is not one."""
+        info, found = _read(source)
         if not found.keys() & {"z", "x_T"}:
-            raise CodeError(f"{path}: this code holds neither z nor x_T")
+            raise CodeError(f"{source}: this code holds neither z nor x_T")
+        residual = found.pop("residual", None)
         exact = {"x_T", "other"} if "other" in found else set()
         found = {n: t[None].to(torch.float64 if n in exact else torch.float32) for n, t in found.items()}
         z = found.pop("z", torch.zeros(1, 0))
         maps = {n: found.get(n) for n in ("x_T", "style", "other")}
-        residual = _read(path, ("residual",)).get("residual")
-        if residual is not None and residual.dtype != torch.uint8:
-            raise CodeError(f"{path}: residual holds {residual.dtype}, not bytes")
         residuals = None if residual is None else (residual.numpy().tobytes(),)
         return Codes(z=z, infos=(info,), residuals=residuals, **maps)
 
@@ -171,42 +173,50 @@ def _joined(maps: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(present) if len(present) == len(maps) else None
 
 
-def read_values(path: Path, names: Collection[str]) -> dict[str, Tensor]:
-    """Those of a code file's tensors ``names`` that are there; CodeError for any but finite real numbers."""
-    found = _read(path, names)
-    for name, value in found.items():
-        if value.dtype not in _REAL:
-            raise CodeError(f"{path}: {name} holds {value.dtype}, not floating-point numbers")
+def read_info(source: Readable) -> CodeInfo:
+    """The metadata of a code; of a file, without its tensors. Raises CodeError where it is not one."""
+    return _read(source, names=())[0]
+
+
+def read_z(source: Readable) -> tuple[CodeInfo, Tensor]:
+    """The metadata and z, float32 (*z_shape), of a code; of a file, no more is read. Raises CodeError."""
+    info, tensors = _read(source, names=("z",))
+    if "z" not in tensors:
+        raise CodeError(f"{source}: this code holds no z")
+    return info, tensors["z"].float()
+
+
+_KINDS = dict.fromkeys(("z", "x_T", "style", "other"), _REAL) | {"residual": (torch.uint8,)}
+
+
+def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[CodeInfo, dict[str, Tensor]]:
+    """The metadata, and the tensors of these names, as far as there are, of finite numbers."""
+    if isinstance(source, Path) and not source.is_file():
+        raise CodeError(f"{source}: no such code file")
+    try:
+        metadata, tensors = read_with_metadata(source, names)
+    except (ValueError, OSError) as error:
+        raise CodeError(f"{source}: not a readable .safetensors file ({error})") from error
+    info = _info_of(source, metadata)
+    for name, value in tensors.items():
+        if value.dtype not in _KINDS[name]:
+            raise CodeError(f"{source}: {name} holds {value.dtype}, which no code does")
         if not bool(torch.isfinite(value).all()):
-            raise CodeError(f"{path}: {name} holds values that are not finite")
-    return found
+            raise CodeError(f"{source}: {name} holds values that are not finite")
+    return info, tensors
 
 
-def _read(path: Path, names: Collection[str]) -> dict[str, Tensor]:
-    try:
-        return read_tensors(path, names)
-    except (ValueError, OSError) as error:
-        raise CodeError(f"{path}: not a readable .safetensors file ({error})") from error
-
-
-def read_info(path: Path) -> CodeInfo:
-    """The metadata of a code file, without its tensors; raises CodeError where it is not one."""
-    if not path.is_file():
-        raise CodeError(f"{path}: no such code file")
-    try:
-        metadata = read_metadata(path)
-    except (ValueError, OSError) as error:
-        raise CodeError(f"{path}: not a readable .safetensors file ({error})") from error
+def _info_of(source: Readable, metadata: Mapping[str, str]) -> CodeInfo:
     if "rdm" not in metadata:
-        raise CodeError(f"{path}: a .safetensors file, but not a code written by rdm")
+        raise CodeError(f"{source}: a .safetensors file, but not a code written by rdm")
     try:
         values = parse_object(metadata["rdm"])
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise CodeError(
-                f"{path}: written in code format {version}, this rdm reads {FORMAT_VERSION}",
+                f"{source}: written in code format {version}, this rdm reads {FORMAT_VERSION}",
                 hint="upgrade rdm, or encode the image again",
             )
         return from_json(CodeInfo, values)
     except ValueError as error:
-        raise CodeError(f"{path}: damaged metadata ({error})") from error
+        raise CodeError(f"{source}: damaged metadata ({error})") from error

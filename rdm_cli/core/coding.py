@@ -23,6 +23,7 @@ from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import MAX_PIXELS, Fit, image_bytes, to_unit_range
+from rdm_cli.data.places import Readable
 from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
@@ -66,11 +67,12 @@ class Coder(Runner):
             **how,
         )
 
-    def load_images(self, paths: Sequence[Path | str], fit: Fit = "crop") -> Tensor:
+    def load_images(self, paths: Sequence[Readable | str], fit: Fit = "crop") -> Tensor:
         """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
         channels, size, _ = self.bundle.model.image_shape
+        sources = [Path(path) if isinstance(path, str) else path for path in paths]
         limit = self.max_pixels
-        pixels = [image_bytes(Path(p), size, fit, channels=channels, max_pixels=limit) for p in paths]
+        pixels = [image_bytes(s, size, fit, channels=channels, max_pixels=limit) for s in sources]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))
 
     def class_of(self, path: Path) -> str | None:
@@ -100,7 +102,7 @@ class Coder(Runner):
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
         way = way_up(self.bundle, inversion, steps)
-        model: Any = self.bundle.model
+        model = self.network
         spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
         assert solver.encode is not None
         upward, num_iterations = solver.encode, iterations or solver.iterations
@@ -201,7 +203,7 @@ class Coder(Runner):
             return None
         with torch.no_grad(), autocast(self.bundle.device, self.precision):
             images = self.load_images([self.style]).to(self.bundle.device)
-            return self.bundle.model.enter(images).float().cpu()
+            return self.network.enter(images).float().cpu()
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from rdm_cli.core.batch import Outcome, Task, run_batches
+from rdm_cli.core.batch import Outcome, Task, counted, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes, read_info
 from rdm_cli.core.effort import USUAL, Effort, Verified, encode_by, encode_verified
 from rdm_cli.core.inputs import LoadedImage, in_batches_for, load_image, sourced
@@ -45,15 +45,19 @@ PLAIN = Encoding()
 
 def encode_files(
     pipeline: Pipeline,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     encoding: Encoding = PLAIN,
     *,
     fit: Fit = "crop",
     force: bool = False,
+    num_items: int | None = None,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
-    """Encode each task's image into its code file, skipping what is up to date."""
-    pipeline, batch_size = in_batches_for(pipeline, len(tasks))
+    """Encode each task's image into its code file, skipping what is up to date.
+
+    ``num_items`` are those of the whole job, where ``tasks`` are a shard of it or a stream.
+    """
+    pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
     effort = encoding.effort
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     wanted = pipeline.info_of(way, effort.iterations, fit=fit) if effort.with_x_T else pipeline.info(fit=fit)
@@ -85,8 +89,8 @@ def encode_files(
                 continue
             code, data = _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
             code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
-            code.save([task.target])
-            results.append({"output": str(task.target), "skipped": False, **data})
+            (digest,) = code.save([task.target])
+            results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
         return results
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)

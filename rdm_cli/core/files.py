@@ -5,14 +5,14 @@ Images become codes in :mod:`rdm_cli.core.encoding`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL.Image import Image
 
-from rdm_cli.core.batch import Outcome, Task, run_batches
+from rdm_cli.core.batch import Outcome, Task, counted, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
 from rdm_cli.core.effort import USUAL, Effort, encode_by
@@ -21,7 +21,6 @@ from rdm_cli.core.inputs import (
     CODE_SUFFIX,
     LoadedImage,
     encode_loaded,
-    file_digest,
     in_batches_for,
     load_image,
     load_image_or_code,
@@ -30,13 +29,14 @@ from rdm_cli.core.lossless import is_restored, restored
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
+from rdm_cli.data.places import digest_of
 from rdm_cli.errors import CodeError, RdmError
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 
 
 def decode_files(
     pipelines: Callable[[CodeInfo], Pipeline],
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     *,
     steps: int | None = None,
     x_T: str = "inferred",
@@ -66,7 +66,7 @@ def decode_files(
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]
     ) -> list[dict[str, Any] | RdmError]:
-        results: list[dict[str, Any] | RdmError] = [{"output": str(task.target)} for task in batch]
+        results: list[dict[str, Any] | RdmError] = [{} for _ in batch]
         for kind in {(p.bundle.digest, c.holds) for p, c in loaded}:
             chosen = [i for i, (p, c) in enumerate(loaded) if (p.bundle.digest, c.holds) == kind]
             codes = Codes.concatenate([loaded[i][1] for i in chosen])
@@ -83,7 +83,8 @@ def decode_files(
                 except CodeError as error:
                     results[i] = error
                     continue
-                save_image(pixels_to_pil(pixels), batch[i].target)
+                digest = save_image(pixels_to_pil(pixels), batch[i].target)
+                results[i] = {"output": str(batch[i].target), "digest": digest}
         return results
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
@@ -91,8 +92,9 @@ def decode_files(
 
 def reconstruct_files(
     pipeline: Pipeline,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     *,
+    num_items: int | None = None,
     effort: Effort = USUAL,
     variations: int = 0,
     seed: int = 0,
@@ -104,7 +106,7 @@ def reconstruct_files(
     An ``effort`` without x_T draws it instead of inferring it. ``variations`` K appends K pictures of the
     same z with other x_T to the side-by-side. Outcomes carry MSE, PSNR in dB and SSIM.
     """
-    pipeline, batch_size = in_batches_for(pipeline, len(tasks))
+    pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
@@ -122,11 +124,12 @@ def reconstruct_files(
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
             row = [to_pil(picture) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
             side = task.target.with_name(f"{task.target.stem}-side-by-side.png")
-            save_image(row[1], task.target)
+            digest = save_image(row[1], task.target)
             save_image(grid(row, len(row)), side)
             results.append(
                 {
                     "output": str(task.target),
+                    "digest": digest,
                     "side_by_side": str(side),
                     "mse": float(m),
                     "psnr_db": finite(float(p)),
@@ -145,8 +148,9 @@ def reconstruct_files(
 
 def manipulate_files(
     pipeline: Pipeline,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     *,
+    num_items: int | None = None,
     edits: Sequence[Mapping[str, float]],
     strip: bool,
     effort: Effort = USUAL,
@@ -155,8 +159,9 @@ def manipulate_files(
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits."""
-    encoder, batch_size = in_batches_for(pipeline, len(tasks))
-    decoder, _ = in_batches_for(pipeline, len(tasks) * len(edits))
+    num = counted(tasks, num_items)
+    encoder, batch_size = in_batches_for(pipeline, num)
+    decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
 
     def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> list[dict[str, Any]]:
         paths = [task.source for task in batch]
@@ -179,10 +184,14 @@ def manipulate_files(
                 pictures[i] = [to_pil(picture) for picture in row]
         results = []
         for task, codes, row in zip(batch, edited, pictures, strict=True):
-            save_image(grid(row, len(row)) if strip else row[0], task.target)
-            result: dict[str, Any] = {"output": str(task.target), "edits": [dict(e) for e in edits]}
+            digest = save_image(grid(row, len(row)) if strip else row[0], task.target)
+            result: dict[str, Any] = {
+                "output": str(task.target),
+                "digest": digest,
+                "edits": [dict(e) for e in edits],
+            }
             if not strip:
-                path = task.target.with_suffix(CODE_SUFFIX)
+                path = task.target.with_name(f"{task.target.stem}{CODE_SUFFIX}")
                 codes[0].save([path])
                 result["code"] = str(path)
             results.append(result)
@@ -198,7 +207,7 @@ def _spare_source(task: Task, info: CodeInfo) -> None:
     """Refuse to decode over the very image that a code was made from."""
     if info.source_digest is None or not task.target.is_file():
         return
-    if file_digest(task.target) == info.source_digest:
+    if digest_of(task.target) == info.source_digest:
         raise CodeError(
             f"{task.target}: this is the image that the code was made from, and it stays",
             hint="write elsewhere with -o DIR",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +61,7 @@ def noised(
     """
     names = [pipeline.class_name] * len(x_0) if classes is None else classes
     numbers = class_numbers(pipeline.bundle, names)
-    model: Any = pipeline.bundle.model
+    model = pipeline.network
     device = pipeline.bundle.device
     alpha_bar = model.sampling.schedule.alpha_bar()
     size = pipeline.batch_size or default_batch_size(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rdm_cli import __version__
 from rdm_cli.core.gap import GapRecord
-from rdm_cli.core.plots import Line, plot_lines
+from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.images import grid, save_image, to_pil
 
@@ -38,13 +38,19 @@ def save_json(records: Sequence[GapRecord], path: Path, *, seed: int, precision:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def save_plot(records: Sequence[GapRecord], path: Path) -> None:
+def save_gap_plot(records: Sequence[GapRecord], path: Path) -> None:
     """Draw the gaps over t."""
     lines = {
-        name: Line(x=[r.t for r in found], y=[r.gap for r in found], half_width=[r.half_width for r in found])
+        name: Line(
+            x=[r.t for r in found],
+            y=[r.gap for r in found],
+            low=[r.gap - r.half_width for r in found],
+            high=[r.gap + r.half_width for r in found],
+        )
         for name, found in by_predictor(records).items()
     }
-    plot_lines(lines, path, x_label="t", y_label="squared gap of the posterior mean")
+    label = "squared gap of the posterior mean"
+    save_plot(Plot(lines=lines, x_label="t", y_label=label, log_y=True), path)
 
 
 def save_sheet(rows: Sequence[tuple[str, Tensor]], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import ignore_progress
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.images import Fit
+from rdm_cli.data.places import Readable, digest_of, fetched
 from rdm_cli.errors import CodeError, ImageError
 
 CODE_SUFFIX = ".safetensors"
@@ -31,34 +31,36 @@ class LoadedImage:
     class_name: str | None = None
 
 
-def in_batches_for(pipeline: Pipeline, num_items: int) -> tuple[Pipeline, int]:
+def in_batches_for(pipeline: Pipeline, num_items: int | None) -> tuple[Pipeline, int]:
     """``pipeline`` with its batch size settled for a whole job, and that size.
 
-    The user's, or the device's usual one, or fewer where there are fewer items. It holds for short
-    batches too, so what is left over or encoded again comes out as it would among the others.
+    The user's, or the device's usual one, or fewer where there are fewer items; None are too many to be
+    counted. It holds for short batches too, so what is left over or encoded again comes out as it would among
+    the others. Shards of a job give the number of items of the whole.
     """
-    usual = min(default_batch_size(pipeline.bundle.device), 1 << max(0, num_items - 1).bit_length())
-    size = pipeline.batch_size or usual
+    size = pipeline.batch_size or batch_size_for(pipeline.bundle.device, num_items)
     return replace(pipeline, batch_size=size), size
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def batch_size_for(device: torch.device, num_items: int | None) -> int:
+    """The device's usual batch size, or less for fewer items; None are too many to be counted."""
+    usual = default_batch_size(device)
+    return usual if num_items is None else min(usual, 1 << max(0, num_items - 1).bit_length())
 
 
-def load_image(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage:
+def load_image(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage:
     """Read one image; raises ImageError, or UsageError where the bundle knows classes and it is of none."""
-    class_name = pipeline.class_of(path)
-    digest = file_digest(path) if path.is_file() else None  # the reader says what it is instead
-    x_0 = pipeline.load_images([path], fit)
-    if digest is None or file_digest(path) != digest:
+    class_name = pipeline.class_of(Path(str(path)))
+    path = fetched(path)
+    is_file = isinstance(path, Path)
+    digest = digest_of(path) if not isinstance(path, Path) or path.is_file() else None
+    x_0 = pipeline.load_images([path], fit)  # which says what a path is that is no file
+    if digest is None or (is_file and digest_of(path) != digest):
         raise ImageError(f"{path}: the file changed while it was read", hint="try again when it is whole")
     return LoadedImage(x_0=x_0, digest=digest, class_name=class_name)
 
 
-def load_code(pipeline: Pipeline, path: Path) -> Codes:
+def load_code(pipeline: Pipeline, path: Readable) -> Codes:
     """Read a code of the pipeline's bundle; raises CodeError."""
     codes = Codes.load(path)
     try:
@@ -68,14 +70,14 @@ def load_code(pipeline: Pipeline, path: Path) -> Codes:
     return codes
 
 
-def load_image_or_code(pipeline: Pipeline, path: Path, fit: Fit) -> LoadedImage | Codes:
+def load_image_or_code(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage | Codes:
     """Read a code as it is, or an image to be encoded; raises ImageError or CodeError."""
     return load_code(pipeline, path) if path.suffix == CODE_SUFFIX else load_image(pipeline, path, fit)
 
 
 def encode_loaded(
     pipeline: Pipeline,
-    paths: Sequence[Path],
+    paths: Sequence[Readable],
     loaded: Sequence[LoadedImage | Codes],
     effort: Effort,
     *,

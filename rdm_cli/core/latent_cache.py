@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from rdm_cli.core.running import Advance, ignore_progress
-from rdm_cli.data.atomic import atomic_path, remove_leftovers
+from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range
 from rdm_cli.models.first_stage import to_moments
@@ -81,7 +81,6 @@ def cached_latents(
         note(f"{path}: the latents are there")
         return LatentSet(path)
     note(f"{path}: computing the latents of {len(images):,} images, once")
-    remove_leftovers(folder)
     first = _moments(images, range(1), network, flip=flip, device=device)
     shape = (len(images), *first.shape[1:])
     with atomic_path(path) as temporary:

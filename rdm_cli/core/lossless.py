@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.data.images import load_rgb, to_pil, to_pixels
+from rdm_cli.data.places import Place
 from rdm_cli.data.residual import encode_residual, pixel_digest, restore_pixels
 from rdm_cli.errors import CodeError, ImageError
 
@@ -44,7 +44,7 @@ def restored(code: Codes, picture: Tensor) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-def is_restored(path: Path, info: CodeInfo) -> bool:
+def is_restored(path: Place, info: CodeInfo) -> bool:
     """Whether ``path`` is a picture already, with the very pixels that a code with this ``info`` restores."""
     if info.pixels_digest is None or not path.is_file():
         return False

@@ -149,7 +149,7 @@ class Pipeline(Coder):
         x_T = slerp(first.x_T[0], second.x_T[0], alpha)
         way = way_down(self.bundle, first.infos[0], has_x_T=True, steps=steps, sampler=self.sampler)
         spec, n = way.spec(self.bundle), way.steps
-        model: Any = self.bundle.model
+        model = self.network
         check_steps_of_z(self.bundle, first.z, n)
         check_steps_of_z(self.bundle, second.z, n)
         y = class_numbers(self.bundle, [first.infos[0].class_name])

@@ -1,22 +1,51 @@
-"""Line plots, drawn by matplotlib, which is an optional extra."""
+"""Plots with intervals, drawn by matplotlib, which is an optional extra."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rdm_cli.data.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# told apart by people who see no red or no green, on white and on black (Okabe & Ito 2008)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK, INK_ON_DARK = "#1f2328", "#e6e8eb"
+SMALLEST = 1e-12  # where a logarithmic axis ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve, with half the width of the interval around each point."""
+    """One curve (N points), with the ends of the interval around each point."""
 
     x: Sequence[float]
     y: Sequence[float]
-    half_width: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Named ``lines`` and what their axes say.
+
+    ``names``, where there are some, are what x counts: then there is a row of points for each name, from
+    the top, instead of curves. ``log_y`` for a logarithmic y axis.
+    """
+
+    lines: Mapping[str, Line]
+    x_label: str
+    y_label: str
+    title: str = ""
+    log_y: bool = False
+    names: tuple[str, ...] = ()
 
 
 def can_plot() -> bool:
@@ -24,23 +53,81 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def plot_lines(lines: Mapping[str, Line], path: Path, *, x_label: str, y_label: str) -> None:
-    """Draw named ``lines`` over a linear x and a logarithmic y, and save them as ``path``'s suffix says."""
+def save_plot(plot: Plot, path: Path) -> None:
+    """Draw ``plot`` on white and save it as ``path``'s suffix says."""
+    figure = _figure(plot, INK)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format=path.suffix.removeprefix("."))
+
+
+def svg_of(plot: Plot, *, dark: bool) -> bytes:
+    """``plot`` as SVG on a transparent ground, to be shown on white or on ``dark``; letters are outlines.
+
+    The same plot gives the same bytes.
+    """
+    import matplotlib
+
+    content = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "rdm"}):
+        figure = _figure(plot, INK_ON_DARK if dark else INK)
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
+    return content.getvalue()
+
+
+def _figure(plot: Plot, ink: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    height = 4.2 if not plot.names else 1.6 + len(plot.names) * max(0.3, 0.14 * len(plot.lines))
+    figure = Figure(figsize=(7, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, line in lines.items():
-        (curve,) = axes.plot(line.x, line.y, label=name, linewidth=1.5)
-        lower = [max(y - w, 1e-12) for y, w in zip(line.y, line.half_width, strict=True)]
-        upper = [y + w for y, w in zip(line.y, line.half_width, strict=True)]
-        axes.fill_between(line.x, lower, upper, color=curve.get_color(), alpha=0.2, linewidth=0)
-    axes.set_yscale("log")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    (_draw_rows if plot.names else _draw_curves)(axes, plot)
+    axes.set_title(plot.title, color=ink, loc="left", fontsize="medium")
+    _ink(axes, ink)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format=path.suffix.removeprefix("."))
+    if plot.names:  # beside the rows there is no place that hides none
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=ink)
+    elif plot.lines:
+        axes.legend(frameon=False, labelcolor=ink)
+    return figure
+
+
+def _draw_curves(axes: Axes, plot: Plot) -> None:
+    for (name, line), look in zip(plot.lines.items(), _looks(len(plot.lines)), strict=True):
+        marker = {"marker": look["marker"], "markersize": 4} if len(line.x) <= 30 else {}
+        axes.plot(line.x, line.y, label=name, linewidth=1.5, color=look["color"], **marker)
+        low = [max(y, SMALLEST) for y in line.low] if plot.log_y else line.low
+        axes.fill_between(line.x, low, line.high, color=look["color"], alpha=0.2, linewidth=0)
+    if plot.log_y:
+        axes.set_yscale("log")
+    axes.set_xlabel(plot.x_label)
+    axes.set_ylabel(plot.y_label)
+
+
+def _draw_rows(axes: Axes, plot: Plot) -> None:
+    num = len(plot.lines)
+    for i, ((name, line), look) in enumerate(zip(plot.lines.items(), _looks(num), strict=True)):
+        beside = 0.6 * ((i + 0.5) / num - 0.5)
+        left = [max(y - low, 0.0) for y, low in zip(line.y, line.low, strict=True)]
+        right = [max(high - y, 0.0) for y, high in zip(line.y, line.high, strict=True)]
+        rows = [x + beside for x in line.x]
+        axes.errorbar(
+            line.y, rows, xerr=[left, right], label=name, linestyle="", markersize=5, capsize=2, **look
+        )
+    axes.set_yticks(range(len(plot.names)), plot.names)
+    axes.set_ylim(len(plot.names) - 0.5, -0.5)
+    axes.set_xlabel(plot.y_label)
+    axes.set_ylabel(plot.x_label)
+
+
+def _looks(num: int) -> list[dict[str, Any]]:
+    return [{"color": COLOURS[i % 6], "marker": MARKERS[(i + i // 6) % 6]} for i in range(num)]
+
+
+def _ink(axes: Axes, ink: str) -> None:
+    axes.tick_params(colors=ink)
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    for spine in axes.spines.values():
+        spine.set_edgecolor(ink)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.json_text import parse_object
 from rdm_cli.training.loop import StepRecord
 
 
@@ -34,8 +35,9 @@ class RunLog:
             file.write(json.dumps(values) + "\n")
 
     def flush(self) -> None:
-        """Hand every line so far to the system."""
-        self._steps.flush()
+        """Hand every line so far to the system; a closed log has none left."""
+        if not self._steps.closed:
+            self._steps.flush()
 
     def close(self) -> None:
         """Write out what is buffered."""
@@ -48,7 +50,7 @@ def _cut(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if parse_object(line)["step"] <= step:
                 kept.append(line + "\n")
         except (ValueError, KeyError):
             break  # a line cut short by the kill; nothing valid follows it

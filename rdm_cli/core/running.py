@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -35,6 +35,11 @@ class Runner:
     batch_size: int | None = None
     show_progress: bool = False
 
+    @property
+    def network(self) -> Any:
+        """The bundle's model as it is run: its weights in the runner's precision."""
+        return self.bundle.model_in(self.precision)
+
     @contextmanager
     def progress(self, advance: Advance | None, label: str, num: int) -> Iterator[Advance]:
         """The caller's ``advance``, else a tqdm bar where the pipeline shows one, else nothing."""
@@ -53,12 +58,12 @@ class Runner:
     def leave(self, x: Tensor) -> Tensor:
         """From the space that the model diffuses in to images."""
         with autocast(self.bundle.device, self.precision):
-            return self.bundle.model.leave(x.float()).float()
+            return self.network.leave(x.float()).float()
 
     def eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
         """The model's denoiser for ``z`` and its own ``options``, in the runner's precision."""
         with autocast(self.bundle.device, self.precision):
-            denoise = cast(Any, self.bundle.model).denoiser(z, **options)
+            denoise = self.network.denoiser(z, **options)
         return self.in_precision(denoise)
 
     def in_precision(self, denoise: EpsFn) -> EpsFn:

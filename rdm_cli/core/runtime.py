@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import sys
@@ -9,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from torch import nn
 
 from rdm_cli.errors import UsageError
 
@@ -68,6 +70,20 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU", hint="on a CPU, use bf16")
     return torch.autocast(device.type, _DTYPES[precision])
+
+
+def with_cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
+    """``model``, or for half precision a copy whose convolutions and linear layers hold their weights in it.
+
+    :func:`autocast` casts those weights at every call, to the same values; here they are cast once.
+    """
+    if precision == "fp32":
+        return model
+    cast = copy.deepcopy(model)
+    for module in cast.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            module.to(_DTYPES[precision])
+    return cast
 
 
 def default_batch_size(device: torch.device) -> int:

@@ -1,8 +1,8 @@
 """A training run on disk: start or resume, log, checkpoint, draw sheets, and leave a bundle.
 
 A run's folder holds ``checkpoint.safetensors`` (replaced whole), ``log.jsonl`` and
-``diagnostics.jsonl`` (see :mod:`rdm_cli.core.run_log`), ``sheets/`` and, where asked for,
-TensorBoard's files.
+``diagnostics.jsonl`` (see :mod:`rdm_cli.core.run_log`), ``sheets/``, ``run.html`` that shows all of these
+(:mod:`rdm_cli.core.run_page`) and, where asked for, TensorBoard's files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.run_log import RunLog
+from rdm_cli.core.run_page import write_run_page
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.core.training_start import starting_model, training_data
@@ -43,6 +44,7 @@ from rdm_cli.training.loop import (
     make_optimizer,
     train_steps,
 )
+from rdm_cli.training.workers import dead_workers_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -148,7 +150,7 @@ class TrainingRun:
         plan = self.plan
         if self.is_main:
             plan.run_folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(plan.run_folder, plan.run_folder / "sheets")
+            remove_leftovers(plan.run_folder)
             self._log = RunLog(plan.run_folder, self.progress.step)
         if plan.tensorboard:
             self.accelerator.init_trackers("tensorboard")
@@ -192,18 +194,19 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self) -> Iterator[StepRecord]:
-        return train_steps(
-            self.wrapped,
-            average=self.average,
-            optimizer=self.prepared,
-            images=self.data,
-            num_train_steps=self.described.sampling.schedule.num_train_steps,
-            x_T_shape=self.described.x_T_shape,
-            settings=self.plan.settings,
-            budget=self.plan.budget,
-            start=self.progress,
-            accelerator=self.accelerator,
-        )
+        with dead_workers_told():
+            yield from train_steps(
+                self.wrapped,
+                average=self.average,
+                optimizer=self.prepared,
+                images=self.data,
+                num_train_steps=self.described.sampling.schedule.num_train_steps,
+                x_T_shape=self.described.x_T_shape,
+                settings=self.plan.settings,
+                budget=self.plan.budget,
+                start=self.progress,
+                accelerator=self.accelerator,
+            )
 
     def _take(self, record: StepRecord) -> None:
         self.progress = Progress(
@@ -260,7 +263,7 @@ class TrainingRun:
         )
 
     def draw_sheet(self) -> None:
-        """Draw a sheet with the averaged weights, and say how much z is used."""
+        """Draw a sheet with the averaged weights, say how much z is used, and write the run's page anew."""
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
         losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
@@ -269,6 +272,17 @@ class TrainingRun:
         self.note(f"{path}; {remark}" if remark else str(path))
         if self._log is not None:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
+            self._log.flush()
+            write_run_page(self.plan.run_folder, name=self.plan.bundle.name, facts=self._facts())
+
+    def _facts(self) -> dict[str, object]:
+        """What the run's page says of it."""
+        return {
+            "method": self.plan.method.title,
+            "command": self.plan.command,
+            "data": f"{len(self.images):,} images of {self.plan.folder.name}",
+            "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}",
+        }
 
 
 def _imaged(config: Any) -> Any:

@@ -19,6 +19,7 @@ try:
 except ImportError:  # no Unix: nothing is locked, and leftovers stay
     fcntl = None  # type: ignore[assignment]
 
+_looked_through: set[Path] = set()
 _NAME = re.compile(r"\.rdm-.*-[a-z0-9_]{8}(\..*)?", re.DOTALL)
 
 
@@ -26,9 +27,13 @@ _NAME = re.compile(r"\.rdm-.*-[a-z0-9_]{8}(\..*)?", re.DOTALL)
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary file in ``path``'s folder, renamed to ``path`` when the block succeeds.
 
-    Where the block fails or is interrupted, the temporary file goes and ``path`` stays as it was.
+    Where the block fails or is interrupted, the temporary file goes and ``path`` stays as it was. The first
+    time that this process writes to a folder, leftovers of others go.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _looked_through:
+        _looked_through.add(path.parent)
+        remove_leftovers(path.parent)
     with _own_file(path) as temporary:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private; ours follow the umask

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rdm_cli.data.atomic import atomic_path, remove_leftovers
+from rdm_cli.data.atomic import atomic_path
 from rdm_cli.errors import RdmError
 
 NUM_BUCKETS = 64
@@ -274,7 +274,6 @@ def write_avatars(
     """
     require_generator()
     folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
     write = partial(_write_one, folder=folder, seed=seed, size=size)
     rows = []
     with multiprocessing.get_context("spawn").Pool(workers) as pool:

@@ -76,7 +76,7 @@ class ImageFolder(Dataset[Tensor]):
         """Files that could not be read so far (in this process), in order."""
         return tuple(self.paths[i] for i in sorted(self._bad))
 
-    def _number(self, item: Item) -> int:
+    def _number(self, item: Item[Path]) -> int:
         name = class_of(item)
         if name not in self.class_names:
             raise UsageError(f"{item.source}: {name} is none of the classes {', '.join(self.class_names)}")

@@ -1,59 +1,145 @@
-"""Which files a command works on, and where each result goes: settled, and refused, before any work."""
+"""Which files a command works on: those that it was given, and those below the folders that it was given."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, Generic, TypeVar
 
 from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.places import Readable
 from rdm_cli.errors import UsageError
+
+S = TypeVar("S", bound=Readable, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One input file; ``relative`` is its place under an output tree, with its original suffix."""
+class Item(Generic[S]):
+    """One input; ``relative`` is its place under an output tree, with its original suffix."""
 
-    source: Path
+    source: S
     relative: Path
 
 
 def find_inputs(
     paths: Sequence[Path], *, suffixes: Set[str] = SUFFIXES, results: Sequence[str] = ()
-) -> list[Item]:
+) -> list[Item[Path]]:
     """The files that ``paths`` stand for: named files as given, folders searched recursively.
 
-    A file named on its own is taken whatever its suffix. In a folder, names with one of ``suffixes``
-    (lower case, with the dot) count, in any case and in sorted order; hidden ones are skipped.
-    A dangling link or a folder with such a name is an item too, so that reading it fails by name.
-    Linked folders are followed, each folder once. The order of ``paths`` is kept, and duplicates too.
-    ``results`` are the endings of what the command writes: in a folder, a name that is another item's
-    stem with such an ending is an earlier run's result, and is left out.
+    A file named on its own is taken whatever its suffix; for folders see :func:`items_below`. The order of
+    ``paths`` is kept, and duplicates too.
 
     Raises UsageError for a path that does not exist, a folder that cannot be listed or holds no
     such file, and for no paths at all.
     """
     if not paths:
         raise UsageError("no inputs were given", hint="name files or folders")
-    items: list[Item] = []
-    for path in paths:
-        if not os.path.lexists(path):
-            raise UsageError(f"{path}: no such file or folder")
-        if not os.path.isdir(path):
-            items.append(Item(source=path, relative=Path(path.name)))
+    return [item for path in paths for item in items_at(path, suffixes=suffixes, results=results)]
+
+
+def items_at(path: Path, *, suffixes: Set[str], results: Sequence[str] = ()) -> Iterator[Item[Path]]:
+    """What one path stands for; see :func:`find_inputs`."""
+    if not os.path.lexists(path):
+        raise UsageError(f"{path}: no such file or folder")
+    if not os.path.isdir(path):
+        yield Item(source=path, relative=Path(path.name))
+        return
+    empty = True
+    for item in items_below(path, suffixes=suffixes, results=results):
+        empty = False
+        yield item
+    if not empty:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise UsageError(
+            f"{str(path).rstrip('/')}/: no {_nouns(suffixes)} found",
+            hint=f"looked for {', '.join(sorted(suffixes))}",
+        )
+    yield Item(source=path, relative=Path(path.name))  # faces/* may name a folder x.png
+
+
+def items_below(root: Path, *, suffixes: Set[str], results: Sequence[str] = ()) -> Iterator[Item[Path]]:
+    """The files below a folder whose names end in one of ``suffixes``, in sorted order of their paths.
+
+    The suffixes are in lower case, with the dot, and count in any case; hidden names are skipped. A dangling
+    link or a folder with such a name is an item too, so that reading it fails by name. Linked folders are
+    followed, each folder once. ``results`` are the endings of what the command writes: a name that is another
+    item's stem with such an ending is an earlier run's result, and is left out.
+
+    Keeps the names of the folders, and those of the files of one folder at a time. Raises UsageError for a
+    folder that cannot be listed.
+    """
+    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, results)
+
+
+def _items_of(
+    root: Path, folder: Path, folders: Set[Path], suffixes: Set[str], results: Sequence[str]
+) -> Iterator[Item[Path]]:
+    names = sorted(
+        entry.name
+        for entry in _entries(folder)
+        if has_suffix(entry.name, suffixes) or folder / entry.name in folders
+    )
+    made = _results_among(names, suffixes, results)
+    for name in names:
+        path = folder / name
+        if not has_suffix(name, suffixes):
+            yield from _items_of(root, path, folders, suffixes, results)
+        elif name not in made:
+            yield Item(source=path, relative=path.relative_to(root))
+
+
+def _folders_below(root: Path, suffixes: Set[str]) -> Set[Path]:
+    """``root`` and the folders below it, each under one name: its own rather than a link's."""
+    visited: dict[tuple[int, int], Path] = {}
+    folders, links = [root], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        with _named(folder):
+            status = folder.stat()
+        if (status.st_dev, status.st_ino) in visited:
             continue
-        found = sorted(_without_results(_walk(path, suffixes), results), key=lambda item: item.relative.parts)
-        if not found and path.suffix.lower() in suffixes:
-            found = [Item(source=path, relative=Path(path.name))]  # faces/* may name a folder x.png
-        if not found:
-            raise UsageError(
-                f"{str(path).rstrip('/')}/: no {_nouns(suffixes)} found",
-                hint=f"looked for {', '.join(sorted(suffixes))}",
-            )
-        items.extend(found)
-    return items
+        visited[status.st_dev, status.st_ino] = folder
+        found = [e for e in _entries(folder) if not has_suffix(e.name, suffixes) and _is_folder(e)]
+        for entry in sorted(found, key=lambda entry: entry.name):
+            (links if entry.is_symlink() else folders).append(folder / entry.name)
+    return set(visited.values())
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with _named(folder), os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Without a look at the disk for what is no link; a link that leads in a circle is no folder."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{folder}/: cannot be listed ({error.strerror})") from error
+
+
+def has_suffix(name: str, suffixes: Set[str]) -> bool:
+    """Whether a name ends in one of ``suffixes``, in any case."""
+    return os.path.splitext(name)[1].lower() in suffixes
+
+
+def _results_among(names: Sequence[str], suffixes: Set[str], endings: Sequence[str]) -> Set[str]:
+    """Those of a folder's ``names`` that an earlier run made of others."""
+    endings = [ending for ending in endings if has_suffix(f"x{ending}", suffixes)]
+    if not endings:
+        return frozenset()
+    stems = {os.path.splitext(name)[0] for name in names if has_suffix(name, suffixes)}
+    return {f"{stem}{ending}" for stem in stems for ending in endings}
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -70,17 +156,11 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def class_of(item: Item) -> str:
+def class_of(item: Item[Path]) -> str:
     """The sub-folder in which an image below a folder of classes lies; raises UsageError for none."""
     if len(item.relative.parts) < 2:
         raise UsageError(f"{item.source}: lies in no sub-folder, which would be its class")
     return item.relative.parts[0]
-
-
-def _without_results(items: Iterable[Item], endings: Sequence[str]) -> list[Item]:
-    items = list(items)
-    made = {item.source.with_name(f"{item.source.stem}{ending}") for item in items for ending in endings}
-    return [item for item in items if item.source not in made]
 
 
 def _nouns(suffixes: Set[str]) -> str:
@@ -89,97 +169,27 @@ def _nouns(suffixes: Set[str]) -> str:
     return "images or codes" if suffixes & SUFFIXES else "codes"
 
 
-def _walk(root: Path, suffixes: Set[str]) -> Iterator[Item]:
-    """Items below ``root``, unsorted. Real folders come before links, so a folder keeps its own name."""
-    visited: set[tuple[int, int]] = set()
-    folders, links = [root], list[Path]()
-    while folders or links:
-        folder = folders.pop() if folders else links.pop(0)
-        try:
-            status = folder.stat()
-            visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-        except OSError as error:
-            raise UsageError(f"{folder}/: cannot be listed ({error.strerror})") from error
-        if (status.st_dev, status.st_ino) in visited:
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        for path in visible:
-            if path.suffix.lower() in suffixes:
-                yield Item(source=path, relative=path.relative_to(root))
-            elif os.path.isdir(path):
-                (links if path.is_symlink() else folders).append(path)
+def read_path_list(stream: BinaryIO) -> Iterator[str]:
+    """Paths from a seekable ``stream``: one a line, blank lines skipped; or NUL-separated if it holds a NUL.
 
-
-def plan_outputs(items: Iterable[Item], *, output: Path | None, suffix: str) -> list[tuple[Item, Path]]:
-    """Each item's output file, ending in ``suffix``: beside its source, or mirrored under ``output``.
-
-    A source named twice is planned once. Raises UsageError, naming both files, where two sources
-    would share an output or an output would replace a source, and where a file stands in a folder's
-    place or a folder in a file's.
+    Bytes, for file names need not be UTF-8. One name is held at a time.
     """
-    plan: list[tuple[Item, Path]] = []
-    identity = _Identity()
-    owners: dict[str, Item] = {}
-    sources: dict[str, Item] = {}
-    for item in items:
-        place = item.source.parent if output is None else output / item.relative.parent
-        target = place / f"{Path(item.relative.name).stem}{suffix}"
-        source = identity.of(item.source)
-        owner = owners.get(identity.of(target))
-        if owner is not None:
-            if identity.of(owner.source) == source:
-                continue
-            raise UsageError(
-                f"{owner.source} and {item.source} would both be written to {target}",
-                hint="rename one, or run twice with different output folders",
-            )
-        owners[identity.of(target)] = item
-        sources[source] = sources[os.path.realpath(item.source)] = item
-        plan.append((item, target))
-    for item, target in plan:
-        replaced = sources.get(identity.of(target))
-        if replaced is not None:
-            raise UsageError(
-                f"the output of {item.source} would replace the input {replaced.source}",
-                hint="choose another output folder",
-            )
-        if os.path.isdir(target):
-            raise UsageError(f"{target}: a folder stands where the output of {item.source} should go")
-    for folder in dict.fromkeys(target.parent for _, target in plan):
-        _refuse_blocked(folder)
-    if output is not None and not plan:
-        _refuse_blocked(output)
-    return plan
+    if not any(b"\0" in part for part in _parts(stream)):
+        stream.seek(0)
+        for i, line in enumerate(stream):
+            name = line.removeprefix(b"\xef\xbb\xbf") if i == 0 else line
+            if name.strip():
+                yield os.fsdecode(name.removesuffix(b"\n").removesuffix(b"\r"))
+        return
+    rest = b""
+    for part in _parts(stream):
+        *whole, rest = (rest + part).split(b"\0")
+        yield from (os.fsdecode(name) for name in whole if name)
+    if rest:
+        yield os.fsdecode(rest)
 
 
-class _Identity:
-    """A file's name with the links in its folder resolved; a link itself is not its target."""
-
-    def __init__(self) -> None:
-        self._folders: dict[Path, str] = {}
-
-    def of(self, path: Path) -> str:
-        if path.parent not in self._folders:
-            self._folders[path.parent] = os.path.realpath(path.parent)
-        return os.path.join(self._folders[path.parent], path.name)
-
-
-def _refuse_blocked(folder: Path) -> None:
-    for place in (folder, *folder.parents):
-        if os.path.isdir(place):
-            return
-        if os.path.lexists(place):
-            raise UsageError(f"{place}: a file stands where an output folder is needed")
-
-
-def read_path_list(stream: IO[str] | IO[bytes]) -> list[Path]:
-    """Paths from ``stream``: one a line, blank lines skipped; or NUL-separated if it holds a NUL.
-
-    A text stream over bytes (such as stdin) is read as bytes, for file names need not be UTF-8.
-    """
-    content = getattr(stream, "buffer", stream).read()
-    text: str = os.fsdecode(content) if isinstance(content, bytes) else content
-    if "\0" in text:
-        return [Path(name) for name in text.split("\0") if name]
-    lines = text.removeprefix("\ufeff").split("\n")
-    return [Path(line.removesuffix("\r")) for line in lines if line.strip()]
+def _parts(stream: BinaryIO) -> Iterator[bytes]:
+    """A stream from its beginning, 64 KiB at a time."""
+    stream.seek(0)
+    return iter(partial(stream.read, 2**16), b"")

@@ -5,6 +5,7 @@ Inside rdm an image is float32 (3, H, W) in [-1, 1]; on disk it is one of ``FORM
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.places import Place, Readable, put
 from rdm_cli.errors import ImageError
 
 if TYPE_CHECKING:
@@ -40,25 +41,16 @@ _DECODER_ERRORS = (
 )  # fmt: skip
 
 
-def load_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open ``path`` as an upright, opaque, 8-bit RGB image.
+def load_rgb(path: Readable, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open ``path``, a file or what is read like one, as an upright, opaque, 8-bit RGB image.
 
     EXIF orientation is applied, alpha lies over white, 16-bit values are scaled, CMYK and palettes
     are converted, and an animation gives its first frame. Raises ImageError, saying what is wrong; for an
     image of more than ``max_pixels`` before any of them is decoded.
     """
     try:
-        if path.is_symlink() and not path.exists():
-            raise ImageError(f"{path}: the link points to nothing")
-        if not path.exists():
-            raise ImageError(f"{path}: no such file")
-        if path.is_dir():
-            raise ImageError(f"{path}: this is a folder, not an image")
-        if not path.is_file():
-            raise ImageError(f"{path}: this is a pipe or a device, not an image")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        with _limited_to(max_pixels), Image.open(path, formats=_formats()) as image:
+        opened = _refuse_no_file(path) if isinstance(path, Path) else _in_memory(path)
+        with _limited_to(max_pixels), Image.open(opened, formats=_formats()) as image:
             image.load()
             return _opaque_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
@@ -73,6 +65,27 @@ def load_rgb(path: Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"{path}: may not be read (permission denied)") from error
     except _DECODER_ERRORS as error:
         raise ImageError(f"{path}: damaged image ({str(error).rstrip('.')})") from error
+
+
+def _refuse_no_file(path: Path) -> Path:
+    if path.is_symlink() and not path.exists():
+        raise ImageError(f"{path}: the link points to nothing")
+    if not path.exists():
+        raise ImageError(f"{path}: no such file")
+    if path.is_dir():
+        raise ImageError(f"{path}: this is a folder, not an image")
+    if not path.is_file():
+        raise ImageError(f"{path}: this is a pipe or a device, not an image")
+    if path.stat().st_size == 0:
+        raise ImageError(f"{path}: the file is empty")
+    return path
+
+
+def _in_memory(source: Readable) -> io.BytesIO:
+    content = source.read_bytes()
+    if not content:
+        raise ImageError(f"{source}: the file is empty")
+    return io.BytesIO(content)
 
 
 @cache
@@ -137,7 +150,7 @@ def fit_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
 
 
 def image_bytes(
-    path: Path, size: int, fit: Fit = "crop", *, channels: int = 3, max_pixels: int = MAX_PIXELS
+    path: Readable, size: int, fit: Fit = "crop", *, channels: int = 3, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """``path`` as uint8 (channels, size, size): 3 are RGB, 1 is grey. Raises ImageError."""
     square = fit_square(load_rgb(path, max_pixels=max_pixels), size, fit)
@@ -166,10 +179,12 @@ def pixels_to_pil(pixels: Tensor) -> Image.Image:
     return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous()).numpy())
 
 
-def save_image(image: Image.Image, path: Path) -> None:
-    """Write ``image`` in the format that ``path``'s suffix names, atomically."""
-    with atomic_path(path) as temporary:
-        image.save(temporary)
+def save_image(image: Image.Image, place: Place) -> str:
+    """Write ``image`` in the suffix's format, whole or not at all; returns the SHA-256 of its bytes."""
+    kind = Image.registered_extensions()[place.suffix.lower()]
+    file = io.BytesIO()
+    image.save(file, format=kind)
+    return put(place, file.getvalue())
 
 
 def grid(images: list[Image.Image], columns: int, gap: int = 2) -> Image.Image:

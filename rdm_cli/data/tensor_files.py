@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.json_text import parse_object
+from rdm_cli.data.places import Readable
 
 
 def write_tensors(
@@ -38,22 +40,39 @@ def write_tensors(
                 os.fsync(file.fileno())
 
 
-def read_tensors(path: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
+def read_tensors(source: Readable, names: Collection[str] | None = None) -> dict[str, Tensor]:
     """The tensors called ``names`` that are there, or all; raises OSError, or ValueError for damage."""
-    with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}
+    return read_with_metadata(source, names)[1]
+
+
+def read_metadata(source: Readable) -> dict[str, str]:
+    """A file's metadata, without its tensors; raises as :func:`read_tensors`."""
+    return read_with_metadata(source, ())[0]
+
+
+def read_with_metadata(
+    source: Readable, names: Collection[str] | None = None
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata, and tensors as :func:`read_tensors`; of a file, no more than these are read."""
+    if isinstance(source, Path):
+        with _opened(source) as file:
+            wanted = [name for name in file.keys() if names is None or name in names]
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in wanted}
+    content = source.read_bytes()
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    # safetensors found the header in order, and gives its metadata for paths alone
+    header = parse_object(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__") or {}
+    return metadata, {name: t for name, t in tensors.items() if names is None or name in names}
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, without its values; raises as :func:`read_tensors`."""
     with _opened(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """A file's metadata, without its tensors; raises as :func:`read_tensors`."""
-    with _opened(path) as file:
-        return file.metadata() or {}
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
+from rdm_cli.data import optional
 from rdm_cli.errors import UsageError
 
 INSTALL = "pip install 'rdm-cli[evaluate]'"
@@ -13,12 +14,7 @@ INSTALL = "pip install 'rdm-cli[evaluate]'"
 
 def optional_module(name: str, *, package: str) -> ModuleType:
     """The module ``name`` of ``package``, imported; raises UsageError where it is absent."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
-            raise
-        raise UsageError(f"this evaluation needs {package}", hint=INSTALL) from None
+    return optional.optional_module(name, package=package, purpose="this evaluation", extra="evaluate")
 
 
 def file_of_package(package: str, inside: str) -> Path:

@@ -12,6 +12,7 @@ lie off the value by about as much as the value lies off the truth, and only the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -108,6 +109,25 @@ def mean_estimate(
         ]
     )
     return percentile_estimate(float(exact.mean()), replicates, level=level)
+
+
+def share_estimate(successes: Tensor, *, level: float = LEVEL) -> Estimate:
+    """The share of True among ``successes``, bool (N,), with Wilson's interval (1927, JASA 22).
+
+    The bootstrap's has no width where all agree, which few trials often do. ``num_resamples`` is 0. Raises
+    ValueError where there are none.
+    """
+    num = len(successes)
+    if successes.ndim != 1 or num == 0:
+        raise ValueError(f"a share needs trials (N,), not {tuple(successes.shape)}")
+    share = float(successes.double().mean())
+    z = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
+    shrunk = 1 + z**2 / num
+    centre = (share + z**2 / (2 * num)) / shrunk
+    half = z / shrunk * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    low, high = min(low, share), max(high, share)  # where all agree, rounding would leave the share outside
+    return Estimate(value=share, low=low, high=high, level=level, num_resamples=0)
 
 
 def _quantiles(replicates: Tensor, level: float) -> tuple[float, float]:

@@ -8,8 +8,8 @@ The manifold of a set is the union of balls about its points, each as wide as th
     coverage  = share of real balls that hold a generated point      arXiv 2002.09797)
 
 An outlier's ball is huge, which flatters precision and recall; density and coverage bear it. The intervals
-are those of a mean over the points that are judged, the manifolds as they are: drawing these again would
-put copies next to each other and shrink their balls.
+are those of a share of the points that are judged (of a mean, for density), the manifolds as they are:
+drawing these again would put copies next to each other and shrink their balls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.metrics.features import feature_pair
-from rdm_cli.metrics.intervals import LEVEL, NUM_RESAMPLES, Estimate, mean_estimate
+from rdm_cli.metrics.intervals import LEVEL, NUM_RESAMPLES, Estimate, mean_estimate, share_estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,7 @@ def precision_recall(
     reference: Tensor,
     generated: Tensor,
     *,
-    seed: int,
     num_neighbours: int = 3,
-    num_resamples: int = NUM_RESAMPLES,
     level: float = LEVEL,
 ) -> PrecisionRecall:
     """Improved precision and recall of features ``generated`` (M, d) against ``reference`` (N, d).
@@ -60,10 +58,7 @@ def precision_recall(
     distances = torch.cdist(y, x)  # (M, N)
     in_real = (distances <= _radii(x, num_neighbours)).any(dim=1)
     in_generated = (distances <= _radii(y, num_neighbours)[:, None]).any(dim=0)
-    precision, recall = (
-        mean_estimate(inside.double(), seed=seed, num_resamples=num_resamples, level=level)
-        for inside in (in_real, in_generated)
-    )
+    precision, recall = (share_estimate(inside, level=level) for inside in (in_real, in_generated))
     return PrecisionRecall(precision=precision, recall=recall, num_neighbours=num_neighbours)
 
 
@@ -76,13 +71,15 @@ def density_coverage(
     num_resamples: int = NUM_RESAMPLES,
     level: float = LEVEL,
 ) -> DensityCoverage:
-    """Density and coverage; arguments, memory and errors as in :func:`precision_recall`."""
+    """Density and coverage; memory and errors as in :func:`precision_recall`.
+
+    The interval of density is a bootstrap's, of ``num_resamples`` replicates.
+    """
     x, y = feature_pair(reference, generated, smallest=num_neighbours + 1)
     inside = torch.cdist(y, x) <= _radii(x, num_neighbours)  # (M, N)
-    density, coverage = (
-        mean_estimate(values, seed=seed, num_resamples=num_resamples, level=level)
-        for values in (inside.double().sum(dim=1) / num_neighbours, inside.any(dim=0).double())
-    )
+    depths = inside.double().sum(dim=1) / num_neighbours
+    density = mean_estimate(depths, seed=seed, num_resamples=num_resamples, level=level)
+    coverage = share_estimate(inside.any(dim=0), level=level)
     return DensityCoverage(density=density, coverage=coverage, num_neighbours=num_neighbours)
 
 

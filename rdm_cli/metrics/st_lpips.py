@@ -1,9 +1,7 @@
-r"""ST-LPIPS, a perceptual distance (Ghildyal & Liu, ECCV 2022, arXiv 2207.13686): LPIPS that bears a shift.
+"""ST-LPIPS, a perceptual distance (Ghildyal & Liu, ECCV 2022, arXiv 2207.13686): LPIPS that bears a shift.
 
-    d(x, y) = sum_l mean_hw sum_c w_lc (f_lc(x) / |f_l(x)| - f_lc(y) / |f_l(y)|)^2
-
-with f_l five maps of a trunk (:mod:`rdm_cli.models.shift_tolerant`), |.| over a place's channels, and w >= 0
-learned from people's judgements. Its figures are not LPIPS's, and are never called so.
+The distance of :mod:`rdm_cli.metrics.layered_distance` on five maps of a trunk that does not skip places
+(:mod:`rdm_cli.models.shift_tolerant`). Its figures are not LPIPS's, and are never called so.
 
 The weights are those of the package ``stlpips-pytorch`` (BSD-2-Clause). None of its modules is imported or
 copied; some of them are CC BY-NC-SA. Verified: its own output, computed once, and this agree within 2e-7 on
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.errors import CheckpointError, UsageError
+from rdm_cli.metrics.layered_distance import layered_distance
 from rdm_cli.models.shift_tolerant import ShiftTolerantConfig, ShiftTolerantNetwork, TrunkName
 
 PACKAGE = "stlpips-pytorch"
@@ -45,20 +44,7 @@ class STLPIPS:
         ``x`` and ``y`` (B, 3, H, W) in [-1, 1], on one device; gradients flow to both. Raises ValueError for
         other shapes and for images too small (below 21 pixels a side on alex, 18 on vgg).
         """
-        if x.shape != y.shape:
-            raise ValueError(f"images to compare must share one shape: {tuple(x.shape)}, {tuple(y.shape)}")
-        network = self.network.to(x.device)
-        layers = zip(network(x.float()), network(y.float()), network.heads, strict=True)
-        terms = [(head * (_unit(f) - _unit(g)).square()).sum(dim=1).mean(dim=(1, 2)) for f, g, head in layers]
-        return torch.stack(terms).sum(dim=0)
-
-
-def _unit(features: Tensor) -> Tensor:
-    """Each place's channels divided by their length, in float32."""
-    features = features.float()
-    # without the floor, the root's gradient is infinite where no channel answers, and the loss's NaN
-    length = features.square().sum(dim=1, keepdim=True).clamp(min=1e-20).sqrt()
-    return features / (length + 1e-10)
+        return layered_distance(self.network, x, y)
 
 
 def open_st_lpips(trunk: TrunkName = "alex") -> STLPIPS:

@@ -57,6 +57,14 @@ USES: dict[str, list[tuple[str, int]]] = {
                     "--batch-size 2 --sheet-minutes 0", 0), ("{faces} -o {work}/new", 2)],
     "train first-stage": [("{faces} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
                            "--sheet-minutes 0", 0), ("{faces} -o {work}/new --preset nosuch", 2)],
+    "evaluate reconstruction": [("{plain} {faces} -n 2 --steps 1 -o {work}/o", 0), ("{faces}", 2),
+                                ("{plain} {mixed} --steps 1", 1)],
+    "evaluate generation": [("{plain} {many} -n 12 --steps 1 -o {work}/o", 0),
+                            ("{plain} {many} --steps 0", 2)],
+    "evaluate attributes": [("{bundle} {many} --attr hat -o {work}/o", 0), ("{bundle} {faces}", 2)],
+    "evaluate disentanglement": [("{bundle} {many}", 0), ("{bundle} {faces}", 2)],
+    "evaluate interpolation": [("{bundle} {faces} -n 2 --steps 1", 0), ("{bundle} {work}/nosuch", 2)],
+    "evaluate edit": [("{bundle} {many} --attr hat --scales 0.3 --steps 1", 0), ("{bundle} {faces}", 2)],
     "evaluate gap": [("{plain} {faces} -n 2 --every 500 --at 500 -o {work}/o", 0), ("{faces}", 2),
                      ("{plain} {mixed}", 1)],
     "train prior": [("{codes} --samples 64 --batch-size 8 --layers 2 --hidden-width 8", 0), ("{faces}", 2)],
@@ -67,6 +75,12 @@ USES: dict[str, list[tuple[str, int]]] = {
     "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 1)],
     "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 1)],
     "bundles convert": [("diffae {mixed}/bad.png -o {work}/new", 1), ("nosuch x -o {work}/new", 2)],
+    "codes table": [("{codes} -o {work}/z.parquet", 0), ("{codes} {mixed}/bad.png -o {work}/y.parquet", 3),
+                    ("{codes} -o {work}/z.csv", 2), ("{mixed}/bad.png -o {work}/x.parquet", 1)],
+    "codes verify": [("{codes}", 0), ("{codes} {mixed}/bad.png", 3)],
+    "codes status": [("{jobs}", 0), ("{codes}", 2), ("{jobs}/half.jsonl", 3)],
+    "codes merge": [("{jobs}/done.manifest.jsonl {jobs}/half.jsonl -o {work}/m.jsonl", 0),
+                    ("{jobs} -o {work}/m.parquet", 2)],
     "data avatars": [("{work}/o -n 2 --size 16 --workers 1", 0), ("{mixed}/bad.png -n 1 --workers 1", 1)],
 }  # fmt: skip
 NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
@@ -113,9 +127,24 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         rows = csv.writer(file)
         rows.writerow(["file_name", "hat", "never"])
         rows.writerows([f"{i:06d}.png", int(i % 2), 0] for i in range(80))
+    many = root / "many"
+    many.mkdir()
+    with (many / "metadata.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file_name", "hat", "glasses"])
+        for i in range(48):
+            Image.new("RGB", (16, 16), (5 * i, 200 * (i % 2), 200 * (i // 2 % 2))).save(many / f"{i:02d}.png")
+            rows.writerow([f"{i:02d}.png", i % 2, i // 2 % 2])
+    jobs = root / "jobs"
+    jobs.mkdir()
+    record = {"input": "a.png", "output": "a.safetensors", "digest": "0" * 64, "seconds": 0.1, "error": None}
+    for name, num_items in (("done.manifest.jsonl", 1), ("half.jsonl", 2)):
+        part = {"verb": "encode", "shard": "1/1", "items": num_items}
+        (jobs / name).write_text(f"{json.dumps(part)}\n{json.dumps(record)}\n")
     return {
-        "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken, "codes": root / "codes",
-        "labels": root / "labels.csv", "plain": root / "plain", "stage": root / "stage",
+        "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken,
+        "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain",
+        "stage": root / "stage",
     }  # fmt: skip
 
 
@@ -144,7 +173,7 @@ def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path:
         assert all(isinstance(o, dict) for o in objects)
         if code == 0 and name != "bundles list":  # nothing may be shipped yet
             assert objects and not any("error" in o for o in objects)
-        if code in (1, 2, 3) and name != "bundles check":
+        if code in (1, 2, 3) and (code == 2 or name not in {"bundles check", "codes status"}):
             told = [o for o in objects if o.get("error")]
             assert told, use
             # stderr says the same, in words

@@ -74,7 +74,7 @@ def test_from_images_to_samples(train: Rdm, rdm: Rdm, tmp_path: Path) -> None:
     assert [step for step, _ in losses(tmp_path / "runs" / "out")] == [1, 2, 3, 4]
     assert reports[-1]["loss"] == losses(tmp_path / "runs" / "out")[-1][1]
     left = {path.name for path in (tmp_path / "runs" / "out").iterdir()}
-    assert left == {FILE_NAME, "log.jsonl", "diagnostics.jsonl", "sheets"}
+    assert left == {FILE_NAME, "log.jsonl", "diagnostics.jsonl", "run.html", "sheets"}
     assert [p.name for p in (tmp_path / "runs" / "out" / "sheets").iterdir()] == ["0000004.png"]
     assert "loss with own -> swapped z" in trained.err
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,21 @@ def test_a_failing_batch_is_retried_one_by_one() -> None:
     assert [o.error for o in outcomes] == [None, None, "out: No space left on device", None]
 
 
+def test_outcomes_say_how_long_they_took() -> None:
+    """Its own reading, and its part of its batch's processing."""
+
+    def load(item: int) -> int:
+        time.sleep(0.02 * item)
+        return item
+
+    def process(batch: Sequence[int], _: Sequence[int]) -> list[dict[str, Any]]:
+        time.sleep(0.02)
+        return [{}] * len(batch)
+
+    outcomes = list(run_batches([0, 3], load=load, process=process, batch_size=2))
+    assert 0.01 <= outcomes[0].seconds < outcomes[1].seconds and outcomes[1].seconds >= 0.07
+
+
 def test_an_item_may_be_settled_without_work() -> None:
     outcomes, tried = numbers([0, 100, 1], 2)
     assert tried == [[0, 1]]
@@ -91,6 +108,7 @@ def test_exit_codes(outcomes: list[Outcome[int]], code: int) -> None:
     for i, outcome in enumerate(outcomes):
         tally.add(str(i), outcome)
     assert tally.exit_code == code
+    tally.close()
 
 
 def test_summary_and_failures(tmp_path: Path) -> None:
@@ -106,5 +124,7 @@ def test_summary_and_failures(tmp_path: Path) -> None:
         {"source": "c", "error": "bad"},
         {"source": "ü\n", "error": "bad"},
     ]
-    Tally().write_failures(tmp_path / "none")
+    tally.close()
+    with closing(Tally()) as nothing:
+        nothing.write_failures(tmp_path / "none")
     assert (tmp_path / "none").read_text() == ""

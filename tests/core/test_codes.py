@@ -134,20 +134,27 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(
     path.write_bytes(b"old")
     monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(OSError) as caught:
-        codes(1).save([path])
+        tensor_files.write_tensors(path, {"z": torch.zeros(3)}, {})
     assert caught.value.errno == errno.ENOSPC
     assert (caught.value.filename, caught.value.strerror) == (str(path), "No space left on device")
     assert os.listdir(tmp_path) == ["a.safetensors"] and path.read_bytes() == b"old"
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    """What safetensors itself says where the kernel refuses to let a file grow."""
+    """The kernel refuses to let a file grow; what is said of a code and of other tensors is the same."""
+    from rdm_cli.data.tensor_files import write_tensors
+
+    path = tmp_path / "a.safetensors"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError) as caught:
-            codes(1).save([tmp_path / "a.safetensors"])
+        with pytest.raises(OSError) as code:
+            codes(1).save([path])
+        with pytest.raises(OSError) as others:
+            write_tensors(path, {"z": torch.zeros(1000)}, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (caught.value.errno, caught.value.strerror) == (errno.EFBIG, os.strerror(errno.EFBIG))
+    for caught in (code, others):
+        told = (caught.value.errno, caught.value.strerror, caught.value.filename)
+        assert told == (errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     assert os.listdir(tmp_path) == []

@@ -180,6 +180,8 @@ def test_sheets_are_the_same_every_time(start: Start, tmp_path: Path) -> None:
     assert (told[0]["step"], told[0]["sheet"]) == (1, "0000001.png")
     assert set(told[0]["swapped_z"]) == {"100", "300", "500", "700", "900"}
     assert any("own -> swapped z" in line for line in said)
+    page = (tmp_path / "run" / "run.html").read_text(encoding="utf-8")
+    assert "at step 1" in page and "Diff-AE" in page and "5 images of faces" in page
 
 
 def test_bad_images_are_named_and_left_out(start: Start, faces: Path, tmp_path: Path) -> None:

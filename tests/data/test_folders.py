@@ -1,4 +1,4 @@
-"""Which inputs are found, and which plans of outputs are refused, on real folders."""
+"""Which inputs are found, on real folders and in lists of paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdm_cli.data.folders import Item, class_names, find_inputs, plan_outputs, read_path_list
+from rdm_cli.data.folders import Item, class_names, find_inputs, read_path_list
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import UsageError
 
@@ -23,10 +23,6 @@ def touch(root: Path, *names: str) -> None:
 
 def relatives(items: list[Item]) -> list[str]:
     return [item.relative.as_posix() for item in items]
-
-
-def items_of(root: Path, *names: str) -> list[Item]:
-    return [Item(source=root / name, relative=Path(name)) for name in names]
 
 
 def test_folder_is_searched_in_sorted_order(tmp_path: Path) -> None:
@@ -127,118 +123,16 @@ def test_nothing_found_names_folder_and_suffixes(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.png", "locked/b.png")
-    listing = Path.iterdir
+    listing = os.scandir
 
     def refuse(folder: Path) -> object:
         if folder.name == "locked":
             raise PermissionError(13, "Permission denied")
         return listing(folder)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match=r"locked/: cannot be listed \(Permission denied\)"):
         find_inputs([tmp_path], suffixes=SUFFIXES)
-
-
-def test_outputs_lie_beside_their_sources(tmp_path: Path) -> None:
-    items = items_of(tmp_path, "a.png", "sub/b.tar.jpg", "photo")
-    targets = [target for _, target in plan_outputs(items, output=None, suffix=".safetensors")]
-    expected = ["a.safetensors", "sub/b.tar.safetensors", "photo.safetensors"]
-    assert targets == [tmp_path / name for name in expected]
-
-
-def test_outputs_are_mirrored(tmp_path: Path) -> None:
-    items = items_of(tmp_path / "in", "a.png", "sub/b.jpg")
-    plan = plan_outputs(items, output=tmp_path / "new" / "out", suffix=".safetensors")
-    out = tmp_path / "new" / "out"
-    assert plan == [(items[0], out / "a.safetensors"), (items[1], out / "sub/b.safetensors")]
-    assert not (tmp_path / "new").exists()
-
-
-def test_shared_output_is_refused_by_both_names(tmp_path: Path) -> None:
-    items = items_of(tmp_path, "a.png", "a.jpg")
-    for output in (None, tmp_path / "out"):
-        with pytest.raises(UsageError, match=r"a\.png and .*a\.jpg would both"):
-            plan_outputs(items, output=output, suffix=".safetensors")
-
-
-def test_two_roots_may_share_names_only_beside_their_sources(tmp_path: Path) -> None:
-    touch(tmp_path, "one/a.png", "two/a.png")
-    items = find_inputs([tmp_path / "one", tmp_path / "two"], suffixes=SUFFIXES)
-    assert len(plan_outputs(items, output=None, suffix=".safetensors")) == 2
-    with pytest.raises(UsageError, match=r"one/a\.png and .*two/a\.png"):
-        plan_outputs(items, output=tmp_path / "out", suffix=".safetensors")
-
-
-def test_same_output_through_a_linked_folder_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "real/a.png", "real/a.jpg")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    items = [*items_of(tmp_path / "real", "a.png"), *items_of(tmp_path / "link", "a.jpg")]
-    with pytest.raises(UsageError, match="would both"):
-        plan_outputs(items, output=None, suffix=".safetensors")
-
-
-def test_source_named_twice_is_planned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "faces/a.png", "faces/b.png")
-    monkeypatch.chdir(tmp_path)
-    named = [Path("faces"), tmp_path / "faces" / "a.png"]
-    items = find_inputs(named, suffixes=SUFFIXES)
-    for output in (None, Path("out")):
-        plan = plan_outputs(items, output=output, suffix=".safetensors")
-        assert [item.relative.name for item, _ in plan] == ["a.png", "b.png"]
-    same = items[0]
-    assert len(plan_outputs([same, same], output=None, suffix=".safetensors")) == 1
-
-
-def test_output_that_would_replace_an_input_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "b.png")
-    with pytest.raises(UsageError, match="would replace the input"):
-        plan_outputs(items_of(tmp_path, "a.png"), output=None, suffix=".png")
-    with pytest.raises(UsageError, match="would replace the input"):
-        plan_outputs(items_of(tmp_path, "a.png"), output=tmp_path / "." / "sub" / "..", suffix=".png")
-    (tmp_path / "link.gif").symlink_to(tmp_path / "out" / "x.png")
-    with pytest.raises(UsageError, match=r"b\.png would replace the input .*link\.gif"):
-        items = [Item(source=tmp_path / "b.png", relative=Path("x.png")), *items_of(tmp_path, "link.gif")]
-        plan_outputs(items, output=tmp_path / "out", suffix=".png")
-
-
-@pytest.mark.parametrize("blocker", ["out", "out/sub", "out/sub/deep"])
-@pytest.mark.parametrize("dangling", [False, True])
-def test_file_in_a_folders_place_is_refused(tmp_path: Path, blocker: str, dangling: bool) -> None:
-    (tmp_path / blocker).parent.mkdir(parents=True, exist_ok=True)
-    if dangling:
-        (tmp_path / blocker).symlink_to(tmp_path / "nowhere")
-    else:
-        touch(tmp_path, blocker)
-    items = items_of(tmp_path / "in", "ok.png", "sub/deep/a.png")
-    with pytest.raises(UsageError, match=f"{blocker}: a file stands where an output folder"):
-        plan_outputs(items, output=tmp_path / "out", suffix=".safetensors")
-
-
-def test_folder_in_a_files_place_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.safetensors").mkdir()
-    with pytest.raises(UsageError, match=r"a\.safetensors: a folder stands"):
-        plan_outputs(items_of(tmp_path, "a.png"), output=None, suffix=".safetensors")
-
-
-NAMES = st.text("ab", min_size=1, max_size=2)
-RELATIVES = st.builds(
-    lambda parts, suffix: Path(*parts).with_suffix(suffix),
-    st.lists(NAMES, min_size=1, max_size=3),
-    st.sampled_from([".png", ".jpg"]),
-)
-
-
-@given(st.lists(RELATIVES, unique=True, max_size=12))
-def test_a_plan_is_one_to_one_or_refused(relatives: list[Path]) -> None:
-    items = [Item(source=Path("/nowhere/in") / path, relative=path) for path in relatives]
-    distinct = {path.with_suffix("") for path in relatives}
-    try:
-        plan = plan_outputs(items, output=Path("/nowhere/out"), suffix=".safetensors")
-    except UsageError:
-        assert len(distinct) < len(relatives)
-    else:
-        assert [item for item, _ in plan] == items
-        assert len({target for _, target in plan}) == len(relatives) == len(distinct)
 
 
 FILE_NAMES = st.text(
@@ -246,26 +140,34 @@ FILE_NAMES = st.text(
 ).filter(lambda name: name.strip() and not name.startswith("\ufeff"))
 
 
+def listed(content: bytes) -> list[Path]:
+    return [Path(name) for name in read_path_list(io.BytesIO(content))]
+
+
+def test_a_long_list_is_read_in_parts() -> None:
+    names = [f"{'x' * 97}{i:05d}.png" for i in range(2000)]
+    for separator in ("\n", "\0"):
+        assert listed(separator.join(names).encode()) == [Path(name) for name in names]
+
+
 @given(st.lists(FILE_NAMES), st.sampled_from(["\n", "\r\n", "\n\n", "\0"]))
 def test_path_list_round_trip(names: list[str], separator: str) -> None:
     content = "".join(name + separator for name in names)
     expected = [Path(name) for name in names]
-    assert read_path_list(io.StringIO(content, newline="")) == expected
-    assert read_path_list(io.BytesIO(content.encode())) == expected
+    assert listed(content.encode()) == expected
 
 
 def test_path_list_keeps_newlines_between_nuls() -> None:
-    assert read_path_list(io.BytesIO(b"a\nb.png\0 c.png")) == [Path("a\nb.png"), Path(" c.png")]
+    assert listed(b"a\nb.png\0 c.png") == [Path("a\nb.png"), Path(" c.png")]
 
 
 def test_path_list_of_names_that_are_not_utf8() -> None:
-    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9.png\n\n  \nb.png"), encoding="utf-8")
-    names = read_path_list(stdin)
+    names = listed(b"caf\xe9.png\n\n  \nb.png")
     assert [os.fsencode(name) for name in names] == [b"caf\xe9.png", b"b.png"]
 
 
 def test_path_list_from_windows() -> None:
-    assert read_path_list(io.BytesIO(b"\xef\xbb\xbfa.png\r\nb.png\r\n")) == [Path("a.png"), Path("b.png")]
+    assert listed(b"\xef\xbb\xbfa.png\r\nb.png\r\n") == [Path("a.png"), Path("b.png")]
 
 
 def test_classes_are_the_sub_folders_that_hold_images(tmp_path: Path) -> None:

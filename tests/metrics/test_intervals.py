@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
-from rdm_cli.metrics.intervals import centred_estimate, mean_estimate, percentile_estimate, resampled_rows
+from rdm_cli.metrics.intervals import (
+    centred_estimate,
+    mean_estimate,
+    percentile_estimate,
+    resampled_rows,
+    share_estimate,
+)
 
 
 def skewed(num_values: int, seed: int = 0) -> torch.Tensor:
@@ -78,3 +84,16 @@ def test_what_has_no_interval_is_refused() -> None:
         percentile_estimate(0.0, torch.zeros(1))
     with pytest.raises(ValueError, match="strictly between"):
         percentile_estimate(0.0, torch.zeros(2), level=1.0)
+
+
+@pytest.mark.parametrize(("positive", "num"), [(0, 8), (3, 8), (8, 8), (250, 1000)])
+def test_a_shares_interval_is_scipys_of_wilson(positive: int, num: int) -> None:
+    found = share_estimate(torch.arange(num) < positive)
+    theirs = binomtest(positive, num).proportion_ci(0.95, method="wilson")
+    assert found.value == positive / num and found.num_resamples == 0
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_a_share_needs_trials() -> None:
+    with pytest.raises(ValueError, match="a share needs trials"):
+        share_estimate(torch.zeros(0, dtype=torch.bool))

@@ -1,0 +1,202 @@
+"""Encode and decode against a plain loop and against diffusers' schedulers, on one network in one process.
+
+    python benchmarks/coding_speed.py --markdown docs/performance.md
+
+The network is Diff-AE's of a preset, with random weights, which cost what trained ones do. The plain loop is
+what one writes from the paper's equations: fp32, ``inference_mode``, contiguous memory, z encoded once. Its
+pictures are compared with rdm's in fp32 before anything is timed. All alternatives share the process, its
+threads and what rdm asks of the C library's allocator; each runs once a round, and ratios are those within a
+round. The second table says which part of the machine's own peak, a large matrix product in the same
+precision, the UNet's forward reaches.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from diffusers import DDIMInverseScheduler, DDIMScheduler
+from interleaved import Seconds, ratio_text, timed_side_by_side
+from report_tables import WIDTH, fill_between, table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from rdm_cli.core.bundles import Bundle
+from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.runtime import autocast, set_up
+from rdm_cli.core.training_start import build_model
+from rdm_cli.methods.method import Method
+from rdm_cli.registry import METHODS, load
+
+BEGIN, END = "<!-- figures: benchmarks/coding_speed.py -->", "<!-- end of figures: coding_speed -->"
+PLAIN = "plain loop, fp32"
+NUM_TRAIN_STEPS = 1000
+MATRIX = 3072
+TOLERANCE = 1e-3
+"""Between two orders of the same float32 arithmetic, over 20 + 20 steps of a network with random weights."""
+
+
+def trained_looking(model: Any) -> None:
+    """Fill what begins at zero, so that eps depends on x_t, t and z as it does after training."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+def plain_coding(model: Any, steps: int) -> Callable[[Tensor], Tensor]:
+    """Encode and decode as the equations have it, on ``steps`` evenly strided timesteps."""
+    betas = torch.linspace(1e-4, 0.02, NUM_TRAIN_STEPS, dtype=torch.float64)
+    alpha_bars = torch.cumprod(1 - betas, 0)
+    chosen = list(range(0, NUM_TRAIN_STEPS, NUM_TRAIN_STEPS // steps))
+    levels = [1.0, *(float(alpha_bars[t]) for t in chosen), 0.0]
+
+    def step(x: Tensor, z: Tensor, t: int, here: float, to: float) -> Tensor:
+        eps = model.unet(x, torch.full((len(x),), t), model.unet.condition(z))
+        x_0 = ((x - (1 - here) ** 0.5 * eps) / here**0.5).clamp(-1, 1)
+        eps = (x - here**0.5 * x_0) / (1 - here) ** 0.5
+        return to**0.5 * x_0 + (1 - to) ** 0.5 * eps
+
+    @torch.inference_mode()
+    def code(x_0: Tensor) -> Tensor:
+        z = model.encoder(x_0)
+        x = x_0
+        for i, t in enumerate(chosen):
+            x = step(x, z, t, levels[i + 1], levels[i + 2])
+        for i in reversed(range(len(chosen))):
+            x = step(x, z, chosen[i], levels[i + 1], levels[i])
+        return x
+
+    return code
+
+
+def diffusers_coding(model: Any, steps: int) -> Callable[[Tensor], Tensor]:
+    """The same with diffusers' two schedulers."""
+    common = {
+        "num_train_timesteps": NUM_TRAIN_STEPS,
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "timestep_spacing": "leading",
+        "clip_sample": True,
+    }
+    up, down = DDIMInverseScheduler(**common), DDIMScheduler(**common)
+
+    @torch.inference_mode()
+    def code(x_0: Tensor) -> Tensor:
+        z = model.encoder(x_0)
+        x = x_0
+        for scheduler in (up, down):
+            scheduler.set_timesteps(steps)
+            for t in scheduler.timesteps:
+                eps = model.unet(x, t.expand(len(x)), model.unet.condition(z))
+                x = scheduler.step(eps, t, x).prev_sample
+        return x
+
+    return code
+
+
+def rdm_coding(bundle: Bundle, steps: int, precision: Any, batch_size: int) -> Callable[[Tensor], Tensor]:
+    """rdm's own way, as its commands go it."""
+    pipeline = Pipeline(bundle=bundle, precision=precision, batch_size=batch_size)
+    return lambda x_0: pipeline.decode(pipeline.encode(x_0, steps=steps), steps=steps)
+
+
+def shares_of_peak(model: Any, x: Tensor, rounds: int) -> list[tuple[str, ...]]:
+    """Rows of precision, the machine's peak and the UNet's forward, both in GFLOP/s, and their ratio."""
+    device = x.device
+    z_scales = model.unet.condition(torch.randn(len(x), *model.z_shape))
+    t = torch.full((len(x),), 500)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.unet(x, t, z_scales)
+    work = {"forward": counter.get_total_flops(), "product": 2 * MATRIX**3}
+    rows = []
+    for precision in ("fp32", "bf16"):
+        kind = torch.float32 if precision == "fp32" else torch.bfloat16
+        a, b = (torch.randn(MATRIX, MATRIX).to(kind) for _ in range(2))
+
+        def forward(precision: Any = precision) -> None:
+            with torch.inference_mode(), autocast(device, precision):
+                model.unet(x, t, z_scales)
+
+        def product(a: Tensor = a, b: Tensor = b) -> None:
+            torch.mm(a, b)
+
+        seconds = timed_side_by_side({"forward": forward, "product": product}, rounds=rounds)
+        rate = {name: work[name] / median(found) / 1e9 for name, found in seconds.items()}
+        share = f"{100 * rate['forward'] / rate['product']:.0f} %"
+        rows.append((precision, f"{rate['product']:,.0f}", f"{rate['forward']:,.0f}", share))
+    return rows
+
+
+def markdown(seconds: Seconds, shares: list[tuple[str, ...]], *, told: str, images: int) -> str:
+    """Both tables, and above them what was measured."""
+    diffusers = next(name for name in seconds if name.startswith("diffusers"))
+    rows = [
+        (
+            name,
+            f"{images / median(found):.2f}",
+            ratio_text(seconds, name, PLAIN),
+            ratio_text(seconds, name, diffusers),
+        )
+        for name, found in seconds.items()
+    ]
+    speed = table(("", "images/s", "times the plain loop", "times diffusers' loop"), rows)
+    peak = table(("precision", "matrix product (GFLOP/s)", "UNet's forward (GFLOP/s)", "share"), shares)
+    return f"{textwrap.fill(told, WIDTH)}\n\n{speed}\n\n{peak}"
+
+
+def main(
+    preset: Annotated[str, typer.Option(help="A preset of Diff-AE.")] = "celeba64",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Steps each way; a divisor of 1000.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    page: Annotated[
+        Path | None, typer.Option("--markdown", help="A page in which to replace the tables.")
+    ] = None,
+) -> None:
+    """Compare pictures, then speeds, and print the tables."""
+    if NUM_TRAIN_STEPS % steps:
+        raise typer.BadParameter(f"--steps: {steps} does not divide {NUM_TRAIN_STEPS}")
+    set_up(device="cpu", threads=threads)
+    torch.manual_seed(0)
+    method: Method = load(METHODS, "method", "diffae")
+    if preset.startswith("small"):
+        raise typer.BadParameter("--preset: one whose network predicts eps, as the plain loop takes it to do")
+    model: Any = build_model(method, method.presets[preset].config)
+    trained_looking(model)
+    model.eval().requires_grad_(False)
+    bundle = Bundle(name=preset, folder=Path(), method=method, model=model, digest="")
+    x_0 = torch.rand(batch_size, *model.image_shape) * 2 - 1
+    codings = {
+        PLAIN: plain_coding(model, steps),
+        "diffusers' schedulers, fp32": diffusers_coding(model, steps),
+        "rdm, fp32": rdm_coding(bundle, steps, "fp32", batch_size),
+        "rdm, bf16": rdm_coding(bundle, steps, "bf16", batch_size),
+    }
+    reference = codings[PLAIN](x_0)
+    differs = float((codings["rdm, fp32"](x_0) - reference).abs().max())
+    if differs > TOLERANCE:
+        raise RuntimeError(f"rdm and the plain loop differ by {differs}: not the same work")
+    alternatives = {name: lambda code=code: code(x_0) for name, code in codings.items()}
+    seconds = timed_side_by_side(alternatives, rounds=rounds)
+    told = (
+        f"{preset}, random weights, {batch_size} images at once, {steps} + {steps} steps, {threads} CPU "
+        f"threads, {rounds} rounds: images a second by the median round, ratios as median (least to "
+        f"greatest) of the rounds' own. In fp32 rdm's pictures differ from the plain loop's by {differs:.1e} "
+        "at most; diffusers' are others, for its schedulers end a step further from noise."
+    )
+    tables = markdown(seconds, shares_of_peak(model, x_0, rounds), told=told, images=batch_size)
+    print(tables)
+    if page is not None:
+        fill_between(page, BEGIN, END, tables)
+
+
+if __name__ == "__main__":
+    typer.run(main)

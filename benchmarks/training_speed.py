@@ -1,0 +1,110 @@
+"""Training steps against a plain fp32 loop, on one network in one process.
+
+    python benchmarks/training_speed.py --markdown docs/performance.md
+
+Both train Diff-AE's networks of a preset, from random weights, on uint8 noise in memory, so that reading
+files is left out. The plain loop is what one writes first: fp32, timesteps and noise from torch's generator,
+gradients clipped one after the other, Adam without ``fused``, and an average of the weights kept parameter by
+parameter. rdm's is ``rdm train``'s own loop. Each makes one step a round; ratios are those within a round.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from interleaved import ratio_text, timed_side_by_side
+from report_tables import WIDTH, fill_between, table
+from speed_measurement import training_step
+from torch import Tensor
+
+from rdm_cli.core.runtime import set_up
+from rdm_cli.core.training_plan import make_accelerator
+from rdm_cli.core.training_start import build_model
+from rdm_cli.methods.method import Method
+from rdm_cli.registry import METHODS, load
+
+BEGIN, END = "<!-- figures: benchmarks/training_speed.py -->", "<!-- end of figures: training_speed -->"
+PLAIN = "plain loop, fp32"
+
+
+def plain_step(
+    model: Any, images: Tensor, *, lr: float, decay: float, clip_norm: float
+) -> Callable[[], None]:
+    """One step of a loop without any of rdm's care, on ``images`` uint8 (B, 3, H, W)."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, foreach=False)
+    averages = {name: p.detach().clone() for name, p in model.named_parameters()}
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    alpha_bars = torch.cumprod(1 - betas, 0).float()
+    model.train()
+
+    def step() -> None:
+        x_0 = images.float() / 127.5 - 1
+        t = torch.randint(0, 1000, (len(x_0),))
+        eps = torch.randn_like(x_0)
+        alpha_bar = alpha_bars[t][:, None, None, None]
+        x_t = alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * eps
+        z = model.encoder(x_0)
+        loss = (model.unet(x_t, t, model.unet.condition(z)) - eps).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=False)
+        optimizer.step()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                averages[name].mul_(decay).add_(parameter, alpha=1 - decay)
+
+    return step
+
+
+def main(
+    preset: Annotated[str, typer.Option(help="A preset of Diff-AE.")] = "celeba64",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 10,
+    precision: Annotated[str, typer.Option(help="Of rdm's training: bf16 or no.")] = "bf16",
+    threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    page: Annotated[
+        Path | None, typer.Option("--markdown", help="A page in which to replace the table.")
+    ] = None,
+) -> None:
+    """Measure, and print the table."""
+    set_up(device="cpu", threads=threads)
+    method: Method = load(METHODS, "method", "diffae")
+    chosen = method.presets[preset]
+    models: list[Any] = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(build_model(method, chosen.config))
+    images = (255 * torch.rand(batch_size, *models[0].image_shape)).byte()
+    recipe = chosen.recipe
+    alternatives: dict[str, Callable[[], object]] = {
+        PLAIN: plain_step(models[0], images, lr=recipe.lr, decay=recipe.ema_decay, clip_norm=1.0)
+    }
+    accelerator = make_accelerator(
+        device="cpu", threads=threads, mixed_precision=precision, tracker_folder=None
+    )
+    alternatives[f"rdm train, {'fp32' if precision == 'no' else precision}"] = training_step(
+        method, chosen, models[1], accelerator, cached=False, batch_size=batch_size
+    )
+    seconds = timed_side_by_side(alternatives, rounds=rounds)
+    rows = [
+        (name, f"{batch_size / median(found):.2f}", ratio_text(seconds, name, PLAIN))
+        for name, found in seconds.items()
+    ]
+    told = (
+        f"{preset}, batches of {batch_size}, {threads} CPU threads, {rounds} rounds of a step each: images a "
+        "second by the median round, ratios as median (least to greatest) of the rounds' own."
+    )
+    tables = f"{textwrap.fill(told, WIDTH)}\n\n{table(('', 'images/s', 'times the plain loop'), rows)}"
+    print(tables)
+    if page is not None:
+        fill_between(page, BEGIN, END, tables)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,175 @@
+"""rdm codes: what batch jobs have left: how far they are, whether it is in order, and all in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
+from rdm_cli.console import Console
+from rdm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rdm_cli.core.batch import Outcome, Task
+
+app = typer.Typer(no_args_is_help=True, help="Codes of batch jobs: status, verify, merge, table.")
+
+TABLE = ".parquet"
+CODES = frozenset((".safetensors",))
+Manifests = Annotated[
+    list[str], typer.Argument(help="Folders with manifests, or manifests.", show_default=False)
+]
+
+
+@app.command("status")
+def status_of_jobs(
+    manifests: Manifests,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="List the inputs that failed instead, for --files-from.")
+    ] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Say how much of each shard is done, failed and left.
+
+    Exits with 0 where all is done, 1 where nothing is, and 3 in between.
+    """
+    console = Console(as_json=as_json)
+    from rdm_cli.core.code_checks import failures, statuses
+    from rdm_cli.core.manifests import found_manifests
+
+    with found_manifests(manifests) as found:
+        if failed:
+            for record in failures(list(found)):
+                console.emit(record.input, source=record.input, error=record.error)
+            return
+        parts = statuses(list(found))
+    rows = []
+    for part in parts:
+        counts = {"items": part.num_items, "done": part.num_done, "failed": part.num_failed}
+        counts |= {"left": part.num_left, "torn": part.num_torn}
+        where = None if part.manifest is None else found[part.manifest]
+        if as_json:
+            console.emit("", verb=part.verb, shard=str(part.shard), **counts, manifest=where)
+        cells = ["?" if count is None else str(count) for count in counts.values()]
+        rows.append([part.verb, str(part.shard), *cells, where or "no manifest: not begun"])
+    if not as_json:
+        console.table("", ["job", "shard", "items", "done", "failed", "left", "torn", "manifest"], rows)
+    if not all(part.is_complete for part in parts):
+        raise typer.Exit(3 if any(part.num_done for part in parts) else 1)
+
+
+@app.command("verify")
+def verify(
+    inputs: o.Inputs = None,
+    files_from: o.FilesFrom = None,
+    manifest: Annotated[
+        list[str] | None,
+        typer.Option("--manifest", metavar="FILE", help="Manifests that lie elsewhere.", show_default=False),
+    ] = None,
+    failures: o.Failures = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Read every code, and compare it with the digest that the manifest beside it records.
+
+    A code that is recorded and not there fails too.
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    from rdm_cli.core.code_checks import verify_codes
+    from rdm_cli.core.manifests import found_manifests
+
+    with (
+        planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODES) as job,
+        found_manifests(inputs or [], required=False) as beside,
+        found_manifests(manifest or [], required=bool(manifest)) as named,
+    ):
+        report(
+            console,
+            job,
+            lambda advance: verify_codes(job.tasks, [*beside, *named]),
+            verb="verified",
+            noun="code",
+            failures=failures,
+        )
+
+
+@app.command("merge")
+def merge(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Manifests, folders with manifests, or tables.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="What to write.")],
+    as_json: o.Json = False,
+) -> None:
+    """Make one manifest of the shards' manifests, or one table of their tables.
+
+    Of an input that several manifests know, the last record is kept. Tables are .parquet files.
+    """
+    console = Console(as_json=as_json)
+    tables = [name.endswith(TABLE) for name in [*inputs, str(output)]]
+    if all(tables):
+        from rdm_cli.core.code_table import merge_tables
+
+        rows = merge_tables([Path(name) for name in inputs], output)
+        console.emit(str(output), output=str(output), rows=rows)
+        return
+    if any(tables):
+        raise UsageError("tables and manifests do not mix", hint=f"tables are those that end in {TABLE}")
+    from rdm_cli.core.code_checks import merge_manifests
+    from rdm_cli.core.manifests import found_manifests
+
+    with found_manifests(inputs) as found:
+        made = merge_manifests(list(found), output)
+    console.emit(str(output), output=str(output), done=made.num_done, failed=made.num_failed)
+
+
+@app.command("table")
+def table(
+    inputs: o.Inputs = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .parquet file to write.")
+    ] = None,
+    files_from: o.FilesFrom = None,
+    shard: o.ShardOption = None,
+    failures: o.Failures = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write the z of codes, and what they record, as a table for pandas, DuckDB and others.
+
+    Columns: name, path, z (a list of fixed length), bundle, source, class_name, psnr_db and more. x_T is not
+    read.
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    if output is None or output.suffix != TABLE:
+        raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
+    asked = shard_asked_for(shard) if shard else None
+    with planned_job(console, "table", inputs, files_from=files_from, suffixes=CODES, shard=asked) as job:
+        from rdm_cli.core.code_table import pyarrow_modules, write_table
+
+        pyarrow_modules()  # what is missing is told before any work
+        rows = 0
+
+        def outcomes(_: object) -> Iterator[Outcome[Task]]:
+            return write_table(job.tasks, output)
+
+        def count(_: object) -> None:
+            nonlocal rows
+            rows += 1
+
+        report(
+            console,
+            job,
+            outcomes,
+            verb="tabled",
+            noun="code",
+            failures=failures,
+            describe=lambda data: None,
+            each=count,
+            conclude=lambda: console.emit(str(output), output=str(output), rows=rows),
+        )

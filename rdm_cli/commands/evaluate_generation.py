@@ -1,0 +1,106 @@
+"""rdm evaluate generation: how like images a bundle's samples are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.commands.evaluation_job import (
+    bundles_then_folder,
+    check_output,
+    measured,
+    opened,
+    present,
+    step_numbers,
+)
+from rdm_cli.console import Console
+from rdm_cli.errors import UsageError
+
+MOST = 500  # samples where the user names no number
+
+
+def generation(
+    bundles_and_data: o.BundlesAndData,
+    output: o.Report = None,
+    num: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--n", min=1, help="Samples, and images of the folder to compare with, from the first.",
+            show_default=f"all images, {MOST} at the most",
+        ),
+    ] = None,
+    steps: o.StepsList = "10,20,50",
+    solver: o.SolverOption = None,
+    inception_weights: o.InceptionWeights = None,
+    seed: o.Seed = 0,
+    fit: o.FitOption = o.Fit.crop,
+    class_name: o.ClassName = None,
+    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    batch_size: o.BatchSize = None,
+    precision: o.PrecisionOption = o.Precision.fp32,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """Measure samples against images, at several T and from each prior that a bundle has.
+
+    Fréchet and kernel distance on EffNet-Lite0's features (FID and KID with --inception-weights), precision,
+    recall, density and coverage.
+    """
+    console = Console(as_json=as_json, quiet=quiet)
+    bundles, folder = bundles_then_folder(bundles_and_data)
+    counts = step_numbers(steps)
+    check_output(output)
+    from rdm_cli.core.evaluation.assembly import assembled
+    from rdm_cli.core.evaluation.generation import (
+        LEAD,
+        LEAST,
+        Reference,
+        generation_plots,
+        generation_work,
+        measure_generation,
+    )
+    from rdm_cli.core.evaluation.material import gather
+    from rdm_cli.metrics.features import open_effnet_lite0
+    from rdm_cli.metrics.inception import open_inception
+
+    material = gather(folder, num or MOST, fit.value)
+    num = num or len(material)
+    if min(num, len(material)) < LEAST:
+        raise UsageError(f"{min(num, len(material))} images: a distance of distributions needs {LEAST}")
+    extractor = open_effnet_lite0() if inception_weights is None else open_inception(inception_weights)
+    reference = Reference(material=material, extractor=extractor)
+    subjects = opened(
+        bundles,
+        device=device,
+        threads=threads,
+        precision=precision,
+        batch_size=batch_size,
+        max_pixels=max_pixels,
+        class_name=class_name,
+        solver=solver,
+    )
+    parts = measured(
+        console,
+        subjects,
+        lambda subject: generation_work(subject, num, counts),
+        lambda subject, advance: measure_generation(
+            subject, reference, num=num, steps=counts, seed=seed, advance=advance
+        ),
+    )
+    found = assembled(
+        "generation",
+        LEAD,
+        material,
+        subjects,
+        parts,
+        seed=seed,
+        precision=precision.value,
+        plots=generation_plots,
+        num_samples=num,
+        solver="the bundle's own" if solver is None else solver.value,
+    )
+    present(console, found, output)

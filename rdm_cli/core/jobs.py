@@ -1,0 +1,89 @@
+"""A batch job: tasks that come one at a time, what is known of all of them, and the sink of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.core.manifests import Part
+from rdm_cli.data.folders import Item
+from rdm_cli.data.outputs import Itself, Sink, check_plan, once_each
+from rdm_cli.data.shards import Shard
+from rdm_cli.data.sources import Source, all_of
+from rdm_cli.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Tasks of a command's shard, gone through from the beginning each time that :attr:`tasks` is asked for.
+
+    ``num_items`` are those of all shards, None where they come from streams and are not counted; ``part``
+    says how many are this shard's.
+    """
+
+    sources: Sequence[Source]
+    sink: Sink
+    ending: str
+    part: Part
+    num_items: int | None
+    names: dict[str, str] = field(default_factory=dict)
+    repeated: frozenset[str] = frozenset()
+
+    @property
+    def tasks(self) -> Iterator[Task]:
+        """One for each input, in their order."""
+        holds = self.part.shard.holds
+        items = (item for source in self.sources for item in source.items(holds))
+        for item in once_each(items, set(self.repeated)):
+            place = self.sink.place(item, self.ending)
+            self.sink.expect(place)
+            name = str(item.source)
+            yield Task(
+                source=item.source,
+                target=place,
+                name=self.names.get(name, name),
+                result=self.sink.name(item, self.ending),
+            )
+
+    def settle(self, outcome: Outcome[Task]) -> None:
+        """Tell the sink what became of a task."""
+        self.sink.settle(outcome.item.target, kept=bool(outcome.data.get("skipped")))
+
+
+def plan_job(
+    sources: Sequence[Source],
+    sink: Sink,
+    ending: str,
+    *,
+    verb: str,
+    shard: Shard,
+    spared: Sequence[str] = (),
+    names: dict[str, str] | None = None,
+) -> Job:
+    """The job of a ``verb`` over ``sources``; refuses what cannot work before any work is done.
+
+    ``ending`` is that of each result, ``spared`` those of what is written besides; ``names`` are what some
+    inputs are called in messages. Raises UsageError; see :func:`~rdm_cli.data.outputs.check_plan`.
+    """
+    if not all(source.counted for source in sources):
+        part = Part(verb=verb, shard=shard, num_items=None)
+        return Job(sources=sources, sink=sink, ending=ending, part=part, num_items=None, names=names or {})
+
+    def every() -> Iterator[Item[Any]]:
+        return (item for source in sources for item in source.items(all_of))
+
+    if next(islice(every(), 1), None) is None:
+        raise UsageError("no inputs were given", hint="the list of files is empty")
+    repeated = set() if isinstance(sink, Itself) else check_plan(every, sink, ending, spared=spared)
+    num_items = num_mine = 0
+    for item in once_each(every(), repeated):
+        num_items += 1
+        num_mine += shard.holds(item.relative.as_posix())
+    part = Part(verb=verb, shard=shard, num_items=num_mine)
+    return Job(
+        sources=sources, sink=sink, ending=ending, part=part, num_items=num_items, names=names or {},
+        repeated=frozenset(repeated),
+    )  # fmt: skip

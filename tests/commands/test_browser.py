@@ -1,0 +1,117 @@
+"""The reports opened in a real browser: no missing picture, no word in the console, no outside request."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rdm_cli.core.run_page import write_run_page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+Rdm = Callable[..., Any]
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# no network of its own: a request that is seen is the page's
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What went wrong on a page, and what it looks like."""
+
+    complaints: list[str]
+    requests: list[str]
+    missing: list[str]
+    num_pictures: int
+    background: str
+    text: str
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    named = os.environ.get("RDM_CHROMIUM")
+    found = named or next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium, or set RDM_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=found, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+def look(browser: Any, path: Path, scheme: str = "light") -> Seen:
+    """Open a file as a reader would, wait for all of it, and write down what happens."""
+    complaints: list[str] = []
+    requests: list[str] = []
+    page = browser.new_page(color_scheme=scheme)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:80]}"))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri(), wait_until="load")
+    pictures = page.evaluate(
+        "() => [...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt || i.currentSrc])"
+    )
+    seen = Seen(
+        complaints=complaints,
+        requests=[url for url in requests if not url.startswith("data:") and url != path.as_uri()],
+        missing=[name for whole, name in pictures if not whole],
+        num_pictures=len(pictures),
+        background=page.evaluate("() => getComputedStyle(document.body).backgroundColor"),
+        text=page.inner_text("body"),
+    )
+    page.close()
+    return seen
+
+
+def nothing_wrong(seen: Seen) -> bool:
+    return not (seen.complaints or seen.requests or seen.missing)
+
+
+def test_what_is_wrong_would_be_seen(browser: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<img src='gone.png' alt='gone'><script>throw new Error('no')</script>"
+        "<img src='http://127.0.0.1:9/x.png' alt='outside'>"
+    )
+    seen = look(browser, bad)
+    assert seen.missing == ["gone", "outside"]
+    assert any("no" in complaint for complaint in seen.complaints)
+    assert "http://127.0.0.1:9/x.png" in seen.requests
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_report_opens_offline(
+    rdm: Rdm, browser: Any, tiny_bundle: Path, faces: Path, tmp_path: Path, scheme: str
+) -> None:
+    out = tmp_path / "out"
+    done = rdm("evaluate", "reconstruction", tiny_bundle, faces, "--steps", "2,3", "-o", out, "-q")
+    assert done.code == 0, done.err
+    seen = look(browser, out / "reconstruction.html", scheme)
+    assert nothing_wrong(seen), seen
+    assert seen.num_pictures >= 5  # the images and two kinds of reconstruction at two T, and plots
+    assert (seen.background == "rgb(255, 255, 255)") == (scheme == "light")
+    assert "PSNR (dB)" in seen.text and "data_sha256" in seen.text
+
+
+def test_a_runs_page_opens_offline(browser: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "sheets").mkdir()
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "sheets" / "0000002.png")
+    rest = '"images_per_second": 1.0, "elapsed_seconds": 1.0, "fraction": 1.0'
+    lines = [f'{{"step": {k}, "num_images": {k}, "loss": 1.0, {rest}}}' for k in (1, 2)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    (tmp_path / "diagnostics.jsonl").write_text('{"step": 2, "sheet": "0000002.png", "swapped_z": {}}\n')
+    seen = look(browser, write_run_page(tmp_path, name="mine", facts={"command": "rdm train"}))
+    assert nothing_wrong(seen), seen
+    assert seen.num_pictures >= 1 and "training mine" in seen.text
