@@ -110,10 +110,10 @@ def test_a_table_holds_z_and_what_codes_record(rdm: Rdm, shards: Path, tmp_path:
 
 def test_a_table_reads_no_x_t(rdm: Rdm, shards: Path, tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("pyarrow")
-    from rdm_cli.core import codes
+    from rdm_cli.data import tensor_files
 
     read: list[str] = []
-    real = codes.safe_open
+    real = tensor_files.safe_open
 
     class Watched:
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -132,7 +132,7 @@ def test_a_table_reads_no_x_t(rdm: Rdm, shards: Path, tmp_path: Path, monkeypatc
         def __getattr__(self, name: str) -> Any:
             return getattr(self.file, name)
 
-    monkeypatch.setattr(codes, "safe_open", Watched)
+    monkeypatch.setattr(tensor_files, "safe_open", Watched)
     assert rdm("codes", "table", shards, "-o", tmp_path / "z.parquet").code == 0
     assert read == ["z"] * 5
 

@@ -72,6 +72,7 @@ USES: dict[str, list[tuple[str, int]]] = {
     "attributes list": [("", 0), ("-b nosuch", 1)],
     "attributes show": [("hat", 0), ("beard", 2)],
     "bundles list": [("", 0)],
+    "doctor": [("", 0), ("-b {bundle}", 0), ("-b nosuch", 1)],
     "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 1)],
     "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 1)],
     "bundles convert": [("diffae {mixed}/bad.png -o {work}/new", 1), ("nosuch x -o {work}/new", 2)],
@@ -173,7 +174,7 @@ def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path:
         assert all(isinstance(o, dict) for o in objects)
         if code == 0 and name != "bundles list":  # nothing may be shipped yet
             assert objects and not any("error" in o for o in objects)
-        if code in (1, 2, 3) and (code == 2 or name not in {"bundles check", "codes status"}):
+        if code in (1, 2, 3) and (code == 2 or name not in {"bundles check", "codes status", "doctor"}):
             told = [o for o in objects if o.get("error")]
             assert told, use
             # stderr says the same, in words
