@@ -10,6 +10,8 @@ Add that file to the seeds together with the fix: ``test_seeds.py`` reads them a
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +27,9 @@ MAX_BYTES = 4096
 def scratch() -> Path:
     """A folder in memory, where there is such a thing."""
     memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="rdm-fuzz-", dir=memory if memory.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(prefix="rdm-fuzz-", dir=memory if memory.is_dir() else None))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def written(data: bytes, name: str) -> Path:
