@@ -22,7 +22,7 @@ import torch
 import typer
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from interleaved import Seconds, ratio_text, timed_side_by_side
-from report_tables import WIDTH, fill_between, table
+from report_tables import WIDTH, around, fill_between, table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -162,6 +162,8 @@ def main(
     ] = None,
 ) -> None:
     """Compare pictures, then speeds, and print the tables."""
+    if page is not None:
+        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
     if NUM_TRAIN_STEPS % steps:
         raise typer.BadParameter(f"--steps: {steps} does not divide {NUM_TRAIN_STEPS}")
     set_up(device="cpu", threads=threads)

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 from interleaved import timed_side_by_side
-from report_tables import WIDTH, fill_between, table
+from report_tables import WIDTH, around, fill_between, table
 
 BEGIN, END = "<!-- figures: benchmarks/start_up.py -->", "<!-- end of figures: start_up -->"
 TORCH = "import torch"
@@ -40,6 +40,8 @@ def main(
     ] = None,
 ) -> None:
     """Measure, and print the table."""
+    if page is not None:
+        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
     loaded = f"import rdm_cli; rdm_cli.open_pipeline({bundle!r}, device='cpu')"
     with tempfile.TemporaryDirectory() as scratch:
         encode = ["-m", "rdm_cli", "encode", str(image), "-o", scratch, "--bundle", bundle, "--force"]

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from interleaved import Seconds, ratio_text, timed_side_by_side
-from report_tables import WIDTH, fill_between, table
+from report_tables import WIDTH, around, fill_between, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -134,6 +134,8 @@ def main(
     ] = None,
 ) -> None:
     """Measure, and print the tables."""
+    if page is not None:
+        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
     torch.set_num_threads(threads)
     pipeline = open_pipeline(bundle, batch_size=batch_size)
     x_0 = pipeline.load_images(sorted(images.glob("*.png"))[:n])

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from interleaved import ratio_text, timed_side_by_side
-from report_tables import WIDTH, fill_between, table
+from report_tables import WIDTH, around, fill_between, table
 from speed_measurement import training_step
 from torch import Tensor
 
@@ -73,6 +73,8 @@ def main(
     ] = None,
 ) -> None:
     """Measure, and print the table."""
+    if page is not None:
+        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
     set_up(device="cpu", threads=threads)
     method: Method = load(METHODS, "method", "diffae")
     chosen = method.presets[preset]

@@ -11,6 +11,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
+from rdm_cli.data.folders import CODE_SUFFIXES
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Codes of batch jobs: status, verify, merge, table.")
 
 TABLE = ".parquet"
-CODES = frozenset((".safetensors",))
 Manifests = Annotated[
     list[str], typer.Argument(help="Folders with manifests, or manifests.", show_default=False)
 ]
@@ -83,7 +83,7 @@ def verify(
     from rdm_cli.core.manifests import found_manifests
 
     with (
-        planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODES) as job,
+        planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODE_SUFFIXES) as job,
         found_manifests(inputs or [], required=False) as beside,
         found_manifests(manifest or [], required=bool(manifest)) as named,
     ):
@@ -149,7 +149,9 @@ def table(
     if output is None or output.suffix != TABLE:
         raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
     asked = shard_asked_for(shard) if shard else None
-    with planned_job(console, "table", inputs, files_from=files_from, suffixes=CODES, shard=asked) as job:
+    with planned_job(
+        console, "table", inputs, files_from=files_from, suffixes=CODE_SUFFIXES, shard=asked
+    ) as job:
         from rdm_cli.core.code_table import pyarrow_modules, write_table
 
         pyarrow_modules()  # what is missing is told before any work

@@ -12,13 +12,12 @@ from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.folders import CODE_SUFFIX, CODE_SUFFIXES
 from rdm_cli.errors import BundleError
 
 if TYPE_CHECKING:
     from rdm_cli.core.codes import CodeInfo
     from rdm_cli.core.pipeline import Pipeline
-
-CODE_SUFFIXES = frozenset((".safetensors",))
 
 
 def decode(
@@ -67,7 +66,7 @@ def decode(
         as_tar=as_tar,
         suffixes=CODE_SUFFIXES,
         result_suffix=".png",
-        stdin_suffix=".safetensors",
+        stdin_suffix=CODE_SUFFIX,
     ) as job:
         from rdm_cli.core.files import decode_files
         from rdm_cli.core.inputs import batch_size_for

@@ -11,6 +11,7 @@ from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import UsageError
 
@@ -76,7 +77,7 @@ def encode(
         output=output,
         as_tar=as_tar,
         suffixes=SUFFIXES,
-        result_suffix=".safetensors",
+        result_suffix=CODE_SUFFIX,
         stdin_suffix=".image",
     ) as job:
         from rdm_cli.core.effort import Effort, check_effort

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, measured, opened, present
+from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, evaluate, opened
 from rdm_cli.console import Console
 
 Num = Annotated[int, typer.Option("-n", "--n", min=8, help="Labelled images, the first of the folder.")]
@@ -46,7 +46,6 @@ def attributes(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.assembly import assembled
     from rdm_cli.core.evaluation.attributes import LEAD, attributes_plots, measure_attributes
     from rdm_cli.core.evaluation.material import gather_labelled
 
@@ -60,23 +59,19 @@ def attributes(
         max_pixels=max_pixels,
         class_name=class_name,
     )
-    parts = measured(
+    evaluate(
         console,
-        subjects,
-        lambda subject: float(len(material)),
-        lambda subject, advance: measure_attributes(subject, material, seed=seed, advance=advance),
-    )
-    found = assembled(
         "attributes",
         LEAD,
         material,
         subjects,
-        parts,
+        work=lambda subject: float(len(material)),
+        measure=lambda subject, advance: measure_attributes(subject, material, seed=seed, advance=advance),
+        output=output,
         seed=seed,
         precision=precision.value,
         plots=attributes_plots,
     )
-    present(console, found, output)
 
 
 def disentanglement(
@@ -106,7 +101,6 @@ def disentanglement(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.assembly import assembled
     from rdm_cli.core.evaluation.disentanglement import (
         LEAD,
         disentanglement_plots,
@@ -125,22 +119,18 @@ def disentanglement(
         max_pixels=max_pixels,
         class_name=class_name,
     )
-    parts = measured(
+    evaluate(
         console,
-        subjects,
-        lambda subject: float(len(material)),
-        lambda subject, advance: measure_disentanglement(
-            subject, material, predictor=predictor.value, seed=seed, advance=advance
-        ),
-    )
-    found = assembled(
         "disentanglement",
         LEAD,
         material,
         subjects,
-        parts,
+        work=lambda subject: float(len(material)),
+        measure=lambda subject, advance: measure_disentanglement(
+            subject, material, predictor=predictor.value, seed=seed, advance=advance
+        ),
+        output=output,
         seed=seed,
         precision=precision.value,
         plots=disentanglement_plots,
     )
-    present(console, found, output)

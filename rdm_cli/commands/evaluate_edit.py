@@ -11,10 +11,9 @@ from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import (
     bundles_then_folder,
     check_output,
-    measured,
+    evaluate,
     numbers,
     opened,
-    present,
 )
 from rdm_cli.console import Console
 
@@ -66,7 +65,6 @@ def edit(
     bundles, folder = bundles_then_folder(bundles_and_data)
     moves = numbers("--scales", scales, float)
     check_output(output)
-    from rdm_cli.core.evaluation.assembly import assembled
     from rdm_cli.core.evaluation.distances import open_distances
     from rdm_cli.core.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
     from rdm_cli.core.evaluation.judging import court
@@ -90,20 +88,17 @@ def edit(
     sides = court(material, learned, seed=seed)
     plan = EditPlan(attributes=attr, scales=moves, num=num, steps=steps)
     distances, missing = open_distances(lpips_weights or [])
-    parts = measured(
+    evaluate(
         console,
-        subjects,
-        lambda subject: edit_work(subject, sides, plan),
-        lambda subject, advance: measure_edits(
-            subject, sides, plan, distances=distances, seed=seed, advance=advance
-        ),
-    )
-    found = assembled(
         "edit",
         LEAD,
         material,
         subjects,
-        parts,
+        work=lambda subject: edit_work(subject, sides, plan),
+        measure=lambda subject, advance: measure_edits(
+            subject, sides, plan, distances=distances, seed=seed, advance=advance
+        ),
+        output=output,
         seed=seed,
         precision=precision.value,
         notes=missing,
@@ -112,4 +107,3 @@ def edit(
         judge_data_sha256=sides.learned.digest,
         judge_num_images=len(sides.learned),
     )
-    present(console, found, output)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.evaluation_job import bundles_then_folder
+from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, numbers
 from rdm_cli.console import Console
 from rdm_cli.data.folders import find_inputs
-from rdm_cli.data.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,10 +55,11 @@ def gap(
     """
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
-    shown_at = _timesteps(at)
+    shown_at = numbers("--at", at)
+    if min(shown_at) < 0:
+        raise UsageError(f"--at {min(shown_at)}: timesteps start at 0")
     paths = [item.source for item in find_inputs([folder])][:num]
-    if output is not None:
-        refuse_blocked(output)  # a blocked folder is refused before any work
+    check_output(output)
     from rdm_cli.core.gap import measure_gap, one_step_rows
     from rdm_cli.core.gap_report import save_gap_plot, save_json, save_sheet
     from rdm_cli.core.pipeline import open_pipeline
@@ -106,16 +106,6 @@ def gap(
             console.note(str(output / "gap.png"))
         else:
             console.note("no gap.png: matplotlib is not installed; pip install 'rdm-cli[evaluate]'")
-
-
-def _timesteps(text: str) -> list[int]:
-    try:
-        given = [int(word) for word in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--at {text}: numbers with commas between them are expected") from None
-    if min(given) < 0:
-        raise UsageError(f"--at {min(given)}: timesteps start at 0")
-    return given
 
 
 def _print_table(console: Console, records: Sequence[GapRecord], num: int) -> None:

@@ -10,9 +10,8 @@ from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import (
     bundles_then_folder,
     check_output,
-    measured,
+    evaluate,
     opened,
-    present,
     step_numbers,
 )
 from rdm_cli.console import Console
@@ -54,7 +53,6 @@ def generation(
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
     check_output(output)
-    from rdm_cli.core.evaluation.assembly import assembled
     from rdm_cli.core.evaluation.generation import (
         LEAD,
         LEAST,
@@ -83,24 +81,20 @@ def generation(
         class_name=class_name,
         solver=solver,
     )
-    parts = measured(
+    evaluate(
         console,
-        subjects,
-        lambda subject: generation_work(subject, num, counts),
-        lambda subject, advance: measure_generation(
-            subject, reference, num=num, steps=counts, seed=seed, advance=advance
-        ),
-    )
-    found = assembled(
         "generation",
         LEAD,
         material,
         subjects,
-        parts,
+        work=lambda subject: generation_work(subject, num, counts),
+        measure=lambda subject, advance: measure_generation(
+            subject, reference, num=num, steps=counts, seed=seed, advance=advance
+        ),
+        output=output,
         seed=seed,
         precision=precision.value,
         plots=generation_plots,
         num_samples=num,
         solver="the bundle's own" if solver is None else solver.value,
     )
-    present(console, found, output)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, measured, opened, present
+from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, evaluate, opened
 from rdm_cli.console import Console
 from rdm_cli.errors import UsageError
 
@@ -43,7 +43,6 @@ def interpolation(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.assembly import assembled
     from rdm_cli.core.evaluation.distances import open_distances
     from rdm_cli.core.evaluation.interpolation import (
         LEAD,
@@ -69,24 +68,20 @@ def interpolation(
     )
     plan = WayPlan(num_frames=frames, epsilon=epsilon, steps=steps)
     distances, missing = open_distances(lpips_weights or [])
-    parts = measured(
+    evaluate(
         console,
-        subjects,
-        lambda subject: interpolation_work(subject, material, plan),
-        lambda subject, advance: measure_interpolation(
-            subject, material, plan, distances=distances, seed=seed, advance=advance
-        ),
-    )
-    found = assembled(
         "interpolation",
         LEAD,
         material,
         subjects,
-        parts,
+        work=lambda subject: interpolation_work(subject, material, plan),
+        measure=lambda subject, advance: measure_interpolation(
+            subject, material, plan, distances=distances, seed=seed, advance=advance
+        ),
+        output=output,
         seed=seed,
         precision=precision.value,
         notes=[*missing, *lacking(subjects)],
         plots=interpolation_plots,
         steps=steps,
     )
-    present(console, found, output)

@@ -10,9 +10,8 @@ from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import (
     bundles_then_folder,
     check_output,
-    measured,
+    evaluate,
     opened,
-    present,
     step_numbers,
 )
 from rdm_cli.console import Console
@@ -45,7 +44,6 @@ def reconstruction(
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
     check_output(output)
-    from rdm_cli.core.evaluation.assembly import assembled
     from rdm_cli.core.evaluation.distances import open_distances
     from rdm_cli.core.evaluation.material import gather
     from rdm_cli.core.evaluation.reconstruction import (
@@ -66,11 +64,14 @@ def reconstruction(
         class_name=class_name,
     )
     distances, missing = open_distances(lpips_weights or [])
-    parts = measured(
+    evaluate(
         console,
+        "reconstruction",
+        LEAD,
+        material,
         subjects,
-        lambda subject: reconstruction_work(subject, material, counts),
-        lambda subject, advance: measure_reconstruction(
+        work=lambda subject: reconstruction_work(subject, material, counts),
+        measure=lambda subject, advance: measure_reconstruction(
             subject,
             material,
             steps=counts,
@@ -79,17 +80,10 @@ def reconstruction(
             seed=seed,
             advance=advance,
         ),
-    )
-    found = assembled(
-        "reconstruction",
-        LEAD,
-        material,
-        subjects,
-        parts,
+        output=output,
         seed=seed,
         precision=precision.value,
         notes=missing,
         plots=reconstruction_plots,
         inversion=inversion.value,
     )
-    present(console, found, output)

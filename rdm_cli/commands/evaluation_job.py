@@ -13,7 +13,7 @@ from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rdm_cli.core.evaluation.figures import Evaluation, Part
-    from rdm_cli.core.evaluation.material import Subject
+    from rdm_cli.core.evaluation.material import Material, Subject
     from rdm_cli.core.running import Advance
 
 SHOWN_DIGITS = 12
@@ -82,8 +82,30 @@ def opened(
     return subjects(bundles, pipelines)
 
 
-def measured(console: Console, subjects: Sequence[Subject], work: Work, measure: Measure) -> list[Part]:
-    """Each subject's part, with a bar for each; raises UsageError where nothing at all could be measured."""
+def evaluate(
+    console: Console,
+    name: str,
+    lead: str,
+    material: Material,
+    subjects: Sequence[Subject],
+    *,
+    work: Work,
+    measure: Measure,
+    output: Path | None,
+    **rest: Any,
+) -> None:
+    """Measure every subject, and show what was found; ``rest`` are assembled()'s other arguments.
+
+    ``work`` is how many images' worth a subject is. Raises UsageError where nothing could be measured.
+    """
+    from rdm_cli.core.evaluation.assembly import assembled
+
+    parts = _measured(console, subjects, work, measure)
+    _present(console, assembled(name, lead, material, subjects, parts, **rest), output)
+
+
+def _measured(console: Console, subjects: Sequence[Subject], work: Work, measure: Measure) -> list[Part]:
+    """Each subject's part, with a bar for each."""
     parts = []
     for subject in subjects:
         with console.progress(f"measuring {subject.name}", work(subject)) as advance:
@@ -93,7 +115,7 @@ def measured(console: Console, subjects: Sequence[Subject], work: Work, measure:
     return parts
 
 
-def present(console: Console, evaluation: Evaluation, output: Path | None) -> None:
+def _present(console: Console, evaluation: Evaluation, output: Path | None) -> None:
     """Write the files, print the figures, say what they rest on and what is missing."""
     from rdm_cli.core.evaluation.report import comparison, provenance, record, save_json, save_report
     from rdm_cli.core.plots import can_plot

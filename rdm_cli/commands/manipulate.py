@@ -12,6 +12,7 @@ from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.folders import CODE_SUFFIXES
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import UsageError
 
@@ -64,7 +65,7 @@ def manipulate(
         inputs,
         files_from=files_from,
         output=output,
-        suffixes=SUFFIXES | {".safetensors"},
+        suffixes=SUFFIXES | CODE_SUFFIXES,
         result_suffix="-edited.png",
         stdin_suffix=".image",
         companions=("-edited.safetensors",),

@@ -12,13 +12,12 @@ import numpy as np
 
 from rdm_cli.core.batch import Outcome, Task, run_batches
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.manifests import Part, Record, latest, read_manifest
+from rdm_cli.core.manifests import Part, Record, latest, place_among, read_manifest
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.places import digest_of, fetched
 from rdm_cli.data.shards import Shard, fingerprint
 from rdm_cli.errors import CodeError
-
-CODE_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +154,7 @@ class _Expected:
                 yield record
 
     def _find(self, name: str) -> int | None:
-        value = fingerprint(name)
-        place = int(np.searchsorted(self.names, np.uint64(value)))
-        return place if place < len(self.names) and int(self.names[place]) == value else None
+        return place_among(self.names, fingerprint(name))
 
 
 def _short(digest: str) -> int:

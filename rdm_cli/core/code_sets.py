@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from rdm_cli.core.codes import read_z
-from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.folders import CODE_SUFFIXES, find_inputs
 from rdm_cli.errors import CodeError
-
-CODE_SUFFIXES = frozenset((".safetensors",))
 
 
 @dataclass(frozen=True, kw_only=True)

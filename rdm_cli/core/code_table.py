@@ -18,6 +18,7 @@ import numpy as np
 from rdm_cli.core.batch import Outcome, Task, run_batches
 from rdm_cli.core.codes import CodeInfo, read_z
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.shards import fingerprint
 from rdm_cli.errors import CodeError, UsageError
@@ -56,7 +57,7 @@ def write_table(tasks: Iterable[Task], output: Path) -> Iterator[Outcome[Task]]:
             if writer is None:
                 writer = parquet.ParquetWriter(temporary, schema)
             columns: dict[str, Any] = {
-                "name": [task.result.removesuffix(".safetensors") for task in batch],
+                "name": [task.result.removesuffix(CODE_SUFFIX) for task in batch],
                 "path": [task.name for task in batch],
             }
             flat = arrow.array(np.concatenate([z for _, z in loaded]), type=arrow.float32())

@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rdm_cli.core.code_sets import CODE_SUFFIXES
 from rdm_cli.core.codes import Codes
 from rdm_cli.core.effort import Effort
 from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.folders import CODE_SUFFIXES, find_inputs
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.methods.few_shot import accept_reject, fit_few_shot
 

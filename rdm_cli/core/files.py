@@ -18,7 +18,6 @@ from rdm_cli.core.compatibility import check_codes
 from rdm_cli.core.effort import USUAL, Effort, encode_by
 from rdm_cli.core.encoding import finite
 from rdm_cli.core.inputs import (
-    CODE_SUFFIX,
     LoadedImage,
     encode_loaded,
     in_batches_for,
@@ -28,6 +27,7 @@ from rdm_cli.core.inputs import (
 from rdm_cli.core.lossless import is_restored, restored
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
+from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
 from rdm_cli.data.places import digest_of
 from rdm_cli.errors import CodeError, RdmError

@@ -15,11 +15,10 @@ from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import ignore_progress
 from rdm_cli.core.runtime import default_batch_size
+from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit
 from rdm_cli.data.places import Readable, digest_of, fetched
 from rdm_cli.errors import CodeError, ImageError
-
-CODE_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

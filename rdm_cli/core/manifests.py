@@ -84,7 +84,7 @@ class Manifest:
         """Record one outcome; what was done by an earlier run, and recorded then, is not recorded again."""
         self._num_items += 1
         task = outcome.item
-        if outcome.data.get("skipped") and _is_in(fingerprint(task.name), self._done):
+        if outcome.data.get("skipped") and place_among(self._done, fingerprint(task.name)) is not None:
             return
         digest = None
         if outcome.error is None:
@@ -212,9 +212,10 @@ def _done_before(path: Path) -> np.ndarray:
     return np.sort(np.array([fingerprint(r.input) for r in latest([path]) if r.error is None], np.uint64))
 
 
-def _is_in(value: int, known: np.ndarray) -> bool:
-    place = int(np.searchsorted(known, np.uint64(value)))
-    return place < len(known) and int(known[place]) == value
+def place_among(prints: np.ndarray, value: int) -> int | None:
+    """Where the fingerprint ``value`` stands in sorted ``prints``, uint64 (N,); None where it does not."""
+    place = int(np.searchsorted(prints, np.uint64(value)))
+    return place if place < len(prints) and int(prints[place]) == value else None
 
 
 def _ends_midline(file: int) -> bool:

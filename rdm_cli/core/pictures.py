@@ -12,11 +12,12 @@ import torch
 
 from rdm_cli.core.codes import Codes
 from rdm_cli.core.effort import USUAL, Effort
-from rdm_cli.core.inputs import CODE_SUFFIX, encode_loaded, load_image_or_code
+from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.ways import sampling_way
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit, grid, save_image, to_pil
 
 

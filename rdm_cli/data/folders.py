@@ -14,6 +14,9 @@ from rdm_cli.data.images import SUFFIXES
 from rdm_cli.data.places import Readable
 from rdm_cli.errors import UsageError
 
+CODE_SUFFIX = ".safetensors"
+CODE_SUFFIXES = frozenset((CODE_SUFFIX,))
+
 S = TypeVar("S", bound=Readable, covariant=True)
 
 
@@ -164,7 +167,7 @@ def class_of(item: Item[Path]) -> str:
 
 
 def _nouns(suffixes: Set[str]) -> str:
-    if ".safetensors" not in suffixes:
+    if CODE_SUFFIX not in suffixes:
         return "images"
     return "images or codes" if suffixes & SUFFIXES else "codes"
 
