@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
-import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.training_progress import follow
+from rdm_cli.commands.training_job import carry_out
 from rdm_cli.console import Console
-from rdm_cli.data.folders import class_names
 from rdm_cli.errors import UsageError
 
 AROUND = {
@@ -37,6 +34,11 @@ class Tracker(StrEnum):
     """Where else a run logs to."""
 
     tensorboard = "tensorboard"
+
+
+def named(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that the user named."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def training_command(method: str, what: str, *, around: str | None = None) -> Callable[..., None]:
@@ -165,6 +167,12 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             ),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+        dry_run: Annotated[
+            bool,
+            typer.Option(
+                "--dry-run", help="Say how large batch and memory would be and what is to do; write nothing."
+            ),
+        ] = False,
         init_from: Annotated[
             str | None, typer.Option("--init-from", metavar="BUNDLE", help="Start from a bundle's weights.")
         ] = None,
@@ -225,9 +233,6 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         console = Console(as_json=as_json, quiet=quiet)
         if sum(given is not None for given in (images, steps, minutes)) > 1:
             raise UsageError("--images, --steps and --minutes exclude each other")
-        from rdm_cli.core import training_plan, training_run
-        from rdm_cli.core.runtime import weights_dtype
-
         changes: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -240,59 +245,47 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             "num_workers": workers,
             "seed": seed,
         }
-        run_folder = run or Path("runs") / output.name
-        words = training_plan.settle_words(
-            resume_from=run_folder if resume else None,
-            fit=fit and fit.value,
-            mixed_precision=mixed_precision and mixed_precision.value,
-            max_pixels=max_pixels,
-        )
-        accelerator = training_plan.make_accelerator(
-            device=device,
-            threads=threads,
-            mixed_precision=words["mixed_precision"],
-            tracker_folder=run_folder if log is not None else None,
-        )
-        plan = training_plan.make_plan(
+        adopting = {
+            "gamma": gamma,
+            "kl_weight": kl_weight,
+            "perceptual_weight": perceptual_weight,
+        }
+        carry_out(
+            console,
             method,
             folder=folder,
             bundle=output,
-            run_folder=run_folder,
+            run_folder=run or Path("runs") / output.name,
             preset=f"{kind.value}-{preset}" if around == "nothing" else preset,
-            changes={name: value for name, value in changes.items() if value is not None},
+            changes=named(changes),
             num_images=images,
             num_steps=steps,
             minutes=minutes,
             resume=resume,
             init_from=init_from,
             pretrained=dpm or first_stage,
-            adopting={
-                name: value
-                for name, value in (
-                    ("gamma", gamma),
-                    ("kl_weight", kl_weight),
-                    ("perceptual_weight", perceptual_weight),
-                    ("classes", class_names(folder) if classes else None),
-                )
-                if value is not None
+            adopting=named(adopting),
+            classes=classes,
+            kept={
+                "fit": fit and fit.value,
+                "mixed_precision": mixed_precision and mixed_precision.value,
+                "max_pixels": max_pixels,
             },
-            num_processes=accelerator.num_processes,
-            on_cpu=accelerator.device.type == "cpu",
-            command=shlex.join(["rdm", *sys.argv[1:]]),
-            **words,
-            weights_dtype=weights_dtype(weights.value),
+            weights=weights.value,
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
             latents=cache_latents,
+            device=device,
+            threads=threads,
+            dry_run=dry_run,
         )
-        follow(console, training_run.TrainingRun(plan, accelerator, console.note, console.problem))
 
     train.__doc__ = f"""Train {what} on any folder of images.
 
-    Runs on one process, or on many under 'accelerate launch --multi_gpu --num_processes N -m rdm_cli train
-    {method} ...' (with --device cpu, that many processes on the CPU). A run that was stopped or killed
-    goes on with --resume as if undisturbed; its settings are kept, and those named again are changed.
+    Runs on one process, or on many under 'torchrun --nproc-per-node N -m rdm_cli train {method} ...' (with
+    --device cpu, that many processes on the CPU). A run that was stopped or killed goes on with --resume
+    as if undisturbed; its settings are kept, and those named again are changed.
     """
     foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
     signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one

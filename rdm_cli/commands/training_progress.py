@@ -16,7 +16,11 @@ REPORT_SECONDS = 30.0
 
 def follow(console: Console, training: TrainingRun) -> None:
     """Run ``training`` to its end; the main process alone speaks."""
-    plan, speaks = training.plan, training.is_main
+    plan = training.plan
+    if not training.is_main:
+        for _ in training.steps():
+            pass
+        return
     told = time.monotonic()
     try:
         with console.progress("training", 100.0) as advance:
@@ -25,16 +29,15 @@ def follow(console: Console, training: TrainingRun) -> None:
                 advance(100 * record.fraction - done)
                 done = 100 * record.fraction
                 now = time.monotonic()
-                if speaks and (now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1):
+                if now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1:
                     told = now
                     _report(console, record)
     except KeyboardInterrupt:
-        if speaks and training.saved_step is not None:
+        if training.saved_step is not None:
             again = plan.command if plan.resume else f"{plan.command} --resume"
             console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
         raise
-    if speaks:
-        console.emit(str(plan.bundle), output=str(plan.bundle), run=str(plan.run_folder))
+    console.emit(str(plan.bundle), output=str(plan.bundle), run=str(plan.run_folder))
 
 
 def _report(console: Console, record: StepRecord) -> None:

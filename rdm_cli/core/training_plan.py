@@ -22,9 +22,10 @@ from rdm_cli.methods.method import Method
 from rdm_cli.registry import TRAINABLE, load, nearest
 from rdm_cli.training.checkpoint import load_settings
 from rdm_cli.training.loop import Budget, Settings
+from rdm_cli.training.processes import PATIENCE
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,32 +59,46 @@ class RunPlan:
     latents: Path | None = None
 
 
-def make_accelerator(
-    *, device: str, threads: int | None, mixed_precision: str, tracker_folder: Path | None
-) -> Accelerator:
-    """accelerate's view of this process; raises UsageError for fp16 on a CPU.
+def join_processes(*, device: str, threads: int | None) -> PartialState:
+    """Set this process up, and meet the others of the run where a launcher has started several.
 
-    Under a launcher each process has a device of its own, unless ``device`` is cpu; else ``device`` is
-    used.
+    Each of several has a device of its own, unless ``device`` is cpu; one alone uses ``device``. Raises
+    UsageError for a device that is not there.
     """
     launched = "LOCAL_RANK" in os.environ
     resolved = set_up(device="auto" if launched and device != "cpu" else device, threads=threads)
-    if mixed_precision == "fp16" and resolved.type == "cpu":
-        raise UsageError("--mixed-precision fp16 needs a GPU", hint="on a CPU, use bf16 or no")
     if device != "auto" and not launched and resolved.type == "cuda":
         torch.cuda.set_device(resolved)
+    from accelerate import PartialState
+
+    return PartialState(cpu=resolved.type == "cpu", timeout=PATIENCE)
+
+
+def make_accelerator(
+    *, device: str, threads: int | None, mixed_precision: str, tracker_folder: Path | None
+) -> Accelerator:
+    """accelerate's view of this process, which joins the others first; see :func:`join_processes`.
+
+    Raises UsageError for fp16 on a CPU.
+    """
+    on_cpu = join_processes(device=device, threads=threads).device.type == "cpu"
+    if mixed_precision == "fp16" and on_cpu:
+        raise UsageError("--mixed-precision fp16 needs a GPU", hint="on a CPU, use bf16 or no")
     from accelerate import Accelerator
-    from accelerate.utils import is_tensorboard_available
+    from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
 
     if tracker_folder is not None and not is_tensorboard_available():
         raise UsageError("--log tensorboard needs tensorboard", hint="pip install tensorboard")
 
     return Accelerator(
         mixed_precision=mixed_precision,
-        cpu=resolved.type == "cpu",
+        cpu=on_cpu,
         log_with="tensorboard" if tracker_folder is not None else None,
         project_dir=None if tracker_folder is None else str(tracker_folder),
         step_scheduler_with_optimizer=False,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # or gradients are held twice
+        ],
     )
 
 

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from rdm_cli.core.bundle_saving import save_bundle
 from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
@@ -22,19 +20,18 @@ from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.run_page import write_run_page
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
-from rdm_cli.core.training_start import starting_model, training_data
+from rdm_cli.core.training_start import (
+    earlier_checkpoint,
+    fingerprint,
+    starting_model,
+    training_data,
+    training_images,
+)
 from rdm_cli.data.atomic import remove_leftovers
-from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.errors import ImageError, RdmError, UsageError
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
-from rdm_cli.training.checkpoint import (
-    FILE_NAME,
-    Checkpoint,
-    Progress,
-    load_checkpoint,
-    save_checkpoint,
-)
+from rdm_cli.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.interrupts import DeferredInterrupt
 from rdm_cli.training.loop import (
@@ -43,6 +40,14 @@ from rdm_cli.training.loop import (
     average_weights,
     make_optimizer,
     train_steps,
+)
+from rdm_cli.training.processes import (
+    ToldElsewhereError,
+    agree,
+    in_turn,
+    is_the_same,
+    num_on_this_machine,
+    together,
 )
 from rdm_cli.training.workers import dead_workers_told
 
@@ -69,31 +74,26 @@ class TrainingRun:
         self._note = note
         self._log: RunLog | None = None
         self.saved_step: int | None = None
-        checkpoint = self._checkpoint()
-        self.images = ImageFolder(
-            plan.folder,
-            size=_imaged(plan.config).image_size,
-            channels=_imaged(plan.config).image_channels,
-            fit=cast(Any, plan.fit),
-            on_bad=partial(_report_bad, problem or note),
-            class_names=getattr(plan.config, "class_names", ()),
-            max_pixels=plan.max_pixels,
-        )
-        if len(self.images) < plan.settings.batch_size:
-            self.note(f"only {len(self.images)} images: some are seen twice in one step")
+        with together(accelerator):
+            checkpoint = earlier_checkpoint(plan)
+            on_bad = partial(_report_bad, problem or note)
+            self.images = training_images(plan, on_bad=on_bad, num_sharing=num_on_this_machine())
+        agreed = is_the_same(accelerator, fingerprint(self.images))
         device = accelerator.device
-        self.model = starting_model(plan, self.images, device, resumed=checkpoint is not None)
-        self.optimizer = make_optimizer(self.model, plan.settings)
-        self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
-        self.progress = Progress()
-        if checkpoint is not None:
-            checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer)
-            self.progress = checkpoint.progress
-            self.saved_step = self.progress.step
-            self._check_data(checkpoint)
-            self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
-        with accelerator.main_process_first():
-            self.data = training_data(plan, self.images, self.model, device, self.note)
+        with together(accelerator):
+            if not agreed:
+                raise UsageError(f"{plan.folder}: not every process finds the same images there")
+            if len(self.images) < plan.settings.batch_size:
+                self.note(f"only {len(self.images)} images: some are seen twice in one step")
+            self.model = starting_model(plan, self.images, device, resumed=checkpoint is not None)
+            self.optimizer = make_optimizer(self.model, plan.settings)
+            self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
+            self.progress = Progress()
+            if checkpoint is not None:
+                self._restore(checkpoint)
+        self.data = in_turn(
+            accelerator, lambda: training_data(plan, self.images, self.model, device, self.note)
+        )
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
 
     @property
@@ -106,25 +106,17 @@ class TrainingRun:
         if self.is_main:
             self._note(text)
 
-    def _checkpoint(self) -> Checkpoint | None:
-        folder = self.plan.run_folder
-        exists = (folder / FILE_NAME).exists()
-        if self.plan.resume:
-            return load_checkpoint(folder)
-        if exists:
-            raise UsageError(
-                f"{folder}: a run lies here already",
-                hint="continue it with --resume, or name another --run",
-            )
-        return None
-
-    def _check_data(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer)
+        self.progress = checkpoint.progress
+        self.saved_step = self.progress.step
         known = checkpoint.settings.get("num_items")
         if known != len(self.images):
             self.note(
                 f"{self.plan.folder} held {known} images when the run began and holds "
                 f"{len(self.images)} now: it goes on, in another order"
             )
+        self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
 
     @property
     def settings_json(self) -> dict[str, Any]:
@@ -145,13 +137,15 @@ class TrainingRun:
 
         Ctrl-C (KeyboardInterrupt, after the step under way) and closing the generator save a checkpoint
         first. Nothing else that ends a run early does: half a step, or weights that are not numbers,
-        must not replace the last good one. Raises RdmError where training diverges.
+        must not replace the last good one. Raises RdmError where training diverges. What ends one process
+        ends all; those that are not the main one raise ToldElsewhereError.
         """
         plan = self.plan
-        if self.is_main:
-            plan.run_folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(plan.run_folder)
-            self._log = RunLog(plan.run_folder, self.progress.step)
+        with together(self.accelerator):
+            if self.is_main:
+                plan.run_folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(plan.run_folder)
+                self._log = RunLog(plan.run_folder, self.progress.step)
         if plan.tensorboard:
             self.accelerator.init_trackers("tensorboard")
         if plan.budget.fraction(self.progress) >= 1:
@@ -159,9 +153,9 @@ class TrainingRun:
         saved = drawn = time.monotonic()
         whole = True  # the state in memory is that after a step, not within one
         with DeferredInterrupt() as interrupt:
-            records = self._records()
+            records = self._records(lambda: interrupt.asked)
             try:
-                while not self._any(interrupt.asked):
+                while True:
                     whole = False
                     record = next(records, None)
                     whole = True
@@ -177,6 +171,8 @@ class TrainingRun:
                         drawn = time.monotonic()
                     yield record
             except DivergedError as error:
+                if not self.is_main:
+                    raise ToldElsewhereError(error.message) from error
                 raise RdmError(f"training stops at {error.message}", hint=self._way_back()) from error
             finally:
                 if self.is_main and whole:
@@ -185,7 +181,10 @@ class TrainingRun:
                     self._log.close()
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
-        if self._any(interrupt.asked):
+        if agree(self.accelerator, asked=interrupt.asked):
+            self.accelerator.end_training()
+            if not self.is_main:
+                raise ToldElsewhereError("interrupted")
             raise KeyboardInterrupt
         if self.is_main:
             if plan.sheet_minutes:
@@ -193,7 +192,7 @@ class TrainingRun:
             self.write_bundle()
         self.accelerator.end_training()
 
-    def _records(self) -> Iterator[StepRecord]:
+    def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
         with dead_workers_told():
             yield from train_steps(
                 self.wrapped,
@@ -206,6 +205,8 @@ class TrainingRun:
                 budget=self.plan.budget,
                 start=self.progress,
                 accelerator=self.accelerator,
+                noise_shapes=self.described.noise_shapes,
+                asked=asked,
             )
 
     def _take(self, record: StepRecord) -> None:
@@ -217,13 +218,6 @@ class TrainingRun:
         if self.plan.tensorboard:
             values = {"loss": record.loss, "lr": record.lr, "images/s": record.images_per_second}
             self.accelerator.log(values, step=record.step)
-
-    def _any(self, asked: bool) -> bool:
-        """Whether any process was asked: all stop after the same step, or some would wait for ever."""
-        if self.accelerator.num_processes == 1:
-            return asked
-        flag = torch.tensor(float(asked), device=self.accelerator.device)
-        return float(self.accelerator.reduce(flag, "sum")) > 0
 
     def _way_back(self) -> str:
         if self.saved_step is None:
@@ -283,11 +277,6 @@ class TrainingRun:
             "data": f"{len(self.images):,} images of {self.plan.folder.name}",
             "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}",
         }
-
-
-def _imaged(config: Any) -> Any:
-    """The part of a config that knows the images; an LRDM's are larger than what its UNet sees."""
-    return config if hasattr(config, "image_size") else config.unet
 
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:

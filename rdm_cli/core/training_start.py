@@ -1,7 +1,9 @@
-"""What a training run starts from: a model with fresh, given or measured weights, and what it sees."""
+"""What a training run starts from: a checkpoint, or a model with fresh or given weights, and images."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +16,58 @@ from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.latent_cache import cached_latents
 from rdm_cli.core.pretrained import open_pretrained
 from rdm_cli.core.training_plan import RunPlan
-from rdm_cli.data.dataset import ImageFolder, WithClasses
+from rdm_cli.data.dataset import ImageFolder, WithClasses, warn_of_bad
 from rdm_cli.data.images import to_unit_range
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import ImageError, UsageError
 from rdm_cli.methods.method import Method
+from rdm_cli.training.checkpoint import FILE_NAME, Checkpoint, load_checkpoint, load_header
 
 CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
 CALIBRATION_BATCH = 16
+CACHE_BYTES = 4 * 2**30  # of a machine's memory, for decoded pixels
+
+
+def earlier_checkpoint(plan: RunPlan, *, tensors: bool = True) -> Checkpoint | None:
+    """What ``plan`` goes on from, None for a new run; without ``tensors`` just how far it has come.
+
+    Raises CheckpointError where there is nothing to resume, UsageError where a run would lie over another.
+    """
+    if plan.resume:
+        return load_checkpoint(plan.run_folder) if tensors else load_header(plan.run_folder)
+    if (plan.run_folder / FILE_NAME).exists():
+        raise UsageError(
+            f"{plan.run_folder}: a run lies here already",
+            hint="continue it with --resume, or name another --run",
+        )
+    return None
+
+
+def training_images(
+    plan: RunPlan, *, on_bad: Callable[[Path, ImageError], None] = warn_of_bad, num_sharing: int = 1
+) -> ImageFolder:
+    """The images of ``plan``, none of them read yet; ``num_sharing`` processes share the memory for pixels.
+
+    Raises UsageError where there are none.
+    """
+    config = plan.config if hasattr(plan.config, "image_size") else plan.config.unet
+    return ImageFolder(
+        plan.folder,
+        size=config.image_size,
+        channels=config.image_channels,
+        fit=cast(Any, plan.fit),
+        on_bad=on_bad,
+        class_names=getattr(plan.config, "class_names", ()),
+        max_pixels=plan.max_pixels,
+        cache_bytes=CACHE_BYTES // num_sharing,
+    )
+
+
+def fingerprint(images: ImageFolder) -> int:
+    """63 bits of which images there are, and in which order, wherever their folder lies."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in images.paths:
+        digest.update(os.fsencode(path.relative_to(images.folder)) + b"\0")
+    return int.from_bytes(digest.digest(), "big") >> 1
 
 
 def build_model(method: Method, config: Any) -> nn.Module:

@@ -57,6 +57,7 @@ class ImageFolder(Dataset[Tensor]):
     ) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder}: a folder of images is needed, and this is a file")
+        self.folder = folder
         items = find_inputs([folder], suffixes=SUFFIXES)
         self.paths = tuple(item.source for item in items)
         self.class_names = tuple(class_names)

@@ -76,6 +76,11 @@ class DiffusionModel(nn.Module, ABC):
         """Nothing besides."""
         return {}
 
+    @property
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """eps alone."""
+        return {}
+
     def enter(self, x_0: Tensor) -> Tensor:
         """Images as they are."""
         return x_0

@@ -68,6 +68,14 @@ class RepresentationModel(Protocol):
         ...
 
     @property
+    def noise_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Names, and an image's shapes, of the standard normal ``noise`` that ``forward`` takes besides eps.
+
+        Where there is some, ``forward`` takes all of it as a dict; a model draws nothing but dropout itself.
+        """
+        ...
+
+    @property
     def time_dependent(self) -> bool:
         """Whether z is one for each timestep of a trajectory, (S, ...).
 

@@ -41,6 +41,11 @@ class FirstStageConfig(ForeignConfig):
         """Channels of the images."""
         return int(self.values.get("in_channels", 3))
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether an image has a distribution of latents, of which training draws."""
+        return self.class_name == "AutoencoderKL"
+
 
 def f4(kind: str, widths: tuple[int, ...], *, num_codes: int, layers: int = 2) -> FirstStageConfig:
     """An autoencoder of ``kind`` "vq" or "kl" with as many levels as ``widths``, and 3 channels of latents.
@@ -80,10 +85,15 @@ def to_latents(network: Any, x_0: Tensor) -> Tensor:
     return to_moments(network, x_0)[0]
 
 
-def drawn_latents(network: Any, x_0: Tensor) -> Tensor:
-    """As :func:`to_latents`, drawn where there is a distribution, with torch's own generator."""
+def drawn_latents(network: Any, x_0: Tensor, noise: Tensor | None = None) -> Tensor:
+    """As :func:`to_latents`, drawn where there is a distribution.
+
+    ``noise`` (B, c, h, w) is standard normal; None draws it with torch's own generator.
+    """
     mean, std = to_moments(network, x_0)
-    return mean if std is None else mean + std * torch.randn_like(mean)
+    if std is None:
+        return mean
+    return mean + std * (torch.randn_like(mean) if noise is None else noise)
 
 
 def to_images(network: Any, latents: Tensor) -> Tensor:

@@ -97,9 +97,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return _read(folder, tensors=True)
 
 
+def load_header(folder: Path) -> Checkpoint:
+    """``folder``'s checkpoint without its tensors; errors as above."""
+    return _read(folder, tensors=False)
+
+
 def load_settings(folder: Path) -> dict[str, Any]:
-    """The ``settings`` of ``folder``'s checkpoint, without its tensors; errors as above."""
-    return _read(folder, tensors=False).settings
+    """The ``settings`` of ``folder``'s checkpoint; errors as above."""
+    return load_header(folder).settings
 
 
 def _read(folder: Path, *, tensors: bool) -> Checkpoint:

@@ -2,7 +2,8 @@
 
 Step k is a function of (settings, seed, k) and of the weights alone. Its images, flips, timesteps,
 noise and dropout come from generators keyed by k, so nothing but weights, their average and the
-optimiser's moments has to be kept for a run to go on bit for bit.
+optimiser's moments has to be kept for a run to go on bit for bit. Several processes share a step's batch, and
+take the step that one of them would take, but for rounding and dropout.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,13 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from rdm_cli.data.images import to_unit_range
 from rdm_cli.errors import ImageError, RdmError
-from rdm_cli.kernels.randomness import key_to_seed, keyed_generator
+from rdm_cli.kernels.randomness import key_to_seed
+from rdm_cli.training.batches import Shape, training_batch
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.interrupts import ignore_interrupts
 from rdm_cli.training.order import BatchOrder
+from rdm_cli.training.processes import agree, mean_and_clock
+from rdm_cli.training.workers import dead_workers_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -90,44 +93,6 @@ class StepRecord:
         return self.elapsed_seconds * (1 - self.fraction) / max(self.fraction, 1e-9)
 
 
-def stratified_timesteps(batch: int, num_train_steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (B,), each uniform on 0..T-1, jointly spread evenly: less noise in the loss."""
-    offset = torch.rand(1, generator=generator, dtype=torch.float64)
-    places = (torch.arange(batch, dtype=torch.float64) + offset) / batch
-    return (places * num_train_steps).long().clamp(max=num_train_steps - 1)
-
-
-def training_batch(
-    stored: Tensor,
-    *,
-    num_train_steps: int,
-    flip: bool,
-    seed: int,
-    key: tuple[int | str, ...],
-    x_T_shape: tuple[int, ...] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 (B, 3, H, W) to (x_0, t, eps), with the flips, timesteps and noise of ``key``.
-
-    ``stored`` may also be latents, float16 (B, V, P, c, h, w): V is 2 where mirrored ones are there too, P is
-    2, mean and standard deviation, where they are to be drawn. eps has the shape ``x_T_shape``; None: that of
-    an image.
-    """
-    generator = keyed_generator(seed, "batch", *key)
-    num = len(stored)
-    t = stratified_timesteps(num, num_train_steps, generator)
-    eps = torch.randn((num, *(x_T_shape or stored.shape[1:])), generator=generator)
-    flipped = torch.rand(num, generator=generator) < 0.5 if flip else torch.zeros(num, dtype=torch.bool)
-    if stored.is_floating_point():
-        mean, *std = stored[torch.arange(num), flipped.long()].float().unbind(1)
-        if std:
-            mean = mean + std[0] * torch.randn(mean.shape, generator=generator)
-        return mean, t, eps
-    x_0 = to_unit_range(stored)
-    if flip:
-        x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
-    return x_0, t, eps
-
-
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """Adam, with decoupled weight decay where there is any, over the trainable parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -146,13 +111,18 @@ def train_steps(
     budget: Budget,
     start: Progress,
     accelerator: Accelerator,
+    noise_shapes: Mapping[str, Shape] | None = None,
+    asked: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepRecord]:
-    """Train until the budget is spent, yielding after each step.
+    """Train until the budget is spent or any process is ``asked`` to end, yielding after each step.
 
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
     ``accelerator`` already; ``images`` yields uint8 (3, H, W), or latents, or pairs of these and a class,
     int64 (), which the model then takes as well. eps has the shape ``x_T_shape``; None: that of an image.
-    Raises DivergedError where a loss or a gradient is not finite.
+    A model that draws more than eps is given the ``noise`` of its ``noise_shapes``.
+
+    Raises DivergedError where a loss or a gradient is not finite. Where a process cannot read its images,
+    none takes the step, and all raise, as :func:`~rdm_cli.training.processes.agree` does.
     """
     order = BatchOrder(
         num_items=len(cast(Sized, images)),
@@ -178,37 +148,43 @@ def train_steps(
     begun = time.monotonic() - start.elapsed_seconds
     while budget.fraction(progress) < 1:
         step = progress.step
+        passes, error = _fetch(batches, settings.num_accumulations)
+        if agree(accelerator, asked=asked(), error=error):
+            return
         lr = settings.lr_at(step, budget.fraction(progress))
         for group in optimizer.param_groups:
             group["lr"] = lr
         model.train()
         losses = []
-        for i in range(settings.num_accumulations):
-            key = (step, accelerator.process_index, i)
-            stored, *y = _fetch(batches)
-            x_0, t, eps = training_batch(
+        for i, (stored, *y) in enumerate(passes):
+            x_0, t, eps, noise = training_batch(
                 stored,
+                share=order.share(step, i),
                 num_train_steps=num_train_steps,
                 flip=settings.flip,
                 seed=settings.seed,
-                key=key,
                 x_T_shape=x_T_shape,
+                noise_shapes=noise_shapes,
             )
-            torch.manual_seed(key_to_seed(settings.seed, "dropout", *key))
-            with _sync_on_last(accelerator, model, last=i == settings.num_accumulations - 1):
-                loss = model(*(part.to(accelerator.device) for part in (x_0, t, eps, *y))).mean()
+            given = [part.to(accelerator.device) for part in (x_0, t, eps, *y)]
+            more = {name: part.to(accelerator.device) for name, part in noise.items()}
+            torch.manual_seed(key_to_seed(settings.seed, "dropout", step, accelerator.process_index, i))
+            with _sync_on_last(accelerator, model, last=i == len(passes) - 1):
+                loss = model(*given, **({"noise": more} if more else {})).mean()
                 accelerator.backward(loss / settings.num_accumulations)
             losses.append(loss.detach())
         grad_norm = accelerator.clip_grad_norm_(bare.parameters(), settings.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update(bare)
-        mean_loss = float(accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        mean_loss, seconds = mean_and_clock(
+            accelerator, float(torch.stack(losses).mean()), time.monotonic() - begun
+        )
         _refuse_diverged(step + 1, mean_loss, float(grad_norm), accelerator)
         progress = Progress(
             step=step + 1,
             num_images=progress.num_images + settings.batch_size,
-            elapsed_seconds=_shared_seconds(accelerator, time.monotonic() - begun),
+            elapsed_seconds=seconds,
         )
         pace = [*pace[-19:], (progress.elapsed_seconds, progress.num_images)]
         yield StepRecord(
@@ -223,17 +199,22 @@ def train_steps(
         )
 
 
-def _fetch(batches: Iterator[Tensor | list[Tensor]]) -> list[Tensor]:
-    """The next batch, and its classes where there are any.
+def _fetch(batches: Iterator[Tensor | list[Tensor]], num: int) -> tuple[list[list[Tensor]], RdmError | None]:
+    """The next ``num`` passes' images, and their classes where there are any; or why there are none.
 
     What a worker process could not read is told without the worker's traceback.
     """
     try:
-        batch = next(batches)
-        return [batch] if isinstance(batch, Tensor) else batch
+        with dead_workers_told():
+            passes = [next(batches) for _ in range(num)]
     except ImageError as error:
         last_line = error.message.strip().splitlines()[-1]
-        raise ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: ")) from error
+        told = ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: "))
+        told.__cause__ = error
+        return [], told
+    except RdmError as error:
+        return [], error
+    return [[batch] if isinstance(batch, Tensor) else batch for batch in passes], None
 
 
 def _refuse_diverged(step: int, loss: float, grad_norm: float, accelerator: Accelerator) -> None:
@@ -242,16 +223,6 @@ def _refuse_diverged(step: int, loss: float, grad_norm: float, accelerator: Acce
     # fp16's scaler meets infinite gradients now and then; it leaves such a step out by itself
     if accelerator.scaler is None and not math.isfinite(grad_norm):
         raise DivergedError(f"step {step}: the gradient's norm is {grad_norm}")
-
-
-def _shared_seconds(accelerator: Accelerator, seconds: float) -> float:
-    """The main process's clock: learning rate and end of training must be the same everywhere."""
-    if accelerator.num_processes == 1:
-        return seconds
-    from accelerate.utils import broadcast
-
-    clock = torch.tensor(seconds, dtype=torch.float64, device=accelerator.device)
-    return float(broadcast(clock))
 
 
 def _sync_on_last(accelerator: Accelerator, model: nn.Module, *, last: bool) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from rdm_cli.kernels.randomness import keyed_generator
+from rdm_cli.training.batches import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,17 @@ class BatchOrder:
     def _permutation(self, epoch: int) -> torch.Tensor:
         return torch.randperm(self.num_items, generator=keyed_generator(self.seed, "order", epoch))
 
+    def share(self, step: int, i: int) -> Share:
+        """What pass ``i`` of this process sees of ``step``'s batch."""
+        size = self.micro_batch_size
+        start = (self.process * self.num_accumulations + i) * size
+        return Share(step=step, places=range(start, start + size), batch_size=self.batch_size)
+
     def __iter__(self) -> Iterator[list[int]]:
         step = self.first_step
-        size = self.micro_batch_size
         while True:
-            mine = self.indices(step)[self.process * size * self.num_accumulations :]
+            whole = self.indices(step)
             for i in range(self.num_accumulations):
-                yield mine[i * size : (i + 1) * size]
+                places = self.share(step, i).places
+                yield whole[places.start : places.stop]
             step += 1

@@ -18,7 +18,7 @@ from rdm_cli.core.latent_cache import cached_latents, latents_digest
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range
 from rdm_cli.models.first_stage import build_first_stage, f4, to_moments
-from rdm_cli.training.loop import training_batch
+from rdm_cli.training.batches import Share, training_batch
 
 CPU = torch.device("cpu")
 
@@ -61,18 +61,21 @@ def test_they_are_the_first_stages_own(
 
 def test_batches_of_latents(images: ImageFolder, tmp_path: Path) -> None:
     """Timesteps, noise and flips are those of the images' batches; what is drawn has the right moments."""
-    settings: dict[str, Any] = {"num_train_steps": 1000, "seed": 0, "key": (3, 0, 0), "x_T_shape": (3, 4, 4)}
+    settings: dict[str, Any] = {"num_train_steps": 1000, "seed": 0, "x_T_shape": (3, 4, 4)}
+    five = Share(step=3, places=range(5), batch_size=5)
     network = first_stage("vq")
     stored = cache(tmp_path / "cache", images, network)
     latents = torch.stack([stored[i] for i in range(5)])
     pixels = torch.stack([images[i] for i in range(5)])
-    z_0, t, eps = training_batch(latents, flip=True, **settings)
-    x_0, t_too, eps_too = training_batch(pixels, flip=True, **settings)
+    z_0, t, eps, _ = training_batch(latents, flip=True, share=five, **settings)
+    x_0, t_too, eps_too, _ = training_batch(pixels, flip=True, share=five, **settings)
     assert torch.equal(t, t_too) and torch.equal(eps, eps_too) and eps.shape == (5, 3, 4, 4)
     torch.testing.assert_close(z_0, to_moments(network, x_0)[0], atol=2e-3, rtol=2e-3)
     many = torch.stack([torch.full((1, 3, 4, 4), 5.0), torch.full((1, 3, 4, 4), 2.0)], dim=1).half()
     many = many[:, None].expand(4096, 1, 2, 3, 4, 4)
-    drawn, _, _ = training_batch(many, flip=False, **settings)
+    everyone = Share(step=3, places=range(4096), batch_size=4096)
+    settings["noise_shapes"] = {"latents": (3, 4, 4)}
+    drawn, _, _, _ = training_batch(many, flip=False, share=everyone, **settings)
     assert abs(float(drawn.mean()) - 5) < 0.02 and abs(float(drawn.std()) - 2) < 0.02
 
 

@@ -67,19 +67,29 @@ class FirstStageTraining(nn.Module):
 
     @property
     def x_T_shape(self) -> tuple[int, ...]:
-        """(1,): no noise is needed, and the training loop draws some."""
-        return (1,)
+        """Shape of the noise that draws an image's latents; (1,) where none is needed, for the loop draws."""
+        config = self.config.first_stage
+        side = self.config.image_size // config.factor
+        return (config.latent_channels, side, side) if config.is_drawn else (1,)
+
+    @property
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """eps alone."""
+        return {}
 
     def component_config(self, name: str) -> FirstStageConfig:
         """The config of ``first_stage``."""
         return self.config.first_stage
 
     def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The loss of each image of ``x_0`` (B, C, H, W) in [-1, 1], (B,)."""
+        """The loss of each image of ``x_0`` (B, C, H, W) in [-1, 1], (B,).
+
+        ``eps`` (B, *x_T_shape) draws the latents where there is a distribution of them.
+        """
         answer = self.first_stage.encode(x_0)
         if hasattr(answer, "latent_dist"):
             posterior = answer.latent_dist
-            decoded = self.first_stage.decode(posterior.sample()).sample
+            decoded = self.first_stage.decode(posterior.mean + posterior.std * eps).sample
             extra = self.config.kl_weight * posterior.kl() / x_0[0].numel()
         elif hasattr(self.first_stage, "quantize"):
             result = self.first_stage.decode(answer.latents)

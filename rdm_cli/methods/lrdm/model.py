@@ -10,7 +10,8 @@ from N(0, I): no second model is needed. The paper writes r for z and z for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,9 +82,9 @@ class LRDM(DiffusionModel):
         latents = x_0 if self.first_stage is None else to_latents(self.first_stage, x_0)
         return latents * self.unet.scale_factor.to(latents.dtype)
 
-    def enter_to_train(self, x_0: Tensor) -> Tensor:
-        """As :meth:`enter`, drawn where the first stage has a distribution."""
-        latents = x_0 if self.first_stage is None else drawn_latents(self.first_stage, x_0)
+    def enter_to_train(self, x_0: Tensor, noise: Tensor | None = None) -> Tensor:
+        """As :meth:`enter`, drawn where the first stage has a distribution, by ``noise`` (B, *x_T_shape)."""
+        latents = x_0 if self.first_stage is None else drawn_latents(self.first_stage, x_0, noise)
         return latents * self.unet.scale_factor.to(latents.dtype)
 
     def leave(self, z_0: Tensor) -> Tensor:
@@ -251,25 +252,44 @@ class LRDM(DiffusionModel):
         first, second = (self.denoiser(z, y=y, timesteps=timesteps) for z in (z_first, z_second))
         return between(first, second, weight)
 
-    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None) -> Tensor:
-        """The joint loss of images ``x_0`` (B, C, H, W) in [-1, 1], (B,).
+    @property
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What draws z, the first stage's latents and the warp of the style's image, where there are such."""
+        config = self.config.representation
+        shapes: dict[str, tuple[int, ...]] = {} if config is None else {"z": config.z_shape}
+        if self.config.first_stage is not None and self.config.first_stage.is_drawn:
+            shapes["latents"] = self.x_T_shape
+        if isinstance(config, StyleShapeConfig):
+            shapes["warp"] = (config.grid_size**2, 2)
+        return shapes
 
-        ``eps`` has the latents' shape; ``y`` (B,) are classes, where it knows any.
+    def forward(
+        self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None = None, noise: Mapping[str, Tensor] = {}
+    ) -> Tensor:
+        """The joint loss, (B,), of images ``x_0`` (B, C, H, W) in [-1, 1] or their latents, not scaled yet.
 
-        ``x_0`` may be the first stage's latents as well, not scaled yet.
+        ``eps`` has the latents' shape; ``y`` (B,) are classes, where it knows any; ``noise`` is that of
+        :attr:`noise_shapes`, and what is missing of it is drawn with torch's own generator.
         """
         with torch.no_grad():
-            are_latents = x_0.shape[1:] == self.x_T_shape
-            z_0 = x_0 * self.unet.scale_factor if are_latents else self.enter_to_train(x_0).float()
-            conditions = self.training_conditions(x_0)
-        return self.loss(z_0, t, eps, y=y, **conditions)
+            if x_0.shape[1:] == self.x_T_shape:
+                z_0 = x_0 * self.unet.scale_factor
+            else:
+                z_0 = self.enter_to_train(x_0, noise.get("latents")).float()
+            conditions = self.training_conditions(x_0, noise.get("warp"))
+        return self.loss(z_0, t, eps, noise=noise.get("z"), y=y, **conditions)
 
     @torch.no_grad()
-    def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
-        """The latents of randomly warped copies of images ``x_0``, which have their style; {} without one."""
+    def training_conditions(self, x_0: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+        """The latents of randomly warped copies of images ``x_0``, which have their style; {} without one.
+
+        ``noise`` (B, g^2, 2), standard normal, says how they are warped; None: torch's own generator does.
+        """
         config = self.config.representation
         if not isinstance(config, StyleShapeConfig):
             return {}
-        uniform = 2 * torch.rand(len(x_0), config.grid_size**2, 2, device=x_0.device) - 1
+        if noise is None:
+            noise = torch.randn(len(x_0), config.grid_size**2, 2, device=x_0.device)
+        uniform = torch.erf(noise / math.sqrt(2))  # of a normal number: uniform on (-1, 1)
         warped = tps_warp(x_0, moved(uniform, config.grid_size, config.warp_strength))
         return {"style": self.enter(warped).float()}

@@ -1,0 +1,128 @@
+"""Training, as commanded: words become a plan, the plan a run or a forecast; one process speaks for all."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdm_cli.commands.training_progress import follow
+from rdm_cli.console import Console
+from rdm_cli.data.folders import class_names
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from rdm_cli.core.forecast import Forecast
+
+INTERRUPTED = 130
+
+
+def carry_out(
+    console: Console,
+    method: str,
+    *,
+    folder: Path,
+    run_folder: Path,
+    adopting: Mapping[str, Any],
+    classes: bool,
+    resume: bool,
+    kept: Mapping[str, str | int | None],
+    weights: str,
+    tensorboard: bool,
+    device: str,
+    threads: int | None,
+    dry_run: bool,
+    **words: Any,
+) -> None:
+    """Train ``method`` as ``words`` say, or with ``dry_run`` say what that would be.
+
+    ``classes`` makes each sub-folder of ``folder`` one. ``kept`` are the words that a resumed run has from
+    its checkpoint unless they are named again, ``words`` the rest of
+    :func:`~rdm_cli.core.training_plan.make_plan`'s.
+    """
+    from rdm_cli.core import training_plan, training_run
+    from rdm_cli.core.runtime import weights_dtype
+    from rdm_cli.training.processes import together
+
+    processes = training_plan.join_processes(device=device, threads=threads)
+    with one_voice(processes):
+        with together(processes):
+            settled = training_plan.settle_words(resume_from=run_folder if resume else None, **kept)
+            accelerator = training_plan.make_accelerator(
+                device=device,
+                threads=threads,
+                mixed_precision=settled["mixed_precision"],
+                tracker_folder=run_folder if tensorboard else None,
+            )
+            plan = training_plan.make_plan(
+                method,
+                folder=folder,
+                run_folder=run_folder,
+                adopting={**adopting, **({"classes": class_names(folder)} if classes else {})},
+                resume=resume,
+                num_processes=accelerator.num_processes,
+                on_cpu=accelerator.device.type == "cpu",
+                command=shlex.join(["rdm", *sys.argv[1:]]),
+                weights_dtype=weights_dtype(weights),
+                tensorboard=tensorboard,
+                **settled,
+                **words,
+            )
+        if not dry_run:
+            follow(console, training_run.TrainingRun(plan, accelerator, console.note, console.problem))
+            return
+        from rdm_cli.core.forecast import forecast
+
+        with together(processes):
+            expected = forecast(plan, num_processes=accelerator.num_processes)
+        if processes.is_main_process:
+            tell(console, expected)
+        accelerator.end_training()
+
+
+@contextmanager
+def one_voice(processes: PartialState) -> Iterator[None]:
+    """Within the block, what ends all processes is told by the main one; the others end without a word."""
+    from rdm_cli.training.processes import ToldElsewhereError, lost_processes_told
+
+    try:
+        with lost_processes_told(processes):
+            yield
+    except ToldElsewhereError as error:
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt:
+        if processes.is_main_process:
+            raise
+        raise SystemExit(INTERRUPTED) from None
+
+
+def tell(console: Console, expected: Forecast) -> None:
+    """Print a forecast: a line a subject or, with --json, one object."""
+    console.emit_document("\n".join(_lines(expected)), **expected.facts())
+
+
+def _lines(expected: Forecast) -> Iterator[str]:
+    of = expected
+    yield (
+        f"batch\t{of.batch_size} images: {of.micro_batch_size} in a pass, "
+        f"{of.num_accumulations} passes, {of.num_processes} processes"
+    )
+    yield f"images\t{of.num_items:,} found"
+    if of.minutes is not None:
+        left = max(0.0, of.minutes - of.minutes_spent)
+        yield f"to go\t{left:.1f} of {of.minutes:g} minutes; {of.num_seen:,} images seen"
+    else:
+        yield (
+            f"to go\t{of.num_left:,} of {of.num_images:,} images, in {of.num_steps_left:,} steps; "
+            f"{of.num_seen:,} images seen"
+        )
+    parts = ", ".join(f"{name} {_giga(size)}" for name, size in of.memory.items())
+    yield f"memory\t{_giga(sum(of.memory.values()))} GB a process: {parts}"
+
+
+def _giga(size: int) -> str:
+    return f"{size / 2**30:.2f}"
