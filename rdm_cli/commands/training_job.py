@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,12 +94,15 @@ def one_voice(processes: PartialState) -> Iterator[None]:
     try:
         with lost_processes_told(processes):
             yield
-    except ToldElsewhereError as error:
-        raise SystemExit(error.exit_code) from error
-    except KeyboardInterrupt:
-        if processes.is_main_process:
-            raise
-        raise SystemExit(INTERRUPTED) from None
+    except BaseException as error:
+        if processes.num_processes > 1 and threading.current_thread() is threading.main_thread():
+            # a launcher sends it to those who are left when one has gone: these are on their way out
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if isinstance(error, ToldElsewhereError):
+            raise SystemExit(error.exit_code) from error
+        if isinstance(error, KeyboardInterrupt) and not processes.is_main_process:
+            raise SystemExit(INTERRUPTED) from error
+        raise
 
 
 def tell(console: Console, expected: Forecast) -> None:

@@ -46,6 +46,7 @@ from rdm_cli.training.processes import (
     agree,
     in_turn,
     is_the_same,
+    lost_processes_told,
     num_on_this_machine,
     together,
 )
@@ -173,7 +174,8 @@ class TrainingRun:
             except DivergedError as error:
                 if not self.is_main:
                     raise ToldElsewhereError(error.message) from error
-                raise RdmError(f"training stops at {error.message}", hint=self._way_back()) from error
+                hint = self._way_back("a lower --lr")
+                raise RdmError(f"training stops at {error.message}", hint=hint) from error
             finally:
                 if self.is_main and whole:
                     self.save()
@@ -193,7 +195,7 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
-        with dead_workers_told():
+        with lost_processes_told(self.accelerator, self._way_back), dead_workers_told():
             yield from train_steps(
                 self.wrapped,
                 average=self.average,
@@ -219,10 +221,11 @@ class TrainingRun:
             values = {"loss": record.loss, "lr": record.lr, "images/s": record.images_per_second}
             self.accelerator.log(values, step=record.step)
 
-    def _way_back(self) -> str:
+    def _way_back(self, other: str = "") -> str:
         if self.saved_step is None:
-            return "start again with a lower --lr"
-        return f"the checkpoint of step {self.saved_step} is kept: go on with --resume and a lower --lr"
+            return f"start again with {other}" if other else "start again"
+        again = f"--resume and {other}" if other else "--resume"
+        return f"the checkpoint of step {self.saved_step} is kept: go on with {again}"
 
     def save(self) -> None:
         """Write a checkpoint, and the log up to it."""

@@ -132,10 +132,13 @@ def mean_and_clock(processes: Processes, value: float, seconds: float) -> tuple[
 
 
 @contextmanager
-def lost_processes_told(processes: Processes) -> Iterator[None]:
+def lost_processes_told(
+    processes: Processes, way_back: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
     """Within the block, what torch raises where another process has gone becomes an RdmError.
 
-    Only the main process tells it: the one that has gone had its own word, or was killed.
+    ``way_back()`` is its hint. Only the main process tells it: the one that has gone had its own word, or was
+    killed.
     """
     try:
         yield
@@ -145,7 +148,7 @@ def lost_processes_told(processes: Processes) -> Iterator[None]:
         message = "another process of this run has ended"
         if not processes.is_main_process:
             raise ToldElsewhereError(message, exit_code=1) from error
-        raise RdmError(message, hint="--resume goes on from the last checkpoint") from error
+        raise RdmError(message, hint=way_back()) from error
 
 
 def _is_of_a_connection(error: RuntimeError) -> bool:
