@@ -6,7 +6,9 @@
 
 Prints Markdown tables to stdout. With --json FILE every part's figures are kept in FILE, and a run that was
 stopped goes on with the next; with --card README.md the tables take their place in the bundle's card. Each
-part can be run alone with --part; the images are the first --num of the held-out folder, in order.
+part can be run alone with --part; the images are the first --num of the held-out folder, in order. Figures
+kept as docs/figures/bundle-report/NAME.json are filled into the card by `make evidence` too, and a test holds
+the card in step with them.
 """
 
 from __future__ import annotations
@@ -176,6 +178,7 @@ def main(
     def keep(name: str, found: dict[str, Any]) -> None:
         figures[name] = found
         if json_file is not None:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
             json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
     if "probes" in wanted and "probes" not in figures:

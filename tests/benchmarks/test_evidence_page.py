@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import report_tables
 from evidence.contenders import ALL, DIFFAE, LRDM, PDAE, PLAIN, WITH_Z, Shelf
 from evidence.findings import AGAINST, CHANGED, Findings, read_findings
 from evidence.glance import NEEDS, choice
@@ -18,7 +20,7 @@ from evidence.studies import STUDIES
 
 from rdm_cli.core.bundle_folders import assets_folder
 from rdm_cli.core.evaluation.figures import Figure
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import RdmError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Make = Callable[..., Figure]
@@ -127,6 +129,23 @@ def test_a_place_is_filled_and_known_to_be_in_step(some: Findings, tmp_path: Pat
     assert found[0].page.read_text().startswith("# A\n") and found[0].page.read_text().endswith("\n\nend\n")
     other = Place(page=found[0].page, begin=BEGIN, end=END, text=found[0].text.replace("46", "47"))
     assert not other.is_in_step
+
+
+def test_a_cards_report_is_filled_too(findings_of: Callable[..., Findings], tmp_path: Path) -> None:
+    card = tmp_path / "assets/bundles" / DIFFAE / "README.md"
+    report = tmp_path / "docs/figures/bundle-report" / f"{DIFFAE}.json"
+    for path in (card, report):
+        path.parent.mkdir(parents=True)
+    card.write_text(f"{report_tables.BEGIN}\n{report_tables.END}\n")
+    figures = {"num_held_out": 1000, "precision": "fp32", "digest": "ab" * 32}
+    report.write_text(json.dumps(figures | {"swapped": {"500": {"own": 0.5, "swapped": 1.0, "ratio": 2.0}}}))
+    (place,) = places(findings_of({}), tmp_path)
+    assert not place.is_in_step
+    place.fill()
+    assert place.is_in_step and "| 500 | 0.5000 | 1.0000 | 2.0 |" in card.read_text()
+    report.write_text("{}")
+    with pytest.raises(RdmError, match="holds no figures of benchmarks/bundle_report.py"):
+        list(places(findings_of({}), tmp_path))
 
 
 def test_figures_of_another_bundle_are_not_quoted(findings_of: Callable[..., Findings]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,22 @@ def test_bad_words_are_one_line(tmp_path: Path, small_bundles: Path) -> None:
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: --part nothing") and len(done.stderr.splitlines()) == 1
+
+
+def test_some_parts(small_bundles: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    parts = ["material", "attributes", "denoising"]
+    make_evidence.make(parts, docs, small_bundles, tmp_path / "work", None, None, True)
+    assert sorted(p.name for p in (docs / "figures" / "evidence").glob("*.json")) == [
+        "attributes.json",
+        "denoising.json",
+    ]
+    assert (tmp_path / "work" / PLAIN / "model_index.json").exists()
+    text = (docs / "evidence.md").read_text()
+    assert text.count("Reproduced by `rdm evaluate attributes ") == 2  # a table and a plot
+    assert "| t | figure | Diff-AE, with z | plain DPM | PDAE, with z |" in text
+    for target in re.findall(r"\]\((figures/[^)]+\.(?:png|webp))\)", text):
+        assert (docs / target).stat().st_size > 100
 
 
 @pytest.mark.slow
