@@ -41,13 +41,14 @@ State = Tensor | TwoStates
 class Method:
     """An inversion and the decoding that goes with it, on ``steps`` steps each.
 
-    ``spacing`` None is the bundle's own, and its clamping with it; every other row clamps nothing.
+    ``clamps``: as the bundle does; it is what the papers do, on timesteps even in t.
     """
 
     encode: Callable[..., Iterator[State]]
     decode: Callable[..., Iterator[Tensor]] = ddim_decode
     steps: int
-    spacing: Spacing | None = "log-snr"
+    spacing: Spacing = "log-snr"
+    clamps: bool = False
 
 
 def fixed_point(num_iterations: int) -> Callable[..., Iterator[Tensor]]:
@@ -55,7 +56,7 @@ def fixed_point(num_iterations: int) -> Callable[..., Iterator[Tensor]]:
 
 
 METHODS = {
-    "ddim, as published": Method(encode=ddim_encode, steps=20, spacing=None),
+    "ddim, as published": Method(encode=ddim_encode, steps=20, spacing="stride", clamps=True),
     "ddim": Method(encode=ddim_encode, steps=20),
     "ddim, 15": Method(encode=ddim_encode, steps=15),
     "fixed-point, 2 iterations": Method(encode=fixed_point(2), steps=10),
@@ -113,9 +114,8 @@ def first_of(state: State) -> State:
 def measure(pipeline: Any, method: Method, x_0: Tensor) -> Figures:
     """Encode ``x_0`` (N, 3, H, W) and decode it again, as one batch; then the first by itself."""
     model = pipeline.bundle.model
-    spec = model.sampling
-    if method.spacing is not None:
-        spec = replace(spec, clip_x_0=False, spacing=method.spacing)
+    clamps = model.sampling.clip_x_0 and method.clamps
+    spec = replace(model.sampling, clip_x_0=clamps, spacing=method.spacing)
     started = time.perf_counter()
     z = model.encode(x_0).float()
     eps_fn = Counted(pipeline.eps_fn(z))

@@ -3,12 +3,13 @@
     rdm data avatars train --n 40000 --seed 1 -q >train.txt
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
     python benchmarks/pdae_against_diffae.py --train train --held-out held-out \
-        --dpm my-dpm --dpm-images 320000 -o runs/against
+        --dpm my-dpm --dpm-images 320000 -o runs/against --figures docs/figures
 
 Trains both on the same images with the same recipe, at a constant rate, PDAE's encoder widened to about the
 size of Diff-AE's; stops each at the same numbers of images seen and measures it on the same held-out images:
 DDIM there and back with z alone (random x_T) and with inferred x_T. Draws the error over the images seen,
-once without and once with those that pretraining the DPM took. What is done already is not done again.
+once without and once with those that pretraining the DPM took. What is done already is not done again. With
+--figures the figures and plots are kept in that folder too, from where docs/evidence.md takes them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rdm_cli import open_pipeline
 from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan
 from rdm_cli.core.training_run import TrainingRun
+from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.folders import find_inputs
 from rdm_cli.metrics.reconstruction import mse, psnr
 from rdm_cli.training.checkpoint import FILE_NAME
@@ -97,6 +99,19 @@ def measure(bundle: Path, images: list[Path], steps: int) -> dict[str, Any]:
     return figures
 
 
+def keep(results: dict[str, Any], folder: Path, *, dpm_images: int, num_held_out: int, steps: int) -> None:
+    """Write the figures with what they rest on, and draw them."""
+    content = {
+        "dpm_images": dpm_images,
+        "num_held_out": num_held_out,
+        "steps": steps,
+        "results": results,
+    }
+    with atomic_path(folder / "pdae-against-diffae.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    draw(results, folder, dpm_images)
+
+
 def draw(results: dict[str, Any], out: Path, dpm_images: int) -> None:
     """Two figures: over the images seen, without and with pretraining."""
     for name, before in (("training", 0), ("training-and-pretraining", dpm_images)):
@@ -126,6 +141,7 @@ def main(
     num: Annotated[int, typer.Option(help="Held-out images.")] = 100,
     steps: Annotated[int, typer.Option(help="DDIM steps, both ways.")] = 20,
     precision: Annotated[str, typer.Option(help="Of training: bf16 or no.")] = "bf16",
+    figures: Annotated[Path | None, typer.Option(help="Keep figures and plots here too.")] = None,
 ) -> None:
     """Train, measure, draw, and print the table."""
     output.mkdir(parents=True, exist_ok=True)
@@ -143,6 +159,8 @@ def main(
             found.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
             told(f"{method}, {num_images:,} images: {points[str(num_images)]}")
     draw(results, output, dpm_images)
+    if figures is not None:
+        keep(results, figures, dpm_images=dpm_images, num_held_out=len(images), steps=steps)
     columns = [f"{title}, {kind} x_T (dB)" for title in TITLES.values() for kind in ("inferred", "random")]
     print(f"| images seen | {' | '.join(columns)} |")
     print("| --- " * 5 + "|")

@@ -48,7 +48,7 @@ class Curve:
 
 
 CURVES = {
-    "ddim": Curve(solver="ddim"),
+    "ddim": Curve(solver="ddim", spacing="stride"),
     "ddim, log-snr": Curve(solver="ddim", spacing="log-snr"),
     "dpm-solver++": Curve(solver="dpm-solver++"),
     "dpm-solver++, karras": Curve(solver="dpm-solver++", spacing="karras"),

@@ -83,7 +83,7 @@ def noised(
             yield Noised(t=t, eps=eps, x_t=x_t, predicted=answers)
 
 
-def measure_gap(
+def gaps_of(
     pipeline: Pipeline,
     x_0: Tensor,
     timesteps: Sequence[int],
@@ -91,10 +91,10 @@ def measure_gap(
     classes: Sequence[str | None] | None = None,
     seed: int = 0,
     advance: Advance = ignore_progress,
-) -> list[GapRecord]:
-    """The gap of ``x_0`` (N, 3, H, W) in [-1, 1] at each of ``timesteps``, with and without z.
+) -> dict[tuple[int, str], Tensor]:
+    """The gap of each of ``x_0`` (N, 3, H, W) in [-1, 1], float64 (N,), by t and predictor.
 
-    ``classes``: see :func:`noised`.
+    ``classes``: see :func:`noised`. Raises UsageError for a model of style and shape.
     """
     if pipeline.bundle.model.style_shape:
         raise UsageError(f"{pipeline.bundle.name}: a model of style and shape has no gap of one image's own")
@@ -106,7 +106,21 @@ def measure_gap(
             gaps = posterior_gap(schedule, t_batch, batch.eps, value)
             found.setdefault((batch.t, name), []).append(gaps)
         advance(len(batch.eps))
-    return [_record(pipeline, name, t, torch.cat(parts)) for (t, name), parts in found.items()]
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def measure_gap(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    *,
+    classes: Sequence[str | None] | None = None,
+    seed: int = 0,
+    advance: Advance = ignore_progress,
+) -> list[GapRecord]:
+    """The gap of ``x_0`` at each of ``timesteps``, with and without z; arguments as in :func:`gaps_of`."""
+    found = gaps_of(pipeline, x_0, timesteps, classes=classes, seed=seed, advance=advance)
+    return [_record(pipeline, name, t, gaps) for (t, name), gaps in found.items()]
 
 
 def _record(pipeline: Pipeline, predictor: str, t: int, gaps: Tensor) -> GapRecord:

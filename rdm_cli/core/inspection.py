@@ -47,6 +47,7 @@ def details(spec: str) -> dict[str, Any]:
         "z_shape": list(model.z_shape),
         "prediction": model.prediction,
         "sampling_steps": sampling.steps,
+        "timesteps": sampling.spacing,
         "clip_x_0": sampling.clip_x_0,
     }
     if model.class_names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 
 
@@ -45,3 +46,7 @@ SMALL_RECIPE = Recipe(
     ema_decay=0.999,
 )
 """How small presets are trained on a CPU; the published 0.9999 would be far too slow for 10,000 steps."""
+
+SMALL_SAMPLING = SamplingSpec(spacing="log-snr")
+"""How small presets of images sample. On the shipped faces DDIM both ways is 5 to 7 dB better than on the
+papers' even timesteps (the bundles' cards), and with random x_T 0.1 to 0.2 dB worse."""

@@ -26,6 +26,7 @@ def test_facts(copy: Path) -> None:
     bundle = open_bundle(str(copy))
     assert facts["digest"] == bundle.digest
     assert (facts["image_size"], facts["z_shape"], facts["sampling_steps"]) == (16, [8], 5)
+    assert facts["timesteps"] == bundle.model.sampling.spacing == "stride"
     assert facts["unet_parameters"] == sum(p.numel() for p in bundle.model.unet.parameters())
     assert facts["prior_parameters"] == sum(p.numel() for p in bundle.prior.parameters())
     assert facts["attributes"] == ["smiling", "glasses", "hat"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,7 +96,7 @@ def measure_generation(
                 continue
             how: dict[str, Scalar] = {"prior": prior, "T": t}
             found = features(reference.extractor, pictures)
-            figures += _figures(subject.name, how, real, found, reference.extractor, seed)
+            figures += distance_figures(subject.name, how, real, found, reference.extractor, seed)
             rows.append((f"T={t}, {prior}", pictures[:SHOWN]))
     caption = f"{subject.name}: the same draws at each T, none picked"
     return Part(figures=figures, sheets=[Sheet(caption=caption, rows=rows)] if rows else [], notes=notes)
@@ -116,14 +116,15 @@ def distance_names(extractor: FeatureExtractor) -> tuple[str, str]:
     return f"FD-{extractor.name}", f"KD-{extractor.name}"
 
 
-def _figures(
+def distance_figures(
     bundle: str,
-    how: dict[str, Scalar],
+    how: Mapping[str, Scalar],
     real: Tensor,
     made: Tensor,
     extractor: FeatureExtractor,
     seed: int,
 ) -> list[Figure]:
+    """FD, KD, precision, recall, density and coverage of features ``made`` (M, d) against ``real`` (N, d)."""
     frechet = frechet_distance(real, made, seed=seed)
     kernel = kernel_distance(real, made, seed=seed)
     near = precision_recall(real, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rdm_cli.core.evaluation.figures import Evaluation, Figure, Scalar
 from rdm_cli.core.html_page import HtmlPage
 from rdm_cli.core.plots import can_plot
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.metrics.intervals import Estimate
 
 CAPTION = "Each figure with its 95 % interval, where it is an estimate. Arrows point to the better side."
 NO_PLOTS = "no plots: matplotlib is not installed; pip install 'rdm-cli[evaluate]'"
@@ -47,13 +48,11 @@ def provenance(figures: Sequence[Figure], *, digits: int = 64) -> list[list[str]
     return [[", ".join(names), told] for told, names in found.items()]
 
 
-def record(evaluation: Evaluation, figure: Figure) -> dict[str, Any]:
-    """One figure with all that it depends on, for JSON; None stands for what has no number."""
+def figure_record(figure: Figure) -> dict[str, Any]:
+    """One figure for JSON; None stands for what has no number. :func:`figure_from` reads it."""
     interval = figure.interval
     return {
-        "evaluation": evaluation.name,
         "bundle": figure.bundle,
-        "bundle_digest": evaluation.bundles[figure.bundle]["digest"],
         "figure": figure.name,
         "condition": dict(figure.condition),
         "value": _finite(figure.value),
@@ -66,6 +65,40 @@ def record(evaluation: Evaluation, figure: Figure) -> dict[str, Any]:
         "unit": figure.unit,
         "better": figure.better,
         "computed_with": dict(figure.computed_with),
+    }
+
+
+def figure_from(found: Mapping[str, Any]) -> Figure:
+    """The figure that :func:`figure_record` wrote; raises KeyError or TypeError for anything else.
+
+    What had no number is NaN; whether it was a detail is not recorded.
+    """
+    interval = None
+    value = _number(found["value"])
+    if found["level"] is not None:
+        low, high = _number(found["low"]), _number(found["high"])
+        resamples = found["num_resamples"]
+        interval = Estimate(value=value, low=low, high=high, level=found["level"], num_resamples=resamples)
+    return Figure(
+        bundle=found["bundle"],
+        name=found["figure"],
+        value=value,
+        num=found["num"],
+        condition=dict(found["condition"]),
+        interval=interval,
+        unit=found["unit"],
+        better=found["better"],
+        computed_with=dict(found["computed_with"]),
+    )
+
+
+def record(evaluation: Evaluation, figure: Figure) -> dict[str, Any]:
+    """One figure with all that it depends on, for JSON; None stands for what has no number."""
+    return {
+        "evaluation": evaluation.name,
+        "bundle": figure.bundle,
+        "bundle_digest": evaluation.bundles[figure.bundle]["digest"],
+        **figure_record(figure),
         "settings": dict(evaluation.settings),
     }
 
@@ -134,6 +167,10 @@ def _cut(key: str, value: Scalar, digits: int) -> str:
     if key == "sha256":
         return "+".join(part[:digits] for part in str(value).split("+"))
     return _word(value)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _finite(value: float) -> float | None:

@@ -8,9 +8,8 @@ map; ``small64`` is what the shipped bundle uses; its card has the command and t
 from __future__ import annotations
 
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.config import DiffAEConfig
-from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
+from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SAMPLING, Preset, Recipe
 from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.unet import UNetConfig
@@ -67,7 +66,7 @@ def _small(
                 patch_size=2,
             ),
             prediction=prediction,
-            sampling=SamplingSpec(),
+            sampling=SMALL_SAMPLING,
         ),
         prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
         recipe=recipe,

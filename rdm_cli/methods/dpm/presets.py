@@ -7,7 +7,7 @@ a bundle of PDAE holds such a network and, beside it, most of a second one.
 from __future__ import annotations
 
 from rdm_cli.methods.dpm.model import DPMConfig
-from rdm_cli.methods.presets import SMALL_RECIPE, Preset
+from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SAMPLING, Preset
 from rdm_cli.models.unet import UNetConfig
 
 
@@ -26,6 +26,7 @@ def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
                 patch_size=2,
             ),
             prediction="v",
+            sampling=SMALL_SAMPLING,
         ),
         prior=None,
         recipe=SMALL_RECIPE,

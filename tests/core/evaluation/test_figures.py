@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 
 from rdm_cli.core.evaluation.figures import Evaluation, Figure, curves, mean_figure, rows_of_points
-from rdm_cli.core.evaluation.report import comparison, provenance, record, save_json
+from rdm_cli.core.evaluation.report import (
+    comparison,
+    figure_from,
+    figure_record,
+    provenance,
+    record,
+    save_json,
+)
 
 
 def figure(bundle: str, t: int, value: float, kind: str = "z") -> Figure:
@@ -74,3 +81,11 @@ def test_json_says_what_a_figure_depends_on(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "x.json").read_text())
     assert content["figures"][-1]["value"] is None and content["figures"][0]["condition"]["T"] == 10
     assert content["notes"] == ["n"] and content["settings"] == {"seed": 3}
+
+
+def test_a_figure_comes_back_from_json() -> None:
+    found = mean_figure(torch.tensor([1.0, 2.0, 3.0]), seed=0, bundle="a", name="MSE", computed_with={"T": 3})
+    for one in (found, FIGURES[0]):
+        assert figure_from(json.loads(json.dumps(figure_record(one)))) == one
+    lost = figure_from(figure_record(mean_figure(torch.tensor([math.inf]), seed=0, bundle="a", name="PSNR")))
+    assert math.isnan(lost.value) and lost.interval is None

@@ -1,0 +1,71 @@
+"""How close images come back: from z alone, and from z with the x_T inferred for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evidence.contenders import ALL
+from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, listed, titled
+from rdm_cli.core.evaluation.figures import Figure, Part
+from rdm_cli.core.evaluation.material import Material, Subject
+from rdm_cli.core.evaluation.reconstruction import (
+    LEAD,
+    measure_reconstruction,
+    reconstruction_plots,
+    reconstruction_work,
+)
+from rdm_cli.core.plots import Plot
+from rdm_cli.core.running import Advance
+
+
+def settings(sizes: Sizes) -> dict[str, Any]:
+    return {"num": sizes.num_reconstructed, "steps": list(sizes.reconstruction_steps)}
+
+
+def materials(bench: Bench, chosen: Settings) -> dict[str, Material]:
+    return {"held-out": bench.images(chosen["num"])}
+
+
+def work(bench: Bench, chosen: Settings, subject: Subject) -> float:
+    return reconstruction_work(subject, bench.images(chosen["num"]), chosen["steps"])
+
+
+def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) -> Part:
+    return measure_reconstruction(
+        subject,
+        bench.images(chosen["num"]),
+        steps=chosen["steps"],
+        inversion="ddim",
+        distances=bench.distances,
+        seed=SEED,
+        advance=advance,
+    )
+
+
+def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+    words = f"-n {chosen['num']} --steps {listed(chosen['steps'])}"
+    return [f"rdm evaluate reconstruction {' '.join(bundles)} {HELD_OUT} {words}"]
+
+
+def tables(figures: Sequence[Figure]) -> list[Figure]:
+    return [titled(figure) for figure in figures if figure.name != "MS-SSIM"]
+
+
+def plots(figures: Sequence[Figure]) -> list[Plot]:
+    return reconstruction_plots([titled(f) for f in figures if f.name == "PSNR"])
+
+
+STUDY = Study(
+    name="reconstruction",
+    title="Reconstruction",
+    about=LEAD,
+    contenders=ALL,
+    settings=settings,
+    materials=materials,
+    measure=measure,
+    work=work,
+    commands=commands,
+    tables=tables,
+    plots=plots,
+)

@@ -1,0 +1,167 @@
+"""Measures what is not yet kept, a contender at a time, so that a stopped run goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evidence.contenders import TITLES, Shelf, source_of
+from evidence.page import plot_files
+from evidence.store import Entry, Picture, Store
+from evidence.study import HELD_OUT_SEED, TRAIN_SEED, Bench, Sizes, Study
+from rdm_cli.console import Console
+from rdm_cli.core.evaluation.figures import Sheet
+from rdm_cli.core.evaluation.material import Material
+from rdm_cli.core.plots import can_plot, save_plot
+from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.avatars import write_avatars
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.errors import RdmError, UsageError
+
+ZOOM = 2
+QUALITY = 90
+
+
+def draw_material(folder: Path, num: int, seed: int, console: Console) -> None:
+    """The first ``num`` avatars of ``seed`` in ``folder``, unless they are there.
+
+    Raises UsageError where what draws them is not installed.
+    """
+    if num_drawn(folder) >= num:
+        return
+    labels = folder / "metadata.csv"
+    with console.progress(f"drawing {folder}", float(num)) as advance:
+        for path in write_avatars(folder, num_images=num, size=64, seed=seed):
+            if path != labels:
+                advance(1.0)
+    console.note(f"{folder}: {num} avatars of seed {seed}")
+
+
+def num_drawn(folder: Path) -> int:
+    """How many avatars were drawn into ``folder``: as many as its table has, which is written last."""
+    labels = folder / "metadata.csv"
+    return len(labels.read_text(encoding="utf-8").splitlines()) - 1 if labels.exists() else 0
+
+
+def prepared(held_out: Path | None, train: Path | None, work: Path, sizes: Sizes, console: Console) -> Bench:
+    """The bench, on folders of the user's or on avatars that are drawn into ``work``."""
+    folders = []
+    for given, name, num, seed in (
+        (held_out, "held-out", sizes.num_held_out, HELD_OUT_SEED),
+        (train, "train", sizes.num_train, TRAIN_SEED),
+    ):
+        if given is None:
+            draw_material(work / name, num, seed, console)
+        elif num_drawn(given) < num:
+            raise UsageError(
+                f"{given}: {num_drawn(given)} labelled avatars, and {num} are needed",
+                hint=f"rdm data avatars {given} --n {num} --seed {seed}",
+            )
+        folders.append(given or work / name)
+    held_out, train = folders
+    return Bench(held_out=held_out, train=train, work=work)
+
+
+def wanted_key(
+    study: Study, name: str, shelf: Shelf, bench: Bench, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that a study's figures of a contender depend on: bundle, settings, images."""
+    materials: Mapping[str, Material] = study.materials(bench, settings)
+    return {
+        "bundle": shelf.key(name, study.uses),
+        "settings": dict(settings),
+        "data": {kind: {"num": len(found), "sha256": found.digest} for kind, found in materials.items()},
+    }
+
+
+def run(
+    studies: Sequence[Study], bench: Bench, shelf: Shelf, store: Store, sizes: Sizes, console: Console
+) -> list[str]:
+    """Measure every contender of every study whose key differs from the one that is kept.
+
+    What fails is told and left out; returned are those, a few words each.
+    """
+    failed: list[str] = []
+    for study in studies:
+        settings = study.settings(sizes) | {"batch_size": sizes.batch_size}
+        for name in study.contenders:
+            label = f"{study.name}, {TITLES[name]}"
+            if not shelf.is_shipped(name):
+                console.note(f"{label}: not measured: bundle {source_of(name)} is not shipped")
+                continue
+            key = wanted_key(study, name, shelf, bench, settings)
+            kept = store.entries(study.name).get(name)
+            if kept is not None and kept.key == key:
+                console.note(f"{label}: kept")
+                continue
+            try:
+                entry = measured(study, name, bench, shelf, key, store.folder, console)
+            except RdmError as error:
+                console.problem(f"{label}: failed: {error}")
+                failed.append(label)
+                continue
+            store.keep(study.name, name, entry)
+            console.note(f"{label}: measured in {entry.seconds:.0f} s")
+    return failed
+
+
+def measured(
+    study: Study,
+    name: str,
+    bench: Bench,
+    shelf: Shelf,
+    key: Mapping[str, Any],
+    folder: Path,
+    console: Console,
+) -> Entry:
+    """Measure one contender, and draw its sheets into ``folder``."""
+    settings, subject = key["settings"], shelf.open(name)
+    begun = time.perf_counter()
+    with console.progress(f"{study.name}, {TITLES[name]}", study.work(bench, settings, subject)) as advance:
+        part = study.measure(bench, settings, subject, advance)
+    seconds = time.perf_counter() - begun
+    sheets = [sheet for sheet in part.sheets if study.shows(sheet)]
+    pictures = tuple(
+        _drawn(sheet, folder / f"{study.name}-{name}-{k + 1}.webp") for k, sheet in enumerate(sheets)
+    )
+    return Entry(
+        key=key,
+        seconds=seconds,
+        machine=machine(),
+        figures=tuple(figure for figure in part.figures if study.keeps(figure)),
+        notes=tuple(part.notes),
+        pictures=pictures,
+    )
+
+
+def draw_plots(studies: Sequence[Study], store: Store, measured_of: Mapping[str, Sequence[Any]]) -> None:
+    """Every study's plots of the figures ``measured_of`` it; nothing where matplotlib is not installed."""
+    if not can_plot():
+        return
+    for study in studies:
+        figures = measured_of[study.name]
+        for plot, file in zip(study.plots(figures), plot_files(study, figures), strict=True):
+            save_plot(plot, store.folder / file)
+
+
+def machine() -> str:
+    """What measured, as far as time depends on it."""
+    cores, threads = os.cpu_count(), torch.get_num_threads()
+    return f"{platform.machine()}, {cores} cores, {threads} threads, torch {torch.__version__}"
+
+
+def _drawn(sheet: Sheet, path: Path) -> Picture:
+    """The sheet's rows, one above the other, in ``path``."""
+    tiles = [to_pil(picture) for _, row in sheet.rows for picture in row]
+    drawing = grid(tiles, len(sheet.rows[0][1]))
+    with atomic_path(path) as temporary:
+        drawing.resize((drawing.width * ZOOM, drawing.height * ZOOM), 0).save(
+            temporary, format="webp", quality=QUALITY
+        )
+    return Picture(file=path.name, caption=sheet.caption, rows=tuple(name for name, _ in sheet.rows))
