@@ -222,6 +222,8 @@ class TrainingRun:
             self.accelerator.log(values, step=record.step)
 
     def _way_back(self, other: str = "") -> str:
+        if not self.is_main:  # which alone knows what it has saved
+            return "go on with --resume from the last checkpoint, where there is one"
         if self.saved_step is None:
             return f"start again with {other}" if other else "start again"
         again = f"--resume and {other}" if other else "--resume"

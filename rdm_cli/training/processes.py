@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class ToldElsewhereError(RdmError):
-    """Why a run ends, which its main process tells: this one is to end without a word.
+    """Why a run ends, which another process tells: this one is to end without a word.
 
     Its exit code is 0 where all know that the run ends: a launcher would kill the others, who may be about to
     save and to tell why, when it sees one fail.
@@ -137,8 +137,7 @@ def lost_processes_told(
 ) -> Iterator[None]:
     """Within the block, what torch raises where another process has gone becomes an RdmError.
 
-    ``way_back()`` is its hint. Only the main process tells it: the one that has gone had its own word, or was
-    killed.
+    ``way_back()`` is its hint. The first that notices tells it, the others raise ToldElsewhereError.
     """
     try:
         yield
@@ -146,7 +145,7 @@ def lost_processes_told(
         if processes.num_processes == 1 or not _is_of_a_connection(error):
             raise
         message = "another process of this run has ended"
-        if not processes.is_main_process:
+        if not _is_first_to_tell(processes):
             raise ToldElsewhereError(message, exit_code=1) from error
         raise RdmError(message, hint=way_back()) from error
 
@@ -154,3 +153,17 @@ def lost_processes_told(
 def _is_of_a_connection(error: RuntimeError) -> bool:
     """torch has classes for NCCL's errors and its own; gloo's are told by their words."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def _is_first_to_tell(processes: Processes) -> bool:
+    """Whether no other process has told yet, by the store at which all of them met.
+
+    A launcher may keep it, and it outlives the processes; else the main one does, and it has gone if the
+    store has.
+    """
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    try:
+        return bool(_get_default_store().add("lost_processes_told", 1) == 1)
+    except RuntimeError:
+        return processes.process_index == 1

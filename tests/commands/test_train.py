@@ -6,9 +6,7 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -236,102 +234,3 @@ def test_a_run_is_not_begun_twice(train: Rdm) -> None:
     assert train("--steps", 1).code == 0
     again = train("--steps", 1, "-q")
     assert again.code == 2 and "a run lies here already; continue it with --resume" in again.err
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def launcher(*words: object) -> list[str]:
-    """accelerate's launcher of two processes; its --cpu would start one, where there is no MPI."""
-    return [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--main_process_port", str(free_port()), *map(str, words),
-    ]  # fmt: skip
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_network(faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    """gloo; each process sees its half of the batch, both end, and one alone writes and speaks."""
-    command = launcher(
-        "-m", "rdm_cli", "train", "diffae", faces, "-o", tmp_path / "out", "--run", tmp_path / "run",
-        "--init-from", tiny_bundle, "--batch-size", 4, "--steps", 4, "--sheet-minutes", 0,
-        "--device", "cpu", "--json",
-    )  # fmt: skip
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    printed = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [o["step"] for o in printed[:-1]] == [1, 4]
-    assert printed[-1]["output"] == str(tmp_path / "out")
-    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2, 3, 4]
-    assert all(0 < loss < 100 for _, loss in losses(tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run").progress.num_images == 16
-    assert open_bundle(str(tmp_path / "out")).model.image_size == 16
-
-
-SHARED = """
-import sys, torch
-from pathlib import Path
-from torch import nn
-from accelerate import Accelerator
-from rdm_cli.training.ema import WeightAverage
-from rdm_cli.training.checkpoint import Progress
-from rdm_cli.training.loop import Budget, Settings, make_optimizer, train_steps
-
-class NoiseFree(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.layer = nn.Linear(12, 1)
-    def forward(self, x_0, t, eps):
-        return (self.layer(x_0.flatten(1))[:, 0] - 1).square()
-
-class Pictures(torch.utils.data.Dataset):
-    def __len__(self):
-        return 11
-    def __getitem__(self, i):
-        return torch.full((3, 2, 2), 20 * i, dtype=torch.uint8)
-
-settings = Settings(batch_size=4, lr=0.01, weight_decay=0.0, warmup_steps=0, decay_fraction=0.0,
-                    ema_decay=0.9, flip=False)
-model = NoiseFree()
-optimizer = make_optimizer(model, settings)
-average = WeightAverage(model, 0.9)
-accelerator = Accelerator(cpu=True)
-wrapped, prepared = accelerator.prepare(model, optimizer)
-records = list(train_steps(wrapped, average=average, optimizer=prepared, images=Pictures(),
-    num_train_steps=1000, settings=settings, budget=Budget(num_images=40), start=Progress(),
-    accelerator=accelerator))
-torch.save((model.state_dict(), average.averages, [r.loss for r in records],
-            [r.elapsed_seconds for r in records]),
-           Path(sys.argv[1]) / f"{accelerator.num_processes}-{accelerator.process_index}.pt")
-accelerator.end_training()
-"""
-
-
-@pytest.mark.slow
-def test_shards_sum_to_the_batch_of_one_process(tmp_path: Path) -> None:
-    """A loss without noise: two processes with half a batch each give one process's weights."""
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
-    for command in ([sys.executable, str(script), str(tmp_path)], launcher(script, tmp_path)):
-        subprocess.run(command, check=True, timeout=600, env=environment)
-    alone, first, second = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
-    )
-    assert all(torch.equal(first[part][name], second[part][name]) for part in (0, 1) for name in first[part])
-    assert first[2:] == second[2:]  # losses and the main process's clock
-    # the same sums in another order, through ten steps of AdamW
-    torch.testing.assert_close(first[0], alone[0], rtol=1e-4, atol=1e-6)
-    assert first[2] == pytest.approx(alone[2], rel=1e-4)

@@ -39,14 +39,21 @@ class Rdms:
         self.server.stdin.flush()
         return self._answer()
 
-    def start(self, *argv: object, limit: int | None = None) -> int:
+    def start(
+        self,
+        *argv: object,
+        limit: int | None = None,
+        log: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> int:
         """Start one, whose files have at most ``limit`` bytes; returns its pid."""
-        pid: int = self._ask(argv=[str(word) for word in argv], log=str(self.log), limit=limit)
+        words = [str(word) for word in argv]
+        pid: int = self._ask(argv=words, log=str(log or self.log), limit=limit, environment=environment)
         return pid
 
-    def wait(self, pid: int) -> int:
-        """Its exit code; negative for a signal."""
-        code: int = self._ask(wait=pid)
+    def wait(self, pid: int, seconds: float = 600) -> int:
+        """Its exit code; negative for a signal. One that takes longer than ``seconds`` is killed."""
+        code: int = self._ask(wait=pid, seconds=seconds)
         return code
 
     def run(self, *argv: object, limit: int | None = None) -> int:

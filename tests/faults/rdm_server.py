@@ -1,8 +1,8 @@
 """A process that has imported everything and forks an rdm for each request: killing one costs no start.
 
 Requests and answers are JSON lines. {"argv": [...], "log": FILE} starts one and is answered with its pid; it
-may write files of "limit" bytes, where there is one. {"wait": PID} is answered with its
-exit code, negative for a signal.
+may write files of "limit" bytes, where there is one, and knows the variables of "environment" besides.
+{"wait": PID, "seconds": S} is answered with its exit code, negative for a signal; it has S seconds to end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from importlib import import_module
 from typing import Any
 
@@ -22,8 +23,11 @@ MODULES = (
 )  # fmt: skip
 
 
-def run(argv: list[str], log: str, limit: int | None = None) -> None:
+def run(
+    argv: list[str], log: str, limit: int | None = None, environment: dict[str, str] | None = None
+) -> None:
     """Become ``rdm`` with these words; its output goes to ``log``."""
+    os.environ.update(environment or {})
     if limit is not None:  # as a full disk does, the kernel refuses more
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -35,12 +39,25 @@ def run(argv: list[str], log: str, limit: int | None = None) -> None:
     try:
         code = import_module("rdm_cli.cli").main(argv)
         sys.stdout.flush()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
     finally:
         os._exit(code)
 
 
 def answer(value: Any) -> None:
     print(json.dumps(value), flush=True)
+
+
+def wait(pid: int, seconds: float) -> int:
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def serve() -> None:
@@ -50,8 +67,7 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
-            _, status = os.waitpid(request["wait"], 0)
-            answer(os.waitstatus_to_exitcode(status))
+            answer(wait(request["wait"], request["seconds"]))
             continue
         pid = os.fork()
         if pid == 0:
