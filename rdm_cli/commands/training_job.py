@@ -113,21 +113,26 @@ def tell(console: Console, expected: Forecast) -> None:
 def _lines(expected: Forecast) -> Iterator[str]:
     of = expected
     yield (
-        f"batch\t{of.batch_size} images: {of.micro_batch_size} in a pass, "
-        f"{of.num_accumulations} passes, {of.num_processes} processes"
+        f"batch\t{_many(of.batch_size, 'image')}: {of.micro_batch_size} in a pass, "
+        f"{_many(of.num_accumulations, 'pass', 'es')}, {_many(of.num_processes, 'process', 'es')}"
     )
     yield f"images\t{of.num_items:,} found"
     if of.minutes is not None:
         left = max(0.0, of.minutes - of.minutes_spent)
-        yield f"to go\t{left:.1f} of {of.minutes:g} minutes; {of.num_seen:,} images seen"
+        yield f"to go\t{left:.1f} of {of.minutes:g} minutes; {_many(of.num_seen, 'image')} seen"
     else:
+        assert of.num_left is not None and of.num_steps_left is not None
         yield (
-            f"to go\t{of.num_left:,} of {of.num_images:,} images, in {of.num_steps_left:,} steps; "
-            f"{of.num_seen:,} images seen"
+            f"to go\t{of.num_left:,} of {of.num_images:,} images, in {_many(of.num_steps_left, 'step')}; "
+            f"{_many(of.num_seen, 'image')} seen"
         )
-    parts = ", ".join(f"{name} {_giga(size)}" for name, size in of.memory.items())
-    yield f"memory\t{_giga(sum(of.memory.values()))} GB a process: {parts}"
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in of.memory.items())
+    yield f"memory\t{_bytes(sum(of.memory.values()))} a process: {parts}"
 
 
-def _giga(size: int) -> str:
-    return f"{size / 2**30:.2f}"
+def _many(num: int, thing: str, plural: str = "s") -> str:
+    return f"{num:,} {thing}{'' if num == 1 else plural}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"

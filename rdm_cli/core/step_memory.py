@@ -31,15 +31,18 @@ class LiveBytes(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, and count what it made."""
+        """Run the operation, and count what it made: not the memory of others that it gives a view of."""
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage(), size=0)
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
+                self._count(tensor.untyped_storage(), size=tensor.untyped_storage().nbytes())
         return made
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
+    def _count(self, storage: torch.UntypedStorage, *, size: int) -> None:
+        key = id(storage)
         if key not in self._known:
             self._known.add(key)
             self.now += size

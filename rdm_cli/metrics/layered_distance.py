@@ -23,7 +23,10 @@ def layered_distance(network: Any, x: Tensor, y: Tensor) -> Tensor:
     """
     if x.shape != y.shape:
         raise ValueError(f"images to compare must share one shape: {tuple(x.shape)}, {tuple(y.shape)}")
-    network = network.to(x.device)
+    if any(
+        head.device != x.device for head in network.heads
+    ):  # a move, even to where it is, is none for fake tensors
+        network = network.to(x.device)
     layers = zip(network(x.float()), network(y.float()), network.heads, strict=True)
     terms = [(head * (_unit(f) - _unit(g)).square()).sum(dim=1).mean(dim=(1, 2)) for f, g, head in layers]
     return torch.stack(terms).sum(dim=0)

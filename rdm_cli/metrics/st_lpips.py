@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.metrics.layered_distance import layered_distance
@@ -56,7 +57,8 @@ def open_st_lpips(trunk: TrunkName = "alex") -> STLPIPS:
     path = _weights_file(trunk)
     raw = path.read_bytes()
     try:
-        stored = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        with unset_fake_temporarily():  # where a step's memory is counted, the rest has no values
+            stored = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         with torch.device("meta"):  # no weights are drawn: a training run's are the same with and without
             network = ShiftTolerantNetwork(ShiftTolerantConfig(trunk=trunk))
         network.load_state_dict({_our_name(name): value for name, value in stored.items()}, assign=True)
