@@ -146,7 +146,7 @@ def markdown(rows: dict[str, Figures], *, num: int, precision: str) -> str:
     """The table, and above it what was measured."""
     told = (
         f"{num} held-out images as one batch, network in {precision}: PSNR of the float images before "
-        "rounding, in dB; *alone* is the first image decoded as a batch of one. Calls of the network are those "
+        "rounding, in dB; *alone* is the first image decoded as a batch of one. Calls are the network's, "
         "for encode and decode together. x_T of N(0, I) has mean 0, standard deviation 1 and correlations of "
         "0 between neighbours (h and v)."
     )
