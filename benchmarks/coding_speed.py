@@ -22,7 +22,7 @@ import torch
 import typer
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from interleaved import Seconds, ratio_text, timed_side_by_side
-from report_tables import WIDTH, around, fill_between, table
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +33,7 @@ from rdm_cli.core.training_start import build_model
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import METHODS, load
 
-BEGIN, END = "<!-- figures: benchmarks/coding_speed.py -->", "<!-- end of figures: coding_speed -->"
+SCRIPT = "coding_speed"
 PLAIN = "plain loop, fp32"
 NUM_TRAIN_STEPS = 1000
 MATRIX = 3072
@@ -157,13 +157,10 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Steps each way; a divisor of 1000.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
-    page: Annotated[
-        Path | None, typer.Option("--markdown", help="A page in which to replace the tables.")
-    ] = None,
+    page: PageOption = None,
 ) -> None:
     """Compare pictures, then speeds, and print the tables."""
-    if page is not None:
-        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
+    refuse_unmarked(page, SCRIPT)
     if NUM_TRAIN_STEPS % steps:
         raise typer.BadParameter(f"--steps: {steps} does not divide {NUM_TRAIN_STEPS}")
     set_up(device="cpu", threads=threads)
@@ -195,9 +192,7 @@ def main(
         "at most; diffusers' are others, for its schedulers end a step further from noise."
     )
     tables = markdown(seconds, shares_of_peak(model, x_0, rounds), told=told, images=batch_size)
-    print(tables)
-    if page is not None:
-        fill_between(page, BEGIN, END, tables)
+    publish(tables, page, SCRIPT)
 
 
 if __name__ == "__main__":

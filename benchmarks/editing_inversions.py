@@ -2,7 +2,8 @@
 
     rdm data avatars train --n 20000 --seed 1 -q >train.txt
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
-    python benchmarks/editing_inversions.py --train train --held-out held-out --sheet editing.png
+    python benchmarks/editing_inversions.py --train train --held-out held-out \
+        --sheet docs/figures/editing-inversions.png --markdown docs/performance.md
 
 For each inversion the same faces are encoded and moved along `smiling`; a CNN on pixels, which never saw a
 code, says how often the edit shows and how often the other attributes stay. PSNR is that of the codes as they
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from bundle_report import JUDGED, load_folder, told
-from report_tables import table
+from report_tables import PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -30,6 +31,7 @@ from rdm_cli.data.images import grid, save_image, to_pil
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
+SCRIPT = "editing_inversions"
 ATTRIBUTE = "smiling"
 EFFORTS = {
     "ddim, 100 steps": Effort(steps=100),
@@ -107,8 +109,10 @@ def main(
     scale: Annotated[float, typer.Option(help="The edit's.")] = 0.3,
     sheet: Annotated[Path | None, typer.Option(help="Draw the sheet here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, draw, and print the table."""
+    refuse_unmarked(page, SCRIPT)
     pipeline = open_pipeline(bundle, batch_size=40)
     images, labels = load_folder(pipeline, train, num_train)
     judge = train_pixel_judge(images, torch.stack([labels[n] for n in JUDGED], dim=1), JUDGED)
@@ -123,7 +127,7 @@ def main(
         shown = len(rows_shown(x_0))
         lines = [rows_shown(x_0), *(row[:shown] for block in rows.values() for row in block)]
         save_image(grid([to_pil(picture) for line in lines for picture in line], shown), sheet)
-    print(markdown(figures, len(x_0)))
+    publish(markdown(figures, len(x_0)), page, SCRIPT)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """How well each inversion brings images back, at what cost in network calls, and what its x_T is like.
 
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
-    python benchmarks/inversion.py --images held-out --n 16
+    python benchmarks/inversion.py --images held-out --n 256 --markdown docs/performance.md
 
 Prints a Markdown table to stdout: PSNR of the float images before rounding (the worst and the mean; and of
 the first image where it is decoded alone, since another batch size makes the network round differently),
-statistics of x_T, and network calls for encode and decode together. Those of N(0, I) would be 0, 1, 0 and 0.
-With --json FILE the figures are kept as well; each method can be run alone with --method.
+network calls for encode and decode together, and statistics of x_T. With --json FILE the figures are kept as
+well; each method can be run alone with --method.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import open_pipeline
@@ -34,6 +36,7 @@ from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, belm_decode, belm_encode
 
+SCRIPT = "inversion"
 State = Tensor | TwoStates
 
 
@@ -139,19 +142,27 @@ def measure(pipeline: Any, method: Method, x_0: Tensor) -> Figures:
     )
 
 
-def markdown(rows: dict[str, Figures]) -> str:
-    """The table."""
+def markdown(rows: dict[str, Figures], *, num: int, precision: str) -> str:
+    """The table, and above it what was measured."""
+    told = (
+        f"{num} held-out images as one batch, network in {precision}: PSNR of the float images before "
+        "rounding, in dB; *alone* is the first image decoded as a batch of one. Calls are the network's, "
+        "for encode and decode together. x_T of N(0, I) has mean 0, standard deviation 1 and correlations of "
+        "0 between neighbours (h and v)."
+    )
+    header = ("inversion", "timesteps", "steps", "calls", "PSNR, worst", "mean", "alone", "x_T's mean")
     lines = [
-        "| inversion | timesteps | steps | calls | PSNR worst | mean | alone | mean of x_T | std | h | v |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for name, row in rows.items():
-        lines.append(
-            f"| {name} | {row.spacing} | {row.steps} | {row.network_calls} | {row.worst_psnr_db:.1f} "
-            f"| {row.mean_psnr_db:.1f} | {row.alone_psnr_db:.1f} | {row.x_T_mean:.3f} | {row.x_T_std:.3f} "
-            f"| {row.x_T_horizontal:.3f} | {row.x_T_vertical:.3f} |"
+        (
+            name,
+            row.spacing,
+            str(row.steps),
+            str(row.network_calls),
+            *(f"{psnr:.1f}" for psnr in (row.worst_psnr_db, row.mean_psnr_db, row.alone_psnr_db)),
+            *(f"{v:.3f}" for v in (row.x_T_mean, row.x_T_std, row.x_T_horizontal, row.x_T_vertical)),
         )
-    return "\n".join(lines)
+        for name, row in rows.items()
+    ]
+    return f"{textwrap.fill(told, WIDTH)}\n\n{table((*header, 'std', 'h', 'v'), lines)}"
 
 
 def main(
@@ -161,8 +172,10 @@ def main(
     method: Annotated[list[str] | None, typer.Option(help=f"Any of: {'; '.join(METHODS)}.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of the network.")] = "fp32",
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, and print the table."""
+    refuse_unmarked(page, SCRIPT)
     unknown = [name for name in method or [] if name not in METHODS]
     if unknown:
         raise typer.BadParameter(f"there is no method {unknown[0]!r}; known: {'; '.join(METHODS)}")
@@ -184,7 +197,7 @@ def main(
             "methods": {name: asdict(row) for name, row in rows.items()},
         }
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    print(markdown(rows))
+    publish(markdown(rows, num=len(paths), precision=precision), page, SCRIPT)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,11 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from report_tables import WIDTH, around, fill_between, table
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 
 # torch is not imported here: a child's peak of memory starts from that of the process that forked it
 
-BEGIN, END = "<!-- figures: benchmarks/methods_speed.py -->", "<!-- end of figures -->"
+SCRIPT = "methods_speed"
 TITLES = {
     "diffae": "Diff-AE",
     "pdae": "PDAE",
@@ -138,16 +138,13 @@ def main(
         bool, typer.Option("--quick", help="One round of one step: to see that it runs.")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the measurements here.")] = None,
-    page: Annotated[
-        Path | None, typer.Option("--markdown", help="A page in which to replace the table.")
-    ] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, and print the table."""
     sizes = size or [64, 256]
     if not set(sizes) <= set(SIZES):
         raise typer.BadParameter(f"sizes are {', '.join(map(str, SIZES))}")
-    if page is not None:
-        around(page, BEGIN, END)  # a page without markers is told of now, not after the last measurement
+    refuse_unmarked(page, SCRIPT)
     rounds, seconds, steps = (1, 0.0, 1) if quick else (rounds, seconds, steps)
     batch_sizes = {str(s): batch_256 if s == 256 else batch_64 for s in SIZES}
     options = {"steps": steps, "precision": precision, "seconds": seconds, "threads": threads}
@@ -164,9 +161,7 @@ def main(
             kept = {"settings": settings, "measurements": found}
             json_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     tables = markdown(found, sizes, rounds, settings)
-    print(tables)
-    if page is not None:
-        fill_between(page, BEGIN, END, tables)
+    publish(tables, page, SCRIPT)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 BEGIN, END = "<!-- figures: benchmarks/bundle_report.py -->", "<!-- end of figures -->"
 WIDTH = 112
+PageOption = Annotated[
+    Path | None, typer.Option("--markdown", help="A page of the docs in which to replace the tables.")
+]
 
 
 def markdown(figures: dict[str, Any]) -> str:
@@ -64,6 +69,28 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def fill_card(card: Path, figures: dict[str, Any]) -> None:
     """Put the tables between the card's two markers; raises ValueError where it has none."""
     fill_between(card, BEGIN, END, markdown(figures))
+
+
+def markers(script: str) -> tuple[str, str]:
+    """The lines between which a page has the tables of ``benchmarks/SCRIPT.py``."""
+    return f"<!-- figures: benchmarks/{script}.py -->", f"<!-- end of figures: {script} -->"
+
+
+def refuse_unmarked(page: Path | None, script: str) -> None:
+    """Raise BadParameter where ``page`` has no place for the script's tables: before measuring, not after."""
+    if page is None:
+        return
+    try:
+        around(page, *markers(script))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"--markdown: {error}") from error
+
+
+def publish(tables: str, page: Path | None, script: str) -> None:
+    """Print the tables, and put them into their place on ``page`` where there is one."""
+    print(tables)
+    if page is not None:
+        fill_between(page, *markers(script), tables)
 
 
 def fill_between(page: Path, begin: str, end: str, tables: str) -> None:

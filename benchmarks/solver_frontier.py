@@ -1,7 +1,8 @@
 """How good samples are against how often the network is asked, for each solver.
 
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
-    python benchmarks/solver_frontier.py --held-out held-out --json frontier.json --plot frontier.png
+    python benchmarks/solver_frontier.py --held-out held-out \
+        --json runs/frontier.json --plot docs/figures/solver-frontier.png --markdown docs/performance.md
 
 The same z and x_T are decoded by every solver, so that rows differ by the solver alone. Distances are those
 of the pictures' EffNet-Lite0 features to the held-out images': FD-EffNet (never FID) on the first principal
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from report_tables import table
+from report_tables import PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -31,6 +32,7 @@ from rdm_cli.kernels.spec import Sampler
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor, features_of, open_effnet_lite0
 
+SCRIPT = "solver_frontier"
 BATCH = 50
 
 
@@ -142,8 +144,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Seed of z and x_T.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
     plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the frontier here.")] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, and print the table."""
+    refuse_unmarked(page, SCRIPT)
     pipeline = open_pipeline(bundle, batch_size=BATCH)
     paths = sorted(held_out.glob("*.png"))
     stamp = {"digest": pipeline.bundle.digest, "num": num, "num_reference": len(paths), "seed": seed}
@@ -167,7 +171,7 @@ def main(
                     json_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     if plot_file is not None:
         plot(kept["figures"], plot_file)
-    print(markdown(kept["figures"], num, len(paths)))
+    publish(markdown(kept["figures"], num, len(paths)), page, SCRIPT)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from typing import Annotated
 
 import typer
 from interleaved import timed_side_by_side
-from report_tables import WIDTH, around, fill_between, table
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 
-BEGIN, END = "<!-- figures: benchmarks/start_up.py -->", "<!-- end of figures: start_up -->"
+SCRIPT = "start_up"
 TORCH = "import torch"
 
 
@@ -35,13 +35,10 @@ def main(
     bundle: Annotated[str, typer.Option(help="The bundle.")] = "avatars64-diffae",
     steps: Annotated[int, typer.Option(min=1, help="DDIM steps.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 7,
-    page: Annotated[
-        Path | None, typer.Option("--markdown", help="A page in which to replace the table.")
-    ] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, and print the table."""
-    if page is not None:
-        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
+    refuse_unmarked(page, SCRIPT)
     loaded = f"import rdm_cli; rdm_cli.open_pipeline({bundle!r}, device='cpu')"
     with tempfile.TemporaryDirectory() as scratch:
         encode = ["-m", "rdm_cli", "encode", str(image), "-o", scratch, "--bundle", bundle, "--force"]
@@ -65,9 +62,7 @@ def main(
         f"rounds' differences from `{TORCH}` alone."
     )
     tables = f"{textwrap.fill(told, WIDTH)}\n\n{table(('', 's', f'beyond {TORCH}'), rows)}"
-    print(tables)
-    if page is not None:
-        fill_between(page, BEGIN, END, tables)
+    publish(tables, page, SCRIPT)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from typing import Annotated, Any
 import torch
 import typer
 from interleaved import Seconds, ratio_text, timed_side_by_side
-from report_tables import WIDTH, around, fill_between, table
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
 from rdm_cli.core.bundles import Bundle
 from rdm_cli.kernels.schedules import Spacing
 
-BEGIN, END = "<!-- figures: benchmarks/time_to_quality.py -->", "<!-- end of figures: time_to_quality -->"
+SCRIPT = "time_to_quality"
 LEVELS = (30, 40, 50)
 
 
@@ -147,13 +147,10 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 16,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
-    page: Annotated[
-        Path | None, typer.Option("--markdown", help="A page in which to replace the tables.")
-    ] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, and print the tables."""
-    if page is not None:
-        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
+    refuse_unmarked(page, SCRIPT)
     torch.set_num_threads(threads)
     pipeline = open_pipeline(bundle, batch_size=batch_size)
     x_0 = pipeline.load_images(sorted(images.glob("*.png"))[:n])
@@ -176,13 +173,11 @@ def main(
         "rounds' own. PSNR is of the float images, mean over them."
     )
     tables = markdown(seconds, reached, restored, told=told, images=len(x_0))
-    print(tables)
+    publish(tables, page, SCRIPT)
     if json_file is not None:
         found: dict[str, Any] = {"bundle": pipeline.bundle.digest, "num": len(x_0)}
         found |= {"psnr_db": reached, "restored": restored, "seconds": seconds}
         json_file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    if page is not None:
-        fill_between(page, BEGIN, END, tables)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import torch
 import typer
 from interleaved import ratio_text, timed_side_by_side
-from report_tables import WIDTH, around, fill_between, table
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from speed_measurement import training_step
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from rdm_cli.core.training_start import build_model
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import METHODS, load
 
-BEGIN, END = "<!-- figures: benchmarks/training_speed.py -->", "<!-- end of figures: training_speed -->"
+SCRIPT = "training_speed"
 PLAIN = "plain loop, fp32"
 
 
@@ -68,13 +67,10 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 10,
     precision: Annotated[str, typer.Option(help="Of rdm's training: bf16 or no.")] = "bf16",
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
-    page: Annotated[
-        Path | None, typer.Option("--markdown", help="A page in which to replace the table.")
-    ] = None,
+    page: PageOption = None,
 ) -> None:
     """Measure, and print the table."""
-    if page is not None:
-        around(page, BEGIN, END)  # a page without markers is told of now, not at the end
+    refuse_unmarked(page, SCRIPT)
     set_up(device="cpu", threads=threads)
     method: Method = load(METHODS, "method", "diffae")
     chosen = method.presets[preset]
@@ -103,9 +99,7 @@ def main(
         "second by the median round, ratios as median (least to greatest) of the rounds' own."
     )
     tables = f"{textwrap.fill(told, WIDTH)}\n\n{table(('', 'images/s', 'times the plain loop'), rows)}"
-    print(tables)
-    if page is not None:
-        fill_between(page, BEGIN, END, tables)
+    publish(tables, page, SCRIPT)
 
 
 if __name__ == "__main__":
