@@ -283,7 +283,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
 
     train.__doc__ = f"""Train {what} on any folder of images.
 
-    Runs on one process, or on many under 'torchrun --nproc-per-node N -m rdm_cli train {method} ...' (with
+    Runs on one process, or on many under 'torchrun --nproc-per-node N -m -- rdm_cli train {method} ...' (with
     --device cpu, that many processes on the CPU). A run that was stopped or killed goes on with --resume
     as if undisturbed; its settings are kept, and those named again are changed.
     """

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rdm_cli.commands.training_progress import follow
 from rdm_cli.console import Console
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from rdm_cli.core.forecast import Forecast
 
 INTERRUPTED = 130
+LETTING_GO_SECONDS = 0.2
+"""For what :func:`_leave` tells of, where this process has something to say before it ends."""
 
 
 def carry_out(
@@ -88,21 +93,36 @@ def carry_out(
 
 @contextmanager
 def one_voice(processes: PartialState) -> Iterator[None]:
-    """Within the block, what ends all processes is told by the main one; the others end without a word."""
+    """Within the block, what ends all is told by one process; the others end here, without a word."""
     from rdm_cli.training.processes import ToldElsewhereError, lost_processes_told
 
+    if processes.num_processes == 1:
+        yield
+        return
     try:
         with lost_processes_told(processes):
             yield
     except BaseException as error:
-        if processes.num_processes > 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             # a launcher sends it to those who are left when one has gone: these are on their way out
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if isinstance(error, ToldElsewhereError):
-            raise SystemExit(error.exit_code) from error
+            _leave(error.exit_code)
         if isinstance(error, KeyboardInterrupt) and not processes.is_main_process:
-            raise SystemExit(INTERRUPTED) from error
+            _leave(INTERRUPTED)
+        time.sleep(LETTING_GO_SECONDS)
         raise
+    if not processes.is_main_process:
+        _leave(0)
+    time.sleep(LETTING_GO_SECONDS)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without Python's own end, in which a thread of torch's that drops a tensor aborts."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def tell(console: Console, expected: Forecast) -> None:

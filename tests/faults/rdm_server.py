@@ -39,8 +39,6 @@ def run(
     try:
         code = import_module("rdm_cli.cli").main(argv)
         sys.stdout.flush()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
     finally:
         os._exit(code)
 
