@@ -1,7 +1,8 @@
 """An unpickler for files that anyone may have written: tensors, plain containers and placeholders, no more.
 
-Names of known trainers become :class:`Inert` placeholders, which can be stored and called and do nothing.
-Every other name is refused, and the refusal says which. What is built takes no more memory than the file.
+What each name becomes is in :mod:`rdm_cli.methods.pickled_values`: those of known trainers are placeholders,
+which can be stored and called and do nothing. Every other name is refused, and the refusal says which. What is
+built takes no more memory than the file.
 """
 
 from __future__ import annotations
@@ -11,78 +12,13 @@ import io
 import pickle
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
 import torch
-from torch import Tensor
 
 from rdm_cli.errors import CheckpointError
-
-INERT_MODULES = (
-    "pytorch_lightning",
-    "lightning",
-    "lightning_fabric",
-    "omegaconf",
-    "argparse",
-    "pathlib",
-    "typing",
-    "torch.optim",
-    # modules of the authors' repositories whose classes occur in hyper-parameters
-    "config",
-    "config_base",
-    "choices",
-    "diffusion",
-    "model",
-    "dist_utils",
-)
-
-
-class Inert:
-    """Stands for an object of a class that is not here; keeps what the pickle says of it."""
-
-    state: Any = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.args = args
-        self.kwargs = kwargs
-        self.items: list[Any] = []
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items.append((key, value))
-
-    def append(self, item: Any) -> None:
-        """Keep an item of what would have been a list."""
-        self.items.append(item)
-
-
-def _mapping_without_factory(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    # pickles of protocol 2 spell bytes this way, always in latin1
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes are encoded as {encoding}")
-    return text.encode("latin1")
-
-
-def _numpy_dtype(name: str, *_: Any) -> Any:
-    import numpy as np
-
-    dtype = np.dtype(name)
-    if dtype.kind not in "biufc":
-        raise pickle.UnpicklingError(f"a numpy value is of type {name!r}, which is not a number")
-    return dtype
-
-
-def _numpy_scalar(dtype: Any, data: bytes) -> int | float | complex | bool:
-    import numpy as np
-
-    if not isinstance(dtype, np.dtype):
-        raise pickle.UnpicklingError("a numpy value has no type")
-    value: int | float | complex | bool = np.frombuffer(data, dtype)[0].item()
-    return value
+from rdm_cli.methods.pickled_values import CALLABLES, INERT_MODULES, VALUES, Inert, frozen, plain_key
 
 
 def _storage_from_bytes(data: bytes) -> Any:
@@ -93,74 +29,9 @@ def _storage_from_bytes(data: bytes) -> Any:
     return restricted_torch_load(file)
 
 
-def _tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
-    return _no_larger_than_its_data(torch._utils._rebuild_tensor(storage, offset, size, stride))
-
-
-def _parameter(data: Any, *_: Any) -> Tensor:
-    if not isinstance(data, Tensor):
-        raise CheckpointError(f"holds a parameter that is a {type(data).__name__}")
-    return data
-
-
-def _no_larger_than_its_data(tensor: Tensor) -> Tensor:
-    """As it is; CheckpointError for one whose strides repeat its values, to any size that a file claims."""
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"holds a tensor of the shape {tuple(tensor.shape)} without data for it")
-    return tensor
-
-
-def _key(key: Any) -> Any:
-    """As it is; CheckpointError where hashing it may take for ever, as tuples in tuples in tuples do."""
-    for part in key if isinstance(key, tuple) else (key,):
-        if isinstance(part, (tuple, frozenset)):
-            raise CheckpointError("holds a key that is nested")
-    return key
-
-
-def _ordered(pairs: Iterable[Any] = ()) -> OrderedDict[Any, Any]:
-    return OrderedDict((_key(key), value) for key, value in pairs)
-
-
-def _counter(counts: Any = ()) -> dict[Any, Any]:
-    return {_key(key): value for key, value in dict(counts).items()}
-
-
-def _set(items: Iterable[Any] = ()) -> set[Any]:
-    return {_key(item) for item in items}
-
-
-def _frozen(items: Iterable[Any] = ()) -> frozenset[Any]:
-    return frozenset(_set(items))
-
-
 _CALLABLES: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered,
-    ("collections", "defaultdict"): _mapping_without_factory,
-    ("collections", "Counter"): _counter,
-    ("builtins", "set"): _set,
-    ("builtins", "frozenset"): _frozen,
-    ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _latin1,
-    ("numpy", "dtype"): _numpy_dtype,
-    ("numpy.core.multiarray", "scalar"): _numpy_scalar,
-    ("numpy._core.multiarray", "scalar"): _numpy_scalar,
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **CALLABLES,
     ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
-}
-# these may be stored, as the default factory of a dict is, and not called
-_VALUES: dict[tuple[str, str], Any] = {
-    **{("builtins", t.__name__): t for t in (bool, int, float, str, list, tuple, dict, object)},
-    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
-    **{
-        ("torch", str(d).removeprefix("torch.")): d
-        for d in vars(torch).values()
-        if isinstance(d, torch.dtype)
-    },
 }
 _CALLABLE_IDS = {id(f) for f in _CALLABLES.values()}
 
@@ -194,8 +65,8 @@ class RestrictedUnpickler(pickle._Unpickler):
         key = (module, name)
         if key in _CALLABLES:
             return _CALLABLES[key]
-        if key in _VALUES:
-            return _VALUES[key]
+        if key in VALUES:
+            return VALUES[key]
         if any(module == inert or module.startswith(inert + ".") for inert in INERT_MODULES):
             return self._inert_classes.setdefault(key, type(name, (Inert,), {"__module__": module}))
         raise CheckpointError(f"asks for {module}.{name}, which is not a tensor or a plain container")
@@ -240,7 +111,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     def load_dict(self) -> None:
         """A dict of plain keys."""
         items = self.pop_mark()
-        self.append({_key(items[i]): items[i + 1] for i in range(0, len(items), 2)})
+        self.append({plain_key(items[i]): items[i + 1] for i in range(0, len(items), 2)})
 
     def load_setitem(self) -> None:
         """One item of a dict or of an inert object."""
@@ -257,18 +128,18 @@ class RestrictedUnpickler(pickle._Unpickler):
         if not isinstance(target, (dict, Inert)):
             raise CheckpointError(f"sets items of a {type(target).__name__}")
         for i in range(0, len(items), 2):
-            target[_key(items[i])] = items[i + 1]
+            target[plain_key(items[i])] = items[i + 1]
 
     def load_additems(self) -> None:
         """Items of a set."""
         items = self.pop_mark()
         if not isinstance(self.stack[-1], set):
             raise CheckpointError(f"adds items to a {type(self.stack[-1]).__name__}")
-        self.stack[-1].update(map(_key, items))
+        self.stack[-1].update(map(plain_key, items))
 
     def load_frozenset(self) -> None:
         """A frozenset of plain values."""
-        self.append(_frozen(self.pop_mark()))
+        self.append(frozen(self.pop_mark()))
 
     def load_append(self) -> None:
         """One item of a list or of an inert object."""

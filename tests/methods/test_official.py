@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from rdm_cli.errors import CheckpointError
 from rdm_cli.methods.official import load_official
-from rdm_cli.methods.restricted_pickle import Inert
+from rdm_cli.methods.pickled_values import Inert
 
 
 class Asks:
