@@ -1,8 +1,8 @@
 """An unpickler for files that anyone may have written: tensors, plain containers and placeholders, no more.
 
 What each name becomes is in :mod:`rdm_cli.methods.pickled_values`: those of known trainers are placeholders,
-which can be stored and called and do nothing. Every other name is refused, and the refusal says which. What is
-built takes no more memory than the file.
+which can be stored and called and do nothing. Every other name is refused, and the refusal says which. What
+is built takes no more memory than the file.
 """
 
 from __future__ import annotations

@@ -23,9 +23,8 @@ def layered_distance(network: Any, x: Tensor, y: Tensor) -> Tensor:
     """
     if x.shape != y.shape:
         raise ValueError(f"images to compare must share one shape: {tuple(x.shape)}, {tuple(y.shape)}")
-    if any(
-        head.device != x.device for head in network.heads
-    ):  # a move, even to where it is, is none for fake tensors
+    # fake tensors bear no move, not even one to where they are
+    if any(head.device != x.device for head in network.heads):
         network = network.to(x.device)
     layers = zip(network(x.float()), network(y.float()), network.heads, strict=True)
     terms = [(head * (_unit(f) - _unit(g)).square()).sum(dim=1).mean(dim=(1, 2)) for f, g, head in layers]
