@@ -3,9 +3,10 @@
     python benchmarks/training_speed.py --markdown docs/performance.md
 
 Both train Diff-AE's networks of a preset, from random weights, on uint8 noise in memory, so that reading
-files is left out. The plain loop is what one writes first: fp32, timesteps and noise from torch's generator,
-gradients clipped one after the other, Adam without ``fused``, and an average of the weights kept parameter by
-parameter. rdm's is ``rdm train``'s own loop. Each makes one step a round; ratios are those within a round.
+files is left out. The plain loop is what one writes first: fp32, torch's dropout, timesteps and noise from
+torch's generator, gradients clipped one after the other, Adam without ``fused``, and an average of the
+weights kept parameter by parameter. rdm's is ``rdm train``'s own loop. Each makes one step a round; ratios
+are those within a round.
 """
 
 from __future__ import annotations
@@ -20,16 +21,26 @@ import typer
 from interleaved import ratio_text, timed_side_by_side
 from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from speed_measurement import training_step
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdm_cli.core.runtime import set_up
 from rdm_cli.core.training_plan import make_accelerator
 from rdm_cli.core.training_start import build_model
 from rdm_cli.methods.method import Method
+from rdm_cli.models.dropout import Dropout
 from rdm_cli.registry import METHODS, load
 
 SCRIPT = "training_speed"
 PLAIN = "plain loop, fp32"
+
+
+def with_torchs_dropout(model: nn.Module) -> nn.Module:
+    """``model`` with torch's dropout in the place of rdm's."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Dropout):
+                setattr(module, name, nn.Dropout(child.p))
+    return model
 
 
 def plain_step(
@@ -81,7 +92,9 @@ def main(
     images = (255 * torch.rand(batch_size, *models[0].image_shape)).byte()
     recipe = chosen.recipe
     alternatives: dict[str, Callable[[], object]] = {
-        PLAIN: plain_step(models[0], images, lr=recipe.lr, decay=recipe.ema_decay, clip_norm=1.0)
+        PLAIN: plain_step(
+            with_torchs_dropout(models[0]), images, lr=recipe.lr, decay=recipe.ema_decay, clip_norm=1.0
+        )
     }
     accelerator = make_accelerator(
         device="cpu", threads=threads, mixed_precision=precision, tracker_folder=None

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rdm_cli.models.dropout import Dropout
+
 Resample = Literal["none", "up", "down"]
 
 
@@ -133,7 +135,7 @@ class ConditionalResBlock(EncoderResBlock):
         self.time_proj = nn.Linear(time_width, 2 * channels_out)
         self.z_proj = nn.Linear(z_width, (1 + z_shifts) * channels_out) if z_width else None
         self.norm_2 = group_norm(channels_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
 
     def z_scale(self, z_activated: Tensor) -> Tensor | None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rdm_cli.models.blocks import EncoderResBlock, Resample, SelfAttention, zero_init
+from rdm_cli.models.dropout import Dropout
 
 
 def latent_norm(channels: int, like: int | None = None) -> nn.GroupNorm:
@@ -74,7 +75,7 @@ class EmbeddedResBlock(EncoderResBlock):
         width = (1 + adaptive) * channels_out
         self.embed_proj = None if embed_width is None else nn.Linear(embed_width, width)
         self.norm_2 = latent_norm(channels_out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv_2 = zero_init(nn.Conv2d(channels_out, channels_out, 3, padding=1))
 
     def embedded(self, x: Tensor, activated: Tensor | None) -> Tensor:
