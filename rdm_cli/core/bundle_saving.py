@@ -5,7 +5,6 @@ What is written appears complete or not at all.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,7 @@ from rdm_cli import __version__
 from rdm_cli.core.bundle_folders import INDEX, replace_bundle, replace_folder
 from rdm_cli.core.bundle_parts import WEIGHTS
 from rdm_cli.core.bundles import SCHEDULER, Bundle
-from rdm_cli.core.configs import to_json
+from rdm_cli.core.configs import json_file, to_json
 from rdm_cli.core.schedulers import scheduler_json
 from rdm_cli.data.tensor_files import write_tensors
 from rdm_cli.methods.directions import Directions
@@ -108,4 +107,4 @@ def save_directions(folder: Path, directions: Directions) -> None:
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_file(values), encoding="utf-8")

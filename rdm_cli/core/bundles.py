@@ -9,8 +9,8 @@
     README.md                              the model card
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
-later leaves it, and every code, valid. A diffusers pipeline of a UNet2DModel is opened as it is, as a
-plain DPM.
+later, or another sampler for what is drawn, leaves it, and every code, valid. A diffusers pipeline of
+a UNet2DModel is opened as it is, as a plain DPM.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from rdm_cli.core.bundle_parts import (
     read_json,
 )
 from rdm_cli.core.runtime import Precision, with_cast_weights
-from rdm_cli.core.schedulers import read_scheduler
+from rdm_cli.core.schedulers import read_scheduler, without_sampler
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
@@ -224,6 +224,9 @@ def _digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
     for name, path in files.items():
         digest.update(name.encode())
+        if name == SCHEDULER:
+            digest.update(hashlib.sha256(without_sampler(path.read_bytes())).digest())
+            continue
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,11 @@ def to_json(config: Any) -> dict[str, Any]:
         return config.to_values()
     named = {"_class_name": config.NETWORK} if hasattr(config, "NETWORK") else {}
     return named | {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def json_file(values: Mapping[str, Any]) -> str:
+    """``values`` as the text of a bundle's JSON file."""
+    return json.dumps(values, indent=2) + "\n"
 
 
 def _plain(value: Any) -> Any:

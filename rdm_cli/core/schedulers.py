@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from rdm_cli.core.configs import from_json, to_json
+from rdm_cli.core.configs import from_json, json_file, to_json
+from rdm_cli.data.json_text import parse_object
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig, Spacing
 from rdm_cli.kernels.spec import Sampler, SamplingSpec, Variance
@@ -43,6 +44,18 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
 def _sampler(sampler: Sampler) -> dict[str, Any]:
     """Its entry; none for the usual one, so that a scheduler without one says no more than it did."""
     return {} if sampler == Sampler() else {"sampler": to_json(sampler)}
+
+
+def without_sampler(stored: bytes) -> bytes:
+    """A scheduler's file less the way in which what is drawn is decoded: what codes depend on.
+
+    One that names no such way is left as it is; ValueError where it is no JSON object.
+    """
+    values = parse_object(stored)
+    own = values.get("_rdm")
+    if not isinstance(own, dict) or own.pop("sampler", None) is None:
+        return stored
+    return json_file(values).encode()
 
 
 def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]:

@@ -161,7 +161,7 @@ def make_plan(
             f"{settings.num_accumulations} passes each",
             hint="choose a multiple",
         )
-    if adopting:
+    if adopting and not (resume and _changes_nothing(method, config, pretrained, adopting)):
         raise UsageError(
             f"--{next(iter(adopting)).replace('_', '-')}: what is resumed or started from keeps its own"
         )
@@ -227,6 +227,16 @@ def _adopted(method: Method, config: Any, pretrained: str | None, options: Mappi
         return method.adopt(config, open_pretrained(needed, pretrained), **options)
     except ValueError as error:
         raise UsageError(f"{needed.option} {pretrained}: {error}") from error
+
+
+def _changes_nothing(
+    method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]
+) -> bool:
+    """Whether a resumed run's ``config`` is what ``options`` ask for, as where a command is given again."""
+    try:
+        return bool(_adopted(method, config, pretrained, options) == config)
+    except UsageError:
+        return False
 
 
 def _refuse_places(folder: Path, bundle: Path, run_folder: Path) -> None:

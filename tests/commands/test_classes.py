@@ -97,7 +97,8 @@ def test_the_networks_are_told(train: Rdm, tmp_path: Path) -> None:
     model = cast(Any, open_bundle(str(tmp_path / "told")).model)
     resumed = train("told", "--resume", "--steps", 4, "--sheet-minutes", 0)
     assert resumed.code == 0 and "resuming at step 3" in resumed.err
-    again = train("told", "--resume", "--classes", "--steps", 5)
+    assert train("told", "--resume", "--classes", "--steps", 5, "--sheet-minutes", 0).code == 0
+    again = train("untold", "--resume", "--classes", "--steps", 4)
     assert again.code == 2 and "--classes: what is resumed or started from keeps its own" in again.err
     z_0 = torch.randn(2, *model.x_T_shape, generator=torch.Generator().manual_seed(0))
     cats, dogs = (model.encode(z_0, torch.full((2,), y)) for y in (0, 1))

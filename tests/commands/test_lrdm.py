@@ -113,6 +113,15 @@ def test_a_killed_run_goes_on_with_its_first_stage(train: Rdm, tmp_path: Path) -
     assert float(model.unet.scale_factor) == scale
 
 
+def test_the_line_that_an_interrupted_run_prints_goes_on_with_it(train: Rdm, tmp_path: Path) -> None:
+    given = ("--kl-weight", 1e-4, "--sheet-minutes", 0)
+    assert train("--steps", 1, *given).code == 0
+    again = train("--steps", 2, *given, "--resume")
+    assert again.code == 0 and "resuming at step 1" in again.err
+    other = train("--steps", 3, "--kl-weight", 1e-3, "--resume")
+    assert other.code == 2 and "--kl-weight: what is resumed or started from keeps its own" in other.err
+
+
 def test_what_is_no_first_stage(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     words = (
         "train",

@@ -168,7 +168,9 @@ def test_gamma_is_a_setting_of_a_new_run(train: Rdm, tmp_path: Path) -> None:
     given = ("--sheet-minutes", 0, "--gamma", 0.25)
     assert train("--steps", 1, *given).code == 0
     assert cast(Any, open_bundle(str(tmp_path / "mine")).model).config.shift.gamma == 0.25
-    resumed = train("--steps", 2, "--resume", *given, dpm=None)
+    again = train("--steps", 2, "--resume", *given)  # as the line that an interrupted run prints has it
+    assert again.code == 0 and "resuming at step 1" in again.err
+    resumed = train("--steps", 3, "--resume", "--gamma", 0.5)
     assert resumed.code == 2 and "--gamma: what is resumed or started from keeps its own" in resumed.err
 
 

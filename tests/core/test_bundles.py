@@ -77,11 +77,16 @@ def test_digest_is_of_what_a_code_depends_on(copy: Path) -> None:
     add_directions(bundle, bundle.directions)
     add_prior(bundle, LatentDDIM(LatentDDIMConfig(network=LatentMLPConfig(z_width=8, hidden_width=4))))
     assert open_bundle(str(copy)).digest == before
+    path = copy / "scheduler" / "scheduler_config.json"
+    stored = json.loads(path.read_text())
+    stored["_rdm"]["sampler"] = {"solver": "unipc", "spacing": None, "steps": 7}
+    path.write_text(json.dumps(stored, indent=2) + "\n")
+    assert open_bundle(str(copy)).model.sampling.sampler.solver == "unipc"
+    assert open_bundle(str(copy)).digest == before
     tensors = load_file(copy / "encoder" / WEIGHTS)
     tensors["conv_in.bias"][0] += 1
     save_file(tensors, copy / "encoder" / WEIGHTS)
     with_weights = open_bundle(str(copy)).digest
-    path = copy / "scheduler" / "scheduler_config.json"
     path.write_text(path.read_text().replace('"steps": 5', '"steps": 6'))
     assert len({before, with_weights, open_bundle(str(copy)).digest}) == 3
 

@@ -1,3 +1,5 @@
+"""Dropout of four elements a draw: shares, scale, independence, gradient."""
+
 from __future__ import annotations
 
 import pytest
