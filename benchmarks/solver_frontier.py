@@ -1,48 +1,57 @@
-"""How good samples are against how often the network is asked, for each solver.
+"""How good samples are against how often the network is asked, for each solver and shipped bundle.
 
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
-    python benchmarks/solver_frontier.py --held-out held-out \
-        --json runs/frontier.json --plot docs/figures/solver-frontier.png --markdown docs/performance.md
+    python benchmarks/solver_frontier.py avatars64-diffae avatars64-pdae avatars64-lrdm \\
+        --held-out held-out -o docs/figures/solver-frontier --markdown docs/performance.md
 
 The same z and x_T are decoded by every solver, so that rows differ by the solver alone. Distances are those
 of the pictures' EffNet-Lite0 features to the held-out images': FD-EffNet (never FID) on the first principal
-axes, and the unbiased kernel distance on all features, both with 95 % bootstrap intervals. Prints a Markdown
-table to stdout, and the knee: the fewest calls at which some solver's FD is no worse than the interval of
-100-step DDIM's. With --json what was measured is kept, and a run that was stopped goes on with the next.
+axes, and the unbiased kernel distance on all features, both with 95 % bootstrap intervals. What was measured
+is kept in NAME.json under --output, and a run that was stopped goes on with the next; a plot lies beside it.
+Prints a Markdown table of FD, and the knee: the fewest calls at which some solver's FD lies within the
+interval of 100-step DDIM's.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
-from report_tables import PageOption, publish, refuse_unmarked, table
+from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
 from rdm_cli.core.plots import Line, Plot, save_plot
+from rdm_cli.core.runtime import Precision
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor, features_of, open_effnet_lite0
 
 SCRIPT = "solver_frontier"
+Figures = dict[str, dict[str, dict[str, Any]]]
+"""By solver and calls (a string, as in the file): fd and kd with their intervals."""
 BATCH = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A solver on its timesteps; ``calls_in_step`` 2 asks once less, for the last step is Euler's."""
+    """A solver on its timesteps; ``calls_in_step`` 2 asks once less, for the last step is Euler's.
+
+    Beyond ``most_calls`` it is not measured: a difference that is left there lies within the intervals.
+    """
 
     solver: str
     spacing: Spacing | None = None
     calls_in_step: int = 1
+    most_calls: int = 100
 
     def steps(self, calls: int) -> int:
         """How many steps ``calls`` network calls allow."""
@@ -52,13 +61,14 @@ class Curve:
 CURVES = {
     "ddim": Curve(solver="ddim", spacing="stride"),
     "ddim, log-snr": Curve(solver="ddim", spacing="log-snr"),
-    "dpm-solver++": Curve(solver="dpm-solver++"),
-    "dpm-solver++, karras": Curve(solver="dpm-solver++", spacing="karras"),
-    "unipc": Curve(solver="unipc"),
-    "unipc, karras": Curve(solver="unipc", spacing="karras"),
-    "unipc, angle": Curve(solver="unipc", spacing="angle"),
-    "heun": Curve(solver="heun", calls_in_step=2),
+    "dpm-solver++": Curve(solver="dpm-solver++", most_calls=20),
+    "dpm-solver++, karras": Curve(solver="dpm-solver++", spacing="karras", most_calls=20),
+    "unipc": Curve(solver="unipc", most_calls=20),
+    "unipc, karras": Curve(solver="unipc", spacing="karras", most_calls=20),
+    "heun": Curve(solver="heun", calls_in_step=2, most_calls=20),
 }
+"""The multistep solvers' own timesteps are even in log-SNR."""
+REFERENCE = ("ddim", "100")
 
 
 def told(text: str) -> None:
@@ -87,40 +97,47 @@ def measure(
     }
 
 
-def knee(figures: dict[str, dict[str, Any]]) -> str:
+def knee(figures: Figures) -> str:
     """The fewest calls at which a solver is as good as 100-step DDIM; "" where that was not measured."""
-    if "100" not in figures.get("ddim", {}):
+    solver, calls = REFERENCE
+    if calls not in figures.get(solver, {}):
         return ""
-    _, low, high = figures["ddim"]["100"]["fd"]
+    value, low, high = figures[solver][calls]["fd"]
     good = [
-        (int(calls), row["fd"][0], name)
+        (int(number), row["fd"][0], name)
         for name, rows in figures.items()
-        for calls, row in rows.items()
+        for number, row in rows.items()
         if row["fd"][0] <= high
     ]
-    calls, value, name = min(good)
-    return (
-        f"Knee: {name} with {calls} calls, FD {value:.2f}; 100-step DDIM has "
-        f"{figures['ddim']['100']['fd'][0]:.2f} ({low:.2f} to {high:.2f})."
-    )
+    fewest, found, name = min(good)
+    reference = f"100-step DDIM has {value:.2f} ({low:.2f} to {high:.2f})"
+    return f"Knee: {name} with {fewest} calls, FD {found:.2f}; {reference}."
 
 
-def markdown(figures: dict[str, dict[str, Any]], num: int, num_reference: int) -> str:
-    """A table of FD and KD for each solver and number of calls."""
-    rows = [
-        (name, calls, *(f"{v:.{d}f} ({low:.{d}f} to {high:.{d}f})" for v, low, high, d in _cells(row)))
-        for name, found in figures.items()
-        for calls, row in found.items()
-    ]
-    head = f"{num:,} samples against {num_reference:,} held-out images; 95 % intervals."
-    return "\n\n".join([head, table(("solver", "calls", "FD-EffNet", "KD-EffNet"), rows), knee(figures)])
+def markdown(kept: dict[str, dict[str, Any]]) -> str:
+    """For each bundle what was measured, a table of FD over solver and calls, and the knee."""
+    parts = []
+    for name, found in kept.items():
+        figures: Figures = found["figures"]
+        numbers = sorted({number for rows in figures.values() for number in rows}, key=int)
+        rows = [(solver, *(_cell(row.get(n)) for n in numbers)) for solver, row in figures.items()]
+        told = (
+            f"{name} (`{found['digest'][:12]}`, {found['precision']}), {found['num']:,} samples against "
+            f"{found['num_reference']:,} held-out images: FD-EffNet and its 95 % interval, by network calls."
+        )
+        plot_line = f"![FD over network calls, {name}](figures/solver-frontier/{name}.png)"
+        parts += [textwrap.fill(told, WIDTH), table(("solver", *numbers), rows), knee(figures), plot_line]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _cells(row: dict[str, Any]) -> list[tuple[float, float, float, int]]:
-    return [(*row["fd"], 2), (*row["kd"], 4)]
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    value, low, high = row["fd"]
+    return f"{value:.1f} ({low:.1f}, {high:.1f})"
 
 
-def plot(figures: dict[str, dict[str, Any]], path: Path) -> None:
+def plot(figures: Figures, path: Path) -> None:
     """FD over network calls, a line a solver."""
     lines = {}
     for name, found in figures.items():
@@ -135,43 +152,78 @@ def plot(figures: dict[str, dict[str, Any]], path: Path) -> None:
     save_plot(Plot(lines=lines, log_y=True, **labels), path)
 
 
+def measured(
+    pipeline: Pipeline,
+    paths: list[Path],
+    file: Path,
+    *,
+    num: int,
+    calls: list[int],
+    seed: int,
+    extractor: FeatureExtractor,
+) -> dict[str, Any]:
+    """All of one bundle's figures; those that ``file`` holds are not measured again, and it gets the others."""
+    stamp = {
+        "digest": pipeline.bundle.digest,
+        "precision": pipeline.precision,
+        "num": num,
+        "num_reference": len(paths),
+        "seed": seed,
+    }
+    kept: dict[str, Any] = stamp | {"figures": {}}
+    if file.exists():
+        found = json.loads(file.read_text(encoding="utf-8"))
+        kept = found if all(found.get(name) == value for name, value in stamp.items()) else kept
+    wanted = [
+        (name, number)
+        for name, curve in CURVES.items()
+        for number in calls
+        if number <= curve.most_calls and str(number) not in kept["figures"].get(name, {})
+    ]
+    if not wanted:
+        return kept
+    parts = [pipeline.load_images(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH)]
+    reference = torch.cat([features(extractor, part) for part in parts])
+    codes = pipeline.sample(num, seed=seed)
+    for name, number in wanted:
+        row = measure(pipeline, codes, CURVES[name], number, extractor, reference)
+        kept["figures"].setdefault(name, {})[str(number)] = row
+        told(f"{pipeline.bundle.name}, {name}, {number} calls: {row}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return kept
+
+
 def main(
+    bundles: Annotated[list[str], typer.Argument(help="Bundles.")],
     held_out: Annotated[Path, typer.Option(help="Images to compare with, which nothing was trained on.")],
-    bundle: Annotated[str, typer.Option(help="The bundle.")] = "avatars64-diffae",
-    num: Annotated[int, typer.Option("--n", help="Samples of each kind.")] = 500,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the figures and plots.")],
+    num: Annotated[int, typer.Option("--n", help="Samples of each kind.")] = 250,
     calls: Annotated[str, typer.Option(help="Network calls.")] = "5,8,10,15,20,50,100",
-    solver: Annotated[list[str] | None, typer.Option(help=f"Any of: {'; '.join(CURVES)}.")] = None,
+    precision: Annotated[str, typer.Option(help="Of the networks: fp32 or bf16.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Seed of z and x_T.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
-    plot_file: Annotated[Path | None, typer.Option("--plot", help="Draw the frontier here.")] = None,
     page: PageOption = None,
 ) -> None:
-    """Measure, and print the table."""
+    """Measure, draw, and print the tables."""
     refuse_unmarked(page, SCRIPT)
-    pipeline = open_pipeline(bundle, batch_size=BATCH)
-    paths = sorted(held_out.glob("*.png"))
-    stamp = {"digest": pipeline.bundle.digest, "num": num, "num_reference": len(paths), "seed": seed}
-    kept: dict[str, Any] = stamp | {"figures": {}}
-    if json_file is not None and json_file.exists():
-        found = json.loads(json_file.read_text(encoding="utf-8"))
-        kept = found if all(found.get(name) == value for name, value in stamp.items()) else kept
     extractor = open_effnet_lite0()
+    paths = sorted(held_out.glob("*.png"))
+    kept = {}
     with torch.no_grad():
-        parts = [pipeline.load_images(paths[i : i + BATCH]) for i in range(0, len(paths), BATCH)]
-        reference = torch.cat([features(extractor, part) for part in parts])
-        codes = pipeline.sample(num, seed=seed)
-        for name in solver or list(CURVES):
-            for number in calls.split(","):
-                rows = kept["figures"].setdefault(name, {})
-                if number in rows:
-                    continue
-                rows[number] = measure(pipeline, codes, CURVES[name], int(number), extractor, reference)
-                told(f"{name}, {number} calls: {rows[number]}")
-                if json_file is not None:
-                    json_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    if plot_file is not None:
-        plot(kept["figures"], plot_file)
-    publish(markdown(kept["figures"], num, len(paths)), page, SCRIPT)
+        for bundle in bundles:
+            pipeline = open_pipeline(bundle, batch_size=BATCH, precision=cast(Precision, precision))
+            name = pipeline.bundle.name
+            kept[name] = measured(
+                pipeline,
+                paths,
+                output / f"{name}.json",
+                num=num,
+                calls=[int(number) for number in calls.split(",")],
+                seed=seed,
+                extractor=extractor,
+            )
+            plot(kept[name]["figures"], output / f"{name}.png")
+    publish(markdown(kept), page, SCRIPT)
 
 
 if __name__ == "__main__":
