@@ -162,7 +162,7 @@ def measured(
     seed: int,
     extractor: FeatureExtractor,
 ) -> dict[str, Any]:
-    """All of one bundle's figures; those that ``file`` holds are not measured again, and it gets the others."""
+    """One bundle's figures; those that ``file`` holds are not measured again, and it gets the others."""
     stamp = {
         "digest": pipeline.bundle.digest,
         "precision": pipeline.precision,
