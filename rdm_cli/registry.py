@@ -15,7 +15,8 @@ METHODS = {
     "lrdm": "rdm_cli.methods.lrdm.method:METHOD",
     "diffae": "rdm_cli.methods.diffae.method:METHOD",
 }
-TRAINABLE = METHODS | {"first-stage": "rdm_cli.methods.first_stage.method:METHOD"}
+FIRST_STAGE = "first-stage"
+TRAINABLE = METHODS | {FIRST_STAGE: "rdm_cli.methods.first_stage.method:METHOD"}
 PRIORS = {
     "latent-ddim": "rdm_cli.priors.latent_ddim:LatentDDIM",
     "gaussian": "rdm_cli.priors.gaussian:GaussianPrior",

@@ -44,7 +44,7 @@ from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pip
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
-from rdm_cli.registry import METHODS, load
+from rdm_cli.registry import FIRST_STAGE, METHODS, load
 
 SCHEDULER = "scheduler/scheduler_config.json"
 
@@ -163,6 +163,11 @@ def open_bundle(spec: str, device: torch.device | str = "cpu", *, fetches: bool 
 
 
 def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.device | str) -> Bundle:
+    if index.get("method") == FIRST_STAGE:
+        raise BundleError(
+            f"{folder}: a first stage, which encodes nothing by itself",
+            hint=f"rdm train lrdm IMAGES -o my-lrdm --first-stage {folder}",
+        )
     if not isinstance(index.get("method"), str) or index["method"] not in METHODS:
         raise BundleError(
             f"{folder}: {INDEX} names no method that this rdm knows", hint=f"known: {', '.join(METHODS)}"

@@ -6,10 +6,22 @@ from rdm_cli.escapes import printable
 
 
 def training_card(
-    *, name: str, title: str, command: str, data: str, num_images: int, num_parameters: int
+    *,
+    name: str,
+    title: str,
+    command: str,
+    data: str,
+    num_images: int,
+    num_parameters: int,
+    is_first_stage: bool = False,
 ) -> str:
     """The card of a bundle trained here; figures measured later are the author's to add."""
-    return f"""# {printable(name)}
+    called = printable(name)
+    usage = [f"rdm encode IMAGES -o codes/ --bundle {called}", f"rdm reconstruct IMAGE --bundle {called}"]
+    if is_first_stage:
+        usage = [f"rdm train lrdm IMAGES -o my-lrdm --first-stage {called}"]
+    lines = "\n".join(f"    {line}" for line in usage)
+    return f"""# {called}
 
 A bundle of {title}, trained with rdm.
 
@@ -21,8 +33,7 @@ A bundle of {title}, trained with rdm.
 
 Use it:
 
-    rdm encode IMAGES -o codes/ --bundle {printable(name)}
-    rdm reconstruct IMAGE --bundle {printable(name)}
+{lines}
 """
 
 

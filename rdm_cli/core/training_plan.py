@@ -229,9 +229,7 @@ def _adopted(method: Method, config: Any, pretrained: str | None, options: Mappi
         raise UsageError(f"{needed.option} {pretrained}: {error}") from error
 
 
-def _changes_nothing(
-    method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]
-) -> bool:
+def _changes_nothing(method: Method, config: Any, pretrained: str | None, options: Mapping[str, Any]) -> bool:
     """Whether a resumed run's ``config`` is what ``options`` ask for, as where a command is given again."""
     try:
         return bool(_adopted(method, config, pretrained, options) == config)

@@ -257,6 +257,7 @@ class TrainingRun:
                 data=f"{len(self.images):,} images of {self.plan.folder.name}",
                 num_images=self.progress.num_images,
                 num_parameters=sum(p.numel() for p in model.parameters()),
+                is_first_stage=not self.plan.method.samples,
             ),
             dtype=self.plan.weights_dtype,
         )

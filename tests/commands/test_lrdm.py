@@ -175,7 +175,9 @@ def test_a_first_stage_is_no_bundle(rdm: Rdm, faces: Path, tmp_path: Path) -> No
     small = ("--preset", "small32", "--batch-size", 2, "--threads", 1, "--steps", 1, "--sheet-minutes", 0)
     assert rdm("train", "first-stage", faces, *places, *small).code == 0
     refused = rdm("encode", faces, "-o", tmp_path / "codes", "-b", stage)
-    assert refused.code == 1 and "names no method that this rdm knows" in refused.err
+    assert refused.code == 1 and "a first stage, which encodes nothing by itself" in refused.err
+    card = (stage / "README.md").read_text()
+    assert "rdm train lrdm IMAGES -o my-lrdm --first-stage stage" in card and "rdm encode" not in card
 
 
 def test_cached_latents_train_the_same(rdm: Rdm, faces: Path, tmp_path: Path) -> None:

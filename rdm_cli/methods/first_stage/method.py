@@ -16,6 +16,7 @@ from rdm_cli.methods.first_stage.model import FirstStageTraining, FirstStageTrai
 from rdm_cli.methods.method import Converted, Method
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
 from rdm_cli.models.first_stage import FirstStageConfig, f4
+from rdm_cli.registry import FIRST_STAGE
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
@@ -52,7 +53,7 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 METHOD = Method(
-    name="first-stage",
+    name=FIRST_STAGE,
     title="a first stage (Esser et al. 2021, arXiv 2012.09841; Rombach et al. 2022, arXiv 2112.10752)",
     components={"first_stage": FirstStageConfig},
     build=build,
