@@ -28,8 +28,8 @@ class LRDMConfig:
     sampling: SamplingSpec = field(default_factory=lambda: LRDM_SAMPLING)
 
     def __post_init__(self) -> None:
-        if self.prediction == "v":
-            raise ValueError("LRDM predicts x_0 or eps")
+        if self.prediction == "v" and self.unet.weighting == "other":
+            raise ValueError("v is no other one's counterpart: x_0 and eps are each other's")
         given = self.representation
         if given is not None:
             if given.map_channels != self.unet.map_channels:

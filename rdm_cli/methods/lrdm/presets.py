@@ -1,10 +1,14 @@
-"""LRDM's presets: the published networks at 256 pixels, and small ones, which train on a CPU."""
+"""LRDM's presets: the published networks at 256 pixels, and small ones, which train on a CPU.
+
+The small ones predict v, for which :mod:`rdm_cli.methods.lrdm.losses` has the reason; the published ones x_0.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
 from rdm_cli.models.first_stage import FirstStageConfig, f4
@@ -23,6 +27,7 @@ def _lrdm(
     prior: LatentMLPConfig,
     num_res_blocks: int = 2,
     dropout: float = 0.2,
+    prediction: Prediction = "x_0",
 ) -> Preset:
     """A UNet of ``representation``'s size, channels and attention, around it."""
     unet = LatentUNetConfig(
@@ -35,7 +40,9 @@ def _lrdm(
         map_channels=representation.map_channels,
         dropout=dropout,
     )
-    config = LRDMConfig(unet=unet, representation=representation, first_stage=first_stage)
+    config = LRDMConfig(
+        unet=unet, representation=representation, first_stage=first_stage, prediction=prediction
+    )
     return Preset(config=config, prior=prior, recipe=recipe)
 
 
@@ -65,6 +72,7 @@ _SMALL: dict[str, Any] = {
     "prior": LatentMLPConfig(z_width=256, hidden_width=384, num_layers=5, time_channels=64),
     "num_res_blocks": 1,
     "dropout": 0.0,
+    "prediction": "v",
 }
 
 
