@@ -1,6 +1,7 @@
 """LRDM's presets: the published networks at 256 pixels, and small ones, which train on a CPU.
 
-The small ones predict v, for which :mod:`rdm_cli.methods.lrdm.losses` has the reason; the published ones x_0.
+The small ones predict v, for which :mod:`rdm_cli.methods.lrdm.losses` has the reason, and sample on timesteps
+even in log-SNR; the published ones are the paper's in both.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.methods.lrdm.config import LRDMConfig
+from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
 from rdm_cli.models.first_stage import FirstStageConfig, f4
 from rdm_cli.models.latent_mlp import LatentMLPConfig
@@ -28,6 +30,7 @@ def _lrdm(
     num_res_blocks: int = 2,
     dropout: float = 0.2,
     prediction: Prediction = "x_0",
+    sampling: SamplingSpec = LRDM_SAMPLING,
 ) -> Preset:
     """A UNet of ``representation``'s size, channels and attention, around it."""
     unet = LatentUNetConfig(
@@ -41,7 +44,11 @@ def _lrdm(
         dropout=dropout,
     )
     config = LRDMConfig(
-        unet=unet, representation=representation, first_stage=first_stage, prediction=prediction
+        unet=unet,
+        representation=representation,
+        first_stage=first_stage,
+        prediction=prediction,
+        sampling=sampling,
     )
     return Preset(config=config, prior=prior, recipe=recipe)
 
@@ -73,6 +80,7 @@ _SMALL: dict[str, Any] = {
     "num_res_blocks": 1,
     "dropout": 0.0,
     "prediction": "v",
+    "sampling": LRDM_SAMPLING.spaced("log-snr"),
 }
 
 
