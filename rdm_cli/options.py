@@ -201,6 +201,10 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")
 ]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the networks.")]
+PrecisionOfCodes = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Arithmetic of the networks.", show_default="the one each code records"),
+]
 FitOption = Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")]
 MaxPixels = Annotated[
     int,

@@ -43,7 +43,7 @@ def decode(
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
     batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
+    precision: o.PrecisionOfCodes = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     failures: o.Failures = None,
@@ -52,7 +52,7 @@ def decode(
 ) -> None:
     """Decode codes into pictures: a.safetensors becomes a.png beside it, or under -o.
 
-    Each code is decoded with the bundle and the steps that it records, unless told otherwise.
+    Each code is decoded with the bundle, the steps and the precision that it records, unless told otherwise.
     """
     console = Console(as_json=as_json, quiet=quiet)
     with planned_job(
@@ -71,17 +71,20 @@ def decode(
         from rdm_cli.core.files import decode_files
         from rdm_cli.core.inputs import batch_size_for
         from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import autocast, resolve_device
+        from rdm_cli.core.runtime import autocast, precision_named, set_up
 
-        autocast(resolve_device(device), precision.value)  # a wrong option fails once, not once a code
+        # a wrong option fails once, not once a code
+        resolved = set_up(device=device, threads=threads)
+        if precision is not None:
+            autocast(resolved, precision.value)
 
         @cache
-        def opened(name: str, *, fetches: bool) -> Pipeline:
+        def opened(name: str, arithmetic: str, *, fetches: bool) -> Pipeline:
             return open_pipeline(
                 name,
                 device=device,
                 threads=threads,
-                precision=precision.value,
+                precision=precision_named(arithmetic),
                 batch_size=batch_size,
                 max_pixels=max_pixels,
                 style=style,
@@ -93,7 +96,11 @@ def decode(
         def pipelines(info: CodeInfo) -> Pipeline:
             try:
                 # what to fetch is for the user to say, not for a file
-                return opened(bundle or info.bundle, fetches=bundle is not None)
+                return opened(
+                    bundle or info.bundle,
+                    info.precision if precision is None else precision.value,
+                    fetches=bundle is not None,
+                )
             except BundleError as error:
                 if bundle is not None:
                     raise
@@ -103,7 +110,7 @@ def decode(
                 ) from error
 
         if bundle is not None:
-            opened(bundle, fetches=True)  # a wrong name fails once, not once a code
+            opened(bundle, precision.value if precision else "fp32", fetches=True)  # a wrong name likewise
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return decode_files(
@@ -112,7 +119,7 @@ def decode(
                 steps=steps,
                 x_T=x_t.value,
                 seed=seed,
-                batch_size=batch_size or batch_size_for(resolve_device(device), job.num_items),
+                batch_size=batch_size or batch_size_for(resolved, job.num_items),
                 advance=advance,
             )
 

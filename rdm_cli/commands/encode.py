@@ -64,7 +64,8 @@ def encode(
     """
     console = Console(as_json=as_json, quiet=quiet)
     if no_x_T:
-        for name, given in (("--lossless", lossless), ("--min-psnr", min_psnr is not None)):
+        asked = {"--verify": verify, "--lossless": lossless, "--min-psnr": min_psnr is not None}
+        for name, given in asked.items():
             if given:
                 raise UsageError(f"{name} needs an x_T, and --no-x-t leaves it out")
     with planned_job(
@@ -97,7 +98,7 @@ def encode(
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
         encoding = Encoding(
             effort=effort,
-            verify=verify and not no_x_T,
+            verify=verify,
             lossless=lossless,
             min_psnr_db=min_psnr,
         )

@@ -7,11 +7,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
+from rdm_cli.core.reading_ahead import ahead
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.places import Place, Readable
 from rdm_cli.errors import RdmError
@@ -60,6 +62,7 @@ def run_batches(
 ) -> Iterator[Outcome[K]]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
+    Items are loaded in a thread of their own, a batch ahead of the one that is processed.
     ``load`` may settle an item itself by returning its outcome (already done, say). An RdmError or
     OSError of ``load`` concerns its item alone, and so does one that ``process`` returns in its place. One
     that ``process`` raises (a full disk) concerns its batch, whose items are then tried one by one, so that
@@ -72,21 +75,30 @@ def run_batches(
         if batch:
             yield from _process(batch, process)
 
+    ready: Generator[tuple[K, T | Outcome[K], float], None, None]
+    ready = ahead(_loaded(items, load), num=batch_size)
+    with closing(ready):
+        for item, loaded, seconds in ready:
+            if isinstance(loaded, Outcome):
+                yield replace(loaded, seconds=seconds)
+                continue
+            waiting.append((item, loaded, seconds))
+            if len(waiting) == batch_size:
+                yield from flush()
+    yield from flush()
+
+
+def _loaded(
+    items: Iterable[K], load: Callable[[K], T | Outcome[K]]
+) -> Iterator[tuple[K, T | Outcome[K], float]]:
+    """Each item, what was loaded of it or its outcome, and the seconds that it took."""
     for item in items:
         begun = time.perf_counter()
         try:
             loaded = load(item)
         except (RdmError, OSError) as error:
-            yield Outcome(item=item, error=_told(error), seconds=time.perf_counter() - begun)
-            continue
-        seconds = time.perf_counter() - begun
-        if isinstance(loaded, Outcome):
-            yield replace(loaded, seconds=seconds)
-            continue
-        waiting.append((item, loaded, seconds))
-        if len(waiting) == batch_size:
-            yield from flush()
-    yield from flush()
+            loaded = Outcome(item=item, error=_told(error))
+        yield item, loaded, time.perf_counter() - begun
 
 
 def _process(

@@ -151,6 +151,7 @@ class Coder(Runner):
             raise CodeError("the code holds no style", hint="name an image that has one with --style")
         conditions = class_numbers(self.bundle, [info.class_name for info in codes.infos])
         conditions |= {} if codes.style is None else {"style": codes.style}
+        self.check_precision(codes)
         x_T = codes.x_T
         if x_T is None:
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
@@ -187,10 +188,19 @@ class Coder(Runner):
 
         return self.in_batches(decode_batch, *given.values())[0]
 
+    def check_precision(self, *codes: Codes) -> None:
+        """Raise CodeError where codes that keep two states would be decoded in another arithmetic."""
+        for info in (info for some in codes if some.other is not None for info in some.infos):
+            if info.precision != self.precision:
+                raise CodeError(
+                    f"this code was made in {info.precision} and does not decode in {self.precision}",
+                    hint=f"--precision {info.precision}",
+                )
+
     def decodes_as_made(self, info: CodeInfo, steps: int | None) -> bool:
         """Whether :meth:`decode` in ``steps`` shows the very picture that such a code was made to show."""
         as_told = self.style is None and self.class_name in (None, info.class_name) and self.sampler is None
-        return as_told and steps in (None, info.steps)
+        return as_told and steps in (None, info.steps) and self.precision == info.precision
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from rdm_cli.metrics.reconstruction import mse, psnr
 
 MANY_STEPS = 20
 MANY_ITERATIONS = 5
+_FIXED_POINT = "fixed-point"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +44,28 @@ class Verified:
 
 def ladder(pipeline: Pipeline, effort: Effort) -> list[Effort]:
     """``effort`` and harder ones: first more steps, then more iterations, then the exact solver."""
-    num = way_up(pipeline.bundle, effort.inversion, effort.steps).steps
-    rungs = [effort]
+    bundle = pipeline.bundle
+    rungs = []
     if effort.inversion == "ddim":
-        rungs.append(replace(effort, steps=min(2 * num, pipeline.bundle.model.sampling.max_steps)))
+        num = way_up(bundle, "ddim", effort.steps).steps
+        rungs.append(replace(effort, steps=min(2 * num, bundle.model.sampling.max_steps)))
     if effort.inversion != "exact":
         rungs += [
-            Effort(inversion="fixed-point", steps=max(num, MANY_STEPS)),
-            Effort(inversion="fixed-point", steps=max(num, MANY_STEPS), iterations=MANY_ITERATIONS),
-            Effort(inversion="exact"),
+            Effort(inversion=_FIXED_POINT),
+            Effort(inversion=_FIXED_POINT, steps=MANY_STEPS),
+            Effort(inversion=_FIXED_POINT, steps=MANY_STEPS, iterations=MANY_ITERATIONS),
         ]
-    rungs.append(Effort(inversion="exact", steps=2 * way_up(pipeline.bundle, "exact", None).steps))
-    return list(dict.fromkeys(rungs))
+    num = way_up(bundle, "exact", None).steps
+    rungs += [Effort(inversion="exact"), Effort(inversion="exact", steps=2 * num)]
+    own = _num_calls(pipeline, effort)
+    harder = [r for r in rungs if r.inversion != effort.inversion or _num_calls(pipeline, r) > own]
+    return [effort, *harder]
+
+
+def _num_calls(pipeline: Pipeline, effort: Effort) -> int:
+    """How often the network is asked on the way up."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    return way.steps * (effort.iterations or way.kernel.iterations)
 
 
 def check_effort(pipeline: Pipeline, effort: Effort) -> None:
@@ -102,16 +114,21 @@ def encode_verified(
         for i, code, picture, m, p in zip(
             waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True
         ):
-            if i not in found or float(p) > found[i].psnr_db:
+            # what is no picture is no code either, however much it compares as equal
+            if math.isfinite(float(m)) and (i not in found or float(p) > found[i].psnr_db):
                 found[i] = Verified(code=code, picture=picture[None], mse=float(m), psnr_db=float(p))
-        waiting = [i for i in waiting if min_psnr_db is not None and found[i].psnr_db < min_psnr_db]
-        if not waiting:
+        reached = {i for i, one in found.items() if min_psnr_db is None or one.psnr_db >= min_psnr_db}
+        waiting = [i for i in waiting if i not in reached]
+        if not waiting or min_psnr_db is None:
             break
-    short = {
-        i: CodeError(
-            f"its code reaches {found[i].psnr_db:.1f} dB and no more, {min_psnr_db:g} were asked for",
-            hint="ask for less, or add --lossless without --min-psnr",
-        )
-        for i in waiting
-    }
-    return [short.get(i, found[i]) for i in range(len(x_0))]
+    return [_short(found.get(i), min_psnr_db) if i in waiting else found[i] for i in range(len(x_0))]
+
+
+def _short(found: Verified | None, min_psnr_db: float | None) -> CodeError:
+    """What to say of an image whose code does not bring it back, or not so well as was asked."""
+    if found is None:
+        return CodeError("its code decodes to values that are not finite", hint="try another --precision")
+    return CodeError(
+        f"its code reaches {found.psnr_db:.1f} dB and no more, {min_psnr_db:g} were asked for",
+        hint="ask for less, or add --lossless without --min-psnr",
+    )

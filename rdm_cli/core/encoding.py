@@ -13,7 +13,7 @@ from rdm_cli.core.batch import Outcome, Task, counted, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes, read_info
 from rdm_cli.core.effort import USUAL, Effort, Verified, encode_by, encode_verified
 from rdm_cli.core.inputs import LoadedImage, in_batches_for, load_image, sourced
-from rdm_cli.core.lossless import num_bytes, with_residual
+from rdm_cli.core.lossless import num_bytes, restored, with_residual
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.ways import way_up
@@ -60,7 +60,9 @@ def encode_files(
     pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
     effort = encoding.effort
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
-    wanted = pipeline.info_of(way, effort.iterations, fit=fit) if effort.with_x_T else pipeline.info(fit=fit)
+    # a z that depends on t is made for the steps of the way, with or without its x_T
+    of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
+    wanted = pipeline.info_of(way, effort.iterations, fit=fit) if of_steps else pipeline.info(fit=fit)
 
     def load(task: Task) -> LoadedImage | Outcome[Task]:
         # the image is read before its code is believed: a damaged file must be named on every run
@@ -87,7 +89,13 @@ def encode_files(
             if isinstance(one, RdmError):
                 results.append(one)
                 continue
-            code, data = _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
+            try:
+                code, data = (
+                    _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
+                )
+            except CodeError as error:
+                results.append(error)
+                continue
             code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
             (digest,) = code.save([task.target])
             results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
@@ -104,6 +112,7 @@ def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tupl
     data: dict[str, Any] = error | {"solver": info.solver, "steps": info.steps}
     if encoding.lossless:
         code = with_residual(code, x_0, verified.picture)
+        restored(code, verified.picture)  # raises where it does not bring back every pixel
         data["bytes"] = num_bytes(code, x_0)
     return code, data
 
@@ -137,4 +146,4 @@ def _is_as_wanted(known: CodeInfo, wanted: CodeInfo, digest: str, encoding: Enco
 
 def finite(value: float) -> float | None:
     """JSON has no infinity: the PSNR of an exact reconstruction is null."""
-    return value if math.isfinite(value) else None
+    return None if value == math.inf else value

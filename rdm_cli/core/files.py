@@ -67,8 +67,9 @@ def decode_files(
         batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]
     ) -> list[dict[str, Any] | RdmError]:
         results: list[dict[str, Any] | RdmError] = [{} for _ in batch]
-        for kind in {(p.bundle.digest, c.holds) for p, c in loaded}:
-            chosen = [i for i, (p, c) in enumerate(loaded) if (p.bundle.digest, c.holds) == kind]
+        kinds = [(p.bundle.digest, p.precision, c.holds) for p, c in loaded]
+        for kind in dict.fromkeys(kinds):
+            chosen = [i for i, other in enumerate(kinds) if other == kind]
             codes = Codes.concatenate([loaded[i][1] for i in chosen])
             x_0 = loaded[chosen[0]][0].decode(
                 codes,
@@ -170,12 +171,12 @@ def manipulate_files(
             starts = [codes.without_x_T() for codes in starts]
         edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
         pictures: list[list[Image]] = [[] for _ in batch]
-        for has_x_T in {codes.x_T is not None for codes in starts}:
-            chosen = [i for i, codes in enumerate(starts) if (codes.x_T is not None) == has_x_T]
+        for held in dict.fromkeys(codes.holds for codes in starts):
+            chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
             x_0 = decoder.decode(
                 Codes.concatenate([code for i in chosen for code in edited[i]]),
-                # codes that were made elsewhere keep to their own way
-                steps=effort.steps if effort.inversion == "ddim" else None,
+                # codes that were made elsewhere keep to their own way; a new x_T knows none
+                steps=None if effort.with_x_T and effort.inversion != "ddim" else effort.steps,
                 seed=seed,
                 keys=[batch[i].source.stem for i in chosen for _ in edits],
                 advance=advance,

@@ -27,6 +27,7 @@ from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM
@@ -116,16 +117,14 @@ class Pipeline(Coder):
         """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
         first, second = self._ends(first, second)
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
-        x_T = None
-        if first.x_T is not None and second.x_T is not None:
-            x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
         info = replace(first.infos[0], source=None, **UNMEASURED)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
         z = between(first.z[0], second.z[0], alpha)
-        return Codes(z=z, x_T=x_T, infos=(info,) * len(alpha), style=style)
+        return Codes(z=z, x_T=x_T, infos=(info,) * len(alpha), style=style, other=other)
 
     def trajectory(
         self,
@@ -146,7 +145,9 @@ class Pipeline(Coder):
         if first.x_T is None or second.x_T is None:
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
-        x_T = slerp(first.x_T[0], second.x_T[0], alpha)
+        other = _between(first.other, second.other, alpha)
+        states = [slerp(first.x_T[0], second.x_T[0], alpha), *([] if other is None else [other])]
+        self.check_precision(first, second)
         way = way_down(self.bundle, first.infos[0], has_x_T=True, steps=steps, sampler=self.sampler)
         spec, n = way.spec(self.bundle), way.steps
         model = self.network
@@ -154,18 +155,19 @@ class Pipeline(Coder):
         check_steps_of_z(self.bundle, second.z, n)
         y = class_numbers(self.bundle, [first.infos[0].class_name])
 
-        def decode_batch(real: int, weight: Tensor, x_t: Tensor) -> tuple[Tensor, ...]:
+        def decode_batch(real: int, weight: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
             z_first, z_second = (
                 c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
             )
             known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
             with autocast(self.bundle.device, self.precision):
                 denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
+            x_t = start[0] if len(start) == 1 else TwoStates(*start)
             path = way.kernel.decode(self.in_precision(denoise), x_t, spec, n)
             return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
         with self.progress(advance, "decoding", len(alpha)) as tell:
-            (x_0,) = self.in_batches(decode_batch, alpha, x_T)
+            (x_0,) = self.in_batches(decode_batch, alpha, *states)
         return x_0
 
     def _ends(self, first: Codes, second: Codes) -> tuple[Codes, Codes]:
@@ -231,6 +233,11 @@ class Pipeline(Coder):
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
+
+
+def _between(first: Tensor | None, second: Tensor | None, alpha: Tensor) -> Tensor | None:
+    """slerp of two states (1, C, H, W), or None where a code has none."""
+    return None if first is None or second is None else slerp(first[0], second[0], alpha)
 
 
 def _made_by(codes: Codes) -> str:

@@ -7,12 +7,12 @@ import ctypes
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import nn
 
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import CodeError, UsageError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,12 +63,20 @@ def set_up(*, device: str = "auto", threads: int | None = None) -> torch.device:
     return resolved
 
 
+def precision_named(name: str) -> Precision:
+    """``name`` as a precision; raises CodeError where it is none, for such a name stands in a code."""
+    for precision in get_args(Precision):
+        if name == precision:
+            return cast(Precision, precision)
+    raise CodeError(f"the code records the precision {name!r}, unknown here")
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Run the networks in ``precision``; the sampler's own arithmetic stays float32."""
     if precision == "fp32":
         return nullcontext()
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError("--precision fp16 needs a GPU", hint="on a CPU, use bf16")
+        raise UsageError("fp16 needs a GPU", hint="on a CPU, use --precision bf16 or fp32")
     return torch.autocast(device.type, _DTYPES[precision])
 
 

@@ -60,7 +60,9 @@ def way_up(bundle: Bundle, inversion: str, steps: int | None) -> Way:
     if solver.encode is None:
         raise UsageError(f"--inversion {inversion}: this solver only decodes", hint=", ".join(INVERSIONS))
     num = steps or solver.steps or bundle.model.sampling.steps
-    return _checked(bundle, Way(solver=inversion, spacing=solver.spacing, steps=num))
+    way = Way(solver=inversion, spacing=solver.spacing, steps=num)
+    # LRDM's inverse leads from the first of its timesteps to the last: there must be two
+    return _checked(bundle, way, least=2 if way.spec(bundle).spacing == "ahead" else 1)
 
 
 def sampling_way(bundle: Bundle, sampler: Sampler | None, steps: int | None, stop_shift: float = 0.0) -> Way:
@@ -94,7 +96,7 @@ def way_down(
                 f"this code was made by {own.solver} in {own.steps} steps, and decodes in no other way",
                 hint="leave out --steps and --solver",
             )
-        return own
+        return _checked(bundle, own)
     if sampler is not None:
         return sampling_way(bundle, sampler, steps or own.steps, info.stop_shift)
     return _checked(
@@ -103,9 +105,9 @@ def way_down(
     )
 
 
-def _checked(bundle: Bundle, way: Way) -> Way:
+def _checked(bundle: Bundle, way: Way, least: int = 1) -> Way:
     most = way.spec(bundle).max_steps
-    least = 2 if way.kernel.in_pairs else 1
+    least = 2 if way.kernel.in_pairs else least
     if not least <= way.steps <= most:
         raise UsageError(f"{bundle.name}: --steps {way.steps}: {way.solver} takes {least} to {most}")
     return way

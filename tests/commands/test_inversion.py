@@ -101,7 +101,10 @@ def test_edits_and_paths_start_from_such_codes(pipeline: Pipeline) -> None:
         path = pipeline.interpolate(first, second, [0.0, 0.5, 1.0])
         walked = pipeline.decode(path)
         assert torch.isfinite(walked).all()
-        assert torch.isfinite(pipeline.trajectory(first, second, [0.5])).all()
+        by_shifts = pipeline.trajectory(first, second, [0.0, 0.5, 1.0])
+        assert torch.isfinite(by_shifts).all()
+        for ends in (walked[::2], by_shifts[::2]):
+            assert float(psnr(x_0, ends).min()) > (100 if inversion == "exact" else 35)
     with pytest.raises(CodeError, match=r"of two kinds: fixed-point log-snr in 20 steps and ddim"):
         pipeline.interpolate(codes[0], pipeline.encode(x_0[1:], steps=20), [0.5])
 
@@ -111,7 +114,22 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
     (least,) = {v.code.infos[0].solver for v in encode_verified(pipeline, x_0, [None] * 4, Effort())}  # type: ignore[union-attr]
     assert least == "ddim"
     rungs = ladder(pipeline, Effort())
-    assert [r.inversion for r in rungs] == ["ddim", "ddim", "fixed-point", "fixed-point", "exact", "exact"]
+    assert [r.inversion for r in rungs] == ["ddim"] * 2 + ["fixed-point"] * 3 + ["exact"] * 2
+    assert [(r.steps, r.iterations) for r in rungs[2:]] == [
+        (None, None),
+        (20, None),
+        (20, 5),
+        (None, None),
+        (38, None),
+    ]
+    # what is weaker than the user's own is no next step
+    assert [r.steps for r in ladder(pipeline, Effort(inversion="fixed-point", steps=25))] == [
+        25,
+        20,
+        None,
+        38,
+    ]
+    assert ladder(pipeline, Effort(inversion="exact", steps=50)) == [Effort(inversion="exact", steps=50)]
     for wanted in (20.0, 55.0, 90.0):
         made = encode_verified(pipeline, x_0, [None] * 4, Effort(), min_psnr_db=wanted)
         for i, one in enumerate(made):
@@ -119,6 +137,42 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
             # beyond 100 dB it is float32's last digits that are compared
             again = float(psnr(x_0[i : i + 1], pipeline.decode(one.code)))
             assert again == pytest.approx(one.psnr_db, abs=0.5) or min(again, one.psnr_db) > 100
+
+
+def test_what_is_no_picture_is_no_code(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Pipeline, "decode", lambda self, codes: torch.full_like(images(len(codes)), torch.nan)
+    )
+    for wanted in (None, 10.0):
+        made = encode_verified(pipeline, images(2), [None] * 2, Effort(steps=2), min_psnr_db=wanted)
+        assert ["not finite" in str(one) for one in made] == [True, True]
+
+
+def test_codes_decode_in_the_precision_that_they_were_made_in(
+    tiny: Rdm, faces: Path, tmp_path: Path, pipeline: Pipeline
+) -> None:
+    words = ("--inversion", "exact", "--steps", 6, "--lossless", "--precision", "bf16")
+    assert tiny("encode", faces / "a.png", faces / "b.png", "-o", tmp_path, *words).code == 0
+    out = tmp_path / "out"
+    assert tiny("decode", tmp_path / "a.safetensors", "-o", out).code == 0
+    assert (pixels(out / "a.png") == pixels(faces / "a.png")).all()
+    refused = tiny("decode", tmp_path / "b.safetensors", "-o", out, "--precision", "fp32")
+    assert refused.code == 1 and "made in bf16 and does not decode in fp32; --precision bf16" in refused.err
+    code = Codes.load(tmp_path / "b.safetensors")
+    code.replace(infos=(replace(code.infos[0], precision="int4"),)).save([tmp_path / "b.safetensors"])
+    unknown = tiny("decode", tmp_path / "b.safetensors", "-o", out)
+    assert unknown.code == 1 and "records the precision 'int4', unknown here" in unknown.err
+    ends = [pipeline.encode(images(1), inversion="exact", steps=6)] * 2
+    ends[1] = ends[1].replace(infos=(replace(ends[1].infos[0], precision="bf16"),))
+    with pytest.raises(CodeError, match="made in bf16"):
+        pipeline.trajectory(ends[0], ends[1], [0.5])
+
+
+def test_codes_that_record_what_cannot_be_are_refused(pipeline: Pipeline) -> None:
+    codes = pipeline.encode(images(1), inversion="exact", steps=6)
+    for hostile in ({"steps": 1}, {"steps": 1000, "spacing": "linspace"}):
+        with pytest.raises(UsageError, match=f"--steps {hostile['steps']}: exact takes 2 to"):
+            pipeline.decode(codes.replace(infos=(replace(codes.infos[0], **hostile),)))
 
 
 def test_what_no_way_reaches_is_said(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +248,7 @@ def test_options(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     one = (faces / "a.png", "-o", tmp_path)
     assert tiny("encode", *one, "--no-x-t", "--lossless").code == 2
     assert tiny("encode", *one, "--no-x-t", "--min-psnr", 30).code == 2
+    assert "--verify needs an x_T" in tiny("encode", *one, "--no-x-t", "--verify").err
     solves = tiny("encode", *one, "--iterations", 2)
     assert solves.code == 2 and "--iterations: ddim solves no equation" in solves.err
     assert tiny("encode", *one, "--min-psnr", 60, "--json").objects[0]["psnr_db"] >= 60

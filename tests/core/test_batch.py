@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -73,6 +74,22 @@ def test_outcomes_say_how_long_they_took() -> None:
 
     outcomes = list(run_batches([0, 3], load=load, process=process, batch_size=2))
     assert 0.01 <= outcomes[0].seconds < outcomes[1].seconds and outcomes[1].seconds >= 0.07
+
+
+def test_the_next_batch_is_loaded_while_one_is_processed() -> None:
+    """Each batch waits in ``process`` for the loading of the next, which would else be a deadlock."""
+    loaded = [threading.Event() for _ in range(6)]
+
+    def load(item: int) -> int:
+        loaded[item].set()
+        return item
+
+    def process(batch: Sequence[int], _: Sequence[int]) -> list[dict[str, Any]]:
+        assert loaded[min(batch[-1] + 2, 5)].wait(timeout=30)
+        return [{}] * len(batch)
+
+    outcomes = list(run_batches(range(6), load=load, process=process, batch_size=2))
+    assert [o.item for o in outcomes] == list(range(6)) and all(o.error is None for o in outcomes)
 
 
 def test_an_item_may_be_settled_without_work() -> None:

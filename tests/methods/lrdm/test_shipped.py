@@ -1,4 +1,4 @@
-"""The shipped bundle: its first stage is diffusers' own, faces come back, and N(0, I) is where its codes are."""
+"""The shipped bundle: its first stage is diffusers' own, faces come back, codes are drawn from N(0, I)."""
 
 from __future__ import annotations
 
