@@ -62,6 +62,7 @@ class Solver(StrEnum):
     """How an x_T is decoded."""
 
     ddim = "ddim"
+    ancestral = "ancestral"
     dpm_solver = "dpm-solver++"
     unipc = "unipc"
     heun = "heun"

@@ -23,6 +23,7 @@ PRIORS = {
 }
 SOLVERS = {
     "ddim": "rdm_cli.kernels.solvers:DDIM",
+    "ancestral": "rdm_cli.kernels.solvers:ANCESTRAL",
     "dpm-solver++": "rdm_cli.kernels.solvers:DPM_SOLVER",
     "unipc": "rdm_cli.kernels.solvers:UNIPC",
     "heun": "rdm_cli.kernels.solvers:HEUN",

@@ -121,7 +121,7 @@ def sample(
     else:
         condition = None
     if condition is None:
-        codes = pipeline.sample(num, seed=seed, stop_shift=stop_shift, **drawn_by)
+        codes = pipeline.sample(num, seed=seed, steps=steps, stop_shift=stop_shift, **drawn_by)
         numbers = list(range(num))
     else:
         console.note(condition.description)
@@ -131,6 +131,7 @@ def sample(
             num,
             seed=seed,
             max_draws=budget,
+            decode_steps=steps,
             stop_shift=stop_shift,
             **drawn_by,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,33 +11,23 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.training_job import carry_out
+from rdm_cli.commands.training_words import AROUND, FirstStageKind, LossWeighting, Predicted, Tracker
 from rdm_cli.console import Console
 from rdm_cli.errors import UsageError
-
-AROUND = {
-    "dpm": ("dpm", "gamma"),
-    "first-stage": ("first_stage", "kl_weight", "classes", "cache_latents"),
-    "nothing": ("kind", "perceptual_weight"),
-}
-"""The options of methods that are trained around something pretrained, by what that is, or are that thing."""
-
-
-class FirstStageKind(StrEnum):
-    """What a first stage makes of its latents."""
-
-    kl = "kl"
-    vq = "vq"
-
-
-class Tracker(StrEnum):
-    """Where else a run logs to."""
-
-    tensorboard = "tensorboard"
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
     """Those of ``options`` that the user named."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _of_kind(preset: str | None, kind: FirstStageKind | None) -> str | None:
+    """A first stage's preset, which is of a kind; None where neither was named."""
+    if preset is None and kind is None:
+        return None
+    if preset is not None and preset.startswith(tuple(f"{k.value}-" for k in FirstStageKind)):
+        return preset  # as the list of presets has it
+    return f"{(kind or FirstStageKind.kl).value}-{preset or 'small64'}"
 
 
 def training_command(method: str, what: str, *, around: str | None = None) -> Callable[..., None]:
@@ -53,12 +42,13 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")
         ],
         preset: Annotated[
-            str,
+            str | None,
             typer.Option(
                 "--preset",
                 help="Networks and recipe: small32, small64, or one of the published (docs/training.md).",
+                show_default="small64",
             ),
-        ] = "small64",
+        ] = None,
         images: Annotated[
             int | None,
             typer.Option(
@@ -137,8 +127,9 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             ),
         ] = None,
         kind: Annotated[
-            FirstStageKind, typer.Option("--kind", help="Gaussian latents, or quantised ones.")
-        ] = FirstStageKind.kl,
+            FirstStageKind | None,
+            typer.Option("--kind", help="Gaussian latents, or quantised ones.", show_default="kl"),
+        ] = None,
         perceptual_weight: Annotated[
             float | None,
             typer.Option(
@@ -155,6 +146,18 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 min=0.0,
                 help="The paper's lambda: how far z is pulled to N(0, I).",
                 show_default="the preset's",
+            ),
+        ] = None,
+        predict: Annotated[
+            Predicted | None,
+            typer.Option("--predict", help="What the UNet predicts.", show_default="the preset's"),
+        ] = None,
+        weighting: Annotated[
+            LossWeighting | None,
+            typer.Option(
+                "--weighting",
+                help="The loss over t: likelihood, or other, as if of x_0 and eps the other were predicted.",
+                show_default="none",
             ),
         ] = None,
         classes: Annotated[
@@ -197,8 +200,9 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             typer.Option("--gradient-accumulation", min=1, help="Passes in one step.", show_default="1"),
         ] = None,
         weights: Annotated[
-            o.Weights, typer.Option("--weights", help="How the bundle stores weights.")
-        ] = o.Weights.fp32,
+            o.Weights | None,
+            typer.Option("--weights", help="How the bundle stores weights.", show_default="fp32"),
+        ] = None,
         log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None,
         workers: Annotated[
             int | None,
@@ -249,6 +253,8 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             "gamma": gamma,
             "kl_weight": kl_weight,
             "perceptual_weight": perceptual_weight,
+            "predict": predict and predict.value,
+            "weighting": weighting and weighting.value,
         }
         carry_out(
             console,
@@ -256,7 +262,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             folder=folder,
             bundle=output,
             run_folder=run or Path("runs") / output.name,
-            preset=f"{kind.value}-{preset}" if around == "nothing" else preset,
+            preset=_of_kind(preset, kind) if around == "nothing" else preset,
             changes=named(changes),
             num_images=images,
             num_steps=steps,
@@ -270,12 +276,12 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 "fit": fit and fit.value,
                 "mixed_precision": mixed_precision and mixed_precision.value,
                 "max_pixels": max_pixels,
+                "weights": weights and weights.value,
+                "latents": None if cache_latents is None else str(cache_latents),
             },
-            weights=weights.value,
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
-            latents=cache_latents,
             device=device,
             threads=threads,
             dry_run=dry_run,

@@ -38,7 +38,6 @@ def carry_out(
     classes: bool,
     resume: bool,
     kept: Mapping[str, str | int | None],
-    weights: str,
     tensorboard: bool,
     device: str,
     threads: int | None,
@@ -52,7 +51,6 @@ def carry_out(
     :func:`~rdm_cli.core.training_plan.make_plan`'s.
     """
     from rdm_cli.core import training_plan, training_run
-    from rdm_cli.core.runtime import weights_dtype
     from rdm_cli.training.processes import together
 
     processes = training_plan.join_processes(device=device, threads=threads)
@@ -74,7 +72,6 @@ def carry_out(
                 num_processes=accelerator.num_processes,
                 on_cpu=accelerator.device.type == "cpu",
                 command=shlex.join(["rdm", *sys.argv[1:]]),
-                weights_dtype=weights_dtype(weights),
                 tensorboard=tensorboard,
                 **settled,
                 **words,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,20 +52,21 @@ def find_bundle(spec: str, *, fetches: bool = True) -> Path:
     raise BundleError(f"{spec}: no such bundle", hint=known)
 
 
-def fetch(name: str, *, local_only: bool = False) -> Path:
+def fetch(name: str, *, local_only: bool = False, only: Sequence[str] = ()) -> Path:
     """The local copy of a repository ``owner/name[@revision]``; raises BundleError where it cannot be had.
 
-    ``local_only``: that of an earlier time, without asking the network.
+    ``local_only``: that of an earlier time, without asking the network. ``only`` are patterns of the files
+    that are wanted; none: all that a bundle may be made of.
     """
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    safe = ["*.json", "*.safetensors", "README.md"]
+    safe = list(only) or ["*.json", "*.safetensors", "README.md"]
     try:
         found = snapshot_download(
             repository, revision=revision or None, allow_patterns=safe, local_files_only=local_only
         )
-        if not any(Path(found).rglob("*.safetensors")):
+        if not only and not any(Path(found).rglob("*.safetensors")):
             # only 'bundles convert' reads these, and the error that names them says so
             more = [*safe, "*.bin"]
             found = snapshot_download(

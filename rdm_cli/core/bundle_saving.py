@@ -57,6 +57,7 @@ def save_bundle(
             else:
                 index[name] = [type(network).__module__, type(network).__name__]
         if method.samples:
+            index["image_size"] = described.image_size
             index["scheduler"] = ["diffusers", "DDIMScheduler"]
             _write_json(new / SCHEDULER, scheduler_json(described.sampling, described.prediction))
         if prior is not None:

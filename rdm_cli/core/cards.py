@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rdm_cli.escapes import printable
 
 
@@ -9,18 +11,22 @@ def training_card(
     *,
     name: str,
     title: str,
-    command: str,
+    commands: Sequence[str],
     data: str,
     num_images: int,
     num_parameters: int,
     is_first_stage: bool = False,
 ) -> str:
-    """The card of a bundle trained here; figures measured later are the author's to add."""
+    """The card of a bundle trained here; figures measured later are the author's to add.
+
+    ``commands`` began the run and went on with it.
+    """
     called = printable(name)
     usage = [f"rdm encode IMAGES -o codes/ --bundle {called}", f"rdm reconstruct IMAGE --bundle {called}"]
     if is_first_stage:
         usage = [f"rdm train lrdm IMAGES -o my-lrdm --first-stage {called}"]
     lines = "\n".join(f"    {line}" for line in usage)
+    made_by = "\n".join(f"    {printable(command)}" for command in commands)
     return f"""# {called}
 
 A bundle of {title}, trained with rdm.
@@ -29,7 +35,7 @@ A bundle of {title}, trained with rdm.
 - Images seen: {num_images:,}.
 - Parameters of encoder and decoder: {num_parameters:,}.
 
-    {printable(command)}
+{made_by}
 
 Use it:
 

@@ -183,7 +183,8 @@ class Coder(Runner):
             own = dict(zip(given, rows, strict=True))
             z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
             start = x_t if other is None else TwoStates(x_t, other)
-            path = way.kernel.decode(self.eps_fn(z, **options, **own), start, spec, n)
+            eps_fn = self.eps_fn(z, **options, **own)
+            path = way.kernel.decode(eps_fn, start, spec, n)
             return (self.leave(last(watched(path, lambda: tell(real / n)))),)
 
         return self.in_batches(decode_batch, *given.values())[0]

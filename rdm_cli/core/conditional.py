@@ -18,6 +18,7 @@ from rdm_cli.core.inputs import encode_loaded, load_image_or_code
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.folders import CODE_SUFFIXES, find_inputs
 from rdm_cli.data.images import SUFFIXES
+from rdm_cli.errors import UsageError
 from rdm_cli.methods.few_shot import accept_reject, fit_few_shot
 
 NUM_UNLABELLED = 512
@@ -56,6 +57,8 @@ def few_shot_condition(
 
     Where neither is given, draws of the prior itself serve as the unlabelled ones.
     """
+    if pipeline.bundle.model.time_dependent:
+        raise UsageError(f"{pipeline.bundle.name}: --like: its z is one for each timestep")
     positive = folder_codes(pipeline, like)
     names = [f"unlabelled {i}" for i in range(NUM_UNLABELLED)]
     population = pipeline.sample_z(names, seed=seed)
@@ -104,6 +107,7 @@ def draw_accepted(
     *,
     seed: int,
     max_draws: int,
+    decode_steps: int | None = None,
     prior_steps: int | None = None,
     prior_solver: str | None = None,
     stop_shift: float | None = None,
@@ -114,7 +118,9 @@ def draw_accepted(
     """
 
     def draw(numbers: Sequence[int]) -> Tensor:
-        return pipeline.sample_z(list(numbers), seed=seed, steps=prior_steps, solver=prior_solver)
+        return pipeline.sample_z(
+            list(numbers), seed=seed, decode_steps=decode_steps, steps=prior_steps, solver=prior_solver
+        )
 
     accepted = accept_reject(
         draw,

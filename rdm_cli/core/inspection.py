@@ -25,7 +25,7 @@ def summary(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder}: not readable ({error})") from error
     return {
         "method": index.get("method", "?"),
-        "image_size": next((size for size in sizes if size), None),
+        "image_size": index.get("image_size") or next((size for size in sizes if size), None),
         "parts": ", ".join(sub_folders(folder)),
         "megabytes": _megabytes(folder),
         "folder": str(folder),

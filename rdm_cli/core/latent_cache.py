@@ -8,23 +8,26 @@ the first stage has a distribution. Latents are as the first stage gives them, n
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range
+from rdm_cli.errors import CheckpointError
 from rdm_cli.models.first_stage import to_moments
 
 NUM_AT_ONCE = 32
 DIGEST_LENGTH = 16
+REPORT_SECONDS = 30.0
 
 
 class LatentSet(Dataset[Tensor]):
@@ -33,7 +36,12 @@ class LatentSet(Dataset[Tensor]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: np.ndarray | None = None
-        self._num = len(np.load(path, mmap_mode="r"))
+        try:
+            self._num = len(np.load(path, mmap_mode="r"))
+        except (ValueError, OSError, EOFError) as error:
+            raise CheckpointError(
+                f"{path}: not readable latents ({error})", hint="remove the file: they are computed again"
+            ) from error
 
     def __len__(self) -> int:
         return self._num
@@ -48,7 +56,7 @@ class LatentSet(Dataset[Tensor]):
         return {**self.__dict__, "_rows": None}
 
 
-def latents_digest(images: ImageFolder, network: nn.Module, *, flip: bool) -> str:
+def latents_digest(images: ImageFolder, network: Any, *, flip: bool) -> str:
     """What the latents depend on: the files (name, size, time of change), how they are read, the network."""
     digest = hashlib.sha256(f"1 {images.size} {images.fit} {images.max_pixels} {flip}".encode())
     digest.update(repr(images.class_names).encode())  # an unreadable image's stand-in is of its class
@@ -56,6 +64,8 @@ def latents_digest(images: ImageFolder, network: nn.Module, *, flip: bool) -> st
         status = path.stat() if path.exists() else None  # a dangling link has a stand-in
         known = "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
         digest.update(f"\n{path.resolve()} {known}".encode())
+    settings = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    digest.update(json.dumps([type(network).__name__, settings], sort_keys=True, default=str).encode())
     for name, value in network.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -65,12 +75,11 @@ def latents_digest(images: ImageFolder, network: nn.Module, *, flip: bool) -> st
 def cached_latents(
     folder: Path,
     images: ImageFolder,
-    network: nn.Module,
+    network: Any,
     *,
     flip: bool,
     device: torch.device,
     note: Callable[[str], None],
-    advance: Advance = ignore_progress,
 ) -> LatentSet:
     """The latents of ``images``, from the file in ``folder`` or, where there is none yet, computed into one.
 
@@ -81,17 +90,35 @@ def cached_latents(
         note(f"{path}: the latents are there")
         return LatentSet(path)
     note(f"{path}: computing the latents of {len(images):,} images, once")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        write_latents(file, images, network, flip=flip, device=device, note=note)
+    return LatentSet(path)
+
+
+def write_latents(
+    file: IO[bytes],
+    images: ImageFolder,
+    network: Any,
+    *,
+    flip: bool,
+    device: torch.device,
+    note: Callable[[str], None],
+) -> None:
+    """Write the latents of ``images`` to ``file``, telling now and then how far it has come.
+
+    They are written, not mapped: a full disk is then an OSError, and no signal that ends the process.
+    """
     first = _moments(images, range(1), network, flip=flip, device=device)
     shape = (len(images), *first.shape[1:])
-    with atomic_path(path) as temporary:
-        rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        for start in range(0, len(images), NUM_AT_ONCE):
-            chosen = range(start, min(start + NUM_AT_ONCE, len(images)))
-            rows[start : start + len(chosen)] = _moments(images, chosen, network, flip=flip, device=device)
-            advance(len(chosen))
-        rows.flush()
-        del rows
-    return LatentSet(path)
+    header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    told = time.monotonic()
+    for start in range(0, len(images), NUM_AT_ONCE):
+        chosen = range(start, min(start + NUM_AT_ONCE, len(images)))
+        file.write(_moments(images, chosen, network, flip=flip, device=device).tobytes())
+        if time.monotonic() - told >= REPORT_SECONDS:
+            told = time.monotonic()
+            note(f"latents of {chosen.stop:,} of {len(images):,} images")
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ become codes, and codes images, in :mod:`rdm_cli.core.coding`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from rdm_cli.core.coding import Coder
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.core.running import Advance, watched
 from rdm_cli.core.runtime import Precision, autocast, set_up
-from rdm_cli.core.ways import checked_solver, solver_named, way_down
+from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
 from rdm_cli.data.images import MAX_PIXELS
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
@@ -193,6 +194,7 @@ class Pipeline(Coder):
         num: int,
         *,
         seed: int = 0,
+        steps: int | None = None,
         prior_steps: int | None = None,
         prior_solver: str | None = None,
         first: int = 0,
@@ -200,11 +202,12 @@ class Pipeline(Coder):
     ) -> Codes:
         """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the pipeline's prior.
 
-        Draw i (from ``first`` on) depends on (``seed``, i) alone. ``stop_shift`` None is the method's own.
+        Draw i (from ``first`` on) depends on (``seed``, i) alone. They are to be decoded in ``steps`` (None:
+        the bundle's own), which matters where z depends on t. ``stop_shift`` None is the method's own.
         Raises BundleError without a prior.
         """
         keys = range(first, first + num)
-        z = self.sample_z(keys, seed=seed, steps=prior_steps, solver=prior_solver)
+        z = self.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
         return self.drawn(z, keys, seed=seed, stop_shift=stop_shift)
 
     def drawn(
@@ -220,16 +223,24 @@ class Pipeline(Coder):
         keys: Sequence[int | str],
         *,
         seed: int = 0,
+        decode_steps: int | None = None,
         steps: int | None = None,
         solver: str | None = None,
     ) -> Tensor:
         """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM.
 
-        ``steps`` and ``solver`` are the prior's, None being its own.
+        ``steps`` and ``solver`` are the prior's, None being its own. Where z depends on t, N(0, I) gives one
+        for each of the ``decode_steps``, all equal: z of neighbouring timesteps are nearly so, and what is
+        drawn anew at each decodes to the mean of all images.
         """
         if not self.bundle.has_z:
             return torch.zeros(len(keys), 0)
         prior = self.z_prior
+        if self.bundle.model.time_dependent and isinstance(prior, GaussianPrior):
+            num = sampling_way(self.bundle, self.sampler, decode_steps).steps
+            shape = self.bundle.model.z_shape[1:]
+            z = keyed_noise(seed, keys, (math.prod(shape),), "z").unflatten(1, shape)
+            return z[:, None].expand(len(keys), num, *shape)
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)

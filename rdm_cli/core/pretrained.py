@@ -17,6 +17,8 @@ from rdm_cli.methods.method import Pretrained
 from rdm_cli.models.first_stage import FirstStageConfig
 
 FIRST_STAGE_FOLDERS = ("", "first_stage", "vae", "vqvae")
+FIRST_STAGE_FILES = [str(Path(f) / n) for f in FIRST_STAGE_FOLDERS for n in ("config.json", WEIGHTS)]
+"""What is fetched of a repository: a pipeline's other networks may be many gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ def open_first_stage(spec: str) -> FirstStage:
     The folder is the autoencoder's own or has it as ``first_stage``, ``vae`` or ``vqvae``, as bundles and
     pipelines do. Raises BundleError.
     """
-    folder = fetch(spec.removeprefix("hf:")) if spec.startswith("hf:") else Path(spec)
+    folder = fetch(spec.removeprefix("hf:"), only=FIRST_STAGE_FILES) if spec.startswith("hf:") else Path(spec)
     for name in FIRST_STAGE_FOLDERS:
         config = folder / name / "config.json"
         if config.is_file() and _class_name(config) in FirstStageConfig.CLASSES:

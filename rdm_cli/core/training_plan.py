@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from rdm_cli.core.bundle_folders import INDEX
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.configs import from_json
-from rdm_cli.core.pretrained import open_pretrained
+from rdm_cli.core.pretrained import open_first_stage, open_pretrained
 from rdm_cli.core.runtime import set_up
+from rdm_cli.core.training_places import refuse_places
 from rdm_cli.data.images import MAX_PIXELS
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
@@ -33,9 +33,10 @@ class RunPlan:
     """What the user asked for.
 
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
-    bundle to start from, ``pretrained`` one whose model the method is trained around. Minutes say how
-    often a checkpoint and a sheet are written; None: never. Images of more than ``max_pixels`` are left
-    out. ``latents`` is a folder that keeps a first stage's latents; None: they are computed at every step.
+    bundle to start from, ``pretrained`` one whose model the method is trained around. ``commands`` are those
+    by which the run was begun and gone on with. Minutes say how often a checkpoint and a sheet are written;
+    None: never. Images of more than ``max_pixels`` are left out. ``latents`` is a folder that keeps a first
+    stage's latents; None: they are computed at every step. ``weights`` are stored in that arithmetic.
     """
 
     folder: Path
@@ -45,18 +46,24 @@ class RunPlan:
     config: Any
     settings: Settings
     budget: Budget
-    command: str
+    preset: str
+    commands: tuple[str, ...]
     resume: bool = False
     init_from: str | None = None
     pretrained: str | None = None
     fit: str = "crop"
     mixed_precision: str = "no"
     max_pixels: int = MAX_PIXELS
-    weights_dtype: torch.dtype = torch.float32
+    weights: str = "fp32"
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
     tensorboard: bool = False
     latents: Path | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that this process was given."""
+        return self.commands[-1]
 
 
 def join_processes(*, device: str, threads: int | None) -> PartialState:
@@ -102,11 +109,17 @@ def make_accelerator(
     )
 
 
-_WORDS = {"fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS}
+_WORDS = {
+    "fit": "crop",
+    "mixed_precision": "no",
+    "max_pixels": MAX_PIXELS,
+    "weights": "fp32",
+    "latents": None,
+}
 
 
 def settle_words(*, resume_from: Path | None, **given: str | int | None) -> dict[str, Any]:
-    """``fit``, ``mixed_precision`` and ``max_pixels``: as given, or as the run in ``resume_from`` has them.
+    """What ``_WORDS`` names: as given, or as the run in ``resume_from`` has it.
 
     Raises CheckpointError where there is no such run.
     """
@@ -120,7 +133,7 @@ def make_plan(
     folder: Path,
     bundle: Path,
     run_folder: Path,
-    preset: str,
+    preset: str | None,
     changes: dict[str, Any],
     num_images: int | None,
     num_steps: int | None,
@@ -131,23 +144,30 @@ def make_plan(
     adopting: Mapping[str, Any] | None = None,
     num_processes: int,
     on_cpu: bool,
+    command: str,
+    latents: str | None = None,
     **rest: Any,
 ) -> RunPlan:
     """Settle what a run does.
 
-    A new run takes the preset's recipe and, with ``init_from``, that bundle's networks; a resumed one
-    takes what its checkpoint recorded. ``changes`` replace single settings of either. Raises UsageError
-    for what does not fit together.
+    A new run takes the recipe of its ``preset`` (None: the method's first choice) and, with ``init_from``,
+    that bundle's networks; a resumed one takes what its checkpoint recorded, and what it began with may be
+    said again but not changed. ``changes`` replace single settings of either. Raises UsageError for what does
+    not fit together.
     """
     method: Method = load(TRAINABLE, "method", method_name)
-    if preset not in method.presets:
+    if preset is not None and preset not in method.presets:
         raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
-    _refuse_places(folder, bundle, run_folder)
+    refuse_places(folder, bundle, run_folder, resume=resume, sources=(init_from, pretrained))
+    began: dict[str, Any] = {"preset": preset, "init_from": init_from, "pretrained": pretrained}
+    commands: tuple[str, ...] = (command,)
     if resume:
         settings, budget, config = _recorded(run_folder, method)
+        began, commands = _as_begun(run_folder, began, command)
     else:
+        began["preset"] = preset = preset or method.usual_preset
         chosen = method.presets[preset]
-        config = chosen.config if init_from is None else _bundle_config(method, init_from)
+        config = chosen.config if init_from is None else _bundle_config(method, chosen.config, init_from)
         if method.adopt is not None and init_from is None:
             config = _adopted(method, config, pretrained, adopting or {})
             adopting = None
@@ -162,9 +182,9 @@ def make_plan(
             hint="choose a multiple",
         )
     if adopting and not (resume and _changes_nothing(method, config, pretrained, adopting)):
-        raise UsageError(
-            f"--{next(iter(adopting)).replace('_', '-')}: what is resumed or started from keeps its own"
-        )
+        raise UsageError(f"{_option(next(iter(adopting)))}: what is resumed or started from keeps its own")
+    if latents is not None and not getattr(config, "takes_latents", False):
+        raise UsageError("--cache-latents: this model is trained on the images themselves")
     if num_steps is not None:
         budget = Budget(num_images=num_steps * settings.batch_size)
     elif num_images is not None:
@@ -180,10 +200,35 @@ def make_plan(
         settings=settings,
         budget=budget,
         resume=resume,
-        init_from=init_from,
-        pretrained=pretrained,
+        commands=commands,
+        latents=None if latents is None else Path(latents),
+        **began,
         **rest,
     )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _as_begun(
+    run_folder: Path, given: Mapping[str, Any], command: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the run in ``run_folder`` began with, and its commands, of which ``command`` is the latest.
+
+    Raises UsageError where something else is ``given``.
+    """
+    stored = load_settings(run_folder)
+    for name, value in given.items():
+        if value is not None and name in stored and stored[name] != value:
+            word = stored[name] or "nothing"
+            raise UsageError(
+                f"{_option(name)} {value}: the run in {run_folder} began with {word}, and keeps it",
+                hint="leave it out, or begin another --run",
+            )
+    earlier = [str(line) for line in stored.get("commands", ())]
+    commands = earlier if command in earlier else [*earlier, command]
+    return {name: stored.get(name) or given[name] for name in given}, tuple(commands)
 
 
 def _recorded(run_folder: Path, method: Method) -> tuple[Settings, Budget, Any]:
@@ -204,8 +249,13 @@ def _recorded(run_folder: Path, method: Method) -> tuple[Settings, Budget, Any]:
         raise CheckpointError(f"{run_folder}: a run that this rdm cannot go on with ({error})") from error
 
 
-def _bundle_config(method: Method, name: str) -> Any:
-    """The config of a bundle that training is to start from; UsageError for another method's."""
+def _bundle_config(method: Method, config: Any, name: str) -> Any:
+    """The config of a bundle that training is to start from; UsageError for another method's.
+
+    A first stage has no more than its network's, which takes the place of that in the preset's ``config``.
+    """
+    if not method.samples:
+        return dataclasses.replace(config, first_stage=open_first_stage(name).config)
     bundle = open_bundle(name)
     if bundle.method.name != method.name:
         raise UsageError(f"--init-from {name}: a {bundle.method.name} bundle, not one of {method.name}")
@@ -235,22 +285,3 @@ def _changes_nothing(method: Method, config: Any, pretrained: str | None, option
         return bool(_adopted(method, config, pretrained, options) == config)
     except UsageError:
         return False
-
-
-def _refuse_places(folder: Path, bundle: Path, run_folder: Path) -> None:
-    """Refuse before hours of training what would fail, or destroy something, after them."""
-    if bundle.exists() and not (bundle / INDEX).is_file() and not _is_empty_folder(bundle):
-        raise UsageError(f"{bundle}: something lies here that is no bundle", hint="name another --output")
-    if run_folder.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(
-            f"{run_folder}: the run's sheets would lie among the images of {folder}",
-            hint="name another --run",
-        )
-    for place in (bundle.absolute().parent, run_folder.absolute()):
-        nearest_there = next(p for p in (place, *place.parents) if os.path.lexists(p))
-        if not nearest_there.is_dir() or not os.access(nearest_there, os.W_OK | os.X_OK):
-            raise UsageError(f"{nearest_there}: nothing can be written here")
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())

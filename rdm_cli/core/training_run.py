@@ -18,6 +18,7 @@ from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.run_page import write_run_page
+from rdm_cli.core.runtime import weights_dtype
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.core.training_start import (
@@ -124,6 +125,10 @@ class TrainingRun:
         """What a checkpoint records besides tensors."""
         return {
             "method": self.plan.method.name,
+            "preset": self.plan.preset,
+            "init_from": self.plan.init_from,
+            "pretrained": self.plan.pretrained,
+            "commands": list(self.plan.commands),
             "config": to_json(self.plan.config),
             "settings": to_json(self.plan.settings),
             "budget": to_json(self.plan.budget),
@@ -131,6 +136,8 @@ class TrainingRun:
             "fit": self.plan.fit,
             "mixed_precision": self.plan.mixed_precision,
             "max_pixels": self.plan.max_pixels,
+            "weights": self.plan.weights,
+            "latents": None if self.plan.latents is None else str(self.plan.latents),
         }
 
     def steps(self) -> Iterator[StepRecord]:
@@ -253,13 +260,13 @@ class TrainingRun:
             card=training_card(
                 name=self.plan.bundle.name,
                 title=self.plan.method.title,
-                command=self.plan.command,
+                commands=self.plan.commands,
                 data=f"{len(self.images):,} images of {self.plan.folder.name}",
                 num_images=self.progress.num_images,
                 num_parameters=sum(p.numel() for p in model.parameters()),
                 is_first_stage=not self.plan.method.samples,
             ),
-            dtype=self.plan.weights_dtype,
+            dtype=weights_dtype(self.plan.weights),
         )
 
     def draw_sheet(self) -> None:
@@ -279,7 +286,7 @@ class TrainingRun:
         """What the run's page says of it."""
         return {
             "method": self.plan.method.title,
-            "command": self.plan.command,
+            "command": "\n".join(self.plan.commands),
             "data": f"{len(self.images):,} images of {self.plan.folder.name}",
             "parameters": f"{sum(p.numel() for p in self.model.parameters()):,}",
         }

@@ -14,13 +14,13 @@ from torch.utils.data import Dataset
 
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.latent_cache import cached_latents
-from rdm_cli.core.pretrained import open_pretrained
+from rdm_cli.core.pretrained import open_first_stage, open_pretrained
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.data.dataset import ImageFolder, WithClasses, warn_of_bad
 from rdm_cli.data.images import to_unit_range
-from rdm_cli.errors import ImageError, UsageError
+from rdm_cli.errors import ImageError
 from rdm_cli.methods.method import Method
-from rdm_cli.training.checkpoint import FILE_NAME, Checkpoint, load_checkpoint, load_header
+from rdm_cli.training.checkpoint import Checkpoint, load_checkpoint, load_header
 
 CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
 CALIBRATION_BATCH = 16
@@ -30,16 +30,11 @@ CACHE_BYTES = 4 * 2**30  # of a machine's memory, for decoded pixels
 def earlier_checkpoint(plan: RunPlan, *, tensors: bool = True) -> Checkpoint | None:
     """What ``plan`` goes on from, None for a new run; without ``tensors`` just how far it has come.
 
-    Raises CheckpointError where there is nothing to resume, UsageError where a run would lie over another.
+    Raises CheckpointError where there is nothing to resume.
     """
-    if plan.resume:
-        return load_checkpoint(plan.run_folder) if tensors else load_header(plan.run_folder)
-    if (plan.run_folder / FILE_NAME).exists():
-        raise UsageError(
-            f"{plan.run_folder}: a run lies here already",
-            hint="continue it with --resume, or name another --run",
-        )
-    return None
+    if not plan.resume:
+        return None
+    return load_checkpoint(plan.run_folder) if tensors else load_header(plan.run_folder)
 
 
 def training_images(
@@ -88,8 +83,11 @@ def starting_model(plan: RunPlan, images: ImageFolder, device: torch.device, *, 
     if resumed:
         return model.to(device)
     if plan.init_from is not None:
-        source = open_bundle(plan.init_from)
-        model.load_state_dict(cast(nn.Module, source.model).state_dict())
+        if plan.method.samples:
+            model.load_state_dict(cast(nn.Module, open_bundle(plan.init_from).model).state_dict())
+        else:
+            network = open_first_stage(plan.init_from).network
+            cast(Any, model).first_stage.load_state_dict(network.state_dict())
         return model.to(device)
     if plan.pretrained is not None:
         assert plan.method.pretrained is not None
@@ -128,7 +126,5 @@ def _latents(
     device: torch.device,
     note: Callable[[str], None],
 ) -> Dataset[Tensor]:
-    network = getattr(model, "first_stage", None)
-    if network is None or getattr(model, "style_shape", False):
-        raise UsageError("--cache-latents: this model is trained on the images themselves")
+    network = cast(Any, model).first_stage
     return cached_latents(folder, images, network, flip=plan.settings.flip, device=device, note=note)

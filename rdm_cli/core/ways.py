@@ -6,7 +6,7 @@ bundle samples, unless the user says otherwise; some codes allow no other way.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from rdm_cli.core.bundles import Bundle
@@ -33,6 +33,11 @@ class Way:
     def kernel(self) -> Solver:
         """The solver itself."""
         return solver_named(self.solver)
+
+    def timesteps(self, bundle: Bundle) -> list[int]:
+        """Those that the network is told, ascending."""
+        visited: list[int] = self.spec(bundle).trajectory(self.steps).t.tolist()
+        return visited
 
     def spec(self, bundle: Bundle) -> SamplingSpec:
         """The bundle's spec as this way follows it."""
@@ -85,7 +90,8 @@ def way_down(
     if info.solver not in SOLVERS or info.spacing not in (None, *get_args(Spacing)):
         raise CodeError(f"the code records solver {info.solver!r} on {info.spacing!r}, unknown here")
     # an x_T that is drawn anew owes nothing to the inversion that it replaces
-    recorded = info.steps is not None and (has_x_T or solver_named(info.solver).clamps)
+    bound = bundle.model.time_dependent  # a z for each timestep, of the way that it was made on
+    recorded = info.steps is not None and (has_x_T or bound or solver_named(info.solver).clamps)
     if not recorded:
         return sampling_way(bundle, sampler, steps, info.stop_shift)
     assert info.steps is not None
@@ -98,11 +104,14 @@ def way_down(
             )
         return _checked(bundle, own)
     if sampler is not None:
-        return sampling_way(bundle, sampler, steps or own.steps, info.stop_shift)
-    return _checked(
-        bundle,
-        Way(solver=own.solver, spacing=own.spacing, steps=steps or own.steps, stop_shift=own.stop_shift),
-    )
+        asked = sampling_way(bundle, sampler, steps or own.steps, info.stop_shift)
+        if bound and asked.steps == own.steps and asked.timesteps(bundle) != own.timesteps(bundle):
+            raise CodeError(
+                f"the code holds z at the timesteps of {own.solver}, and not at those of {asked.solver}",
+                hint="leave out --solver",
+            )
+        return asked
+    return _checked(bundle, replace(own, steps=steps or own.steps))
 
 
 def _checked(bundle: Bundle, way: Way, least: int = 1) -> Way:

@@ -9,6 +9,7 @@ steps than T the chain is the respaced one, whose beta is 1 - ab / ab_prev (Nich
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from rdm_cli.kernels.ddim import predict
 from rdm_cli.kernels.parameterization import per_item
+from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec, Variance
 
 NoiseFn = Callable[[int], Tensor]
@@ -48,6 +50,15 @@ def ancestral_step(
         return mean
     spread = beta if variance == "beta" else beta * (1 - alpha_bar_prev) / (1 - alpha_bar)
     return mean + per_item(spread.sqrt().expand(batch), x_t) * noise
+
+
+def noise_of(x_T: Tensor) -> NoiseFn:
+    """Noise for each step that each x_T of the batch (B, ...) determines, so that a code has one picture.
+
+    Where, when and beside what else it is sampled makes no difference.
+    """
+    keys = [hashlib.sha256(row.contiguous().numpy().tobytes()).hexdigest() for row in x_T.float().cpu()]
+    return lambda step: keyed_noise(step, keys, x_T.shape[1:], "ancestral").to(x_T.device)
 
 
 def ancestral_sample(

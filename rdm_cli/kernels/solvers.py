@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from rdm_cli.kernels.ancestral import ancestral_sample, noise_of
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode
 from rdm_cli.kernels.fixed_point import fixed_point_encode
 from rdm_cli.kernels.heun import heun_decode
@@ -71,7 +72,12 @@ def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int)
     yield from bdia_decode(eps_fn, state, spec, num_steps)
 
 
+def _ancestral_down(eps_fn: EpsFn, x_T: Tensor, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:
+    return ancestral_sample(eps_fn, x_T, spec, num_steps, noise_fn=noise_of(x_T))
+
+
 DDIM = Solver(decode=ddim_decode, encode=_ddim_up)  # type: ignore[arg-type]
+ANCESTRAL = Solver(decode=_ancestral_down)  # type: ignore[arg-type]
 DPM_SOLVER = Solver(decode=dpm_solver_decode, spacing="log-snr")  # type: ignore[arg-type]
 UNIPC = Solver(decode=unipc_decode, spacing="log-snr")  # type: ignore[arg-type]
 HEUN = Solver(decode=heun_decode, spacing="log-snr")  # type: ignore[arg-type]

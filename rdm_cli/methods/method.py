@@ -153,6 +153,7 @@ class Method:
     the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
     components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
     averaged in training; None: all are. Without ``samples`` there is no sampler to store.
+    ``usual_preset`` is trained where the user names none.
     """
 
     name: str
@@ -169,3 +170,4 @@ class Method:
     optional: frozenset[str] = frozenset()
     averaged: str | None = None
     samples: bool = True
+    usual_preset: str = "small64"

@@ -94,7 +94,7 @@ def test_cards_of_files_with_such_names_can_be_written(rdm: Rdm, tmp_path: Path)
     card = conversion_card(name=EVIL, title="x", files=[LATIN, EVIL], summary="y")
     assert r"- `caf\xe9`" in card.splitlines() and f"# {SHOWN}" in card.splitlines()
     trained = training_card(
-        name=LATIN, title="x", command=f"rdm train {LATIN}", data=EVIL, num_images=1, num_parameters=1
+        name=LATIN, title="x", commands=[f"rdm train {LATIN}"], data=EVIL, num_images=1, num_parameters=1
     )
     io.BytesIO().write((card + trained).encode("utf-8"))
 

@@ -271,7 +271,7 @@ def test_options(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     assert tiny("interpolate", *ends, "-o", tmp_path / "w", "--frames", 3, *fixed).code == 0
 
 
-@pytest.mark.parametrize("solver", ["dpm-solver++", "unipc", "heun"])
+@pytest.mark.parametrize("solver", ["ancestral", "dpm-solver++", "unipc", "heun"])
 def test_samples_are_decoded_again_by_the_solver_that_drew_them(
     tiny: Rdm, tmp_path: Path, solver: str
 ) -> None:

@@ -104,6 +104,16 @@ def test_from_a_first_stage_to_samples(
         assert rdm("manipulate", faces / "a.png", *moved).code == 0
 
 
+def test_what_is_predicted_and_how_the_loss_is_weighed(train: Rdm, tmp_path: Path) -> None:
+    words = ("--predict", "eps", "--weighting", "likelihood")
+    assert train("--steps", 1, *words, "--sheet-minutes", 0).code == 0
+    model = cast(Any, open_bundle(str(tmp_path / "mine")).model)
+    assert model.prediction == "eps" and model.config.unet.weighting == "likelihood"
+    places = ("-o", tmp_path / "other", "--run", tmp_path / "other-run")
+    refused = train("--steps", 1, *places, "--predict", "v", "--weighting", "other")
+    assert refused.code == 2 and "v is no other one's counterpart" in refused.err
+
+
 def test_a_killed_run_goes_on_with_its_first_stage(train: Rdm, tmp_path: Path) -> None:
     assert train("--steps", 2, "--sheet-minutes", 0).code == 0
     scale = float(cast(Any, open_bundle(str(tmp_path / "mine")).model).unet.scale_factor)
@@ -152,6 +162,11 @@ def test_a_first_stage_of_one_s_own(rdm: Rdm, faces: Path, tmp_path: Path, kind:
     trained = rdm("train", "first-stage", faces, *places, *small, "--kind", kind, "--steps", 30, "--ema", 0.5)
     assert trained.code == 0 and "PSNR" in trained.err
     theirs = getattr(diffusers, name).from_pretrained(stage / "first_stage").eval()
+    tuned = ("-o", tmp_path / "tuned", "--run", tmp_path / "tuned-run", "--init-from", stage)
+    more = rdm("train", "first-stage", faces, *tuned, *small, "--kind", kind, "--steps", 1, "--lr", 0)
+    assert more.code == 0
+    weights = load_file(tmp_path / "tuned" / "first_stage" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.allclose(weights[n], value) for n, value in theirs.state_dict().items())
     assert not (stage / "scheduler").exists()
 
     mine = tmp_path / "mine"
@@ -214,8 +229,27 @@ def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     places = ("-o", mine, "--run", tmp_path / "run", "--first-stage", stage, "--preset", "small32-t")
     trained = rdm("train", "lrdm", faces, *places, *small)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
-    assert rdm("encode", faces / "a.png", "-o", tmp_path, "-b", mine, "--steps", 3).code == 0
-    assert Codes.load(tmp_path / "a.safetensors").z.shape == (1, 3, 16, 2, 2)
+    some = ("-o", tmp_path / "made", "-b", mine)
+    assert rdm("encode", faces / "a.png", *some, "--steps", 3).code == 0
+    code = tmp_path / "made" / "a.safetensors"
+    assert Codes.load(code).z.shape == (1, 3, 16, 2, 2)
+    again = rdm("decode", code, *some, "--steps", 4, "-b", mine)
+    assert again.code == 1 and "holds z at the 3 steps that it was made for, and not at 4" in again.err
+    other = rdm("decode", code, *some, "--solver", "heun")  # as many steps, on the same timesteps
+    assert other.code == 0
+    # z alone is made for some steps, too: done already, and decoded on its own timesteps
+    alone = ("encode", faces / "b.png", *some, "--steps", 3, "--no-x-t")
+    assert rdm(*alone).code == 0 and "1 already done" in rdm(*alone).err
+    assert rdm("decode", tmp_path / "made" / "b.safetensors", *some).code == 0
+    solved = ("--inversion", "fixed-point", "--variations", 1)
+    assert rdm("reconstruct", faces / "a.png", *some, *solved).code == 0
+    # a sample has one z, at however many steps it is decoded in
+    assert rdm("sample", "-n", 2, *some, "--steps", 4).code == 0
+    drawn = Codes.load(tmp_path / "made" / "000001.safetensors").z
+    assert drawn.shape == (1, 4, 16, 2, 2) and torch.equal(drawn, drawn[:, :1].expand_as(drawn))
+    assert rdm("decode", tmp_path / "made" / "000001.safetensors", *some).code == 0
+    refused = rdm("sample", "-n", 2, *some, "--like", faces)
+    assert refused.code == 2 and "--like: its z is one for each timestep" in refused.err
 
 
 def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -260,5 +294,6 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     assert wrong.code == 2 and "--style: this is no model of style and shape" in wrong.err
     words = ("--first-stage", stage, "--preset", "small32-style", "--cache-latents", tmp_path / "latents")
     places = ("-o", tmp_path / "new", "--run", tmp_path / "new-run")
-    refused = rdm("train", "lrdm", faces, *places, *words, *small)
-    assert refused.code == 2 and "trained on the images themselves" in refused.err
+    for more in ((), ("--dry-run",)):
+        refused = rdm("train", "lrdm", faces, *places, *words, *small, *more)
+        assert refused.code == 2 and "trained on the images themselves" in refused.err

@@ -97,6 +97,6 @@ def test_a_run_that_cannot_begin_has_none(plan: Plan, tmp_path: Path) -> None:
     first = plan()
     record(first, Progress(step=1, num_images=8))
     with pytest.raises(UsageError, match="a run lies here already"):
-        forecast(first, num_processes=1)
+        plan()
     with pytest.raises(UsageError, match="no such file or folder"):
         forecast(plan(folder=tmp_path / "nowhere", run_folder=tmp_path / "other"), num_processes=1)

@@ -17,6 +17,7 @@ from rdm_cli.core import latent_cache
 from rdm_cli.core.latent_cache import cached_latents, latents_digest
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range
+from rdm_cli.errors import CheckpointError
 from rdm_cli.models.first_stage import build_first_stage, f4, to_moments
 from rdm_cli.training.batches import Share, training_batch
 
@@ -91,8 +92,31 @@ def test_the_file_is_found_again_and_only_where_it_fits(
     assert latents_digest(images, network, flip=False) != known
     os.utime(images.paths[0], ns=(1, 1))
     assert latents_digest(images, network, flip=True) != known
+    known = latents_digest(images, network, flip=True)
+    network.register_to_config(_name_or_path="/elsewhere")  # the same network, wherever it lies
+    assert latents_digest(images, network, flip=True) == known
+    network.register_to_config(norm_num_groups=16)  # of the same weights another network can be made
+    assert latents_digest(images, network, flip=True) != known
+    known = latents_digest(images, network, flip=True)
     network.encoder.conv_in.bias.data += 1
     assert latents_digest(images, network, flip=True) != known
+
+
+def test_damaged_latents_are_one_line(images: ImageFolder, tmp_path: Path) -> None:
+    network = first_stage("vq")
+    path = cache(tmp_path / "cache", images, network).path
+    for content in (b"", path.read_bytes()[:40], path.read_bytes()[:-10]):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not readable latents .* remove the file"):
+            cache(tmp_path / "cache", images, network)
+
+
+def test_a_full_disk_is_an_error_and_no_signal(images: ImageFolder) -> None:
+    """A mapped file would end the process by a bus error; /dev/full fails as a full disk does."""
+    if not os.access("/dev/full", os.W_OK):
+        pytest.skip("there is no /dev/full here")
+    with pytest.raises(OSError, match="No space left"), open("/dev/full", "wb") as file:
+        latent_cache.write_latents(file, images, first_stage("vq"), flip=True, device=CPU, note=print)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

@@ -16,7 +16,7 @@ from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan, set
 from rdm_cli.data.images import MAX_PIXELS
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.diffae.presets import PRESETS
-from rdm_cli.training.checkpoint import Progress, save_checkpoint
+from rdm_cli.training.checkpoint import FILE_NAME, Progress, save_checkpoint
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Budget
 
@@ -145,15 +145,34 @@ def test_a_run_of_another_kind_is_one_line(tmp_path: Path, settings: dict[str, A
 
 
 def test_fit_and_arithmetic_are_kept_unless_named_again(tmp_path: Path) -> None:
-    usual = {"fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS}
+    usual = {
+        "fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS, "weights": "fp32", "latents": None
+    }  # fmt: skip
     assert settle_words(resume_from=None) == usual
-    record(plan(tmp_path), fit="pad", mixed_precision="bf16", max_pixels=1000)
-    kept = settle_words(resume_from=tmp_path / "run", fit=None, mixed_precision=None)
-    assert kept == {"fit": "pad", "mixed_precision": "bf16", "max_pixels": 1000}
-    named = settle_words(resume_from=tmp_path / "run", fit="crop", mixed_precision=None, max_pixels=7)
-    assert named == {"fit": "crop", "mixed_precision": "bf16", "max_pixels": 7}
+    begun = {"fit": "pad", "mixed_precision": "bf16", "max_pixels": 1000, "weights": "fp16", "latents": "l"}
+    run = tmp_path / "run"
+    record(plan(tmp_path), **begun)
+    assert settle_words(resume_from=run, fit=None, mixed_precision=None) == begun
+    named = settle_words(resume_from=run, fit="crop", mixed_precision=None, max_pixels=7, weights="fp32")
+    assert named == begun | {"fit": "crop", "max_pixels": 7, "weights": "fp32"}
+    (run / FILE_NAME).unlink()
     record(plan(tmp_path))  # an early checkpoint says none of them
-    assert settle_words(resume_from=tmp_path / "run") == usual
+    assert settle_words(resume_from=run) == usual
+
+
+def test_a_resumed_run_keeps_what_it_began_with(tmp_path: Path) -> None:
+    first = plan(tmp_path, preset="small32", command="rdm train a")
+    record(first, preset="small32", init_from="a", commands=list(first.commands))
+    again = plan(tmp_path, resume=True, preset=None, command="rdm train a --resume")
+    assert again.preset == "small32" and again.command == "rdm train a --resume"
+    assert again.commands == ("rdm train a", "rdm train a --resume")
+    said_again = plan(tmp_path, resume=True, preset="small32", init_from="a", command="rdm train a")
+    assert said_again.commands == first.commands
+    began = r"--preset small64: the run in .*run began with small32, and keeps it"
+    with pytest.raises(UsageError, match=began):
+        plan(tmp_path, resume=True, preset="small64")
+    with pytest.raises(UsageError, match=r"--init-from b: the run in .* began with a, and keeps it"):
+        plan(tmp_path, resume=True, preset=None, init_from="b")
 
 
 def test_what_would_be_destroyed_or_fail_in_the_end_is_refused_at_once(tmp_path: Path, faces: Path) -> None:
@@ -169,5 +188,11 @@ def test_what_would_be_destroyed_or_fail_in_the_end_is_refused_at_once(tmp_path:
     assert plan(tmp_path).bundle == tmp_path / "out"  # an empty folder is free to use
 
 
-def test_a_bundle_may_be_trained_anew(tmp_path: Path, tiny_bundle: Path) -> None:
-    assert plan(tmp_path, bundle=tiny_bundle, init_from=str(tiny_bundle)).bundle == tiny_bundle
+def test_a_bundle_that_is_there_is_the_resumed_run_s_alone(tmp_path: Path, tiny_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="tiny: a bundle lies here already; name another --output"):
+        plan(tmp_path, bundle=tiny_bundle)
+    for source in (tiny_bundle, tiny_bundle / "unet"):
+        with pytest.raises(UsageError, match="tiny: training starts from this bundle"):
+            plan(tmp_path, bundle=tiny_bundle, init_from=str(source))
+    record(plan(tmp_path))
+    assert plan(tmp_path, bundle=tiny_bundle, resume=True).bundle == tiny_bundle

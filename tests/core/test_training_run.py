@@ -37,7 +37,8 @@ def start(tmp_path: Path, faces: Path, tiny_bundle: Path, fresh_accelerate: None
         **rest: Any,
     ) -> TrainingRun:
         words: dict[str, Any] = {
-            "folder": faces, "bundle": tmp_path / "out", "run_folder": tmp_path / run, "preset": "small32",
+            "folder": faces, "run_folder": tmp_path / run, "preset": "small32",
+            "bundle": tmp_path / ("out" if run == "run" else f"out-of-{run}"),
             "num_images": None, "num_steps": steps, "minutes": None, "resume": False,
             "init_from": str(tiny_bundle), "num_processes": 1, "on_cpu": True, "command": "rdm train",
             "sheet_minutes": None,

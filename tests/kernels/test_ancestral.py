@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_cli.kernels.ancestral import ancestral_sample
+from rdm_cli.kernels.ancestral import ancestral_sample, noise_of
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.parameterization import per_item
 from rdm_cli.kernels.schedules import LINEAR
@@ -52,6 +52,16 @@ def test_noise_is_asked_for_by_step_and_not_for_the_last() -> None:
 
     steps = list(ancestral_sample(rough, torch.ones(1, 4), SamplingSpec(), 5, noise_fn=noise_fn))
     assert len(steps) == 5 and asked == [0, 1, 2, 3]
+
+
+def test_noise_of_an_x_T_is_its_own() -> None:
+    """Standard normal, another at each step, and the same in any batch."""
+    x_T = torch.randn(3, 2, 40, 40, generator=torch.Generator().manual_seed(0))
+    first, second = (noise_of(x_T)(step) for step in (0, 1))
+    assert torch.equal(noise_of(x_T[1:2])(0), first[1:2]) and first.shape == x_T.shape
+    rows = torch.stack([x_T, first, second]).flatten(2).flatten(0, 1)
+    assert torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.1
+    assert abs(float(first.std()) - 1) < 0.05 and abs(float(first.mean())) < 0.05
 
 
 def test_a_gaussian_keeps_its_variance() -> None:

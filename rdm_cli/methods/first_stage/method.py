@@ -62,4 +62,5 @@ METHOD = Method(
     build_to_train=FirstStageTraining,
     adopt=adopt,
     samples=False,
+    usual_preset="kl-small64",
 )

@@ -53,6 +53,11 @@ class LRDMConfig:
         return self.unet.class_names
 
     @property
+    def takes_latents(self) -> bool:
+        """Whether it can be trained on latents that were computed before: style needs the images."""
+        return self.first_stage is not None and not isinstance(self.representation, StyleShapeConfig)
+
+    @property
     def image_size(self) -> int:
         """Side of the images in pixels."""
         return self.unet.latent_size * (1 if self.first_stage is None else self.first_stage.factor)

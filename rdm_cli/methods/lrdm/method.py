@@ -17,7 +17,7 @@ from rdm_cli.methods.lrdm.model import LRDM
 from rdm_cli.methods.lrdm.presets import PRESETS
 from rdm_cli.methods.method import Converted, Method, Pretrained
 from rdm_cli.models.first_stage import FirstStageConfig
-from rdm_cli.models.latent_unet import LatentUNetConfig
+from rdm_cli.models.latent_unet import LatentUNetConfig, Weighting
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
 
@@ -28,13 +28,20 @@ def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Predicti
 
 
 def adopt(
-    config: LRDMConfig, pretrained: Any, kl_weight: float | None = None, classes: tuple[str, ...] = ()
+    config: LRDMConfig,
+    pretrained: Any,
+    kl_weight: float | None = None,
+    classes: tuple[str, ...] = (),
+    predict: Prediction | None = None,
+    weighting: Weighting | None = None,
 ) -> LRDMConfig:
     """``config``'s networks on the latents of a ``pretrained`` first stage, for images of its own size.
 
     ``kl_weight`` is lambda; None keeps the preset's. ``classes`` are the names of what the images are divided
-    into, which the networks are then told. Raises ValueError where those latents cannot be halved as often as
-    the networks do, and for classes of style and shape.
+    into, which the networks are then told. ``predict`` is what the UNet does, ``weighting`` that of its loss
+    over t (:mod:`rdm_cli.methods.lrdm.losses`); None keeps the preset's. Raises ValueError where those
+    latents cannot be halved as often as the networks do, for classes of style and shape, and for a weighting
+    that ``predict`` has not.
     """
     stage: FirstStageConfig = pretrained.config
     if config.image_size % stage.factor:
@@ -53,7 +60,13 @@ def adopt(
     known = {"num_classes": len(classes)} if classes else {}
     return replace(
         config,
-        unet=replace(config.unet, **latents, class_names=classes),  # type: ignore[arg-type]
+        unet=replace(
+            config.unet,
+            **latents,  # type: ignore[arg-type]
+            class_names=classes,
+            weighting=weighting or config.unet.weighting,
+        ),
+        prediction=predict or config.prediction,
         representation=replace(representation, **latents, **settings, **known),  # type: ignore[arg-type]
         first_stage=stage,
     )
