@@ -25,7 +25,7 @@ help:
 	@echo "make type     mypy, strict, on the package"
 	@echo "make evidence docs/evidence.md from the shipped bundles; PART=... for some of it, HELD_OUT and TRAIN"
 	@echo "              for folders of avatars that are there (an hour and a half on two cores; goes on where"
-	@echo "              it was stopped)"
+	@echo "              it was stopped; AGAIN=1 measures once more what is kept)"
 	@echo "make install  set up $(VENV) with the rdm command and nothing more"
 	@echo "make clean    remove out/, builds and caches; $(VENV) and runs/ stay"
 
@@ -52,7 +52,7 @@ type: $(FOR_DEV)
 
 # With the packages that the tests run with, so that figures compare.
 evidence: $(FOR_DEV)
-	$(BIN)/python benchmarks/make_evidence.py $(PART:%=--part %) $(HELD_OUT:%=--held-out %) $(TRAIN:%=--train %)
+	$(BIN)/python benchmarks/make_evidence.py $(PART:%=--part %) $(HELD_OUT:%=--held-out %) $(TRAIN:%=--train %) $(AGAIN:%=--again)
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

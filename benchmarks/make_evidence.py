@@ -2,6 +2,7 @@
 
     make evidence                      # all of it; about an hour and a half on two cores
     make evidence PART="edits page"    # some of it
+    make evidence PART=edits AGAIN=1   # what is kept is measured once more
 
 Every study of every bundle is kept by itself in docs/figures/evidence, under the digests of all it rests on:
 what is kept is not measured again, and a run that was stopped goes on with the next. Bundles that are not
@@ -58,6 +59,7 @@ def make(
     held_out: Path | None,
     train: Path | None,
     tiny: bool,
+    again: bool = False,
 ) -> None:
     """Do the ``parts``; raises RdmError."""
     unknown = [part for part in parts if part not in PARTS]
@@ -82,7 +84,7 @@ def make(
         bench = prepared(held_out, train, work, sizes, console)
         if "material" in parts and shelf.is_shipped(PLAIN):
             write_plain(bundles / PDAE, work / PLAIN)
-        failed = run(studies, bench, shelf, store, sizes, console)
+        failed = run(studies, bench, shelf, store, sizes, console, again=again)
     write_page(read_findings(store, shelf, list(STUDIES.values()), docs / "figures"), store, docs)
     if failed:
         raise RdmError(
@@ -107,6 +109,7 @@ def main(
         Path | None, typer.Option(help="Labelled avatars of seed 1.", show_default="drawn")
     ] = None,
     tiny: Annotated[bool, typer.Option(help="A few images and steps, to see that all of it runs.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure what is kept once more.")] = False,
 ) -> None:
     """Measure what is not yet kept, and write the page."""
     try:
@@ -118,6 +121,7 @@ def main(
             held_out,
             train,
             tiny,
+            again,
         )
     except RdmError as error:
         say(f"error: {error}")

@@ -19,6 +19,7 @@ from evidence.rules import (
     SAMPLE_STEPS,
     SHOWS,
     SPARES,
+    SPARES_EACH,
     Ruling,
     better_after_as_many,
     conditional,
@@ -75,7 +76,8 @@ CLAIMS = (
         number="1",
         text="Codes of two parts, z and x_T, bring images back almost exactly (Diff-AE, PDAE, LRDM)",
         rule=f"At T = {FULL_STEPS} with inferred x_T, SSIM is at least {NEAR_SSIM:g} with its whole interval "
-        "(the papers print .991 for Diff-AE and .994 for PDAE), and surely higher than with a random x_T.",
+        "(the papers print .991 for Diff-AE and .994 for PDAE), and surely higher than with a random x_T, "
+        "and than that of the plain DPM, whose code is x_T alone.",
         shown_in="Reconstruction",
         who=WITH_Z,
         decide=near_exact,
@@ -95,7 +97,8 @@ CLAIMS = (
         text="Edits along a direction change what they should and little else (Diff-AE, PDAE)",
         rule=f"At scales {EDIT_SCALE:g} (where the attribute is missing) and {-EDIT_SCALE:g} (where it is "
         f"there), over all attributes moved: the edit shows in {100 * SHOWS:g} % or more, and at most "
-        f"{100 * SPARES:g} % of the judge's other verdicts change, both with the whole interval.",
+        f"{100 * SPARES:g} % of the judge's other verdicts change, both with the whole interval; and on no "
+        f"one other attribute do more than {100 * SPARES_EACH:g} % change.",
         shown_in="Edits",
         who=WITH_Z,
         decide=selective,
@@ -121,8 +124,8 @@ CLAIMS = (
     Claim(
         number="5",
         text="A latent DPM over z makes of an autoencoder a generative model (Diff-AE, PDAE)",
-        rule=f"In {SAMPLE_STEPS} steps, the kernel distance of its samples to images is as good as that of "
-        "the plain DPM's.",
+        rule=f"In {SAMPLE_STEPS} steps, the kernel distance of its samples to images is surely no worse than "
+        "that of the plain DPM's.",
         shown_in="Samples",
         who=(DIFFAE, PDAE),
         decide=samples_as_well,
@@ -130,8 +133,8 @@ CLAIMS = (
     Claim(
         number="6a",
         text="A few examples are enough to sample more like them (Diff-AE)",
-        rule="Over all attributes asked for, surely more of the draws that are accepted after some examples "
-        "show the attribute than of all draws.",
+        rule="Over all attributes asked for and all sets of examples, surely more of the draws that are "
+        "accepted after a set show the attribute than of all draws.",
         shown_in="Samples after a few examples",
         who=WITH_Z,
         decide=partial(conditional, LIKE),
@@ -166,8 +169,9 @@ CLAIMS = (
     Claim(
         number="8a",
         text="LRDM samples from N(0, I), with no second model",
-        rule=f"In {SAMPLE_STEPS} steps, the kernel distance of its samples to images is as good as that of "
-        "Diff-AE's samples, whose z a latent DPM draws.",
+        rule=f"In {SAMPLE_STEPS} steps, the kernel distance of its samples to images is surely no worse than "
+        "that of Diff-AE's samples, whose z a latent DPM draws, and surely smaller than that of two images "
+        "mixed half and half.",
         shown_in="Samples",
         who=(LRDM,),
         decide=needs_no_prior,

@@ -12,8 +12,9 @@ from rdm_cli import open_pipeline
 from rdm_cli.core.bundle_folders import INDEX
 from rdm_cli.core.bundle_parts import read_json
 from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import bundle_digest, open_bundle
+from rdm_cli.core.bundles import SCHEDULER, bundle_digest, open_bundle
 from rdm_cli.core.evaluation.material import Subject
+from rdm_cli.core.schedulers import read_scheduler
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
@@ -60,7 +61,8 @@ class Shelf:
         return (self.bundles / source_of(name) / INDEX).is_file()
 
     def key(self, name: str, uses: Sequence[str] = ()) -> dict[str, str]:
-        """Digests of what figures of a shipped contender depend on: its networks, and what else they use.
+        """What figures of a shipped contender depend on: digests of its networks and of what else they use,
+        and how it samples.
 
         ``uses`` are sub-folders that the bundle's own digest leaves out. Raises BundleError for a damaged
         bundle.
@@ -69,7 +71,13 @@ class Shelf:
         folder = self.bundles / source
         method: Method = load(METHODS, "method", str(read_json(folder / INDEX).get("method")))
         present = [c for c in method.components if (folder / c).is_dir()]
-        own = {"bundle": source, "digest": bundle_digest(folder, present)}
+        sampler = read_scheduler(read_json(folder / SCHEDULER))[0].sampler
+        # the bundle's digest leaves out how it samples by default, which draws do not
+        own = {
+            "bundle": source,
+            "digest": bundle_digest(folder, present),
+            "sampler": " ".join(map(str, (sampler.solver, sampler.spacing, sampler.steps))),
+        }
         return own | {part: _digest_of_files(folder / part) for part in uses}
 
     def open(self, name: str) -> Subject:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from rdm_cli.metrics.intervals import share_estimate
 from rdm_cli.training.pixel_judge import PixelJudge
 
 NAME = "share that shows it"
+SHARE_OF_SET = "share of a set"
 NOTHING, LIKE, UNLIKE = "no examples", "examples", "examples and counter-examples"
 ABOUT = (
     "A linear classifier on z is fitted to a handful of labelled images, and draws of the bundle's own prior "
     "are kept where it says yes (Diff-AE's section 5.4, after D2C). The judge of edits, which sees pixels "
     "alone, says how many of the pictures show the attribute; without examples that is the share among all "
     "draws. Examples are training avatars. With examples alone, the prior's own draws are the unlabelled "
-    "side. Intervals are about other draws after the same examples."
+    "side. Intervals are about other draws after the same examples; verdicts count sets of examples."
 )
 
 
@@ -78,6 +80,11 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
                 notes.append(f"{subject.name}: {name}, {how}: {error}")
                 continue
             figures.append(_share(subject, judge, found, name, how, chosen))
+            for k, some in enumerate(found.split(chosen["num"])):
+                of_set = _share(subject, judge, some, name, how, chosen)
+                figures.append(
+                    replace(of_set, name=SHARE_OF_SET, condition={**of_set.condition, "set": k + 1})
+                )
             rows.append((f"{name}, {how}", found[:SHOWN]))
     caption = f"{subject.name}: draws, and draws accepted after {chosen['examples']} examples"
     return Part(figures=figures, sheets=[Sheet(caption=caption, rows=rows)], notes=notes)
@@ -88,11 +95,11 @@ def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
     folder = f"{WORK}/{STUDY.name}/{chosen['attributes'][0]}/0"
     words = f"--n {chosen['num']} --like {folder}/like --unlike {folder}/unlike --steps {chosen['steps']}"
     drawn_after_one = f"rdm sample --bundle {bundles[0]} {words} -o drawn/"
-    return [f"make evidence PART={STUDY.name}", drawn_after_one]
+    return [f"make evidence PART={STUDY.name} AGAIN=1", drawn_after_one]
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:
-    return [titled(figure) for figure in figures]
+    return [titled(figure) for figure in figures if figure.name == NAME]
 
 
 def plots(figures: Sequence[Figure]) -> list[Plot]:

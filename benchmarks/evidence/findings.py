@@ -17,6 +17,7 @@ from rdm_cli.metrics.intervals import LEVEL, Estimate
 
 AGAINST = "pdae-against-diffae.json"  # of benchmarks/pdae_against_diffae.py
 CHANGED = "has changed since it was measured"
+COMPARED = {"settings": "settings", "seed": "seeds", "data": "images", "extractor_sha256": "features"}
 SWEEP = "lambda-sweep"  # of benchmarks/lambda_sweep.py
 
 
@@ -71,7 +72,8 @@ def chosen(figures: Sequence[Figure], name: str, **condition: Any) -> list[Figur
 def read_findings(store: Store, shelf: Shelf, studies: Sequence[Study], figures: Path) -> Findings:
     """What ``store`` has of the bundles on ``shelf``, and what other benchmarks left in ``figures``.
 
-    Figures of another version of a bundle are left out. Raises RdmError for a damaged file.
+    Figures of another version of a bundle are left out, and so are those with other settings, seed or images
+    than the first contender's of the study: they cannot be compared. Raises RdmError for a damaged file.
     """
     entries: dict[str, dict[str, Entry]] = {}
     absent: dict[tuple[str, str], str] = {}
@@ -84,6 +86,8 @@ def read_findings(store: Store, shelf: Shelf, studies: Sequence[Study], figures:
                 absent[study.name, name] = "make evidence has not measured it"
             elif kept[name].key["bundle"] != shelf.key(name, study.uses):
                 absent[study.name, name] = f"bundle {source_of(name)} {CHANGED}"
+            elif (other := _differs(kept[name], entries.get(study.name, {}))) is not None:
+                absent[study.name, name] = f"its {other} differ from those of the others, make evidence again"
             else:
                 entries.setdefault(study.name, {})[name] = kept[name]
     against, pretraining = read_against(figures / AGAINST)
@@ -95,6 +99,13 @@ def read_findings(store: Store, shelf: Shelf, studies: Sequence[Study], figures:
         pretraining=pretraining,
         sweep=tuple(figure for entry in swept.values() for figure in entry.figures),
     )
+
+
+def _differs(entry: Entry, others: Mapping[str, Entry]) -> str | None:
+    """In what ``entry`` was measured otherwise than the first of ``others``; None: in nothing."""
+    first = next(iter(others.values()), entry)
+    found = (part for part in COMPARED if entry.key.get(part) != first.key.get(part))
+    return next((COMPARED[part] for part in found), None)
 
 
 def read_against(path: Path) -> tuple[tuple[Figure, ...], int | None]:

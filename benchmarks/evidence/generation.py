@@ -81,4 +81,5 @@ STUDY = Study(
     commands=commands,
     tables=tables,
     plots=plots,
+    extracts=True,
 )

@@ -73,7 +73,7 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
 def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
     words = f"-n {chosen['pairs']} --frames {chosen['frames']} --steps {chosen['steps']}"
     evaluated = f"rdm evaluate interpolation {' '.join(bundles)} {HELD_OUT} {words}"
-    return [evaluated, f"make evidence PART={STUDY.name}"]  # the second for what lies halfway
+    return [evaluated, f"make evidence PART={STUDY.name} AGAIN=1"]  # the second for what lies halfway
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:
@@ -148,4 +148,5 @@ STUDY = Study(
     tables=tables,
     plots=plots,
     row="way",
+    extracts=True,
 )

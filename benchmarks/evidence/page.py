@@ -13,6 +13,7 @@ from evidence.claims import CLAIMS, Verdict, verdict_row, verdicts
 from evidence.contenders import LRDM, PDAE, PLAIN, TITLES
 from evidence.findings import AGAINST, SWEEP, Findings
 from evidence.glance import choices
+from evidence.rules import MARGIN
 from evidence.store import Entry, Picture
 from evidence.studies import STUDIES
 from evidence.study import FULL, HELD_OUT, HELD_OUT_SEED, TRAIN, TRAIN_SEED, WORK, Study, titled, without
@@ -22,13 +23,18 @@ from rdm_cli.core.plots import Plot
 
 WIDTH = 112
 PICTURES = "figures/evidence"
-ONE = "make evidence PART={}"
+ONE = "make evidence PART={} AGAIN=1"  # what is kept is else not measured again
+MATERIAL, PAGE = "make evidence PART=material", "make evidence PART=page"
 AGAINST_PLOTS = ("training", "training-and-pretraining")
 AGAINST_COMMAND = (
-    f"python benchmarks/pdae_against_diffae.py --train TRAIN --held-out {HELD_OUT} --dpm {WORK}/{PLAIN} "
-    "--dpm-images N -o runs/against --figures docs/figures"
+    f"python benchmarks/pdae_against_diffae.py --train runs/avatars --held-out {HELD_OUT} "
+    f"--dpm {WORK}/{PLAIN} --dpm-images 300000 -o runs/against --figures docs/figures"
 )
-SWEEP_COMMAND = f"python benchmarks/lambda_sweep.py BUNDLE... --held-out {HELD_OUT} --output docs/figures"
+SWEEP_COMMAND = (
+    "python benchmarks/lambda_sweep.py runs/sweep-1e-5 runs/sweep-1e-4 runs/sweep-1e-3 "
+    f"--held-out {HELD_OUT} --output docs/figures"
+)
+TRAINING_IMAGES = f"`rdm data avatars runs/avatars --n 40000 --seed {TRAIN_SEED}`"
 
 
 def page(findings: Findings, pictures: Path) -> str:
@@ -62,7 +68,7 @@ def _lead(findings: Findings) -> list[str]:
         f"All are measured on the same held-out avatars, which nothing was trained on (`rdm data avatars "
         f"{HELD_OUT} --n {FULL.num_held_out} --seed {HELD_OUT_SEED}`; where something is learned from "
         f"pictures, it is from `{TRAIN}`, seed {TRAIN_SEED}). The plain DPM is the frozen half of {PDAE}. "
-        f"Both are made by `{ONE.format('material')}`. Intervals are of 95 %, over images; "
+        f"Both are made by `{MATERIAL}`. Intervals are of 95 %, over images; "
         "what each figure is, [evaluation.md](evaluation.md) says.",
     ]
     if entries:
@@ -80,9 +86,9 @@ def _glance(findings: Findings) -> list[str]:
     rows = choices(findings)
     told = (
         "The best of those that were measured comes first. *As good*: its interval meets the best one's. KD "
-        "is the kernel distance times 1000; lower is better for it, for PPL and for what else edits change."
+        "is the kernel distance times 1000; lower is better for it and for what else edits change."
     )
-    return [_filled(told), table(("for", "choose", "because"), rows), _command(ONE.format("page"))]
+    return [_filled(told), table(("for", "choose", "because"), rows), _command(PAGE)]
 
 
 def _claims(found: Sequence[Verdict]) -> list[str]:
@@ -92,14 +98,14 @@ def _claims(found: Sequence[Verdict]) -> list[str]:
         number, text, *rest = verdict_row(verdict)
         rows.append(("", "", *rest) if verdict.claim is told else (number, text, *rest))
         told = verdict.claim
-    return [table(header, rows), _command(ONE.format("page"))]
+    return [table(header, rows), _command(PAGE)]
 
 
 def _rules() -> list[str]:
     lead = (
         "Verdicts are computed (benchmarks/evidence/rules.py). *Surely* means that the two 95 % intervals "
-        "have nothing in common; *as good* that the other one is not surely better. What the intervals leave "
-        "open does not hold."
+        "have nothing in common; *surely no worse* that the worse end of the interval is at most "
+        f"{100 * MARGIN:g} % above the other's value. What the intervals leave open does not hold."
     )
     rows = [(claim.number, claim.rule, f"[{claim.shown_in}](#{_anchor(claim.shown_in)})") for claim in CLAIMS]
     return [_filled(lead), table(("", "holds if", "figures"), rows)]
@@ -144,7 +150,8 @@ def plot_files(study: Study, figures: Sequence[Figure]) -> list[str]:
 def _against(findings: Findings, pictures: Path) -> list[str]:
     lead = (
         "Both are trained on the same images by the same recipe, and measured after the same numbers of "
-        "images; the mean squared error is of DDIM there and back, with inferred and with random x_T."
+        "images; the mean squared error is of DDIM there and back, with inferred and with random x_T. They "
+        f"are trained on {TRAINING_IMAGES}."
     )
     if not findings.against:
         return [_filled(lead), f"Not measured: {AGAINST} is not in docs/figures.", _command(AGAINST_COMMAND)]
@@ -162,7 +169,8 @@ def _against(findings: Findings, pictures: Path) -> list[str]:
 def _sweep(findings: Findings) -> list[str]:
     lead = (
         f"Small {TITLES[LRDM]}s that differ in lambda alone: what z alone brings back, and how like images "
-        "samples from N(0, I) are."
+        f"samples from N(0, I) are. They are trained on {TRAINING_IMAGES} by the commands that "
+        "benchmarks/lambda_sweep.py begins with, on one first stage: the card of avatars64-lrdm says which."
     )
     if not findings.sweep:
         return [_filled(lead), f"Not measured: {SWEEP}.json is not in docs/figures.", _command(SWEEP_COMMAND)]

@@ -2,19 +2,23 @@
 
 An interval is the figure's own 95 % one, or its value where it has none. *Surely better* means that two
 intervals have nothing in common and the better one is on the better side; *as good* that the other is not
-surely better. A rule gives whether the claim holds, and the figures that decide, as text.
+surely better; *surely no worse* that the worse end of the interval is within a margin of the other's value.
+A rule gives whether the claim holds, and the figures that decide, as text.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
 from evidence.contenders import DIFFAE, LRDM, PDAE, PLAIN
-from evidence.few_shot import NOTHING
+from evidence.few_shot import NAME as SHARE
+from evidence.few_shot import NOTHING, SHARE_OF_SET
 from evidence.findings import Findings, NotMeasured, chosen
 from rdm_cli.core.evaluation.attributes import MEAN
+from rdm_cli.core.evaluation.edit import WORST
 from rdm_cli.core.evaluation.figures import Figure
 from rdm_cli.core.evaluation.interpolation import NOISE, PIXELS
 from rdm_cli.metrics.intervals import LEVEL, Estimate
@@ -22,7 +26,8 @@ from rdm_cli.metrics.intervals import LEVEL, Estimate
 FULL_STEPS, FEW_STEPS, SAMPLE_STEPS = 100, 10, 50
 NEAR_SSIM = 0.99
 READABLE = 0.9
-SHOWS, SPARES = 0.5, 0.05
+SHOWS, SPARES, SPARES_EACH = 0.5, 0.05, 0.1
+MARGIN = 0.2  # of the other's kernel distance, by which samples may be worse and count as no worse
 EDIT_SCALE = 0.3
 NOISY = (300, 900)  # where z is to help: t from, and up to
 BASELINES = ("PCA of pixels", "random network")
@@ -51,6 +56,12 @@ def as_good(one: Figure, other: Figure) -> bool:
     return all(math.isfinite(n) for n in numbers) and not surely_better(other, one)
 
 
+def surely_no_worse(one: Figure, other: Figure) -> bool:
+    """Whether the worse end of ``one``'s interval is within MARGIN of ``other``'s value; lower is better."""
+    assert one.better == "lower", f"{one.name}: a margin is one of a distance"
+    return ends(one)[1] <= other.value + MARGIN * abs(other.value)
+
+
 def pooled(figures: Sequence[Figure]) -> Figure:
     """The mean of ``figures`` of one kind, weighted by their numbers of images.
 
@@ -77,13 +88,15 @@ def shown(figure: Figure, *, percent: bool = False) -> str:
 
 
 def near_exact(findings: Findings, who: str) -> Ruling:
-    """SSIM of the whole code at least NEAR_SSIM, and less of z with another x_T."""
+    """SSIM of the whole code at least NEAR_SSIM, less of z with another x_T and of a plain DPM's x_T."""
     whole, z_alone = (
         findings.one("reconstruction", who, "SSIM", x_T=kind, T=FULL_STEPS) for kind in ("inferred", "random")
     )
     psnr = findings.one("reconstruction", who, "PSNR", x_T="inferred", T=FULL_STEPS)
-    holds = ends(whole)[0] >= NEAR_SSIM and surely_better(whole, z_alone)
-    return holds, f"SSIM {shown(whole)}, PSNR {shown(psnr)}; z alone: SSIM {shown(z_alone)}"
+    plain = findings.one("reconstruction", PLAIN, "SSIM", x_T="inferred", T=FULL_STEPS)
+    holds = ends(whole)[0] >= NEAR_SSIM and all(surely_better(whole, less) for less in (z_alone, plain))
+    told = f"SSIM {shown(whole)}, PSNR {shown(psnr)}; z alone: SSIM {shown(z_alone)}"
+    return holds, f"{told}; plain DPM, x_T alone: SSIM {shown(plain)}"
 
 
 def linear(findings: Findings, who: str) -> Ruling:
@@ -111,11 +124,25 @@ def edits(findings: Findings, who: str) -> tuple[Figure, Figure]:
 
 
 def selective(findings: Findings, who: str) -> Ruling:
-    """Success at least SHOWS, and other verdicts changed at most SPARES."""
+    """Success at least SHOWS, other verdicts changed at most SPARES, on no one more than SPARES_EACH."""
     success, changed = edits(findings, who)
-    holds = ends(success)[0] >= SHOWS and ends(changed)[1] <= SPARES
+    worst = worst_spared(findings, who)
+    holds = ends(success)[0] >= SHOWS and ends(changed)[1] <= SPARES and worst.value <= SPARES_EACH
     told = f"success {shown(success, percent=True)}; others changed {shown(changed, percent=True)}"
-    return holds, told
+    moved, other = worst.condition["attribute"], worst.condition.get("other", "?")
+    return holds, f"{told}; worst, {other} where {moved} is moved: {shown(worst, percent=True)}"
+
+
+def worst_spared(findings: Findings, who: str) -> Figure:
+    """The other attribute whose verdicts change most, at scales of EDIT_SCALE, over all attributes moved."""
+    found = [
+        figure
+        for scale in (EDIT_SCALE, -EDIT_SCALE)
+        for figure in chosen(findings.all("edits", who, WORST), WORST, scale=scale)
+    ]
+    if not found:
+        raise NotMeasured(f"no edit at scale {EDIT_SCALE:g}")
+    return max(found, key=lambda figure: figure.value)
 
 
 def sees_more(findings: Findings, who: str) -> Ruling:
@@ -145,15 +172,20 @@ def samples_early(findings: Findings, who: str) -> Ruling:
 
 
 def samples_as_well(findings: Findings, who: str) -> Ruling:
-    """Samples in SAMPLE_STEPS as good as the plain DPM's."""
+    """Samples in SAMPLE_STEPS surely no worse than the plain DPM's."""
     own, plain = (sample_distance(findings, name, SAMPLE_STEPS) for name in (who, PLAIN))
-    return as_good(own, plain), _distances(own, plain, "plain DPM")
+    return surely_no_worse(own, plain), _distances(own, plain, "plain DPM")
 
 
 def needs_no_prior(findings: Findings, who: str) -> Ruling:
-    """Samples from N(0, I) in SAMPLE_STEPS as good as those of Diff-AE with its latent DPM."""
+    """Samples from N(0, I) surely no worse than Diff-AE's with its latent DPM, and surely better than blends.
+
+    Blends are two images mixed half and half: what is no better than those would be no sample at all.
+    """
     own, other = (sample_distance(findings, name, SAMPLE_STEPS) for name in (who, DIFFAE))
-    return as_good(own, other), _distances(own, other, "Diff-AE with a latent DPM")
+    blends = findings.one("interpolation", who, "halfway", way=PIXELS)
+    holds = surely_no_worse(own, other) and surely_better(own, blends)
+    return holds, f"{_distances(own, other, 'Diff-AE with a latent DPM')}; two images mixed {shown(blends)}"
 
 
 def _distances(own: Figure, other: Figure, of: str) -> str:
@@ -161,10 +193,43 @@ def _distances(own: Figure, other: Figure, of: str) -> str:
 
 
 def conditional(given: str, findings: Findings, who: str) -> Ruling:
-    """After examples, surely more pictures that show the attribute than without; over all attributes."""
-    asked, free = (pooled(findings.all("few-shot", who, "share", given=how)) for how in (given, NOTHING))
-    told = f"{shown(asked, percent=True)}; without examples {shown(free, percent=True)}"
-    return surely_better(asked, free), told
+    """After examples, surely more pictures that show the attribute than without, over attributes and sets.
+
+    What is counted is a set of examples: by how much more often its draws show what it has than all draws do.
+    The interval is Student's over those, with the error of the shares among all draws added.
+    """
+    free = {f.condition["attribute"]: f for f in findings.all("few-shot", who, SHARE, given=NOTHING)}
+    sets = findings.all("few-shot", who, SHARE_OF_SET, given=given)
+    missing = sorted(str(name) for name in free.keys() ^ {f.condition["attribute"] for f in sets})
+    if missing:
+        raise NotMeasured(f"no figures both with and without examples of {', '.join(missing)}")
+    if len(sets) < 2:
+        raise NotMeasured("one set of examples alone has no spread")
+    gains = [f.value - free[f.condition["attribute"]].value for f in sets]
+    of_sets = t_interval(gains).interval
+    all_draws = pooled(list(free.values()))
+    assert of_sets is not None
+    # the shares among all draws are the same for every set: their error does not average out
+    low, high = (
+        mean + sign * math.hypot(end - mean, side - all_draws.value)
+        for mean, sign, end, side in zip(
+            (of_sets.value,) * 2, (-1, 1), (of_sets.low, of_sets.high), reversed(ends(all_draws)), strict=True
+        )
+    )
+    asked = sum(f.value for f in sets) / len(sets)
+    told = f"{100 * asked:.1f} % of draws after {len(sets)} sets of examples, {100 * all_draws.value:.1f} % "
+    told += f"without: {100 * of_sets.value:.1f} ({100 * low:.1f} to {100 * high:.1f}) points more"
+    return low > 0, told
+
+
+def t_interval(values: Sequence[float]) -> Figure:
+    """The mean of independent ``values``, two or more, with Student's interval."""
+    from scipy.stats import t
+
+    num, mean = len(values), statistics.fmean(values)
+    half = float(t.ppf((1 + LEVEL) / 2, num - 1)) * statistics.stdev(values) / math.sqrt(num)
+    interval = Estimate(value=mean, low=mean - half, high=mean + half, level=LEVEL, num_resamples=0)
+    return Figure(bundle="", name="mean", value=mean, num=num, interval=interval)
 
 
 def smooth(findings: Findings, who: str) -> Ruling:

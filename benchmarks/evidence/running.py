@@ -14,7 +14,7 @@ import torch
 from evidence.contenders import TITLES, Shelf, source_of
 from evidence.page import plot_files
 from evidence.store import Entry, Picture, Store
-from evidence.study import HELD_OUT_SEED, TRAIN_SEED, Bench, Sizes, Study
+from evidence.study import HELD_OUT_SEED, SEED, TRAIN_SEED, Bench, Sizes, Study
 from rdm_cli.console import Console
 from rdm_cli.core.evaluation.figures import Sheet
 from rdm_cli.core.evaluation.material import Material
@@ -71,19 +71,28 @@ def prepared(held_out: Path | None, train: Path | None, work: Path, sizes: Sizes
 def wanted_key(
     study: Study, name: str, shelf: Shelf, bench: Bench, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that a study's figures of a contender depend on: bundle, settings, images."""
+    """All that a study's figures of a contender depend on: bundle, settings, seed, images, their features."""
     materials: Mapping[str, Material] = study.materials(bench, settings)
     return {
         "bundle": shelf.key(name, study.uses),
         "settings": dict(settings),
+        "seed": SEED,
+        **({"extractor_sha256": bench.extractor.sha256} if study.extracts else {}),
         "data": {kind: {"num": len(found), "sha256": found.digest} for kind, found in materials.items()},
     }
 
 
 def run(
-    studies: Sequence[Study], bench: Bench, shelf: Shelf, store: Store, sizes: Sizes, console: Console
+    studies: Sequence[Study],
+    bench: Bench,
+    shelf: Shelf,
+    store: Store,
+    sizes: Sizes,
+    console: Console,
+    *,
+    again: bool = False,
 ) -> list[str]:
-    """Measure every contender of every study whose key differs from the one that is kept.
+    """Measure every contender of every study whose key differs from the one that is kept; ``again``: all.
 
     What fails is told and left out; returned are those, a few words each.
     """
@@ -97,7 +106,7 @@ def run(
                 continue
             key = wanted_key(study, name, shelf, bench, settings)
             kept = store.entries(study.name).get(name)
-            if kept is not None and kept.key == key:
+            if kept is not None and kept.key == key and not again:
                 console.note(f"{label}: kept")
                 continue
             try:

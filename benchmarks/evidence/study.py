@@ -142,7 +142,7 @@ class Study:
     and of what a bundle ``uses`` besides its networks. ``measure`` gives figures, of which those that
     ``keeps`` are kept, and sheets, of which those that ``shows`` are drawn. ``tables`` arranges figures for
     the page, under the name that each column or ``row`` is to have; ``commands`` reproduce them, for bundles
-    as the user names them.
+    as the user names them. ``extracts``: figures rest on the bench's extractor.
     """
 
     name: str
@@ -160,6 +160,7 @@ class Study:
     keeps: Callable[[Figure], bool] = lambda figure: not figure.detail
     shows: Callable[[Sheet], bool] = lambda sheet: True
     row: str = "figure"
+    extracts: bool = False
 
 
 def titled(figure: Figure) -> Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from rdm_cli.commands.evaluation_job import (
     opened,
 )
 from rdm_cli.console import Console
+from rdm_cli.errors import UsageError
 
 PURPOSE = "judging edits"
 
@@ -64,6 +66,8 @@ def edit(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     moves = numbers("--scales", scales, float)
+    if not any(moves) or not all(math.isfinite(scale) for scale in moves):
+        raise UsageError(f"--scales {scales}: a scale is a number, and one of them at least is not 0")
     check_output(output)
     from rdm_cli.core.evaluation.distances import open_distances
     from rdm_cli.core.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits

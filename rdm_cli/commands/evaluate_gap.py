@@ -59,6 +59,8 @@ def gap(
     if min(shown_at) < 0:
         raise UsageError(f"--at {min(shown_at)}: timesteps start at 0")
     paths = [item.source for item in find_inputs([folder])][:num]
+    if len(paths) < 2:
+        raise UsageError(f"{folder}: one image has no interval", hint="name a folder of two or more")
     check_output(output)
     from rdm_cli.core.gap import measure_gap, one_step_rows
     from rdm_cli.core.gap_report import save_gap_plot, save_json, save_sheet

@@ -14,7 +14,7 @@ from rdm_cli.core.bundles import open_bundle
 from rdm_cli.data.json_text import read_object
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.method import Pretrained
-from rdm_cli.models.first_stage import FirstStageConfig
+from rdm_cli.models.first_stage import FirstStageConfig, quiet_diffusers
 
 FIRST_STAGE_FOLDERS = ("", "first_stage", "vae", "vqvae")
 FIRST_STAGE_FILES = [str(Path(f) / n) for f in FIRST_STAGE_FOLDERS for n in ("config.json", WEIGHTS)]
@@ -67,9 +67,10 @@ def _opened(path: Path) -> FirstStage:
     if not (path.parent / WEIGHTS).is_file():
         raise BundleError(f"{path.parent / WEIGHTS}: the weights are missing; rdm reads safetensors alone")
     try:
-        network = getattr(diffusers, config.class_name).from_pretrained(
-            str(path.parent), use_safetensors=True, local_files_only=True
-        )
+        with quiet_diffusers():
+            network = getattr(diffusers, config.class_name).from_pretrained(
+                str(path.parent), use_safetensors=True, local_files_only=True
+            )
     except Exception as error:  # diffusers raises many kinds for configs and weights that do not fit
         reason = " ".join(str(error).split())[:300]
         raise BundleError(f"{path.parent}: not a network that diffusers opens ({reason})") from error

@@ -6,6 +6,8 @@ Latents of a ``VQModel`` are taken before quantisation, and quantised when they 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,8 +70,22 @@ def build_first_stage(config: FirstStageConfig) -> nn.Module:
     """diffusers' network with fresh weights; raises ValueError or TypeError for what it does not know."""
     import diffusers
 
-    network: nn.Module = getattr(diffusers, config.class_name).from_config(dict(config.values))
+    with quiet_diffusers():
+        network: nn.Module = getattr(diffusers, config.class_name).from_config(dict(config.values))
     return network
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Without its remarks about settings that it writes into a config and then does not expect there."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def to_moments(network: Any, x_0: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from evidence.claims import CLAIMS, FAILS, HOLDS, UNKNOWN, decided, verdicts
 from evidence.contenders import DIFFAE, LRDM, PDAE, PLAIN, TITLES
+from evidence.few_shot import LIKE, NOTHING, SHARE_OF_SET, UNLIKE
+from evidence.few_shot import NAME as SHARE
 from evidence.findings import Findings
-from evidence.rules import as_good, pooled, shown, surely_better
+from evidence.rules import as_good, pooled, shown, surely_better, t_interval
 
+from rdm_cli.core.evaluation.edit import WORST
 from rdm_cli.core.evaluation.figures import Figure
 
 Make = Callable[..., Figure]
@@ -59,13 +63,14 @@ def test_pooled_figures_weigh_by_their_images(figure: Make) -> None:
 
 
 def test_1_near_exact(figure: Make, verdict: Callable[..., Any]) -> None:
-    def of(ssim: float, half: float, alone: float) -> dict[str, list[Figure]]:
+    def of(ssim: float, half: float, alone: float, plain: float = 0.9) -> dict[str, list[Figure]]:
         about = {"better": "higher", "T": 100}
         return {
             "reconstruction": [
                 figure(DIFFAE, "SSIM", ssim, half, x_T="inferred", **about),
                 figure(DIFFAE, "SSIM", alone, half, x_T="random", **about),
                 figure(DIFFAE, "PSNR", 46.0, 1.0, x_T="inferred", **about),
+                figure(PLAIN, "SSIM", plain, half, x_T="inferred", **about),
             ]
         }
 
@@ -75,6 +80,7 @@ def test_1_near_exact(figure: Make, verdict: Callable[..., Any]) -> None:
     fails = verdict("1", DIFFAE, of(0.991, 0.002, 0.93))  # the interval reaches below .99
     assert fails.holds is False and fails.word == FAILS
     assert verdict("1", DIFFAE, of(0.998, 0.001, 0.9975)).holds is False  # z alone says as much
+    assert verdict("1", DIFFAE, of(0.998, 0.001, 0.93, plain=0.997)).holds is False  # and so does no z
 
 
 def test_2_linear(figure: Make, verdict: Callable[..., Any]) -> None:
@@ -93,7 +99,7 @@ def test_2_linear(figure: Make, verdict: Callable[..., Any]) -> None:
 
 
 def test_3_edits(figure: Make, verdict: Callable[..., Any]) -> None:
-    def of(success: float, changed: float) -> dict[str, list[Figure]]:
+    def of(success: float, changed: float, worst: float = 0.05) -> dict[str, list[Figure]]:
         found = []
         for attribute in ("smiling", "hat"):
             for scale in (0.3, -0.3, 0.15):
@@ -103,12 +109,16 @@ def test_3_edits(figure: Make, verdict: Callable[..., Any]) -> None:
                     figure(LRDM, "success", success if abs(scale) == 0.3 else 0.0, 0.1, "higher", **how)
                 )
                 found.append(figure(LRDM, "others changed", changed, 0.01, "lower", **how))
+                of_one = worst if attribute == "hat" and abs(scale) == 0.3 else 0.01
+                found.append(figure(LRDM, WORST, of_one, 0.05, "lower", other="beard", **how))
         return {"edits": found}
 
     assert verdict("3", LRDM, of(0.8, 0.02)).holds is True
     assert verdict("3", LRDM, of(0.52, 0.02)).holds is False
     assert verdict("3", LRDM, of(0.8, 0.048)).holds is False
-    assert "80.0 %" in verdict("3", LRDM, of(0.8, 0.02)).figures
+    assert verdict("3", LRDM, of(0.8, 0.02, worst=0.12)).holds is False  # one other attribute pays for it
+    told = verdict("3", LRDM, of(0.8, 0.02)).figures
+    assert "80.0 %" in told and "worst, beard where hat is moved: 5.0 %" in told
     only_half = {"edits": [f for f in of(0.8, 0.02)["edits"] if f.condition["scale"] == 0.15]}
     assert verdict("3", LRDM, only_half).word == UNKNOWN
 
@@ -133,41 +143,64 @@ def test_4a_one_step(figure: Make, verdict: Callable[..., Any]) -> None:
     assert verdict("4a", DIFFAE, of(1.9)).holds is False
 
 
-def samples(figure: Make, steps: int, **values: float) -> dict[str, list[Figure]]:
+def samples(
+    figure: Make, steps: int, half: float = 0.05, blends: float = 9.0, **values: float
+) -> dict[str, list[Figure]]:
     who = {"diffae": (DIFFAE, "latent-ddim"), "lrdm": (LRDM, "gaussian"), "plain": (PLAIN, "x_T alone")}
     return {
         "generation": [
-            figure(who[key][0], "KD-Net x 1000", value, 0.5, "lower", prior=who[key][1], T=steps)
+            figure(who[key][0], "KD-Net x 1000", value, half, "lower", prior=who[key][1], T=steps)
             for key, value in values.items()
-        ]
+        ],
+        "interpolation": [figure(LRDM, "halfway, KD-Net x 1000", blends, half, "lower", way="pixels")],
     }
 
 
 def test_4b_5_and_8a_samples(figure: Make, verdict: Callable[..., Any]) -> None:
     assert verdict("4b", DIFFAE, samples(figure, 10, diffae=1.0, plain=3.0)).holds is True
-    assert verdict("4b", DIFFAE, samples(figure, 10, diffae=2.5, plain=3.0)).holds is False
-    assert verdict("5", DIFFAE, samples(figure, 50, diffae=3.5, plain=3.0)).holds is True
+    assert verdict("4b", DIFFAE, samples(figure, 10, half=0.5, diffae=2.5, plain=3.0)).holds is False
+    assert verdict("5", DIFFAE, samples(figure, 50, diffae=3.5, plain=3.0)).holds is True  # a sixth worse
+    assert verdict("5", DIFFAE, samples(figure, 50, half=0.2, diffae=3.5, plain=3.0)).holds is False
     assert verdict("5", DIFFAE, samples(figure, 50, diffae=4.5, plain=3.0)).holds is False
-    assert verdict("8a", LRDM, samples(figure, 50, diffae=1.0, lrdm=1.5)).holds is True
-    assert verdict("8a", LRDM, samples(figure, 50, diffae=1.0, lrdm=2.5)).holds is False
+    assert verdict("8a", LRDM, samples(figure, 50, diffae=1.0, lrdm=1.1)).holds is True
+    assert verdict("8a", LRDM, samples(figure, 50, diffae=1.0, lrdm=1.5)).holds is False
+    # as good as Diff-AE's, which are no samples
+    assert verdict("8a", LRDM, samples(figure, 50, blends=1.0, diffae=1.0, lrdm=1.0)).holds is False
     # the other number of steps says nothing
     assert verdict("5", DIFFAE, samples(figure, 10, diffae=1.0, plain=3.0)).word == UNKNOWN
 
 
 def test_6_few_shot(figure: Make, verdict: Callable[..., Any]) -> None:
-    def of(given: str, value: float) -> dict[str, list[Figure]]:
-        return {
-            "few-shot": [
-                figure(DIFFAE, "share that shows it", v, 0.1, "higher", attribute=a, given=how)
-                for how, v in (("no examples", 0.3), (given, value))
-                for a in ("hat", "beard")
-            ]
-        }
+    def of(given: str, *values: float, asked: tuple[str, ...] = ("hat", "beard")) -> dict[str, list[Figure]]:
+        free = [
+            figure(DIFFAE, SHARE, 0.3, 0.05, "higher", num=200, attribute=a, given=NOTHING)
+            for a in ("hat", "beard")
+        ]
+        after = [
+            figure(DIFFAE, SHARE_OF_SET, v, 0.1, "higher", attribute=a, given=given, set=k + 1)
+            for k, v in enumerate(values)
+            for a in asked
+        ]
+        return {"few-shot": [*free, *after]}
 
-    for number, given in (("6a", "examples"), ("6b", "examples and counter-examples")):
-        assert verdict(number, DIFFAE, of(given, 0.7)).holds is True
-        assert verdict(number, DIFFAE, of(given, 0.4)).holds is False
-    assert verdict("6b", DIFFAE, of("examples", 0.7)).word == UNKNOWN
+    for number, given in (("6a", LIKE), ("6b", UNLIKE)):
+        holds = verdict(number, DIFFAE, of(given, 0.6, 0.7, 0.8))
+        assert holds.holds is True and holds.figures.startswith("70.0 % of draws after 6 sets of examples")
+        assert verdict(number, DIFFAE, of(given, 0.31, 0.33, 0.35)).holds is False  # all draws may do that
+        assert verdict(number, DIFFAE, of(given, 0.0, 0.4, 1.0)).holds is False  # one set did it
+    assert verdict("6b", DIFFAE, of(LIKE, 0.7, 0.7)).word == UNKNOWN
+    half = verdict("6a", DIFFAE, of(LIKE, 0.6, 0.7, asked=("hat",)))
+    assert half.word == UNKNOWN and half.figures.endswith("with and without examples of beard")
+
+
+def test_student_s_interval() -> None:
+    from scipy.stats import t as student
+
+    values = [0.2, 0.5, 0.1, 0.4]
+    found = t_interval(values).interval
+    assert found is not None
+    low, high = student.interval(0.95, 3, loc=0.3, scale=np.std(values, ddof=1) / 2)
+    assert (found.value, found.low, found.high) == pytest.approx((0.3, low, high))
 
 
 def errors(figure: Make, name: str, values: dict[int, float]) -> list[Figure]:

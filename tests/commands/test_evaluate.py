@@ -91,8 +91,16 @@ def test_bad_words_and_bad_images(rdm: Rdm, bundles: dict[str, Path], faces: Pat
     assert beyond.code == 2 and "--at 1000: the last timestep" in beyond.err
     words = rdm("evaluate", "gap", bundles["pdae"], faces, "--at", "soon")
     assert words.code == 2 and "--at soon" in words.err
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.png").write_bytes((faces / "a.png").read_bytes())
+    single = rdm("evaluate", "gap", bundles["pdae"], tmp_path / "one")
+    assert single.code == 2 and "one: one image has no interval" in single.err
+    for scales in ("nan", "0.1,inf", "0"):
+        moved = rdm("evaluate", "edit", bundles["pdae"], faces, f"--scales={scales}")
+        assert moved.code == 2 and f"--scales {scales}: a scale is a number" in moved.err
     broken = tmp_path / "broken"
     broken.mkdir()
+    (broken / "b.png").write_bytes((faces / "b.png").read_bytes())
     (broken / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     damaged = rdm("evaluate", "gap", bundles["pdae"], broken)
     assert damaged.code == 1 and "a.png: not an image" in damaged.err and len(damaged.err.splitlines()) == 1

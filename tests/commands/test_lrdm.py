@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from rdm_cli.core.bundles import open_bundle
@@ -16,6 +18,11 @@ from rdm_cli.core.codes import Codes
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=int)
 
 
 @pytest.fixture(scope="module", params=["AutoencoderKL", "VQModel", "AutoencoderTiny"])
@@ -274,8 +281,9 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     assert rdm("decode", tmp_path / "a.safetensors", "-o", made / "other", "-b", mine, *styled).code == 0
     same = ("--style", faces / "a.png")
     assert rdm("decode", tmp_path / "a.safetensors", "-o", made / "same", "-b", mine, *same).code == 0
-    own, other, same_again = ((made / name / "a.png").read_bytes() for name in ("own", "other", "same"))
-    assert own != other and own == same_again
+    own, other, same_again = (pixels(made / name / "a.png") for name in ("own", "other", "same"))
+    # the style of the code was read in a batch of two, which rounds differently
+    assert abs(own - same_again).max() <= 1 < abs(own - other).max()
     assert rdm("reconstruct", faces / "a.png", "-o", made / "r", *some, *styled).code == 0
     ends = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert rdm("interpolate", *ends, "-o", made / "walk", "--frames", 3, *some).code == 0
@@ -286,7 +294,8 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     assert rdm("sample", "-n", 2, "-o", made / "s", *some, *styled).code == 0
     again = rdm("decode", made / "s" / "000001.safetensors", "-o", made / "again", "-b", mine)
     assert again.code == 0  # a sample's code has the style that it was drawn in
-    assert (made / "again" / "000001.png").read_bytes() == (made / "s" / "000001.png").read_bytes()
+    shown = abs(pixels(made / "again" / "000001.png") - pixels(made / "s" / "000001.png"))
+    assert shown.max() <= 1  # it was drawn in a batch of two
     (tmp_path / "broken.png").write_text("no picture")
     broken = rdm("decode", *ends, "-o", made / "x", "-b", mine, "--style", tmp_path / "broken.png")
     assert broken.code == 1 and "broken.png: not an image" in broken.err and not (made / "x").exists()

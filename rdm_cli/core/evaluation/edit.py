@@ -27,6 +27,7 @@ LEAD = (
     "Pictures are compared with the unedited reconstruction; scale 0 compares that with the image, and is "
     "what encoding and decoding change by themselves."
 )
+WORST = "worst other changed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,7 @@ class _Editor:
             found.append(
                 mean_figure(changed, name="others changed", better="lower", computed_with=verdict, **about)
             )
+            found.append(self.worst(how, seen_before, seen_after, others, verdict))
         for distance in self.distances:
             found.append(
                 mean_figure(
@@ -205,8 +207,29 @@ class _Editor:
         )
         return found
 
+    def worst(
+        self,
+        how: dict[str, Scalar],
+        before: Tensor,
+        after: Tensor,
+        others: Tensor,
+        verdict: dict[str, Scalar],
+    ) -> Figure:
+        """The share of images whose verdict changes, of that other attribute where it is largest."""
+        changes = before != after
+        place = max(others.nonzero()[:, 0].tolist(), key=lambda k: int(changes[:, k].sum()))
+        return estimated(
+            share_estimate(changes[:, place]),
+            bundle=self.subject.name,
+            name=WORST,
+            condition={**how, "other": self.judge.names[place]},
+            num=len(changes),
+            better="lower",
+            computed_with=verdict | {"interval": "Wilson (1927), of the worst as if it were the only one"},
+        )
+
 
 def edit_plots(figures: Sequence[Figure]) -> list[Plot]:
     """Everything over the scale."""
-    names = [n for n in dict.fromkeys(f.name for f in figures) if n != "judge's AUROC"]
+    names = [n for n in dict.fromkeys(f.name for f in figures) if n not in ("judge's AUROC", WORST)]
     return drawn(*(curves(figures, name, "scale") for name in names))
