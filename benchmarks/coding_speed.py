@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.runtime import autocast, set_up
+from rdm_cli.core.runtime import Precision, autocast, set_up, with_cast_weights
 from rdm_cli.core.training_start import build_model
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import METHODS, load
@@ -129,10 +129,11 @@ def shares_of_peak(model: Any, x: Tensor, rounds: int) -> list[tuple[str, ...]]:
     for precision in ("fp32", "bf16"):
         kind = torch.float32 if precision == "fp32" else torch.bfloat16
         a, b = (torch.randn(MATRIX, MATRIX).to(kind) for _ in range(2))
+        unet = cast(Any, with_cast_weights(model, cast(Precision, precision))).unet
 
-        def forward(precision: Any = precision) -> None:
+        def forward(precision: Any = precision, unet: Any = unet) -> None:
             with torch.inference_mode(), autocast(device, precision):
-                model.unet(x, t, z_scales)
+                unet(x, t, z_scales)
 
         def product(a: Tensor = a, b: Tensor = b) -> None:
             torch.mm(a, b)

@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import torch
 import typer
 from interleaved import Seconds, ratio_text, timed_side_by_side
 from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
@@ -151,8 +150,7 @@ def main(
 ) -> None:
     """Measure, and print the tables."""
     refuse_unmarked(page, SCRIPT)
-    torch.set_num_threads(threads)
-    pipeline = open_pipeline(bundle, batch_size=batch_size)
+    pipeline = open_pipeline(bundle, batch_size=batch_size, device="cpu", threads=threads)
     x_0 = pipeline.load_images(sorted(images.glob("*.png"))[:n])
     reached: dict[str, float] = {}
     restored: dict[str, float] = {}

@@ -110,17 +110,8 @@ def linear(findings: Findings, who: str) -> Ruling:
 
 def edits(findings: Findings, who: str) -> tuple[Figure, Figure]:
     """Success and other verdicts changed at scales of EDIT_SCALE, pooled over attributes and directions."""
-    kinds = []
-    for name in ("success", "others changed"):
-        found = [
-            figure
-            for scale in (EDIT_SCALE, -EDIT_SCALE)
-            for figure in chosen(findings.all("edits", who, name), name, scale=scale)
-        ]
-        if not found:
-            raise NotMeasured(f"no edit at scale {EDIT_SCALE:g}")
-        kinds.append(pooled(found))
-    return kinds[0], kinds[1]
+    success, changed = (pooled(_of_edits(findings, who, name)) for name in ("success", "others changed"))
+    return success, changed
 
 
 def selective(findings: Findings, who: str) -> Ruling:
@@ -135,14 +126,16 @@ def selective(findings: Findings, who: str) -> Ruling:
 
 def worst_spared(findings: Findings, who: str) -> Figure:
     """The other attribute whose verdicts change most, at scales of EDIT_SCALE, over all attributes moved."""
-    found = [
-        figure
-        for scale in (EDIT_SCALE, -EDIT_SCALE)
-        for figure in chosen(findings.all("edits", who, WORST), WORST, scale=scale)
-    ]
+    return max(_of_edits(findings, who, WORST), key=lambda figure: figure.value)
+
+
+def _of_edits(findings: Findings, who: str, name: str) -> list[Figure]:
+    """The figures ``name`` at scales of EDIT_SCALE, of all attributes moved."""
+    kept = findings.all("edits", who, name)
+    found = [f for scale in (EDIT_SCALE, -EDIT_SCALE) for f in chosen(kept, name, scale=scale)]
     if not found:
         raise NotMeasured(f"no edit at scale {EDIT_SCALE:g}")
-    return max(found, key=lambda figure: figure.value)
+    return found
 
 
 def sees_more(findings: Findings, who: str) -> Ruling:

@@ -37,8 +37,8 @@ def interpolate(
         Way,
         typer.Option(
             "--path",
-            help="Between z: lerp of the codes, or trajectory, a lerp of what the decoder makes of them at "
-            "each step.",
+            help="Between z: straight from code to code (lerp; LRDM's, which are normal, by slerp), or "
+            "trajectory, a lerp of what the decoder makes of them at each step.",
         ),
     ] = Way.lerp,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,

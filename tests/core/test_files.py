@@ -231,6 +231,33 @@ def test_manipulating_a_mixed_batch(pipeline: Pipeline, faces: Path, tmp_path: P
                 assert (ours.x_T is None) == (theirs.x_T is None) == (task.source.parent.name == "bare")
 
 
+def test_exact_codes_keep_both_states_beside_others(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+    """A batch of codes of several inversions: an edit that moves nothing shows each image again."""
+    sources = []
+    for name, inversion in (("a", "exact"), ("b", "ddim"), ("c", "exact")):
+        encode(pipeline, [faces / f"{name}.png"], tmp_path / inversion, inversion=inversion, steps=20)
+        sources.append(tmp_path / inversion / f"{name}.safetensors")
+    tasks = tasks_for(sources, tmp_path / "out", ".png")
+    outcomes = list(manipulate_files(pipeline, tasks, edits=[{"smiling": 0.0}], strip=False))
+    assert not any(o.error for o in outcomes)
+    for name in ("a", "c"):
+        assert Codes.load(tmp_path / "out" / f"{name}.safetensors").other is not None
+        assert np.abs(values(tmp_path / "out" / f"{name}.png") - values(faces / f"{name}.png")).max() <= 1
+
+
+def test_a_random_start_is_decoded_in_the_steps_that_are_asked_for(
+    pipeline: Pipeline, faces: Path, tmp_path: Path
+) -> None:
+    pictures = []
+    for steps in (2, 4):
+        (task,) = tasks_for([faces / "a.png"], tmp_path / str(steps), ".png")
+        effort = Effort(inversion="exact", steps=steps, with_x_T=False)
+        (outcome,) = manipulate_files(pipeline, [task], edits=[{"smiling": 0.1}], strip=False, effort=effort)
+        assert outcome.error is None
+        pictures.append(values(task.target))
+    assert np.abs(pictures[0] - pictures[1]).max() > 1
+
+
 def test_errors_name_the_code(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
     from rdm_cli.core.inputs import load_image_or_code
 
