@@ -209,6 +209,9 @@ def test_disentanglement_on_celebas_list(rdm: Rdm, tiny_bundle: Path, labelled: 
         assert len(only(found, name)) == 2  # of z and of pixels
         assert all(0 <= f["value"] <= 1 for f in only(found, name))
     assert len(only(found, "lead in AUROC", features="z")) == 2
+    for name in ("MIG", "TAD"):
+        (chance,) = only(found, f"{name}, labels shuffled", features="PCA of pixels")
+        assert chance["computed_with"]["num_shuffles"] == 5
     one = rdm(*words, "--attr", "smiling")
     assert one.code == 2 and "two attributes or more are needed" in one.err
 

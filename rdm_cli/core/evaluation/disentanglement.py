@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rdm_cli.core.evaluation.attributes import codes_of, left_out
@@ -12,6 +13,7 @@ from rdm_cli.core.evaluation.figures import Figure, Part, Scalar, drawn, estimat
 from rdm_cli.core.evaluation.material import Labels, Material, Subject
 from rdm_cli.core.plots import Plot
 from rdm_cli.core.running import Advance
+from rdm_cli.kernels.randomness import keyed_generator
 from rdm_cli.metrics.dci import Predictor, dci
 from rdm_cli.metrics.disentanglement import GapScore, mutual_information_gap, total_auroc_difference
 from rdm_cli.metrics.linear_probes import hold_out, pixel_components, too_few
@@ -20,8 +22,12 @@ LEAD = (
     "DCI asks which dimensions a classifier needs for an attribute, MIG and TAD how far the best dimension "
     "is ahead of the second best. The same figures of as many components of the pixels stand beside. "
     "Where informativeness is low, the other two of DCI mean little: who knows nothing needs few dimensions. "
-    "A code that nobody trained to be disentangled has MIG and TAD near 0 however linear it is."
+    "A code that nobody trained to be disentangled has MIG and TAD near 0 however linear it is. The best "
+    "dimension is chosen and scored on the same images, which chance alone rewards: beside MIG and TAD "
+    "stands what they are on labels that were shuffled among the images."
 )
+SHUFFLED = "labels shuffled"
+NUM_SHUFFLES = 5
 
 
 def measure_disentanglement(
@@ -110,7 +116,27 @@ def _figures(
     ]
     for name, gaps in (("lead in information", mig), ("lead in AUROC", tad)):
         found += _leads(name, gaps, kind, about)
-    return found
+    return found + _by_chance(features, labels, kind, about, seed)
+
+
+def _by_chance(features: Tensor, labels: Labels, kind: str, about: dict[str, Any], seed: int) -> list[Figure]:
+    """MIG and TAD of labels that belong to other images: the mean over NUM_SHUFFLES orders."""
+    chance: dict[str, list[float]] = {"MIG": [], "TAD": []}
+    for k in range(NUM_SHUFFLES):
+        order = torch.randperm(len(features), generator=keyed_generator(seed, SHUFFLED, k))
+        for name, metric in (("MIG", mutual_information_gap), ("TAD", total_auroc_difference)):
+            gaps = metric(features, labels.values[order], labels.names, seed=seed, num_resamples=2)
+            chance[name].append(gaps.score.value)
+    return [
+        Figure(
+            name=f"{name}, {SHUFFLED}",
+            value=sum(values) / NUM_SHUFFLES,
+            condition={"features": kind},
+            computed_with={"num_shuffles": NUM_SHUFFLES},
+            **about | {"better": ""},
+        )
+        for name, values in chance.items()
+    ]
 
 
 def _leads(name: str, gaps: GapScore, kind: str, about: dict[str, Any]) -> list[Figure]:
