@@ -11,7 +11,14 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.training_job import carry_out
-from rdm_cli.commands.training_words import AROUND, FirstStageKind, LossWeighting, Predicted, Tracker
+from rdm_cli.commands.training_words import (
+    AROUND,
+    PRESETS,
+    FirstStageKind,
+    LossWeighting,
+    Predicted,
+    Tracker,
+)
 from rdm_cli.console import Console
 from rdm_cli.errors import UsageError
 
@@ -41,14 +48,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         output: Annotated[
             Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")
         ],
-        preset: Annotated[
-            str | None,
-            typer.Option(
-                "--preset",
-                help="Networks and recipe: small32, small64, or one of the published (docs/training.md).",
-                show_default="small64",
-            ),
-        ] = None,
+        preset: str | None = None,
         images: Annotated[
             int | None,
             typer.Option(
@@ -295,6 +295,10 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
     """
     foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
     signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
-    kept = [p for name, p in signature.parameters.items() if name not in foreign]
+    told = f"Networks and recipe: {PRESETS[method]} (docs/training.md)."
+    option = typer.Option("--preset", help=told, show_default="small64")
+    known = dict(signature.parameters)
+    known["preset"] = known["preset"].replace(annotation=Annotated[str | None, option])
+    kept = [p for name, p in known.items() if name not in foreign]
     train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     return train

@@ -49,3 +49,14 @@ def test_help_imports_nothing_heavy() -> None:
 def test_version(rdm: Rdm) -> None:
     result = rdm("--version")
     assert (result.code, result.out) == (0, f"rdm {__version__}\n")
+
+
+def test_every_preset_is_named_in_its_method_s_help() -> None:
+    from rdm_cli.commands.training_words import PRESETS
+    from rdm_cli.registry import TRAINABLE, load
+
+    for method, told in PRESETS.items():
+        presets = load(TRAINABLE, "method", method).presets
+        known = {name.removeprefix("kl-").removeprefix("vq-") for name in presets}
+        assert set(told.split(", ")) == known, method
+    assert PRESETS.keys() == TRAINABLE.keys()
