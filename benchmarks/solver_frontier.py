@@ -9,7 +9,7 @@ of the pictures' EffNet-Lite0 features to the held-out images': FD-EffNet (never
 axes, and the unbiased kernel distance on all features, both with 95 % bootstrap intervals. What was measured
 is kept in NAME.json under --output, and a run that was stopped goes on with the next; a plot lies beside it.
 Prints a Markdown table of FD, and the knee: the fewest calls at which some solver's FD lies within the
-interval of 100-step DDIM's.
+interval of 100-step DDIM's. With --set-knee it becomes what the bundle decodes its own draws by.
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.core.bundles import SCHEDULER
+from rdm_cli.core.configs import json_file, to_json
 from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.core.runtime import Precision
+from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.json_text import parse_object
+from rdm_cli.errors import UsageError
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
@@ -60,7 +65,7 @@ class Curve:
 
 CURVES = {
     "ddim": Curve(solver="ddim", spacing="stride"),
-    "ddim, log-snr": Curve(solver="ddim", spacing="log-snr"),
+    "ddim, log-snr": Curve(solver="ddim", spacing="log-snr", most_calls=20),
     "dpm-solver++": Curve(solver="dpm-solver++", most_calls=20),
     "dpm-solver++, karras": Curve(solver="dpm-solver++", spacing="karras", most_calls=20),
     "unipc": Curve(solver="unipc", most_calls=20),
@@ -97,21 +102,52 @@ def measure(
     }
 
 
-def knee(figures: Figures) -> str:
-    """The fewest calls at which a solver is as good as 100-step DDIM; "" where that was not measured."""
+def knee(figures: Figures) -> tuple[str, int] | None:
+    """Curve and number of the fewest calls as good as 100-step DDIM; None where that was not measured.
+
+    As good is whose FD lies below the upper end of the reference's interval; of equal calls the least FD.
+    """
     solver, calls = REFERENCE
     if calls not in figures.get(solver, {}):
-        return ""
-    value, low, high = figures[solver][calls]["fd"]
+        return None
+    _, _, high = figures[solver][calls]["fd"]
     good = [
         (int(number), row["fd"][0], name)
         for name, rows in figures.items()
         for number, row in rows.items()
         if row["fd"][0] <= high
     ]
-    fewest, found, name = min(good)
+    fewest, _, name = min(good)
+    return name, fewest
+
+
+def knee_text(figures: Figures) -> str:
+    """The knee beside its reference; "" where there is none."""
+    found = knee(figures)
+    if found is None:
+        return ""
+    name, calls = found
+    solver, number = REFERENCE
+    value, low, high = figures[solver][number]["fd"]
     reference = f"100-step DDIM has {value:.2f} ({low:.2f} to {high:.2f})"
-    return f"Knee: {name} with {fewest} calls, FD {found:.2f}; {reference}."
+    return f"Knee: {name} with {calls} calls, FD {figures[name][str(calls)]['fd'][0]:.2f}; {reference}."
+
+
+def keep_knee(folder: Path, figures: Figures) -> None:
+    """Make the knee the way in which the bundle in ``folder`` decodes what was drawn.
+
+    Nothing else of its scheduler changes, so that its digest and every code stay valid.
+    """
+    found = knee(figures)
+    if found is None:
+        raise UsageError(f"{folder}: 100-step DDIM was not measured, so there is no knee")
+    curve = CURVES[found[0]]
+    sampler = Sampler(solver=curve.solver, spacing=curve.spacing, steps=curve.steps(found[1]))
+    path = folder / SCHEDULER
+    stored = parse_object(path.read_bytes())
+    stored["_rdm"] = {**stored["_rdm"], "sampler": to_json(sampler)}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json_file(stored), encoding="utf-8")
 
 
 def markdown(kept: dict[str, dict[str, Any]]) -> str:
@@ -126,7 +162,12 @@ def markdown(kept: dict[str, dict[str, Any]]) -> str:
             f"{found['num_reference']:,} held-out images: FD-EffNet and its 95 % interval, by network calls."
         )
         plot_line = f"![FD over network calls, {name}](figures/solver-frontier/{name}.png)"
-        parts += [textwrap.fill(told, WIDTH), table(("solver", *numbers), rows), knee(figures), plot_line]
+        parts += [
+            textwrap.fill(told, WIDTH),
+            table(("solver", *numbers), rows),
+            knee_text(figures),
+            plot_line,
+        ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -202,6 +243,9 @@ def main(
     calls: Annotated[str, typer.Option(help="Network calls.")] = "5,8,10,15,20,50,100",
     precision: Annotated[str, typer.Option(help="Of the networks: fp32 or bf16.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Seed of z and x_T.")] = 0,
+    set_knee: Annotated[
+        bool, typer.Option("--set-knee", help="Make each knee its bundle's default.")
+    ] = False,
     page: PageOption = None,
 ) -> None:
     """Measure, draw, and print the tables."""
@@ -223,6 +267,8 @@ def main(
                 extractor=extractor,
             )
             plot(kept[name]["figures"], output / f"{name}.png")
+            if set_knee:
+                keep_knee(pipeline.bundle.folder, kept[name]["figures"])
     publish(markdown(kept), page, SCRIPT)
 
 

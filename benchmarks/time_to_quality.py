@@ -32,6 +32,8 @@ from rdm_cli.kernels.schedules import Spacing
 
 SCRIPT = "time_to_quality"
 LEVELS = (30, 40, 50)
+NO_DIFFERENCE_DB = 150
+"""Beyond this the tables say so: what is left lies below the last digit of a float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,11 @@ def mean_psnr_db(x_0: Tensor, back: Tensor) -> float:
     return float((-10 * errors.clamp(min=1e-30).log10()).mean())
 
 
+def told_db(psnr_db: float) -> str:
+    """A PSNR as the tables have it."""
+    return f"> {NO_DIFFERENCE_DB}" if psnr_db > NO_DIFFERENCE_DB else f"{psnr_db:.1f}"
+
+
 def share_restored(x_0: Tensor, back: Tensor) -> float:
     """The share of the images of which every pixel is restored, as 8 bits."""
     same = ((127.5 * (back - x_0)).round() == 0).flatten(1).all(dim=1)
@@ -116,7 +123,7 @@ def markdown(
             (
                 goal,
                 best,
-                f"{reached[best]:.1f}",
+                told_db(reached[best]),
                 f"{100 * restored[best]:.0f} %",
                 f"{median(seconds[best]) / images:.3f}",
                 ratio_text(seconds, best, first),
@@ -125,7 +132,7 @@ def markdown(
     rows = [
         (
             name,
-            f"{reached[name]:.1f}",
+            told_db(reached[name]),
             f"{100 * restored[name]:.0f} %",
             f"{median(found) / images:.3f}",
             ratio_text(seconds, name, first),

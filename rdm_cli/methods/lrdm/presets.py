@@ -104,7 +104,7 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
         num_decoder_blocks=2 if latent_size > 16 else 1,
         attention_resolutions=(latent_size // 2 ** (len(channel_mult) - 1),),
         dropout=0.1 if latent_size > 16 else 0.0,
-        kl_weight=5e-6 if latent_size > 16 else 1e-3,
+        kl_weight=5e-6 if latent_size > 16 else 1e-4,
     )  # fmt: skip
 
 
