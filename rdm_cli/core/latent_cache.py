@@ -58,12 +58,8 @@ class LatentSet(Dataset[Tensor]):
 
 def latents_digest(images: ImageFolder, network: Any, *, flip: bool) -> str:
     """What the latents depend on: the files (name, size, time of change), how they are read, the network."""
-    digest = hashlib.sha256(f"1 {images.size} {images.fit} {images.max_pixels} {flip}".encode())
+    digest = hashlib.sha256(f"2 {images.digest()} {flip}".encode())
     digest.update(repr(images.class_names).encode())  # an unreadable image's stand-in is of its class
-    for path in images.paths:
-        status = path.stat() if path.exists() else None  # a dangling link has a stand-in
-        known = "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
-        digest.update(f"\n{path.resolve()} {known}".encode())
     settings = {name: value for name, value in network.config.items() if not name.startswith("_")}
     digest.update(json.dumps([type(network).__name__, settings], sort_keys=True, default=str).encode())
     for name, value in network.state_dict().items():

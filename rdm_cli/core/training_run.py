@@ -2,7 +2,8 @@
 
 A run's folder holds ``checkpoint.safetensors`` (replaced whole), ``log.jsonl`` and
 ``diagnostics.jsonl`` (see :mod:`rdm_cli.core.run_log`), ``sheets/``, ``run.html`` that shows all of these
-(:mod:`rdm_cli.core.run_page`) and, where asked for, TensorBoard's files.
+(:mod:`rdm_cli.core.run_page`) and, where asked for, TensorBoard's files; until the run is over also
+``pixels-DIGEST.u8``, the decoded images (:mod:`rdm_cli.data.pixel_cache`).
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.core.training_start import (
     earlier_checkpoint,
     fingerprint,
+    pixel_cache,
     starting_model,
     training_data,
     training_images,
 )
 from rdm_cli.data.atomic import remove_leftovers
+from rdm_cli.data.pixel_cache import remove_pixels
 from rdm_cli.errors import ImageError, RdmError, UsageError
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
@@ -48,7 +51,6 @@ from rdm_cli.training.processes import (
     in_turn,
     is_the_same,
     lost_processes_told,
-    num_on_this_machine,
     together,
 )
 from rdm_cli.training.workers import dead_workers_told
@@ -79,7 +81,9 @@ class TrainingRun:
         with together(accelerator):
             checkpoint = earlier_checkpoint(plan)
             on_bad = partial(_report_bad, problem or note)
-            self.images = training_images(plan, on_bad=on_bad, num_sharing=num_on_this_machine())
+            self.images = training_images(plan, on_bad=on_bad)
+            if plan.latents is None:  # else each image is read once
+                self.images.cache = pixel_cache(plan, self.images, problem or note)
         agreed = is_the_same(accelerator, fingerprint(self.images))
         device = accelerator.device
         with together(accelerator):
@@ -153,6 +157,9 @@ class TrainingRun:
             if self.is_main:
                 plan.run_folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(plan.run_folder)
+                remove_pixels(
+                    plan.run_folder, but=None if self.images.cache is None else self.images.cache.path
+                )
                 self._log = RunLog(plan.run_folder, self.progress.step)
         if plan.tensorboard:
             self.accelerator.init_trackers("tensorboard")
@@ -199,6 +206,7 @@ class TrainingRun:
             if plan.sheet_minutes:
                 self.draw_sheet()
             self.write_bundle()
+            remove_pixels(plan.run_folder)
         self.accelerator.end_training()
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:

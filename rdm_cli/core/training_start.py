@@ -18,13 +18,14 @@ from rdm_cli.core.pretrained import open_first_stage, open_pretrained
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.data.dataset import ImageFolder, WithClasses, warn_of_bad
 from rdm_cli.data.images import to_unit_range
+from rdm_cli.data.pixel_cache import PATTERN, PixelCache
 from rdm_cli.errors import ImageError
 from rdm_cli.methods.method import Method
 from rdm_cli.training.checkpoint import Checkpoint, load_checkpoint, load_header
 
 CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
 CALIBRATION_BATCH = 16
-CACHE_BYTES = 4 * 2**30  # of a machine's memory, for decoded pixels
+PIXELS_DIGEST_LENGTH = 16
 
 
 def earlier_checkpoint(plan: RunPlan, *, tensors: bool = True) -> Checkpoint | None:
@@ -38,12 +39,9 @@ def earlier_checkpoint(plan: RunPlan, *, tensors: bool = True) -> Checkpoint | N
 
 
 def training_images(
-    plan: RunPlan, *, on_bad: Callable[[Path, ImageError], None] = warn_of_bad, num_sharing: int = 1
+    plan: RunPlan, *, on_bad: Callable[[Path, ImageError], None] = warn_of_bad
 ) -> ImageFolder:
-    """The images of ``plan``, none of them read yet; ``num_sharing`` processes share the memory for pixels.
-
-    Raises UsageError where there are none.
-    """
+    """The images of ``plan``, none of them read yet; UsageError where there are none."""
     config = plan.config if hasattr(plan.config, "image_size") else plan.config.unet
     return ImageFolder(
         plan.folder,
@@ -53,7 +51,16 @@ def training_images(
         on_bad=on_bad,
         class_names=getattr(plan.config, "class_names", ()),
         max_pixels=plan.max_pixels,
-        cache_bytes=CACHE_BYTES // num_sharing,
+    )
+
+
+def pixel_cache(plan: RunPlan, images: ImageFolder, note: Callable[[str], None]) -> PixelCache:
+    """Where a run keeps the pixels of ``images``: a file in its folder, named by what they depend on."""
+    return PixelCache(
+        plan.run_folder / PATTERN.replace("*", images.digest()[:PIXELS_DIGEST_LENGTH]),
+        num=len(images),
+        shape=(images.channels, images.size, images.size),
+        note=note,
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from rdm_cli.data.folders import Item, class_of, find_inputs
 from rdm_cli.data.images import MAX_PIXELS, SUFFIXES, Fit, image_bytes
+from rdm_cli.data.pixel_cache import PixelCache
 from rdm_cli.errors import ImageError, UsageError
 
 MIN_SEEN = 16
@@ -33,9 +35,8 @@ class ImageFolder(Dataset[Tensor]):
     ImageError is raised when more than half of the files seen so far were bad, once 16 (or all,
     of fewer) have been seen, and when none can be read.
 
-    An image of more than ``max_pixels`` cannot be read. Decoded pixels are kept until ``cache_bytes`` are
-    full. Worker processes share neither pixels nor reports: each has an equal part of the budget, and
-    reports a bad file of its own accord.
+    An image of more than ``max_pixels`` cannot be read. Decoded pixels are kept in ``cache``, where there is
+    one, which worker processes share. They do not share reports: each tells of a bad file of its own accord.
 
     Where ``class_names`` are given, each image is of the class whose sub-folder it lies in; else all are of
     one class.
@@ -50,7 +51,6 @@ class ImageFolder(Dataset[Tensor]):
         size: int,
         fit: Fit = "crop",
         channels: int = 3,
-        cache_bytes: int = 4 * 2**30,
         on_bad: Callable[[Path, ImageError], None] = warn_of_bad,
         class_names: Sequence[str] = (),
         max_pixels: int = MAX_PIXELS,
@@ -65,10 +65,9 @@ class ImageFolder(Dataset[Tensor]):
         self.size = size
         self.fit = fit
         self.channels = channels
-        self.cache_bytes = cache_bytes
         self.on_bad = on_bad
         self.max_pixels = max_pixels
-        self._pixels: dict[int, np.ndarray] = {}
+        self.cache: PixelCache | None = None
         self._seen: set[int] = set()
         self._bad: set[int] = set()
 
@@ -108,9 +107,10 @@ class ImageFolder(Dataset[Tensor]):
     def _read(self, i: int) -> np.ndarray | None:
         if i in self._bad:
             return None
-        if i in self._pixels:
-            return self._pixels[i]
         self._seen.add(i)
+        kept = None if self.cache is None else self.cache.read(i)
+        if kept is not None:
+            return kept
         try:
             pixels = image_bytes(
                 self.paths[i], self.size, self.fit, channels=self.channels, max_pixels=self.max_pixels
@@ -120,8 +120,8 @@ class ImageFolder(Dataset[Tensor]):
             self.on_bad(self.paths[i], error)
             self._refuse_mostly_bad(error)
             return None
-        if (len(self._pixels) + 1) * pixels.nbytes <= self._cache_budget():
-            self._pixels[i] = pixels
+        if self.cache is not None:
+            self.cache.write(i, pixels)
         return pixels
 
     def _refuse_mostly_bad(self, latest: ImageError) -> None:
@@ -131,13 +131,14 @@ class ImageFolder(Dataset[Tensor]):
                 f"the latest: {latest.message}"
             ) from latest
 
-    def _cache_budget(self) -> int:
-        worker = get_worker_info()
-        return self.cache_bytes if worker is None else self.cache_bytes // worker.num_workers
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the pixels: a worker is sent the list of files, not gigabytes."""
-        return {**self.__dict__, "_pixels": {}}
+    def digest(self) -> str:
+        """What the pixels depend on: the files (path, size, time of change), and how they are read."""
+        digest = hashlib.sha256(f"{self.size} {self.fit} {self.channels} {self.max_pixels}".encode())
+        for path in self.paths:
+            status = path.stat() if path.exists() else None  # a dangling link has a stand-in
+            known = "" if status is None else f"{status.st_size} {status.st_mtime_ns}"
+            digest.update(f"\n{path.resolve()} {known}".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
 
 class WithClasses(Dataset[tuple[Tensor, Tensor]]):

@@ -6,7 +6,6 @@ none goes on where another one cannot, for the others would wait for it for ever
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -109,11 +108,6 @@ def is_the_same(processes: Processes, number: int) -> bool:
 
     numbers = gather(torch.tensor([number], device=processes.device))
     return bool((numbers == number).all())
-
-
-def num_on_this_machine() -> int:
-    """How many processes of the run share this machine's memory, as the launcher says; 1 without one."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def mean_and_clock(processes: Processes, value: float, seconds: float) -> tuple[float, float]:

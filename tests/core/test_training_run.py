@@ -18,6 +18,7 @@ from PIL import Image
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan
 from rdm_cli.core.training_run import TrainingRun
+from rdm_cli.data import dataset
 from rdm_cli.errors import CheckpointError, RdmError, UsageError
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 
@@ -90,6 +91,37 @@ def test_a_closed_run_goes_on_as_if_undisturbed(start: Start, tmp_path: Path) ->
     assert said == ["resuming at step 3, 6 images seen"]
     list(resumed.steps())
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_resumed_run_decodes_no_image_again_and_the_end_leaves_no_pixels(
+    start: Start, tmp_path: Path, faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = start(12, changes={"batch_size": 5}).steps()  # every face in the first step
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    assert len(list((tmp_path / "run").glob("pixels-*.u8"))) == 1
+
+    def decoded(path: Path, *_: Any, **__: Any) -> None:
+        pytest.fail(f"{path} is decoded again")
+
+    monkeypatch.setattr(dataset, "image_bytes", decoded)
+    list(start(12, changes={"batch_size": 5}, resume=True).steps())
+    assert not list((tmp_path / "run").glob("pixels-*.u8"))
+
+
+def test_pixels_of_images_that_changed_are_not_used(start: Start, tmp_path: Path, faces: Path) -> None:
+    steps = start(2).steps()
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    (before,) = (tmp_path / "run").glob("pixels-*.u8")
+    Image.new("RGB", (32, 32), "red").save(faces / "a.png")
+    run = start(3, resume=True)
+    steps = run.steps()
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    (after,) = (tmp_path / "run").glob("pixels-*.u8")
+    assert after != before
+    assert run.images[0][:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_resuming_drops_what_was_logged_after_the_checkpoint(start: Start, tmp_path: Path) -> None:

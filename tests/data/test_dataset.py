@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from rdm_cli.data import dataset
 from rdm_cli.data.dataset import ImageFolder, WithClasses
+from rdm_cli.data.pixel_cache import PixelCache
 from rdm_cli.errors import ImageError, UsageError
 
 
@@ -58,16 +60,8 @@ def test_size_and_fit_are_those_asked_for(tmp_path: Path) -> None:
     assert padded[0, 0, 0] == 255 and padded[0, 4, 4] == 0
 
 
-def test_cache_reads_each_file_once_and_lends_no_memory(tmp_path: Path) -> None:
-    write_folder(tmp_path, good=2)
-    images = ImageFolder(tmp_path, size=8)
-    images[1].fill_(99)
-    (tmp_path / "01.png").unlink()
-    assert levels(images, [1]) == [1]
-
-
-def test_cache_stops_at_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_folder(tmp_path, good=4)
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded from now on."""
     reads: list[str] = []
     decode = dataset.image_bytes
 
@@ -76,10 +70,47 @@ def test_cache_stops_at_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return decode(path, *rest, **named)
 
     monkeypatch.setattr(dataset, "image_bytes", counted)
-    images = ImageFolder(tmp_path, size=8, cache_bytes=2 * 3 * 8 * 8 + 1)
+    return reads
+
+
+def with_cache(images: ImageFolder, path: Path, **options: Any) -> ImageFolder:
+    shape = (images.channels, images.size, images.size)
+    images.cache = PixelCache(path, num=len(images), shape=shape, note=pytest.fail, **options)
+    return images
+
+
+def test_cache_reads_each_file_once_and_lends_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "in", good=4)
+    reads = counted_reads(monkeypatch)
+    images = with_cache(ImageFolder(tmp_path / "in", size=8), tmp_path / "pixels")
+    for _ in range(2):
+        images[1].fill_(99)
+        assert levels(images, [1, 2]) == [1, 2]
+    again = with_cache(ImageFolder(tmp_path / "in", size=8), tmp_path / "pixels")
+    assert levels(again, [0, 1, 2]) == [0, 1, 2]
+    assert reads == ["01.png", "02.png", "00.png"]
+
+
+def test_cache_stops_at_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "in", good=4)
+    reads = counted_reads(monkeypatch)
+    images = with_cache(ImageFolder(tmp_path / "in", size=8), tmp_path / "pixels", budget=2 * 3 * 8 * 8 + 1)
     for _ in range(3):
         assert levels(images, [0, 1, 2, 3]) == [0, 1, 2, 3]
     assert reads == ["00.png", "01.png", "02.png", "03.png", "02.png", "03.png", "02.png", "03.png"]
+
+
+def test_digest_changes_with_files_and_with_how_they_are_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, good=3)
+    known = ImageFolder(tmp_path, size=8).digest()
+    assert ImageFolder(tmp_path, size=8).digest() == known
+    assert ImageFolder(tmp_path, size=4).digest() != known
+    assert ImageFolder(tmp_path, size=8, fit="pad").digest() != known
+    assert ImageFolder(tmp_path, size=8, channels=1).digest() != known
+    os.utime(tmp_path / "01.png", ns=(0, 1))
+    assert ImageFolder(tmp_path, size=8).digest() != known
 
 
 def test_bad_file_is_reported_once_and_replaced_by_the_next(tmp_path: Path) -> None:
@@ -99,9 +130,9 @@ def test_last_file_is_replaced_by_the_first(tmp_path: Path) -> None:
 
 def test_replacement_does_not_depend_on_what_came_before(tmp_path: Path) -> None:
     write_folder(tmp_path, good=20, bad=(3, 4, 11, 23))
-    undisturbed = ImageFolder(tmp_path, size=8, on_bad=ignore)
+    undisturbed = with_cache(ImageFolder(tmp_path, size=8, on_bad=ignore), tmp_path / "pixels")
     expected = levels(undisturbed, list(range(24)))
-    resumed = ImageFolder(tmp_path, size=8, cache_bytes=0, on_bad=ignore)
+    resumed = ImageFolder(tmp_path, size=8, on_bad=ignore)
     assert levels(resumed, list(reversed(range(24)))) == expected[::-1]
 
 
@@ -145,8 +176,9 @@ def test_no_folder_and_no_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_pickle_carries_no_pixels(tmp_path: Path) -> None:
-    write_folder(tmp_path, good=40)
-    images = ImageFolder(tmp_path, size=8)
+    write_folder(tmp_path / "in", good=40)
+    images = ImageFolder(tmp_path / "in", size=8)
+    images.cache = PixelCache(tmp_path / "pixels", num=40, shape=(3, 8, 8), note=print)
     before = len(pickle.dumps(images))
     list(images)
     assert len(pickle.dumps(images)) - before < 3 * 8 * 8
@@ -157,10 +189,13 @@ def test_workers_yield_what_one_process_does(tmp_path: Path) -> None:
     write_folder(tmp_path, good=6, bad=(2,))
     alone = list(DataLoader(ImageFolder(tmp_path, size=8, on_bad=ignore), batch_size=3))
     images = ImageFolder(tmp_path, size=8)  # what is sent to a spawned worker must be importable there
+    images.cache = PixelCache(tmp_path / "pixels", num=7, shape=(3, 8, 8), note=print)
     shared = list(DataLoader(images, batch_size=3, num_workers=2, multiprocessing_context="spawn"))
     assert [len(batch) for batch in shared] == [3, 3, 1]
     for expected, batch in zip(alone, shared, strict=True):
         torch.testing.assert_close(batch, expected, rtol=0, atol=0)
+    kept = PixelCache(tmp_path / "pixels", num=7, shape=(3, 8, 8), note=print)
+    assert [kept.read(i) is not None for i in range(7)] == [True, True, False, True, True, True, True]
 
 
 def test_classes_are_folders_and_a_bad_file_is_replaced_within_its_own(tmp_path: Path) -> None:
