@@ -190,7 +190,7 @@ def plot(figures: Figures, path: Path) -> None:
             high=[high for _, _, high in values],
         )
     labels = {"x_label": "network calls", "y_label": "FD-EffNet to held-out images"}
-    save_plot(Plot(lines=lines, log_y=True, **labels), path)
+    save_plot(Plot(lines=lines, log_x=True, log_y=True, **labels), path)
 
 
 def measured(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # told apart by people who see no red or no green, on white and on black (Okabe & Ito 2008)
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#888888")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, INK_ON_DARK = "#1f2328", "#e6e8eb"
 SMALLEST = 1e-12  # where a logarithmic axis ends
 
@@ -37,13 +37,14 @@ class Plot:
     """Named ``lines`` and what their axes say.
 
     ``names``, where there are some, are what x counts: then there is a row of points for each name, from
-    the top, instead of curves. ``log_y`` for a logarithmic y axis.
+    the top, instead of curves. ``log_x`` and ``log_y`` for logarithmic axes; x then has a tick for each point.
     """
 
     lines: Mapping[str, Line]
     x_label: str
     y_label: str
     title: str = ""
+    log_x: bool = False
     log_y: bool = False
     names: tuple[str, ...] = ()
 
@@ -99,6 +100,11 @@ def _draw_curves(axes: Axes, plot: Plot) -> None:
         axes.plot(line.x, line.y, label=name, linewidth=1.5, color=look["color"], **marker)
         low = [max(y, SMALLEST) for y in line.low] if plot.log_y else line.low
         axes.fill_between(line.x, low, line.high, color=look["color"], alpha=0.2, linewidth=0)
+    if plot.log_x:
+        axes.set_xscale("log")
+        points = sorted({x for line in plot.lines.values() for x in line.x})
+        axes.set_xticks(points, [f"{x:g}" for x in points], minor=False)
+        axes.set_xticks([], minor=True)
     if plot.log_y:
         axes.set_yscale("log")
     axes.set_xlabel(plot.x_label)
@@ -122,7 +128,8 @@ def _draw_rows(axes: Axes, plot: Plot) -> None:
 
 
 def _looks(num: int) -> list[dict[str, Any]]:
-    return [{"color": COLOURS[i % 6], "marker": MARKERS[(i + i // 6) % 6]} for i in range(num)]
+    count = len(COLOURS)
+    return [{"color": COLOURS[i % count], "marker": MARKERS[(i + i // count) % count]} for i in range(num)]
 
 
 def _ink(axes: Axes, ink: str) -> None:
