@@ -13,6 +13,7 @@ the card in step with them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from report_tables import fill_card, markdown
+from report_tables import fill_card, keep_json, markdown
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -144,6 +145,11 @@ def known_figures(json_file: Path | None, wanted: dict[str, Any]) -> dict[str, A
     return found if all(found.get(name) == value for name, value in wanted.items()) else wanted
 
 
+def pixels_digest(x_0: Tensor) -> str:
+    """SHA-256 of the images' levels, as they are measured."""
+    return hashlib.sha256(((x_0 + 1) * 127.5).round().byte().numpy().tobytes()).hexdigest()
+
+
 def main(
     train: Annotated[Path, typer.Option(help="Labelled avatars for the judge, of another seed.")],
     held_out: Annotated[Path, typer.Option(help="Labelled avatars to measure on.")],
@@ -171,6 +177,10 @@ def main(
             "digest": pipeline.bundle.digest,
             "num_held_out": len(x_0),
             "num_long": num_long,
+            "num_train": num_train,
+            "num_for_scales": num_for_scales,
+            "scales": scales,
+            "images": pixels_digest(x_0),
             "precision": precision,
         },
     )
@@ -178,8 +188,7 @@ def main(
     def keep(name: str, found: dict[str, Any]) -> None:
         figures[name] = found
         if json_file is not None:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            keep_json(json_file, figures)
 
     if "probes" in wanted and "probes" not in figures:
         keep("probes", probe_figures(pipeline, pipeline.encode(x_0, with_x_T=False).z, labels))

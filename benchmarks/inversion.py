@@ -11,7 +11,6 @@ well; each method can be run alone with --method.
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 import time
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
+from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import open_pipeline
@@ -196,7 +195,7 @@ def main(
             "precision": precision,
             "methods": {name: asdict(row) for name, row in rows.items()},
         }
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        keep_json(json_file, figures)
     publish(markdown(rows, num=len(paths), precision=precision), page, SCRIPT)
 
 

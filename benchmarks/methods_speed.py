@@ -25,7 +25,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
+from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 
 # torch is not imported here: a child's peak of memory starts from that of the process that forked it
 
@@ -159,7 +159,7 @@ def main(
         print(f"[{time.monotonic() - begun:6.0f} s] {told}", file=sys.stderr, flush=True)
         if json_file is not None:
             kept = {"settings": settings, "measurements": found}
-            json_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+            keep_json(json_file, kept)
     tables = markdown(found, sizes, rounds, settings)
     publish(tables, page, SCRIPT)
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from report_tables import keep_json
 
 from rdm_cli import open_pipeline
 from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan
 from rdm_cli.core.training_run import TrainingRun
-from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.folders import find_inputs
 from rdm_cli.metrics.reconstruction import mse, psnr
 from rdm_cli.training.checkpoint import FILE_NAME
@@ -107,8 +107,7 @@ def keep(results: dict[str, Any], folder: Path, *, dpm_images: int, num_held_out
         "steps": steps,
         "results": results,
     }
-    with atomic_path(folder / "pdae-against-diffae.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    keep_json(folder / "pdae-against-diffae.json", content)
     draw(results, folder, dpm_images)
 
 
@@ -156,7 +155,7 @@ def main(
             plan = plan_to(method, num_images, output, train, dpm, precision)
             train_to(plan)
             points[str(num_images)] = measure(plan.bundle, images, steps)
-            found.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            keep_json(found, results)
             told(f"{method}, {num_images:,} images: {points[str(num_images)]}")
     draw(results, output, dpm_images)
     if figures is not None:

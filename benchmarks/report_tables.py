@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from rdm_cli.data.atomic import atomic_path
 
 BEGIN, END = "<!-- figures: benchmarks/bundle_report.py -->", "<!-- end of figures -->"
 WIDTH = 112
@@ -96,7 +99,15 @@ def publish(tables: str, page: Path | None, script: str) -> None:
 def fill_between(page: Path, begin: str, end: str, tables: str) -> None:
     """Put ``tables`` between the lines ``begin`` and ``end`` of ``page``; ValueError where it lacks them."""
     before, after = around(page, begin, end)
-    page.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
+    with atomic_path(page) as temporary:
+        temporary.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
+
+
+def keep_json(path: Path, figures: dict[str, Any]) -> None:
+    """Write ``figures`` to ``path`` whole or not at all, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def around(page: Path, begin: str, end: str) -> tuple[str, str]:

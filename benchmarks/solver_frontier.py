@@ -24,7 +24,7 @@ from typing import Annotated, Any, cast
 
 import torch
 import typer
-from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
+from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -230,8 +230,7 @@ def measured(
         row = measure(pipeline, codes, CURVES[name], number, extractor, reference)
         kept["figures"].setdefault(name, {})[str(number)] = row
         told(f"{pipeline.bundle.name}, {name}, {number} calls: {row}")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        keep_json(file, kept)
     return kept
 
 

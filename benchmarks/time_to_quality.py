@@ -12,7 +12,6 @@ residual.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Callable
 from copy import copy
@@ -23,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 from interleaved import Seconds, ratio_text, timed_side_by_side
-from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
+from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
@@ -182,7 +181,7 @@ def main(
     if json_file is not None:
         found: dict[str, Any] = {"bundle": pipeline.bundle.digest, "num": len(x_0)}
         found |= {"psnr_db": reached, "restored": restored, "seconds": seconds}
-        json_file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        keep_json(json_file, found)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ class Plot:
     """Named ``lines`` and what their axes say.
 
     ``names``, where there are some, are what x counts: then there is a row of points for each name, from
-    the top, instead of curves. ``log_x`` and ``log_y`` for logarithmic axes; x then has a tick for each point.
+    the top, instead of curves. ``log_x`` and ``log_y`` for logarithmic axes; x then has a
+    tick for each point.
     """
 
     lines: Mapping[str, Line]
