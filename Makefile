@@ -24,7 +24,7 @@ help:
 	@echo "make lint     ruff: rules and formatting"
 	@echo "make type     mypy, strict, on the package"
 	@echo "make evidence docs/evidence.md from the shipped bundles; PART=... for some of it, HELD_OUT and TRAIN"
-	@echo "              for folders of avatars that are there (an hour and a half on two cores; goes on where"
+	@echo "              for folders of avatars that are there (two hours on two cores; goes on where"
 	@echo "              it was stopped; AGAIN=1 measures once more what is kept)"
 	@echo "make install  set up $(VENV) with the rdm command and nothing more"
 	@echo "make clean    remove out/, builds and caches; $(VENV) and runs/ stay"

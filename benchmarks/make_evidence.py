@@ -1,6 +1,6 @@
 """From the shipped bundles to docs/evidence.md, its figures, and those that README and cards quote.
 
-    make evidence                      # all of it; about an hour and a half on two cores
+    make evidence                      # all of it; about two hours on two cores
     make evidence PART="edits page"    # some of it
     make evidence PART=edits AGAIN=1   # what is kept is measured once more
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, INK_ON_DARK = "#1f2328", "#e6e8eb"
 SMALLEST = 1e-12  # where a logarithmic axis ends
+WIDTH = 7.0  # inches
+CHARACTERS = 74  # in a line of the legend; each name has about four more, its mark and a gap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +40,8 @@ class Plot:
     """Named ``lines`` and what their axes say.
 
     ``names``, where there are some, are what x counts: then there is a row of points for each name, from
-    the top, instead of curves. ``log_x`` and ``log_y`` for logarithmic axes; x then has a
-    tick for each point.
+    the top, instead of curves. ``log_x`` and ``log_y`` for logarithmic axes; x then has a tick for each
+    point.
     """
 
     lines: Mapping[str, Line]
@@ -80,19 +83,28 @@ def _figure(plot: Plot, ink: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 4.2 if not plot.names else 1.6 + len(plot.names) * max(0.3, 0.14 * len(plot.lines))
-    figure = Figure(figsize=(7, height), layout="constrained")
+    columns = _legend_columns(plot)
+    height = 3.8 if not plot.names else 1.2 + len(plot.names) * max(0.3, 0.14 * len(plot.lines))
+    if columns:
+        height += 0.2 + 0.21 * math.ceil(len(plot.lines) / columns)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     (_draw_rows if plot.names else _draw_curves)(axes, plot)
     axes.set_title(plot.title, color=ink, loc="left", fontsize="medium")
     _ink(axes, ink)
     axes.grid(alpha=0.3)
-    if plot.names:  # beside the rows there is no place that hides none
-        figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=ink)
-    elif plot.lines:
-        axes.legend(frameon=False, labelcolor=ink)
+    if columns:  # below: within the axes there is no place that never hides a point
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, labelcolor=ink)
     return figure
+
+
+def _legend_columns(plot: Plot) -> int:
+    """How many columns the names of lines fit in; 0 where the axis alone names what there is."""
+    names = list(plot.lines)
+    if not names or (len(names) == 1 and names[0] in plot.y_label):
+        return 0
+    return max(1, min(4, len(names), CHARACTERS // (max(map(len, names)) + 4)))
 
 
 def _draw_curves(axes: Axes, plot: Plot) -> None:
