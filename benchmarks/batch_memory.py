@@ -111,7 +111,9 @@ def plot(samples: list[tuple[int, float]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 3))
     axes.plot(*zip(*samples, strict=True))
-    axes.set(xlabel="images encoded", ylabel="resident memory, MiB", ylim=(0, None))
+    axes.set(
+        xlabel="images encoded", ylabel="resident memory, MiB", ylim=(0, 1.2 * max(mib for _, mib in samples))
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

@@ -168,10 +168,12 @@ def headline(findings: Findings, names: Sequence[str]) -> tuple[list[str], list[
     for need in NEEDS:
         for who in names:
             try:
-                text = shown(need.figure(findings, who), percent=need.percent)
+                figure = need.figure(findings, who)
             except NotMeasured:
                 continue
-            rows.setdefault(f"{need.by}", {})[who] = text
+            arrow = "↑" if figure.better == "higher" else "↓"
+            label = f"{need.text}: {need.by} {arrow}"
+            rows.setdefault(label, {})[who] = shown(figure, percent=need.percent)
     measured = [who for who in names if any(who in cells for cells in rows.values())]
     if not measured:
         return [], []

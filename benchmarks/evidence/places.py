@@ -81,8 +81,10 @@ def quoted(findings: Findings, names: tuple[str, ...]) -> str:
     if not rows:
         changed = {why for (_, name), why in findings.absent.items() if name in names and CHANGED in why}
         return f"Not measured: {'; '.join(sorted(changed))}." if changed else ""
-    told = f"Held-out avatars (`{HELD_OUT}`), 95 % intervals; all of it in docs/evidence.md."
-    return f"{told}\n\n{report_tables.table(('', *columns), rows)}"
+    told = f"""\
+Held-out avatars (`{HELD_OUT}`), 95 % intervals, all of it in docs/evidence.md.
+↑: more is better, ↓: less is; KD is the kernel distance times 1000."""
+    return f"{told}\n\n{report_tables.table(('for', *columns), rows)}"
 
 
 def _report(path: Path) -> str:
