@@ -48,15 +48,11 @@ BATCH = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A solver on its timesteps; ``calls_in_step`` 2 asks once less, for the last step is Euler's.
-
-    Beyond ``most_calls`` it is not measured: a difference that is left there lies within the intervals.
-    """
+    """A solver on its timesteps; ``calls_in_step`` 2 asks once less, for the last step is Euler's."""
 
     solver: str
     spacing: Spacing | None = None
     calls_in_step: int = 1
-    most_calls: int = 100
 
     def steps(self, calls: int) -> int:
         """How many steps ``calls`` network calls allow."""
@@ -65,12 +61,12 @@ class Curve:
 
 CURVES = {
     "ddim": Curve(solver="ddim", spacing="stride"),
-    "ddim, log-snr": Curve(solver="ddim", spacing="log-snr", most_calls=20),
-    "dpm-solver++": Curve(solver="dpm-solver++", most_calls=20),
-    "dpm-solver++, karras": Curve(solver="dpm-solver++", spacing="karras", most_calls=20),
-    "unipc": Curve(solver="unipc", most_calls=20),
-    "unipc, karras": Curve(solver="unipc", spacing="karras", most_calls=20),
-    "heun": Curve(solver="heun", calls_in_step=2, most_calls=20),
+    "ddim, log-snr": Curve(solver="ddim", spacing="log-snr"),
+    "dpm-solver++": Curve(solver="dpm-solver++"),
+    "dpm-solver++, karras": Curve(solver="dpm-solver++", spacing="karras"),
+    "unipc": Curve(solver="unipc"),
+    "unipc, karras": Curve(solver="unipc", spacing="karras"),
+    "heun": Curve(solver="heun", calls_in_step=2),
 }
 """The multistep solvers' own timesteps are even in log-SNR."""
 REFERENCE = ("ddim", "100")
@@ -217,9 +213,9 @@ def measured(
         kept = found if all(found.get(name) == value for name, value in stamp.items()) else kept
     wanted = [
         (name, number)
-        for name, curve in CURVES.items()
+        for name in CURVES
         for number in calls
-        if number <= curve.most_calls and str(number) not in kept["figures"].get(name, {})
+        if str(number) not in kept["figures"].get(name, {})
     ]
     if not wanted:
         return kept

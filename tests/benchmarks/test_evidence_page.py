@@ -128,7 +128,7 @@ def test_a_place_is_filled_and_known_to_be_in_step(some: Findings, tmp_path: Pat
     for place in found:
         place.fill()
         assert place.is_in_step
-    assert "| PSNR, inferred x_T, T = 100 | 46 (46 to 46) |" in found[0].page.read_text()
+    assert "whole code: PSNR, inferred x_T, T = 100 ↑ | 46 (46 to 46) |" in found[0].page.read_text()
     assert found[0].page.read_text().startswith("# A\n") and found[0].page.read_text().endswith("\n\nend\n")
     other = Place(page=found[0].page, begin=BEGIN, end=END, text=found[0].text.replace("46", "47"))
     assert not other.is_in_step
