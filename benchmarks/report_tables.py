@@ -14,6 +14,7 @@ from rdm_cli.data.atomic import atomic_path
 
 BEGIN, END = "<!-- figures: benchmarks/bundle_report.py -->", "<!-- end of figures -->"
 WIDTH = 112
+PROBED = ("smiling", "glasses", "beard", "hat")
 PageOption = Annotated[
     Path | None, typer.Option("--markdown", help="A page of the docs in which to replace the tables.")
 ]
@@ -60,6 +61,32 @@ def markdown(figures: dict[str, Any]) -> str:
         header = ("scale", "faces", *(f"{n} {'flipped' if n == 'smiling' else 'kept'}" for n in judged))
         parts.append(table(header, rows))
     return "\n\n".join(parts)
+
+
+def side_by_side(reports: dict[str, dict[str, Any]]) -> str:
+    """The rows that say most of each report, a column for each bundle; KeyError where one lacks them."""
+    rows = {
+        "PSNR (dB), z and inferred x_T, T = 100": lambda f: _psnr(f, "T=100, inferred x_T"),
+        "the same, T = 20": lambda f: _psnr(f, "T=20, inferred x_T"),
+        "PSNR (dB), z alone (random x_T), T = 100": lambda f: _psnr(f, "T=100, random x_T"),
+        f"AUROC of linear probes on z: {', '.join(PROBED)}": lambda f: ", ".join(
+            f"{f['probes'][name]['auroc']:.3f}" for name in PROBED
+        ),
+        "of faces that do not smile, `--attr smiling --scale 0.3` changes": lambda f: _share(f, "smiling"),
+        f"and leaves as they were: {', '.join(PROBED[1:])}": lambda f: ", ".join(
+            _share(f, name) for name in PROBED[1:]
+        ),
+    }
+    header = ("on held-out faces", *(f"`{name}`" for name in reports))
+    return table(header, [(text, *(cell(f) for f in reports.values())) for text, cell in rows.items()])
+
+
+def _psnr(figures: dict[str, Any], name: str) -> str:
+    return f"{figures['reconstruction'][name]['psnr_db']:.1f}"
+
+
+def _share(figures: dict[str, Any], name: str) -> str:
+    return f"{100 * figures['edits']['+0.3'][name]:.1f} %"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

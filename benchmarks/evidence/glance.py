@@ -8,7 +8,7 @@ from functools import partial
 
 from evidence.contenders import ALL, TITLES, WITH_Z, method_of
 from evidence.few_shot import LIKE
-from evidence.findings import Findings, NotMeasured
+from evidence.findings import Findings, NotMeasured, chosen
 from evidence.rules import (
     EDIT_SCALE,
     FEW_STEPS,
@@ -179,6 +179,22 @@ def headline(findings: Findings, names: Sequence[str]) -> tuple[list[str], list[
         return [], []
     table = [(label, *(cells.get(who, "-") for who in measured)) for label, cells in rows.items()]
     return [f"`{who}`" for who in measured], table
+
+
+def swept(figures: Sequence[Figure]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The sweep of lambda in a row for each: header and rows, none where it was not run."""
+    columns = {
+        "PSNR, inferred x_T ↑": ("PSNR", {"x_T": "inferred"}),
+        "PSNR, random x_T ↑": ("PSNR", {"x_T": "random"}),
+        "FD ↓": ("FD", {}),
+        "KD × 1000 ↓": ("KD", {}),
+        "coverage ↑": ("coverage", {}),
+    }
+    rows = []
+    for weight in sorted({float(f.condition["lambda"]) for f in figures}):
+        found = [chosen(figures, name, **{"lambda": weight, **how}) for name, how in columns.values()]
+        rows.append((f"{weight:g}", *(shown(f[0]) if f else "-" for f in found)))
+    return ("λ", *columns), rows
 
 
 def _around(name: str) -> str:

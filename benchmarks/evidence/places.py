@@ -1,20 +1,21 @@
 """The figures that README and model cards quote: found between markers, filled from what was kept.
 
-A place begins with the line ``BEGIN`` and ends with the line ``END``. A card's place of
-benchmarks/bundle_report.py is filled from docs/figures/bundle-report/NAME.json, if that is there.
+A place begins with the line ``BEGIN`` and ends with the line ``END``. Places of benchmarks/bundle_report.py
+are filled from docs/figures/bundle-report/NAME.json: a card's if its file is there, README's if all are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import report_tables
 
-from evidence.contenders import WITH_Z
+from evidence.contenders import LRDM, WITH_Z
 from evidence.findings import CHANGED, Findings
-from evidence.glance import headline
+from evidence.glance import headline, swept
 from evidence.study import HELD_OUT
 from rdm_cli.data.json_text import read_object
 from rdm_cli.errors import RdmError, UsageError
@@ -62,6 +63,10 @@ def places(findings: Findings, root: Path) -> Iterator[Place]:
     readme = quoted(findings, WITH_Z)
     if readme:
         yield Place(page=root / "README.md", begin=BEGIN, end=END, text=readme)
+    reports = {name: path for name in WITH_Z if (path := _report_of(root, name)).exists()}
+    if set(reports) == set(WITH_Z):
+        text = _told(reports, report_tables.side_by_side)
+        yield Place(page=root / "README.md", begin=report_tables.BEGIN, end=report_tables.END, text=text)
     for name in WITH_Z:
         card = root / "assets" / "bundles" / name / "README.md"
         if not card.exists():
@@ -69,9 +74,12 @@ def places(findings: Findings, root: Path) -> Iterator[Place]:
         own = quoted(findings, (name,))
         if own:
             yield Place(page=card, begin=BEGIN, end=END, text=own)
-        report = root / "docs" / "figures" / REPORTS / f"{name}.json"
-        if report.exists():
-            text = _report(report)
+        if name == LRDM and findings.sweep:
+            begin, end = report_tables.markers("lambda_sweep")
+            text = report_tables.table(*swept(findings.sweep))
+            yield Place(page=card, begin=begin, end=end, text=text)
+        if name in reports:
+            text = _told({name: reports[name]}, lambda found: report_tables.markdown(*found.values()))
             yield Place(page=card, begin=report_tables.BEGIN, end=report_tables.END, text=text)
 
 
@@ -87,8 +95,14 @@ Held-out avatars (`{HELD_OUT}`), 95 % intervals, all of it in docs/evidence.md.
     return f"{told}\n\n{report_tables.table(('for', *columns), rows)}"
 
 
-def _report(path: Path) -> str:
+def _report_of(root: Path, name: str) -> Path:
+    return root / "docs" / "figures" / REPORTS / f"{name}.json"
+
+
+def _told(reports: dict[str, Path], tell: Callable[[dict[str, Any]], str]) -> str:
+    """What ``tell`` makes of the reports' figures by name; RdmError where a file does not hold them."""
     try:
-        return report_tables.markdown(read_object(path))
+        return tell({name: read_object(path) for name, path in reports.items()})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RdmError(f"{path}: holds no figures of benchmarks/bundle_report.py ({error!r})") from error
+        paths = ", ".join(map(str, reports.values()))
+        raise RdmError(f"{paths}: no figures of benchmarks/bundle_report.py ({error!r})") from error

@@ -147,8 +147,56 @@ def test_a_cards_report_is_filled_too(findings_of: Callable[..., Findings], tmp_
     place.fill()
     assert place.is_in_step and "| 500 | 0.5000 | 1.0000 | 2.0 |" in card.read_text()
     report.write_text("{}")
-    with pytest.raises(RdmError, match="holds no figures of benchmarks/bundle_report.py"):
+    with pytest.raises(RdmError, match="no figures of benchmarks/bundle_report.py"):
         list(places(findings_of({}), tmp_path))
+
+
+def test_the_readme_has_a_column_for_each_report(
+    findings_of: Callable[..., Findings], tmp_path: Path
+) -> None:
+    reports = tmp_path / "docs/figures/bundle-report"
+    reports.mkdir(parents=True)
+    kinds = ("T=20, inferred x_T", "T=100, inferred x_T", "T=100, random x_T")
+    for i, name in enumerate(WITH_Z):
+        assert list(places(findings_of({}), tmp_path)) == []  # README's needs the reports of all
+        figures = {
+            "reconstruction": {kind: {"psnr_db": 40.0 + i} for kind in kinds},
+            "probes": {attribute: {"auroc": 0.9 + i / 100} for attribute in report_tables.PROBED},
+            "edits": {"+0.3": dict.fromkeys(report_tables.PROBED, 0.8 + i / 1000)},
+        }
+        (reports / f"{name}.json").write_text(json.dumps(figures))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{report_tables.BEGIN}\n{report_tables.END}\n")
+    (place,) = places(findings_of({}), tmp_path)
+    place.fill()
+    assert place.is_in_step and place.page == readme
+    assert "| the same, T = 20 | 40.0 | 41.0 | 42.0 |" in readme.read_text()
+    assert "scale 0.3` changes | 80.0 % | 80.1 % | 80.2 % |" in readme.read_text()
+
+
+def test_the_sweep_is_a_row_for_each_lambda(
+    figure: Make, findings_of: Callable[..., Findings], tmp_path: Path
+) -> None:
+    card = tmp_path / "assets/bundles" / LRDM / "README.md"
+    card.parent.mkdir(parents=True)
+    begin, end = report_tables.markers("lambda_sweep")
+    card.write_text(f"{begin}\n{end}\n")
+    sweep = [
+        figure(LRDM, name, value, 0.1, "lower", **{"lambda": weight, **how})
+        for weight, start in ((1e-3, 20.0), (1e-5, 30.0))
+        for name, value, how in (
+            ("PSNR", start, {"x_T": "inferred"}),
+            ("PSNR", start - 5, {"x_T": "random"}),
+            ("KD-EffNet", 7.0, {}),
+        )
+    ]
+    (place,) = places(findings_of({}, sweep=tuple(sweep)), tmp_path)
+    place.fill()
+    rows = [line.split(" | ") for line in card.read_text().splitlines() if line.startswith("| ")][2:]
+    assert [[cell.split(" (")[0].strip("| ") for cell in row] for row in rows] == [
+        ["1e-05", "30", "25", "-", "7", "-"],
+        ["0.001", "20", "15", "-", "7", "-"],
+    ]
 
 
 def test_figures_of_another_bundle_are_not_quoted(findings_of: Callable[..., Findings]) -> None:
