@@ -178,9 +178,10 @@ def plot(figures: Figures, path: Path) -> None:
     """FD over network calls, a line a solver."""
     lines = {}
     for name, found in figures.items():
-        values = [row["fd"] for row in found.values()]
+        numbers = sorted(found, key=int)
+        values = [found[number]["fd"] for number in numbers]
         lines[name] = Line(
-            x=[float(calls) for calls in found],
+            x=[float(number) for number in numbers],
             y=[v for v, _, _ in values],
             low=[low for _, low, _ in values],
             high=[high for _, _, high in values],

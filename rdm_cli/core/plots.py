@@ -120,6 +120,11 @@ def _draw_curves(axes: Axes, plot: Plot) -> None:
         axes.set_xticks([], minor=True)
     if plot.log_y:
         axes.set_yscale("log")
+        if min((y for line in plot.lines.values() for y in line.y), default=0) >= 1:  # 20, not 2 x 10^1
+            from matplotlib.ticker import LogFormatter
+
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
 
