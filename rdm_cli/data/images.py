@@ -35,7 +35,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000
 MAX_PIXELS = 2**27  # 134 million, above any camera's; decoded, as RGB, they take 400 MB
 
 # What Pillow's decoders let through when the bytes are damaged (libavif's is the RuntimeError).
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError,
     struct.error,
 )  # fmt: skip
@@ -63,7 +63,7 @@ def load_rgb(path: Readable, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ImageError(f"{path}: too large for this machine's memory") from error
     except PermissionError as error:
         raise ImageError(f"{path}: may not be read (permission denied)") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise ImageError(f"{path}: damaged image ({str(error).rstrip('.')})") from error
 
 
