@@ -165,7 +165,7 @@ class _Unread:
 
 
 def strict_headers() -> type[tarfile.TarInfo]:
-    """A kind of TarInfo, for one archive, that says what is damaged: tarfile takes it for the archive's end."""
+    """A TarInfo for one archive that raises ReadError for damage, which tarfile takes for the archive's end."""
 
     class StrictHeader(tarfile.TarInfo):
         is_ended = False

@@ -203,14 +203,15 @@ def test_an_archive_without_images_is_named(tmp_path: Path) -> None:
 def test_other_compressions_are_refused_by_name(tmp_path: Path, compression: str) -> None:
     with tarfile.open(tmp_path / "a.tar", f"w:{compression}") as file:  # type: ignore[call-overload]
         file.addfile(tarfile.TarInfo("1.png"))
-    assert f"compressed with {compression.replace('2', 'ip2')}" in str(list(read(tmp_path / "a.tar").values()))
+    ((_, told),) = read(tmp_path / "a.tar").items()
+    assert f"compressed with {compression.replace('2', 'ip2')}" in str(told)
     named = archive(tmp_path / "b.tar", ("BZhang.png", b"1"))
     assert list(read(named).values()) == [b"1"]
 
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("x/s.v1.tar", "s.v1"), ("a.targets.tar", "a.targets"), ("B.TAR", "B"), ("c.tar.gz", "c"), ("d.tgz", "d")],
+    [("x/s.v1.tar", "s.v1"), ("a.targets.tar", "a.targets"), ("B.TAR", "B"), ("c.tar.gz", "c")],
 )
 def test_an_archive_is_called_as_its_file_without_the_last_suffix(name: str, stem: str) -> None:
     assert tar_stem(name) == stem
@@ -348,7 +349,7 @@ def test_resuming_among_many_kept_members_leaves_each_as_it_was(tmp_path: Path) 
     """
     rng = random.Random(0)
     expected = {
-        f"{archive}/{i:04d}.x": rng.randbytes(rng.randrange(3000, 20000)) for archive in "st" for i in range(754)
+        f"{stem}/{i:04d}.x": rng.randbytes(rng.randrange(3000, 20000)) for stem in "st" for i in range(754)
     }
     new = {name for name in expected if name.endswith(("100.x", "300.x", "500.x", "700.x"))}
     items = [Item(source=Path(name), relative=Path(name).with_suffix(".png")) for name in expected]
