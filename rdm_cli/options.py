@@ -111,6 +111,15 @@ OutputPlace = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
 ]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The column of Parquet files that holds the images.",
+        show_default="'image', or the only one that does",
+    ),
+]
 AsTar = Annotated[
     bool,
     typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),

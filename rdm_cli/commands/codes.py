@@ -66,6 +66,7 @@ def status_of_jobs(
 def verify(
     inputs: o.Inputs = None,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     manifest: Annotated[
         list[str] | None,
         typer.Option("--manifest", metavar="FILE", help="Manifests that lie elsewhere.", show_default=False),
@@ -83,7 +84,9 @@ def verify(
     from rdm_cli.core.manifests import found_manifests
 
     with (
-        planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODE_SUFFIXES) as job,
+        planned_job(
+            console, "verify", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES
+        ) as job,
         found_manifests(inputs or [], required=False) as beside,
         found_manifests(manifest or [], required=bool(manifest)) as named,
     ):
@@ -135,6 +138,7 @@ def table(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .parquet file to write.")
     ] = None,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     shard: o.ShardOption = None,
     failures: o.Failures = None,
     as_json: o.Json = False,
@@ -150,7 +154,7 @@ def table(
         raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
     asked = shard_asked_for(shard) if shard else None
     with planned_job(
-        console, "table", inputs, files_from=files_from, suffixes=CODE_SUFFIXES, shard=asked
+        console, "table", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES, shard=asked
     ) as job:
         from rdm_cli.core.code_table import pyarrow_modules, write_table
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, Generic, TypeVar
 
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.data.places import Readable
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import RdmError, UsageError
 
 CODE_SUFFIX = ".safetensors"
 CODE_SUFFIXES = frozenset((CODE_SUFFIX,))
@@ -22,10 +22,14 @@ S = TypeVar("S", bound=Readable, covariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Item(Generic[S]):
-    """One input; ``relative`` is its place under an output tree, with its original suffix."""
+    """One input; ``relative`` is its place under an output tree, with its original suffix.
+
+    ``error`` says why it cannot be read, where that is known already.
+    """
 
     source: S
     relative: Path
+    error: RdmError | None = None
 
 
 def find_inputs(

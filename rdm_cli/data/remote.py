@@ -61,15 +61,16 @@ def local_name(name: str) -> str:
 
 
 @contextmanager
-def open_stream(name: str) -> Iterator[IO[bytes]]:
-    """A file or URL, open for reading from its beginning to its end."""
+def open_stream(name: str, *, in_pieces: bool = False) -> Iterator[IO[bytes]]:
+    """A file or URL, open for reading from its beginning to its end; or a few bytes here and there."""
     if not is_url(name):
         with Path(name).open("rb") as file:
             yield file
         return
     filesystem, path = filesystem_of(name)
     with told(name):
-        remote = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
+        options = {"cache_type": "none"} if in_pieces else {"block_size": BLOCK_BYTES}
+        remote = filesystem.open(path, "rb", **options)
     with remote:
         yield remote
 

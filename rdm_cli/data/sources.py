@@ -9,12 +9,12 @@ can collide.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from rdm_cli.data.folders import Item, items_at, read_path_list
-from rdm_cli.data.places import Readable
-from rdm_cli.errors import UsageError
+from rdm_cli.data.places import Readable, refused
+from rdm_cli.errors import RdmError, UsageError
 
 Holds = Callable[[str], bool]
 """Whether a shard is to do what has this name."""
@@ -63,7 +63,8 @@ class Local:
 class FileList:
     """A file that names files and folders; see :func:`~rdm_cli.data.folders.read_path_list`.
 
-    It is read again each time, and one name of it is kept at a time.
+    It is read again each time, and one name of it is kept at a time. A name that stands for nothing (a path
+    that has vanished, an empty folder) is an item that fails, and the others are done.
     """
 
     counted = True
@@ -76,10 +77,18 @@ class FileList:
         """See :class:`Source`."""
         with self.path.open("rb") as file:
             for name in read_path_list(file):
-                source = self.opened(name)
-                if not source.counted:
-                    raise UsageError(
-                        f"{self.path}: {name}: in a list of files stand files and folders",
-                        hint="name archives and tables on the command line; {0001..0009} stands for nine",
-                    )
-                yield from source.items(holds)
+                try:
+                    source = self.opened(name)
+                    if source.counted:
+                        yield from source.items(holds)
+                        continue
+                except RdmError as error:
+                    called = name if "://" in name else str(Path(name))  # as it is called when it is there
+                    relative = Path(PurePosixPath(name).name or "unnamed")
+                    if holds(relative.as_posix()):
+                        yield Item(source=refused(called, error), relative=relative, error=error)
+                    continue
+                raise UsageError(
+                    f"{self.path}: {name}: in a list of files stand files and folders",
+                    hint="name archives and tables on the command line; {0001..0009} stands for nine",
+                )

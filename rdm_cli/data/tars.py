@@ -165,7 +165,7 @@ class _Unread:
 
 
 def strict_headers() -> type[tarfile.TarInfo]:
-    """A TarInfo for one archive that raises ReadError for damage, which tarfile takes for the archive's end."""
+    """A TarInfo, for one archive, that raises ReadError for damage, which tarfile takes for the end."""
 
     class StrictHeader(tarfile.TarInfo):
         is_ended = False
