@@ -79,9 +79,9 @@ def planned_job(
     ``column`` is that of the images in Parquet files. ``-`` among the inputs is one file on stdin; ``-o -``
     sends one result to stdout; ``as_tar`` collects results in tar files. ``companions`` are the endings of
     what is written besides each result: what an earlier run left is no input, and those that are ``spared``
-    must replace none. ``shard`` is the part that is done of all that is planned, with what asked for it; None:
-    all. Without ``manifest`` a shard's lies in ``output``. Without ``result_suffix`` inputs are read and
-    nothing is written beside them.
+    must replace none. ``shard`` is the part that is done of all that is planned, with what asked for it;
+    None: all. Without ``manifest`` a shard's lies in ``output``. Without ``result_suffix`` inputs are read
+    and nothing is written beside them.
     """
     from rdm_cli.core.jobs import plan_job
     from rdm_cli.data.outputs import Beside, Itself

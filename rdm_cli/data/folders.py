@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +45,11 @@ def find_inputs(
     """
     if not paths:
         raise UsageError("no inputs were given", hint="name files or folders")
-    return [item for path in paths for item in items_at(path, suffixes=suffixes, results=results)]
+    found = [item for path in paths for item in items_at(path, suffixes=suffixes, results=results)]
+    for item in found:
+        if item.error is not None:
+            raise item.error
+    return found
 
 
 def items_at(path: Path, *, suffixes: Set[str], results: Sequence[str] = ()) -> Iterator[Item[Path]]:
@@ -77,15 +81,22 @@ def items_below(root: Path, *, suffixes: Set[str], results: Sequence[str] = ()) 
     followed, each folder once. ``results`` are the endings of what the command writes: a name that is another
     item's stem with such an ending is an earlier run's result, and is left out.
 
-    Keeps the names of the folders, and those of the files of one folder at a time. Raises UsageError for a
-    folder that cannot be listed.
+    Keeps the names of the folders, and those of the files of one folder at a time. A folder below ``root``
+    that cannot be listed is an item with an error; raises UsageError where ``root`` cannot be.
     """
     yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, results)
 
 
 def _items_of(
-    root: Path, folder: Path, folders: Set[Path], suffixes: Set[str], results: Sequence[str]
+    root: Path,
+    folder: Path,
+    folders: Mapping[Path, UsageError | None],
+    suffixes: Set[str],
+    results: Sequence[str],
 ) -> Iterator[Item[Path]]:
+    if (error := folders[folder]) is not None:
+        yield Item(source=folder, relative=folder.relative_to(root), error=error)
+        return
     names = sorted(
         entry.name
         for entry in _entries(folder)
@@ -100,21 +111,31 @@ def _items_of(
             yield Item(source=path, relative=path.relative_to(root))
 
 
-def _folders_below(root: Path, suffixes: Set[str]) -> Set[Path]:
-    """``root`` and the folders below it, each under one name: its own rather than a link's."""
+def _folders_below(root: Path, suffixes: Set[str]) -> Mapping[Path, UsageError | None]:
+    """``root`` and the folders below it, each under one name: its own rather than a link's.
+
+    With each stands why it cannot be listed, if it cannot.
+    """
     visited: dict[tuple[int, int], Path] = {}
+    errors: dict[Path, UsageError] = {}
     folders, links = [root], list[Path]()
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
-        with _named(folder):
-            status = folder.stat()
-        if (status.st_dev, status.st_ino) in visited:
+        try:
+            with _named(folder):
+                status = folder.stat()
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited[status.st_dev, status.st_ino] = folder
+            found = [e for e in _entries(folder) if not has_suffix(e.name, suffixes) and _is_folder(e)]
+        except UsageError as error:
+            if folder == root:
+                raise
+            errors[folder] = error
             continue
-        visited[status.st_dev, status.st_ino] = folder
-        found = [e for e in _entries(folder) if not has_suffix(e.name, suffixes) and _is_folder(e)]
         for entry in sorted(found, key=lambda entry: entry.name):
             (links if entry.is_symlink() else folders).append(folder / entry.name)
-    return set(visited.values())
+    return {folder: errors.get(folder) for folder in (*visited.values(), *errors)}
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -142,6 +142,14 @@ class RemoteFile(Named):
             content: bytes = self._filesystem.cat_file(self._inner)
             return content
 
+    def modified(self) -> float | None:
+        """When it was written, in seconds since 1970; None where the store does not say."""
+        with told(self.path):
+            try:
+                return float(self._filesystem.modified(self._inner).timestamp())
+            except (NotImplementedError, AttributeError):
+                return None
+
     def write_bytes(self, data: bytes, /) -> int:
         """See :class:`~rdm_cli.data.places.Place`."""
         with told(self.path):

@@ -57,9 +57,10 @@ def parse_shard(text: str) -> Shard:
 def shard_of_environment(environment: Mapping[str, str]) -> tuple[Shard, str] | None:
     """The shard that a job array or a launcher assigned to this process, and the variables that say so.
 
-    Tasks of a SLURM array (``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP``, ``_COUNT``) and processes of a
-    launcher such as torchrun (``RANK``, ``WORLD_SIZE``); where a task of an array launches several, each does
-    its part of the task's part. None where neither is there. Raises UsageError for numbers that fit no shard.
+    Tasks of a SLURM array (``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP``, ``_COUNT``) and processes
+    of a launcher such as torchrun (``RANK``, ``WORLD_SIZE``); where a task of an array launches several, each
+    does its part of the task's part. None where neither is there. Raises UsageError for numbers that fit no
+    shard.
     """
     shard, said = WHOLE, list[str]()
     if "SLURM_ARRAY_TASK_ID" in environment:

@@ -79,7 +79,7 @@ class TarShard:
         if not num_items:
             looked_for = f"looked for {', '.join(sorted(self.suffixes))}"
             why = f"{self.name}: nothing to read among its {num_members} members"
-            yield self._refused("(all)", SourceError(why, hint=looked_for))
+            yield self._refused("", SourceError(why, hint=looked_for))
 
     def _item(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, keys: dict[int, str]
@@ -111,8 +111,9 @@ class TarShard:
         return Item(source=Blob(path, read), relative=Path(self.stem) / f"{key}{suffix}")
 
     def _refused(self, name: str, error: RdmError) -> Item[Readable]:
-        # no name from inside is used: this one may be what is wrong
-        return Item(source=refused(f"{self.name}/{name}", error), relative=Path(self.stem) / "refused")
+        called = f"{self.name}/{name}" if name else self.name
+        # where it would go, no name from inside says: this one may be what is wrong
+        return Item(source=refused(called, error), relative=Path(self.stem) / "refused")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdm_cli.data.folders import Item, class_names, find_inputs, read_path_list
+from rdm_cli.data.folders import Item, class_names, find_inputs, items_at, read_path_list
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import UsageError
 
@@ -133,6 +133,15 @@ def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match=r"locked/: cannot be listed \(Permission denied\)"):
         find_inputs([tmp_path], suffixes=SUFFIXES)
+    # a job does the rest
+    good, locked = items_at(tmp_path, suffixes=SUFFIXES)
+    assert (
+        good.error is None
+        and locked.source == tmp_path / "locked"
+        and "cannot be listed" in str(locked.error)
+    )
+    with pytest.raises(UsageError, match="cannot be listed"):
+        list(items_at(tmp_path / "locked", suffixes=SUFFIXES))
 
 
 FILE_NAMES = st.text(
