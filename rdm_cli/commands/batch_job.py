@@ -248,4 +248,5 @@ def _closing(sink: Sink) -> Iterator[None]:
 
 
 def _named(name: str, error: str) -> str:
-    return error if f"{name}: " in error else f"{name}: {error}"
+    is_named = f"{name}: " in error or f"{name}/: " in error  # folders are called with a slash
+    return error if is_named else f"{name}: {error}"

@@ -179,7 +179,7 @@ def strict_headers() -> type[tarfile.TarInfo]:
             except tarfile.HeaderError as error:
                 if cls.is_ended or (not buf and was_ended):
                     raise
-                raise tarfile.ReadError(str(error) if buf else "it has no end") from None
+                raise tarfile.ReadError(str(error) if buf else "the mark of its end is missing") from None
             if header.size < 0 or (header.type in _EXTENSIONS and header.size > MAX_HEADER_BYTES):
                 raise tarfile.ReadError(f"a header claims {header.size:,} bytes")
             return header
