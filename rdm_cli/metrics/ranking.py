@@ -6,12 +6,23 @@ each thing counts as often as a resample drew it, and sorting once serves all re
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rdm_cli.metrics.intervals import LEVEL, NUM_RESAMPLES, Estimate, percentile_estimate, resampled_counts
+from rdm_cli.metrics.intervals import (
+    LEVEL,
+    NUM_RESAMPLES,
+    RULE_OF_THREE,
+    Estimate,
+    differing_share,
+    percentile_estimate,
+    resampled_counts,
+)
+
+SMALLEST_CLASS = 5  # examples of each class from which on a bootstrap says something
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +49,44 @@ def separation(
     counts = resampled_counts(len(scores), seed=seed, num_resamples=num_resamples)
     value, replicates = separation_replicates(scores, target, counts)
     return separation_estimate(
-        value, replicates, num_positive=int(target.sum()), num_scored=len(target), level=level
+        value,
+        replicates,
+        num_positive=int(target.sum()),
+        num_scored=len(target),
+        num_pairs=smaller_class(target),
+        level=level,
     )
+
+
+def smaller_class(target: Tensor) -> int:
+    """How many pairs of a positive and a negative ``target``, bool (N,), has that share no member."""
+    return min(int(target.sum()), int((~target).sum()))
 
 
 def separation_estimate(
-    value: Tensor, replicates: Tensor, *, num_positive: int, num_scored: int, level: float = LEVEL
+    value: Tensor,
+    replicates: Tensor,
+    *,
+    num_positive: int,
+    num_scored: int,
+    num_pairs: int,
+    level: float = LEVEL,
 ) -> Separation:
-    """The figures with their intervals, from what :func:`separation_replicates` gives."""
+    """The figures with their intervals, from what :func:`separation_replicates` gives.
+
+    ``num_pairs`` is the size of the smaller class. An AUROC of 1 or 0 has its interval by the rule of three:
+    that many independent pairs were ordered, all of them one way. Others have none below ``SMALLEST_CLASS``.
+    """
     auroc, average_precision, f1 = (
-        percentile_estimate(float(v), r[r.isfinite()], level=level)
+        _with_interval(float(v), r[r.isfinite()], num_pairs, level)
         for v, r in zip(value, replicates, strict=True)
     )
+    if auroc.value in (0.0, 1.0):
+        reversed_share = differing_share(num_pairs, level=level)
+        low, high = (1 - reversed_share, 1.0) if auroc.value == 1.0 else (0.0, reversed_share)
+        auroc = Estimate(
+            value=auroc.value, low=low, high=high, level=level, num_resamples=0, method=RULE_OF_THREE
+        )
     return Separation(
         auroc=auroc,
         average_precision=average_precision,
@@ -57,6 +94,12 @@ def separation_estimate(
         num_positive=num_positive,
         num_scored=num_scored,
     )
+
+
+def _with_interval(value: float, replicates: Tensor, num_pairs: int, level: float) -> Estimate:
+    if num_pairs >= SMALLEST_CLASS:
+        return percentile_estimate(value, replicates, level=level)
+    return Estimate(value=value, low=math.nan, high=math.nan, level=level, num_resamples=0)
 
 
 def separation_replicates(scores: Tensor, target: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

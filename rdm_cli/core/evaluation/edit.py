@@ -183,7 +183,14 @@ class _Editor:
         if bool(others.any()):
             changed = (seen_before != seen_after)[:, others].double().mean(dim=1)
             found.append(
-                mean_figure(changed, name="others changed", better="lower", computed_with=verdict, **about)
+                mean_figure(
+                    changed,
+                    name="others changed",
+                    better="lower",
+                    bounds=(0.0, 1.0),
+                    computed_with=verdict,
+                    **about,
+                )
             )
             found.append(self.worst(how, seen_before, seen_after, others, verdict))
         for distance in self.distances:
@@ -201,6 +208,7 @@ class _Editor:
                 name="background change",
                 unit="levels of 255",
                 better="lower",
+                bounds=(0.0, 255.0),
                 computed_with={"where": "the outer eighth of the picture", "T": self.steps},
                 **about,
             )
@@ -230,6 +238,10 @@ class _Editor:
 
 
 def edit_plots(figures: Sequence[Figure]) -> list[Plot]:
-    """Everything over the scale."""
+    """Everything over the scale.
+
+    Scale 0 compares the reconstruction with the image, the other scales an edit with the reconstruction; so it
+    stands beside their line.
+    """
     names = [n for n in dict.fromkeys(f.name for f in figures) if n not in ("judge's AUROC", WORST)]
-    return drawn(*(curves(figures, name, "scale") for name in names))
+    return drawn(*(curves(figures, name, "scale", apart=(0.0,)) for name in names))

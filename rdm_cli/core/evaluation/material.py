@@ -18,6 +18,7 @@ from rdm_cli.data.images import Fit, to_pixels, to_unit_range
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.data.places import digest_of
 from rdm_cli.errors import UsageError
+from rdm_cli.metrics.intervals import SMALL_SAMPLE
 
 TABLES = (
     "metadata.csv",
@@ -199,6 +200,7 @@ def common_settings(material: Material, *, seed: int, precision: str, **more: Sc
         "seed": seed,
         "precision": precision,
         "threads": torch.get_num_threads(),
-        "intervals": "95 %, bootstrap over images (Efron & Tibshirani 1993)",
+        "intervals": f"95 %, bootstrap over images (Efron & Tibshirani 1993); means of fewer than {SMALL_SAMPLE} "
+        "values by Student's t",
         **more,
     }

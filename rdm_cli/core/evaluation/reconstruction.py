@@ -79,12 +79,15 @@ def _figures(
     about: dict[str, Any] = {"bundle": bundle, "condition": how, "seed": seed}
     window = UNIT | {"window": "11 px, sigma 1.5"}
     found = [
-        mean_figure(mse(x_0, back), name="MSE", better="lower", computed_with=UNIT, **about),
+        mean_figure(
+            mse(x_0, back), name="MSE", better="lower", bounds=(0.0, 1.0), computed_with=UNIT, **about
+        ),
         mean_figure(psnr(x_0, back), name="PSNR", unit="dB", better="higher", computed_with=UNIT, **about),
         mean_figure(
             ssim(x_0, back),
             name="SSIM",
             better="higher",
+            bounds=(-1.0, 1.0),
             computed_with=window | {"border": "zeros"},
             **about,
         ),
@@ -96,6 +99,7 @@ def _figures(
                 ms_ssim(x_0, back),
                 name="MS-SSIM",
                 better="higher",
+                bounds=(0.0, 1.0),
                 computed_with=window | {"scales": scales},
                 **about,
             )
