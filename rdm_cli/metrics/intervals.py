@@ -1,8 +1,8 @@
 r"""Figures that are estimates, each with an interval of 95 %.
 
-**The bootstrap** (Efron & Tibshirani 1993, chapter 13). The N things that were measured are drawn again, N times
-with replacement, and the figure is computed anew; the spread of many such replicates is taken for the spread
-over other data of the same kind. Two forms:
+**The bootstrap** (Efron & Tibshirani 1993, chapter 13). The N things that were measured are drawn again, N
+times with replacement, and the figure is computed anew; the spread of many such replicates is taken for the
+spread over other data of the same kind. Two forms:
 
     percentile    [q_low, q_high] of the replicates
     centred       value + [q_low - mean, q_high - mean]
@@ -10,13 +10,14 @@ over other data of the same kind. Two forms:
 The second is for figures that finite samples push to one side (a Fréchet distance rises): there replicates
 lie off the value by about as much as the value lies off the truth, and only their spread can be used.
 
-**Student's t.** The bootstrap's interval of a mean is too narrow for few values: it covers the truth in 52 % of
-cases at N = 2 and in 80 % at N = 4. Below ``SMALL_SAMPLE`` values a mean has the interval of Student (1908),
-``mean +- t_{N-1} s / sqrt(N)``, cut to the range of the values where that is known.
+**Student's t.** The bootstrap's interval of a mean is too narrow for few values: it covers the truth in 52 %
+of cases at N = 2 and in 80 % at N = 4. Below ``SMALL_SAMPLE`` values a mean has the interval of Student
+(1908), ``mean +- t_{N-1} s / sqrt(N)``, cut to the range of the values where that is known.
 
-**Where all N values agree** neither has a width, which does not mean that the figure is certain. Of the things
-that were not measured, at most a share ``1 - (1 - level)^(1/N)``, about 3/N at 95 % (the rule of three), differs;
-for values of a known range this bounds the mean. For others there is no interval, and its ends are NaN.
+**Where all N values agree** neither has a width, which does not mean that the figure is certain. Of the
+things that were not measured, at most a share ``1 - (1 - level)^(1/N)``, about 3/N at 95 % (the rule of
+three), differs; for values of a known range this bounds the mean. For others there is no interval, and its
+ends are NaN.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Estimate:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})" if self.has_ends else f"{self.value:.4g}"
+        return (
+            f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})" if self.has_ends else f"{self.value:.4g}"
+        )
 
 
 def resampled_rows(
@@ -121,9 +124,9 @@ def mean_estimate(
     """The mean of ``values`` (N,), one for each thing measured, with its interval.
 
     The bootstrap's percentiles; Student's t below ``SMALL_SAMPLE`` values; the rule of three where all values
-    agree. ``bounds`` are the least and the most that a value can be, but for rounding. The interval's ends are NaN
-    for one value, and where all agree and a bound is not known. Raises ValueError where there are no values, or
-    one is not finite (the PSNR of a perfect reconstruction).
+    agree. ``bounds`` are the least and the most that a value can be, but for rounding. The interval's ends
+    are NaN for one value, and where all agree and a bound is not known. Raises ValueError where there are no
+    values, or one is not finite (the PSNR of a perfect reconstruction).
     """
     if values.ndim != 1 or not values.isfinite().all():
         raise ValueError(f"an interval needs finite values (N,), not {tuple(values.shape)}")
@@ -165,7 +168,7 @@ def t_quantile(share: float, degrees: int) -> float:
 
 
 def _t_inside(angle: float, degrees: int) -> float:
-    """P(\\|T\\| < sqrt(degrees) tan(angle)) of Student's t, for an ``angle`` from 0 to pi / 2."""
+    """How often abs(T) < sqrt(degrees) tan(angle) for Student's T, and an ``angle`` from 0 to pi / 2."""
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = degrees % 2
     term, total = (cosine, 0.0) if odd else (1.0, 0.0)

@@ -33,9 +33,7 @@ def test_the_legend_is_whole_and_beside_the_axes(kind: str, rows: bool) -> None:
 
 
 def test_a_point_of_another_comparison_is_not_joined() -> None:
-    line = Line(
-        x=[0.0, 0.15, 0.3], y=[0.1, 0.4, 0.8], low=[0, 0.3, 0.7], high=[0.2, 0.5, 0.9], apart=(0.0,)
-    )
+    line = Line(x=[0.0, 0.15, 0.3], y=[0.1, 0.4, 0.8], low=[0, 0.3, 0.7], high=[0.2, 0.5, 0.9], apart=(0.0,))
     (axes,) = _figure(Plot(lines={"a": line}, x_label="scale", y_label="success"), INK).axes
     joined = [drawn for drawn in axes.lines if drawn.get_linestyle() != "None"]
     assert [list(drawn.get_xdata()) for drawn in joined] == [[0.15, 0.3]]

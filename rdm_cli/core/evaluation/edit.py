@@ -74,6 +74,8 @@ def edit_cases(subject: Subject, court: Court, plan: EditPlan) -> tuple[list[Cas
         return [], [f"{subject.name}: the labels have none of the attributes that it can move ({known})"]
     cases, notes = [], []
     for name in names:
+        if doubts := directions.doubts(name):
+            notes.append(f"{subject.name}: {doubts}")
         values = labels.only([name]).values[:, 0]
         for has in (False, True):
             scales = sorted((s for s in plan.scales if (s < 0) == has and s != 0), key=abs)
@@ -240,8 +242,8 @@ class _Editor:
 def edit_plots(figures: Sequence[Figure]) -> list[Plot]:
     """Everything over the scale.
 
-    Scale 0 compares the reconstruction with the image, the other scales an edit with the reconstruction; so it
-    stands beside their line.
+    Scale 0 compares the reconstruction with the image, the other scales an edit with the reconstruction; so
+    it stands beside their line.
     """
     names = [n for n in dict.fromkeys(f.name for f in figures) if n not in ("judge's AUROC", WORST)]
     return drawn(*(curves(figures, name, "scale", apart=(0.0,)) for name in names))

@@ -57,7 +57,7 @@ def estimated(estimate: Estimate, **rest: Any) -> Figure:
 def mean_figure(
     values: Tensor, *, seed: int, bounds: tuple[float, float] = (-math.inf, math.inf), **rest: Any
 ) -> Figure:
-    """The mean of ``values`` (N,), each within ``bounds``, with its interval; one that is not finite has none."""
+    """The mean of ``values`` (N,), each within ``bounds``, with its interval if it is finite."""
     rest = {"num": len(values)} | rest
     if len(values) == 0 or not bool(values.isfinite().all()):
         return Figure(value=float(values.double().mean()) if len(values) else math.nan, **rest)
