@@ -58,8 +58,7 @@ def prior(
     from rdm_cli.training.prior import PriorSettings
 
     opened = open_bundle(bundle, set_up(device=device, threads=threads))
-    if "prior" in opened.parts:
-        console.note(f"{opened.name} has a prior, which this one will replace")
+    had_one = "prior" in opened.parts
     settings = PriorSettings(num_samples=samples, batch_size=batch_size, lr=lr)
     with console.progress("training the prior", float(settings.num_steps)) as advance:
 
@@ -90,6 +89,8 @@ def prior(
             weights_dtype=weights_dtype(weights.value),
             on_record=on_record,
         )
+    if had_one:
+        console.note(f"in place of the prior that {opened.name} had")
     folder = opened.folder / "prior"
     console.emit(str(folder), output=str(folder), num_codes=num)
 

@@ -19,6 +19,7 @@ from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.images import to_pil
+from rdm_cli.training.attributes import _parts
 
 Rdm = Callable[..., Any]
 FILES = ("official_tiny.ckpt", "official_tiny_latent.pkl", "official_tiny_cls.ckpt")
@@ -59,12 +60,15 @@ def test_a_copy_is_ones_own_to_write_to(
     codes = tmp_path / "codes"
     Codes(z=z, x_T=None, infos=(info,) * 60).save([codes / f"{i:02d}.safetensors" for i in range(60)])
     labels = tmp_path / "m.csv"
-    rows = "".join(f"{i:02d}.png,{i % 2},{'' if i else 'maybe'}\n" for i in range(60))
+    *_, held_out = _parts(60, 0.2, 0)
+    hat = ((z[:, 0] > 0) ^ held_out).tolist()  # the classifier learns the opposite of what it is scored on
+    rows = "".join(f"{i:02d}.png,{int(hat[i])},{'' if i else 'maybe'}\n" for i in range(60))
     labels.write_text("file_name,hat,odd\n" + rows)
     train = ("train", "attributes", codes, "--labels", labels)
     refused = rdm(*train, "-b", "ours")
     assert refused.code == 2 and "rdm bundles copy ours DIR" in refused.err
-    assert rdm("train", "prior", codes, "-b", shipped).code == 2
+    prior = ("train", "prior", codes, "--samples", 64, "--batch-size", 8, "--layers", 2, "--hidden-width", 8)
+    assert rdm(*prior, "-b", shipped).code == 2
     mine = tmp_path / "mine"
     copied = rdm("bundles", "copy", "ours", mine)
     assert copied.code == 0 and copied.lines == [str(mine)]
@@ -73,8 +77,8 @@ def test_a_copy_is_ones_own_to_write_to(
     assert trained.code == 0 and trained.lines[0].startswith("hat\tAUROC")
     assert "kept: smiling, glasses" in trained.err
     assert "m.csv: columns that are no labels: odd (line 2 says neither yes nor no)" in trained.err
-    # a coin's labels: nothing was learned, and that is said
     assert "attribute 'hat' was hardly learned: AUROC 0." in trained.err
+    assert "in place of the prior that mine had" in rdm(*prior, "-b", mine).err
     assert "dropped: smiling, glasses" in rdm(*train, "-b", mine, "--replace").err
     assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
 
