@@ -10,7 +10,7 @@ spread over other data of the same kind. Two forms:
 The second is for figures that finite samples push to one side (a Fréchet distance rises): there replicates
 lie off the value by about as much as the value lies off the truth, and only their spread can be used.
 
-**Student's t.** The bootstrap's interval of a mean is too narrow for few values: it covers the truth in 52 %
+**Student's t.** The bootstrap's interval of a mean is too narrow for few values: it covers the truth in 50 %
 of cases at N = 2 and in 80 % at N = 4. Below ``SMALL_SAMPLE`` values a mean has the interval of Student
 (1908), ``mean +- t_{N-1} s / sqrt(N)``, cut to the range of the values where that is known.
 

@@ -90,7 +90,7 @@ def test_a_mean_of_few_values_has_students_interval(num: int, method: str) -> No
 
 @pytest.mark.parametrize("num", [2, 4, 10])
 def test_the_interval_of_few_values_holds_the_truth_as_often_as_it_says(num: int) -> None:
-    """The bootstrap's held it in 52 % of cases at 2 values and in 80 % at 4."""
+    """The bootstrap's held it in 50 % of cases at 2 values and in 80 % at 4."""
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(400, num, generator=generator)
     found = [mean_estimate(values, seed=0) for values in samples]
