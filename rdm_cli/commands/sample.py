@@ -127,6 +127,8 @@ def sample(
         numbers = list(range(num))
     else:
         console.note(condition.description)
+        if condition.doubts:
+            console.problem(f"rdm: {condition.doubts}")
         drawn = draw_accepted(
             pipeline,
             condition,

@@ -31,13 +31,15 @@ class Condition:
     """P(accept | z) for z (B, ...) to (B,), and a line about where it comes from.
 
     ``score``, of the same shapes, ranks draws where the probabilities of all are next to nothing. With a
-    ``threshold``, draws of at least that probability are accepted, and no others.
+    ``threshold``, draws of at least that probability are accepted, and no others. ``doubts`` say why its
+    verdicts may mean little.
     """
 
     probability: Callable[[Tensor], Tensor]
     score: Callable[[Tensor], Tensor]
     description: str
     threshold: float | None = None
+    doubts: str | None = None
 
 
 def folder_codes(pipeline: Pipeline, folder: Path) -> Tensor:
@@ -80,16 +82,15 @@ def few_shot_condition(
         seed=seed,
         z_population=population,
     )
-    doubt = (
-        "" if classifier.log_loss < DOUBTFUL_LOSS else ": it has learned next to nothing, give more examples"
-    )
+    learned = classifier.log_loss < DOUBTFUL_LOSS
     return Condition(
         probability=classifier.probability,
         score=classifier.logits,
         # a handful of examples leaves probabilities vague: looking as positive as they do is the better sieve
         threshold=classifier.typical_probability,
         description=f"classifier on z: {len(positive)} examples from {like}, {kind}; cross-validated "
-        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing){doubt}",
+        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing)",
+        doubts=None if learned else f"{like}: the classifier has learned next to nothing; give more examples",
     )
 
 
@@ -97,11 +98,11 @@ def attribute_condition(pipeline: Pipeline, name: str) -> Condition:
     """A stored attribute's classifier; raises UsageError for an unknown name."""
     directions = pipeline.bundle.directions
     row = directions.index(name)
-    doubts = directions.doubts(name)
     return Condition(
         probability=lambda z: directions.logits(z)[:, row].sigmoid(),
         score=lambda z: directions.logits(z)[:, row],
-        description=f"accepting draws by the stored attribute '{name}'" + (f": {doubts}" if doubts else ""),
+        description=f"accepting draws by the stored attribute '{name}'",
+        doubts=directions.doubts(name),
     )
 
 

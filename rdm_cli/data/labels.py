@@ -273,7 +273,7 @@ def _why_no_label(codes: np.ndarray, rows: Sequence[_Row]) -> str:
     """Why the cells ``codes`` (N,) are no label, for a person who meant them to be one."""
     strange = np.flatnonzero(codes == _OTHER)
     if len(strange):
-        more = f", as in {len(strange) - 1} others" if len(strange) > 1 else ""
+        more = f", and so do {len(strange) - 1} more" if len(strange) > 1 else ""
         return f"line {rows[strange[0]].line} says neither yes nor no{more}"
     if not codes.any():
         return "all its cells are unknown"

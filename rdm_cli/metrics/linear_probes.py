@@ -7,6 +7,7 @@ give them one ``held_out``, one seed and as many features.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,7 +110,8 @@ def linear_probes(
         torch.stack(replicates).mean(dim=0),
         num_positive=sum(s.num_positive for s in by_name.values()),
         num_scored=sum(s.num_scored for s in by_name.values()),
-        num_pairs=min(num_pairs),  # the same images show all attributes, so their pairs do not add up
+        # the same images show all attributes, so their pairs do not add up: those of a typical one
+        num_pairs=int(statistics.median(num_pairs)),
         level=level,
     )
     return LinearProbes(by_name=by_name, mean=mean, skipped=skipped)

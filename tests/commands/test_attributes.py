@@ -44,6 +44,7 @@ def test_an_attribute_that_was_hardly_learned_is_named_where_it_is_listed_and_us
         ("attributes", "list", "--json"),
         ("attributes", "show", "smiling"),
         ("manipulate", faces / "a.png", "--attr", "smiling", "--steps", 1, "-o", tmp_path / "o", "-q"),
+        ("sample", "-n", 1, "--attr", "smiling", "--steps", 1, "-o", tmp_path / "s", "-q"),
     ):
         result = rdm(*words, "-b", folder)
         assert result.code == 0

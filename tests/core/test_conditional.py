@@ -104,7 +104,8 @@ def test_a_condition_by_a_weak_attribute_says_so(tiny_bundle: Path, tmp_path: Pa
     stored = folder / "attributes" / "attributes.json"
     stored.write_text(stored.read_text().replace("0.9,", "0.39,"))
     weak = Pipeline(bundle=open_bundle(str(folder)))
-    assert "AUROC 0.39" in attribute_condition(weak, "smiling").description
+    assert "AUROC 0.39" in (attribute_condition(weak, "smiling").doubts or "")
+    assert attribute_condition(weak, "glasses").doubts is None
 
 
 def test_what_cannot_be_learned_from(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:

@@ -44,12 +44,12 @@ def test_metadata_csv(tmp_path: Path) -> None:
     assert table.names == ("smiling", "wearing_hat")
     assert table.files == ("a.png", "sub/b.png", "c.png")
     assert table.skipped == {
-        "caption": "line 2 says neither yes nor no, as in 1 others",
-        "age": "line 2 says neither yes nor no, as in 1 others",
+        "caption": "line 2 says neither yes nor no, and so do 1 more",
+        "age": "line 2 says neither yes nor no, and so do 1 more",
     }
     assert table.remarks == [
-        "columns that are no labels: caption (line 2 says neither yes nor no, as in 1 others); "
-        "age (line 2 says neither yes nor no, as in 1 others)"
+        "columns that are no labels: caption (line 2 says neither yes nor no, and so do 1 more); "
+        "age (line 2 says neither yes nor no, and so do 1 more)"
     ]
     assert_values(table, [[1, 0], [0, NAN], [1, 1]])
 

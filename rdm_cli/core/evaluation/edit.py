@@ -113,8 +113,10 @@ def measure_edits(
     x_0, labels = court.edited.images(pipeline), court.edited.known()
     judge = court.judge(subject)
     judged = [case for case in cases if case.attribute in judge.names]
-    unknown = {case.attribute for case in cases} - {case.attribute for case in judged}
-    notes += [f"{name}: too few examples for a judge to learn it" for name in sorted(unknown)]
+    asked = [*court.learned.known().names, *(case.attribute for case in cases)]
+    unknown = sorted(set(asked) - set(judge.names))
+    if unknown:
+        notes.append(f"too few examples for a judge to learn {', '.join(unknown)}")
     if not judged:
         return Part(notes=notes)
     names = list(dict.fromkeys(case.attribute for case in judged))

@@ -192,7 +192,7 @@ def gather_labelled(
 
 
 def _match(table: LabelTable, path: Path, folder: Path, names: list[str]) -> tuple[list[str], Matched]:
-    """The rows of images called ``names`` within ``folder``, and what they are called where rows were found.
+    """What images called ``names`` within ``folder`` are called for the table, and the rows found for them.
 
     A table's paths start at its own folder, or at the one that the user named. Where the table lies above the
     images it is known which folder each is in, and the file's name alone is no reason to take it for another.
@@ -201,10 +201,12 @@ def _match(table: LabelTable, path: Path, folder: Path, names: list[str]) -> tup
     if not root.is_relative_to(base):
         return names, match(table, names)
     called = [(root.relative_to(base) / name).as_posix() for name in names]
-    matched = match(table, called)
-    if len(matched.unmatched) < len(called):
-        return called, matched
-    return names, match(table, names, by_stem=False)
+    matched = match(table, called, by_stem=root == base)
+    if len(matched.unmatched) == len(called):
+        second = match(table, names, by_stem=False)
+        if len(second.unmatched) < len(names):
+            return names, second
+    return called, matched
 
 
 def _find_table(folder: Path) -> Path | None:
