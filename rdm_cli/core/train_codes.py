@@ -124,7 +124,10 @@ def train_bundle_attributes(
         )
     remarks = (*matched.remarks("codes"), *table.remarks)
     known = ~matched.values.isnan().all(dim=1)
-    fit = fit_attributes(found.z[known], matched.values[known], table.names, held_out=held_out, seed=seed)
+    try:
+        fit = fit_attributes(found.z[known], matched.values[known], table.names, held_out=held_out, seed=seed)
+    except RdmError as error:  # what was passed over may be the reason
+        raise RdmError("; ".join([error.message, *remarks]), hint=error.hint) from error
     directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
     add_directions(bundle, directions, replace_all=replace_all)
     others = tuple(name for name in stored if name not in fit.names)

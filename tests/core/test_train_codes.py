@@ -257,8 +257,10 @@ def test_labels_of_other_images_are_refused_with_an_example_of_both(
 
 def test_an_attribute_without_examples_is_refused_by_name(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
     names = write_codes(tmp_path / "codes", z, bundle)
-    labels = write_labels(tmp_path / "metadata.csv", {f"{n}.png": [0] for n in names}, ["never"])
-    with pytest.raises(RdmError, match="no attribute has enough examples: never: 0 positive"):
+    rows: dict[str, list[int | str]] = {f"{n}.png": [0, i % 2 or "?!"] for i, n in enumerate(names)}
+    labels = write_labels(tmp_path / "metadata.csv", rows, ["never", "odd"])
+    told = "no attribute has enough examples: never: 0 positive.*no labels: odd .line 2 says neither"
+    with pytest.raises(RdmError, match=told):
         train_bundle_attributes(bundle, tmp_path / "codes", labels, held_out=0.4, seed=0)
     assert not (bundle.folder / "attributes").exists()
 
