@@ -1,7 +1,6 @@
-r"""How well scores separate two classes, over many resamples of the things scored at once.
+r"""How well scores separate two classes: of one set, and of many resamples of it at once.
 
-:mod:`rdm_cli.metrics.probes` has the same figures of one set, from torchmetrics, which takes no weights; here
-each thing counts as often as a resample drew it, and sorting once serves all resamples.
+Each thing counts as often as a resample drew it, and sorting once serves all resamples.
 """
 
 from __future__ import annotations
@@ -37,6 +36,24 @@ class Separation:
     f1: Estimate
     num_positive: int
     num_scored: int
+
+
+def auroc(scores: Tensor, target: Tensor) -> float:
+    """Probability that a positive scores above a negative; ties count half.
+
+    ``scores`` (N,) in any unit; ``target`` bool (N,). Raises ValueError where a class is missing.
+    """
+    return float(_of_one_set(scores, target)[0])
+
+
+def average_precision(scores: Tensor, target: Tensor) -> float:
+    """Precision averaged over the recalls at which a positive is found; arguments as in :func:`auroc`."""
+    return float(_of_one_set(scores, target)[1])
+
+
+def _of_one_set(scores: Tensor, target: Tensor) -> Tensor:
+    no_resamples = torch.empty(0, len(target), dtype=torch.float64)
+    return separation_replicates(scores, target.bool(), no_resamples)[0]
 
 
 def separation(
@@ -109,7 +126,7 @@ def separation_replicates(scores: Tensor, target: Tensor, counts: Tensor) -> tup
     a resample lacks a class. Raises ValueError where the set does.
     """
     if target.ndim != 1 or scores.shape != target.shape or target.all() or not target.any():
-        raise ValueError("a separation needs scores of positives and negatives, as (N,)")
+        raise ValueError("a ranking needs scores of positives and negatives, as (N,)")
     weights = torch.cat([torch.ones(1, len(target), dtype=torch.float64), counts.double()])
     thresholds, places = torch.unique(scores.detach().cpu(), return_inverse=True)  # (U,) rising, (N,)
     empty = weights.new_zeros(len(weights), len(thresholds))

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from rdm_cli.metrics.intervals import resampled_counts
-from rdm_cli.metrics.ranking import separation, separation_replicates
+from rdm_cli.metrics.ranking import auroc, average_precision, separation, separation_replicates
 
 
 def scored(num: int, seed: int = 0, decimals: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +80,23 @@ def test_fewer_than_five_of_a_class_have_no_bootstrap() -> None:
 def test_one_class_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="positives and negatives"):
         separation(torch.zeros(3), torch.ones(3, dtype=torch.bool), seed=0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 60.0])
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_the_figures_of_one_set_against_scikit_learn(scale: float, decimals: int) -> None:
+    """Small and huge logits, with ties and without."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(400, generator=generator) < 0.2
+    scores = (scale * (torch.randn(400, generator=generator) + target + 3)).round(decimals=decimals)
+    expected = roc_auc_score(target.numpy(), scores.numpy())
+    assert auroc(scores, target) == pytest.approx(expected, abs=1e-6)
+    expected = average_precision_score(target.numpy(), scores.numpy())
+    assert average_precision(scores, target) == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_class_alone_has_no_figures() -> None:
+    with pytest.raises(ValueError, match="positives and negatives"):
+        auroc(torch.rand(4), torch.ones(4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="positives and negatives"):
+        average_precision(torch.rand(4), torch.zeros(4, dtype=torch.bool))
