@@ -222,7 +222,8 @@ def report(
                     console.emit(line, source=name, **outcome.data)
         conclude()
     finally:
-        console.note(tally.summary(verb, noun))
+        said = str(job.job.passed_over)
+        console.note(tally.summary(verb, noun) + (f", {said}" if said else ""))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)

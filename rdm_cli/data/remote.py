@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 from urllib.parse import unquote
 
-from rdm_cli.data.folders import Item, has_suffix
+from rdm_cli.data.folders import Item, PassedOver, has_suffix
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place, Readable
@@ -177,6 +177,7 @@ class Remote:
 
     def __init__(self, url: str, *, suffixes: Set[str], results: Sequence[str] = ()) -> None:
         self.url, self.suffixes, self.results = url.rstrip("/"), suffixes, results
+        self.passed_over = PassedOver()
         self._filesystem, self._root = filesystem_of(self.url)
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
