@@ -36,6 +36,7 @@ class CodeInfo:
     ``solver`` and ``steps`` are those by which x_T was inferred, or a sample was decoded; ``steps`` is None
     where there is no x_T (z alone takes no steps). ``spacing`` says on which timesteps, None being the
     method's own; ``iterations`` how often an inversion asked the network where it solved an equation.
+    ``value_range`` are the values of black and white that were asked for, of grey images of more than 8 bits.
     ``source_digest`` is the SHA-256 of the image file and None where there was none, as for samples and
     edits. ``mse`` and ``psnr_db`` are the measured reconstruction error, None where it was not asked for;
     ``pixels_digest`` is the SHA-256 of the pixels that a lossless code restores. ``edits`` lists what was
@@ -53,6 +54,7 @@ class CodeInfo:
     iterations: int | None = None
     precision: str = "fp32"
     fit: str = "crop"
+    value_range: tuple[float, ...] | None = None
     source: str | None = None
     source_digest: str | None = None
     edits: tuple[str, ...] = ()

@@ -80,8 +80,8 @@ class TrainingRun:
         self.saved_step: int | None = None
         with together(accelerator):
             checkpoint = earlier_checkpoint(plan)
-            on_bad = partial(_report_bad, problem or note)
-            self.images = training_images(plan, on_bad=on_bad)
+            on_bad, on_remark = partial(_report_bad, problem or note), partial(_report_remark, note)
+            self.images = training_images(plan, on_bad=on_bad, on_remark=on_remark)
             if plan.latents is None:  # else each image is read once
                 self.images.cache = pixel_cache(plan, self.images, problem or note)
         agreed = is_the_same(accelerator, fingerprint(self.images))
@@ -140,6 +140,7 @@ class TrainingRun:
             "fit": self.plan.fit,
             "mixed_precision": self.plan.mixed_precision,
             "max_pixels": self.plan.max_pixels,
+            "value_range": self.plan.value_range,
             "weights": self.plan.weights,
             "latents": None if self.plan.latents is None else str(self.plan.latents),
         }
@@ -302,3 +303,7 @@ class TrainingRun:
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:
     say(f"left out of training: {error}")
+
+
+def _report_remark(note: Callable[[str], None], name: str, text: str) -> None:
+    note(f"{name}: {text}")
