@@ -34,6 +34,10 @@ class ImageError(RdmError):
     """A file that should be an image and cannot be read as one."""
 
 
+class PictureError(RdmError):
+    """A picture that was made and cannot be written: its values are not finite."""
+
+
 class BundleError(RdmError):
     """A bundle that is missing, incomplete or of another kind."""
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.data.places import Place, Readable, put
-from rdm_cli.data.tensor_files import read_with_metadata
+from rdm_cli.data.tensor_files import first_not_finite, read_with_metadata
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -123,18 +123,26 @@ class Codes:
         return dataclasses.replace(self, **changes)
 
     def save(self, places: Sequence[Place]) -> list[str]:
-        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes."""
+        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes.
+
+        Raises CodeError at the first that holds values that are not finite; those before it are written.
+        """
         if len(places) != len(self):
             raise ValueError(f"{len(self)} codes need as many places, not {len(places)}")
-        return [put(place, code._to_bytes()) for code, place in zip(self, places, strict=True)]
+        return [put(place, code._to_bytes(place)) for code, place in zip(self, places, strict=True)]
 
-    def _to_bytes(self) -> bytes:
-        """A batch of one as the bytes of its file."""
+    def _to_bytes(self, place: Place) -> bytes:
+        """A batch of one as the bytes of its file, which goes to ``place``."""
         tensors = {"z": self.z[0]} if self.z.numel() else {}
         tensors |= {name: values[0] for name, values in self._maps().items() if values is not None}
         exact = {"x_T", "other"} if self.other is not None else set()
         kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
         stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
+        if (name := first_not_finite(stored.items())) is not None:
+            raise CodeError(
+                f"{place}: its {name} holds values that are not finite, so it is not written",
+                hint="try another --precision",
+            )
         if self.residuals is not None:
             stored["residual"] = torch.frombuffer(bytearray(self.residuals[0]), dtype=torch.uint8)
         text = json.dumps(to_json(self.infos[0]), sort_keys=True, separators=(",", ":"))
@@ -203,8 +211,8 @@ def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[Cod
     for name, value in tensors.items():
         if value.dtype not in _KINDS[name]:
             raise CodeError(f"{source}: {name} holds {value.dtype}, which no code does")
-        if not bool(torch.isfinite(value).all()):
-            raise CodeError(f"{source}: {name} holds values that are not finite")
+    if (wrong := first_not_finite(tensors.items())) is not None:
+        raise CodeError(f"{source}: {wrong} holds values that are not finite")
     return info, tensors
 
 

@@ -94,12 +94,11 @@ def encode_files(
                 code, data = (
                     _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
                 )
+                infos = sourced(code, [task.source.name], [image.digest], fit, pipeline.value_range)
+                (digest,) = code.replace(infos=infos).save([task.target])
             except CodeError as error:
                 results.append(error)
                 continue
-            infos = sourced(code, [task.source.name], [image.digest], fit, pipeline.value_range)
-            code = code.replace(infos=infos)
-            (digest,) = code.save([task.target])
             results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
         return results
 

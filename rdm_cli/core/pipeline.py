@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rdm_cli.core.bundle_parts import refuse_not_finite
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.core.codes import Codes
@@ -68,6 +69,7 @@ def open_pipeline(
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
     opened = open_bundle(bundle, resolved, fetches=fetches)
+    refuse_not_finite(cast(nn.Module, opened.model).named_parameters(), opened.folder)
     channels = opened.model.image_shape[0]
     if channels not in (1, 3):
         raise UsageError(

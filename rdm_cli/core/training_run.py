@@ -32,7 +32,7 @@ from rdm_cli.core.training_start import (
 )
 from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.pixel_cache import remove_pixels
-from rdm_cli.errors import ImageError, RdmError, UsageError
+from rdm_cli.errors import ImageError, PictureError, RdmError, UsageError
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 from rdm_cli.training.checkpoint import Checkpoint, Progress, save_checkpoint
@@ -282,7 +282,11 @@ class TrainingRun:
         """Draw a sheet with the averaged weights, say how much z is used, and write the run's page anew."""
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
-        losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+        try:
+            losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+        except PictureError as error:  # a sheet is no reason to end a run
+            self.note(f"{path}: {error.message}")
+            return
         told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
         remark = f"loss with own -> swapped z at {told}" if losses else remark
         self.note(f"{path}; {remark}" if remark else str(path))

@@ -24,7 +24,7 @@ from rdm_cli.data.colour_profiles import BadProfileError, as_srgb
 from rdm_cli.data.image_kinds import HEAD_BYTES, kind_of
 from rdm_cli.data.places import Place, Readable, put
 from rdm_cli.data.value_range import LEVELS, LEVELS_16, ValueRange, found_in, grey_levels, num_not_finite
-from rdm_cli.errors import ImageError
+from rdm_cli.errors import ImageError, PictureError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -369,14 +369,21 @@ def to_unit_range(pixels: Tensor) -> Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def to_pixels(x_0: Tensor) -> Tensor:
-    """Images in [-1, 1] to uint8 of the same shape; values outside are clamped."""
+def to_pixels(x_0: Tensor, name: str = "a picture") -> Tensor:
+    """Images in [-1, 1] to uint8 of the same shape; values outside are clamped.
+
+    Raises PictureError, which calls them ``name``, for values that are not finite: they would be black.
+    """
+    if not bool(x_0.isfinite().all()):
+        raise PictureError(
+            f"{name}: holds values that are not finite, so it is not written", hint="try another --precision"
+        )
     return ((x_0.float() + 1) * 127.5).round().clamp(0, 255).byte()
 
 
-def to_pil(x_0: Tensor) -> Image.Image:
-    """One image (3, H, W), or (1, H, W) if grey, in [-1, 1] as a Pillow image."""
-    return pixels_to_pil(to_pixels(x_0.detach().cpu()))
+def to_pil(x_0: Tensor, name: str = "a picture") -> Image.Image:
+    """One image (3, H, W), or (1, H, W) if grey, in [-1, 1] as a Pillow image; see :func:`to_pixels`."""
+    return pixels_to_pil(to_pixels(x_0.detach().cpu(), name))
 
 
 def pixels_to_pil(pixels: Tensor) -> Image.Image:
