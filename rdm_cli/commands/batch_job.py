@@ -211,6 +211,8 @@ def report(
                 if outcome.error is not None:
                     # what came by stdin lies in a scratch file, whose name would tell nobody anything
                     error = outcome.error.replace(str(outcome.item.source), name)
+                    if job.to_stdout:
+                        error = error.replace(str(outcome.item.target), STDIN)
                     outcome = replace(outcome, error=error)
                     console.problem(f"rdm: {_named(name, error)}")
                     if console.as_json:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
+from rdm_cli.data.image_kinds import holds_image
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.data.picture_record import is_own_picture
 from rdm_cli.data.places import Readable
@@ -31,6 +32,7 @@ class Item(Generic[S]):
 
 
 MADE_BY_RDM = "made by rdm"
+_REASONS_SAID = 8
 
 
 class PassedOver(Counter[str]):
@@ -41,8 +43,16 @@ class PassedOver(Counter[str]):
 
     def __str__(self) -> str:
         """``passed over 3 files made by rdm, 2 files ...``; empty where nothing was."""
-        parts = [f"{n} {'file' if n == 1 else 'files'} {reason}" for reason, n in sorted(self.items()) if n]
+        common = sorted(self.most_common(_REASONS_SAID))
+        if left := self.total() - sum(n for _, n in common):
+            common.append(("of other kinds", left))
+        parts = [f"{n} {'file' if n == 1 else 'files'} {reason}" for reason, n in common if n]
         return f"passed over {', '.join(parts)}" if parts else ""
+
+    def add_of_kind(self, name: str) -> None:
+        """Count a file that is no input, as one of the kind that its name says."""
+        suffix = os.path.splitext(name)[1].lower()
+        self[f"of kind {suffix}" if suffix else "without a suffix"] += 1
 
 
 def find_inputs(
@@ -110,6 +120,9 @@ def items_below(
 ) -> Iterator[Item[Path]]:
     """The files below a folder whose names end in one of ``suffixes``, in sorted order of their paths.
 
+    Where images are looked for, files of other names are items too if their first bytes are an image's. What
+    is none is counted in ``passed_over``, by kind.
+
     The suffixes are in lower case, with the dot, and count in any case; hidden names are skipped. A dangling
     link or a folder with such a name is an item too, so that reading it fails by name. Linked folders are
     followed, each folder once. ``results`` are the endings of what the command writes: a name that is another
@@ -130,15 +143,17 @@ def _items_of(
     results: Sequence[str],
     passed_over: PassedOver | None,
 ) -> Iterator[Item[Path]]:
-    names = sorted(
-        entry.name
-        for entry in _entries(folder)
-        if has_suffix(entry.name, suffixes) or folder / entry.name in folders
-    )
+    by_content, names = bool(suffixes & SUFFIXES), set[str]()
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if has_suffix(entry.name, suffixes) or path in folders or (by_content and holds_image(path)):
+            names.add(entry.name)
+        elif passed_over is not None and not _is_folder(entry):
+            passed_over.add_of_kind(entry.name)
     made = _results_among(names, suffixes, results)
-    for name in names:
+    for name in sorted(names):
         path = folder / name
-        if not has_suffix(name, suffixes):
+        if path in folders:
             yield from _items_of(root, path, folders, suffixes, results, passed_over)
         elif name in made:
             continue
@@ -188,7 +203,7 @@ def has_suffix(name: str, suffixes: Set[str]) -> bool:
     return os.path.splitext(name)[1].lower() in suffixes
 
 
-def _results_among(names: Sequence[str], suffixes: Set[str], endings: Sequence[str]) -> Set[str]:
+def _results_among(names: Iterable[str], suffixes: Set[str], endings: Sequence[str]) -> Set[str]:
     """Those of a folder's ``names`` that an earlier run made of others."""
     endings = [ending for ending in endings if has_suffix(f"x{ending}", suffixes)]
     if not endings:

@@ -101,7 +101,8 @@ def load_rgb(
     except PermissionError as error:
         raise ImageError(f"{path}: may not be read (permission denied)") from error
     except DECODER_ERRORS as error:
-        raise ImageError(f"{path}: damaged image ({str(error).rstrip('.')})") from error
+        why = " ".join(str(error).split()).rstrip(".")
+        raise ImageError(f"{path}: damaged image ({why})") from error
     for remark in remarks:
         on_remark(name, remark)
     return rgb
@@ -146,7 +147,7 @@ def _formats(name: str, kind: str | None) -> tuple[str, ...]:
             plugin = import_module(_PLUGINS[kind])
         except ImportError:
             raise ImageError(
-                f"{name}: a {kind} image, which this installation has no decoder for",
+                f"{name}: this is {kind}, which this installation has no decoder for",
                 hint="pip install 'rdm-cli[heif]'",
             ) from None
         if kind == "HEIF":

@@ -170,7 +170,10 @@ class RemoteFile(Named):
 
 
 class Remote:
-    """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path."""
+    """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path.
+
+    Objects of other names are passed over without a look into them, and counted.
+    """
 
     counted = True
     whole = False
@@ -182,6 +185,7 @@ class Remote:
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`~rdm_cli.data.sources.Source`."""
+        self.passed_over.clear()
         if has_suffix(self.url, self.suffixes):
             name = PurePosixPath(self.url).name
             if holds(name):
@@ -209,7 +213,9 @@ class Remote:
                 continue
             if is_folder:
                 yield from self._below(path)
-            elif has_suffix(path, self.suffixes) and path not in made:
+            elif not has_suffix(path, self.suffixes):
+                self.passed_over.add_of_kind(PurePosixPath(path).name)
+            elif path not in made:
                 yield path[len(self._root.rstrip("/")) + 1 :]
 
 
