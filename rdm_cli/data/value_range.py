@@ -86,9 +86,15 @@ def grey_levels(
     if finite.size == 0:
         raise ImageError(f"{name}: none of its values is a finite number")
     black, white = asked or _usual_range(name, found_in(finite), kind)
-    share = (values.astype(np.float64) - black) / (white - black)
-    share = np.nan_to_num(share, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
-    levels: np.ndarray = ((1 - share if inverted else share) * 255).round().astype(np.uint8)
+    share = values.astype(np.float64)  # the one array of that size, which may be a gigabyte
+    share -= black
+    share /= white - black
+    np.nan_to_num(share, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+    share.clip(0, 1, out=share)
+    if inverted:
+        np.subtract(1, share, out=share)
+    share *= 255
+    levels: np.ndarray = share.round(out=share).astype(np.uint8)
     return levels
 
 

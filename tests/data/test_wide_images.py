@@ -251,3 +251,26 @@ def test_a_range_is_two_numbers(text: str) -> None:
     with pytest.raises(UsageError, match="two numbers are needed"):
         parse_range(text)
     assert parse_range("-1024,3071.5") == (-1024, 3071.5)
+
+
+def test_12_bits_that_are_stored_as_12_are_known(tmp_path: Path) -> None:
+    """Two values in three bytes, in the smallest TIFF that says so: no library here writes one."""
+    values = np.round(SHARE * 4095).astype(int)
+    pairs = values.reshape(-1, 2)
+    packed = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in pairs.tolist())
+    tags = [
+        (256, 64),
+        (257, 64),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 64),
+        (279, len(packed)),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory)
+    np.testing.assert_allclose(grey_of(path), SHARE * 255, atol=0.51)
