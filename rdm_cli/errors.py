@@ -35,7 +35,7 @@ class ImageError(RdmError):
 
 
 class PictureError(RdmError):
-    """A picture that was made and cannot be written: its values are not finite."""
+    """A picture, or its latents, that cannot be written: the values are not finite."""
 
 
 class BundleError(RdmError):
