@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
@@ -75,6 +75,7 @@ def test_what_is_no_image_is_not_taken_for_one(content: bytes) -> None:
     assert kind_of(content) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=HEAD_BYTES))
 def test_any_bytes_are_looked_at(head: bytes) -> None:
     assert kind_of(head) in (None, *FORMATS)
