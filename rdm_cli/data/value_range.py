@@ -117,8 +117,8 @@ def _usual_range(name: str, found: Found, kind: str) -> ValueRange:
     for usual in _USUAL[kind]:
         if found.fits(usual):
             return usual
-    known = " or ".join(f"{low:,.0f} to {high:,.0f}" for low, high in _USUAL[kind])
-    why = f", which do not fill {known}" if known else ""
+    known = ", ".join(f"{low:,.0f} to {high:,.0f}" for low, high in _USUAL[kind])
+    why = f", which do not fit the usual range ({known})" if known else ""
     raise ImageError(
         f"{name}: its {kind} values are {_number(found.lowest)} to {_number(found.highest)}{why}: "
         "which of them are black and white is not known",
@@ -130,6 +130,8 @@ def _suggested(found: Found, kind: str) -> str:
     """The range of as many bits as the values take, or the values' own."""
     if kind.startswith("uint") or (kind.startswith("int") and found.lowest >= 0):
         return f"0,{2 ** max(1, int(found.high)).bit_length() - 1}"
+    if found.lowest == found.highest:
+        return "0,1"
     return f"{_number(found.lowest, '')},{_number(found.highest, '')}"
 
 

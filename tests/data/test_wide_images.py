@@ -127,6 +127,7 @@ REFUSED = {
     "int8": (SHARE * 255 - 128, "i1", "-128 to 127", "-128,127"),
     "12 bits in 16": (SHARE * 4095, "u2", "0 to 4,095", "0,4095"),
     "14 bits in 16": (SHARE * 16383, "u2", "0 to 16,383", "0,16383"),
+    "one grey": (SHARE * 0 + 0.2, "f4", "0.2 to 0.2", "0,1"),
     "12 bits in 32": (SHARE * 4095, "u4", "0 to 4,095", "0,4095"),
 }
 
@@ -139,14 +140,16 @@ def test_other_ranges_are_refused_with_what_was_found_until_they_are_said(tmp_pa
         load_rgb(path)
     assert caught.value.message.startswith(f"{path}: its ") and f" values are {found}" in caught.value.message
     assert caught.value.hint == f"say it with --range, as in --range {option}"
-    np.testing.assert_allclose(grey_of(path, value_range=parse_range(option)), SHARE * 255, atol=1)
+    black, white = parse_range(option)
+    expected = (values - black) / (white - black) * 255
+    np.testing.assert_allclose(grey_of(path, value_range=(black, white)), expected, atol=1)
 
 
 def test_12_bits_with_a_hot_pixel_are_still_12_bits(tmp_path: Path) -> None:
     values = np.round(SHARE * 4095).astype("u2")
     values[9, 9] = 65535
     path = write_png(tmp_path / "a.png", values)
-    with pytest.raises(ImageError, match="0 to 65,535, which do not fill") as caught:
+    with pytest.raises(ImageError, match="are 0 to 65,535, which do not fit the usual range") as caught:
         load_rgb(path)
     assert str(caught.value.hint).endswith("--range 0,4095")
 
