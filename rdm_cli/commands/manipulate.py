@@ -45,6 +45,7 @@ def manipulate(
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -84,6 +85,8 @@ def manipulate(
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=job.remark,
             style=style,
             class_name=class_name,
         )

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.core.manifests import Part
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.outputs import Itself, Plan, Sink, check_plan
 from rdm_cli.data.places import Place
 from rdm_cli.data.shards import Shard
@@ -52,6 +52,14 @@ class Job:
                 result=self.sink.name(item, self.ending),
                 error=error,
             )
+
+    @property
+    def passed_over(self) -> PassedOver:
+        """What the searched folders hold that is no input, as of the latest time that they were searched."""
+        found = PassedOver()
+        for source in self.sources:
+            found.update(source.passed_over)
+        return found
 
     def settle(self, outcome: Outcome[Task]) -> None:
         """Tell the sink what became of a task that it expects."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.parquet_pages import check_pages
 from rdm_cli.data.places import Blob, Readable, refused
@@ -36,6 +36,7 @@ class ParquetImages:
 
     def __init__(self, name: str, *, column: str | None = None) -> None:
         self.name, self.column = name, column
+        self.passed_over = PassedOver()
         self.stem = PurePosixPath(name).stem
         purpose = "reading Parquet files"
         self._arrow: Any = optional_module("pyarrow", package="pyarrow", purpose=purpose)

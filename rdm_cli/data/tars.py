@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self, cast
 
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.places import Blob, Readable, refused
 from rdm_cli.data.remote import open_stream
 from rdm_cli.data.shards import fingerprint
@@ -52,12 +52,14 @@ class TarShard:
 
     def __init__(self, name: str, *, suffixes: Set[str]) -> None:
         self.name, self.suffixes = name, suffixes
+        self.passed_over = PassedOver()
         self.stem = tar_stem(name)
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`~rdm_cli.data.sources.Source`."""
         if not holds(PurePosixPath(self.name).name):
             return
+        self.passed_over.clear()
         num_members = num_items = 0
         keys: dict[int, str] = {}
         try:
@@ -91,7 +93,10 @@ class TarShard:
         if fault is not None:
             return self._refused(member.name, SourceError(f"{path}: {fault}, so it is not read"))
         key, suffix = split_key(member.name)
-        if suffix.lower() not in self.suffixes or any(p.startswith(".") for p in PurePosixPath(key).parts):
+        if any(part.startswith(".") for part in PurePosixPath(key).parts):
+            return None
+        if suffix.lower() not in self.suffixes:
+            self.passed_over.add_of_kind(member.name)
             return None
         print_of_key = fingerprint(key)
         if print_of_key in keys:

@@ -66,8 +66,9 @@ def test_every_image_is_an_item_with_dots_in_its_name_too(tmp_path: Path) -> Non
     assert read(path) == {
         f"{path}/cats/1.JPG": b"one", f"{path}/cats/1.v2.png": b"dots", f"{path}/cats/2.png": b"two"
     }  # fmt: skip
-    items = list(TarShard(str(path), suffixes=SUFFIXES).items())
-    names = [item.relative.as_posix() for item in items]
+    shard = TarShard(str(path), suffixes=SUFFIXES)
+    names = [item.relative.as_posix() for item in shard.items()]
+    assert str(shard.passed_over) == "passed over 1 file of kind .cls, 1 file of kind .json"
     assert names == ["s-0/cats/1.JPG", "s-0/cats/1.v2.png", "s-0/cats/2.png"]
     packed = tmp_path / "s-0.tar.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
