@@ -17,6 +17,7 @@ from rdm_cli.models.size_limit import no_larger_than
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 
 _NO_NETWORK = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
@@ -79,6 +80,14 @@ def load_weights(network: nn.Module, folder: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BundleError(f"{folder / WEIGHTS}: the weights do not fit config.json: {first[:200]}") from error
+
+
+def in_float32(network: Network) -> Network:
+    """``network`` with its weights in float32, also where the process makes tensors in another by default."""
+    for value in network.state_dict(keep_vars=True).values():
+        if value.is_floating_point():
+            value.data = value.data.float()
+    return network
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:

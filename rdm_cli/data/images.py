@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -137,8 +137,10 @@ def fit_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     """Bring ``image`` to ``size`` x ``size`` pixels; one of that size already is returned untouched.
 
     ``crop`` cuts the centre square, ``pad`` puts the whole image on white, ``stretch`` ignores the
-    proportions. Resizing is antialiased (Lanczos).
+    proportions. Resizing is antialiased (Lanczos). Raises ValueError for another ``fit``.
     """
+    if fit not in get_args(Fit):
+        raise ValueError(f"there is no fit {fit!r}; known: {', '.join(get_args(Fit))}")
     if image.size == (size, size):
         return image
     lanczos = Image.Resampling.LANCZOS
