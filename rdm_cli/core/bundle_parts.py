@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
+import torch
 from torch import nn
 
 from rdm_cli.core.configs import from_json
@@ -64,7 +65,8 @@ def build_network(folder: Path, weights: Iterable[Path], build: Callable[[], Any
     """What ``build`` makes for the files ``weights`` to fill; raises BundleError where it makes nothing."""
     shapes = [shape for path in weights for shape in _read(tensor_shapes, path).values()]
     try:
-        with no_larger_than(shapes):
+        # layers draw their first weights: the numbers that the caller draws next are the caller's own
+        with no_larger_than(shapes), torch.random.fork_rng(devices=[]):
             return build()
     except _NO_NETWORK as error:
         # the values have the right types, so what is wrong with them only the networks can tell

@@ -208,7 +208,8 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
 
 def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.device | str) -> Bundle:
     try:
-        model = read_pipeline(files)
+        with torch.random.fork_rng(devices=[]):
+            model = read_pipeline(files)
     except CheckpointError as error:
         raise BundleError(error.message, hint=error.hint) from error
     in_float32(model).to(device).eval().requires_grad_(False)

@@ -5,17 +5,15 @@ Inside rdm an image is float32 (3, H, W) in [-1, 1]; on disk it is one of ``FORM
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
 from rdm_cli.data.places import Place, Readable, put
 from rdm_cli.errors import ImageError
@@ -31,6 +29,8 @@ SUFFIXES = frozenset(
 
 # Pillow knows more, some of it dangerous: for an EPS it starts Ghostscript, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+TILEWIDTH, TILELENGTH = 322, 323  # tags of a TIFF
 
 MAX_PIXELS = 2**27  # 134 million, above any camera's; decoded, as RGB, they take 400 MB
 
@@ -50,15 +50,18 @@ def load_rgb(path: Readable, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     try:
         opened = _refuse_no_file(path) if isinstance(path, Path) else _in_memory(path)
-        with _limited_to(max_pixels), Image.open(opened, formats=_formats()) as image:
+        with contextlib.closing(opened.open("rb") if isinstance(opened, Path) else opened) as file:
+            image = _undecoded(file)
+            if image is None:
+                raise ImageError(f"{path}: not an image that can be read")
+            if _num_pixels(image) > max_pixels:
+                raise ImageError(
+                    f"{path}: more than {max_pixels:,} pixels", hint="raise --max-pixels if it can be trusted"
+                )
             image.load()
             return _opaque_rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image that can be read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"{path}: more than {max_pixels:,} pixels", hint="raise --max-pixels if it can be trusted"
-        ) from error
+        raise ImageError(f"{path}: more pixels than Pillow reads in such a file ({error})") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for this machine's memory") from error
     except PermissionError as error:
@@ -95,21 +98,32 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-@contextmanager
-def _limited_to(max_pixels: int) -> Iterator[None]:
-    """Within the block Pillow refuses larger images, and keeps its other remarks to itself.
+def _undecoded(file: IO[bytes]) -> ImageFile.ImageFile | None:
+    """The image in ``file``, of which its header alone is read; None where there is none of ``FORMATS``.
 
-    Pillow itself looks wherever a decoder learns of a size, but only warns of less than twice the limit.
+    As Pillow's own ``open``, but for its limit on pixels: that is one number for the whole process, which
+    belongs to whoever uses Pillow beside rdm, and which other threads would see change.
     """
-    usual = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd metadata help nobody here
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = max_pixels
+    prefix = file.read(16)
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        accepted = accept is None or accept(prefix)
+        if not accepted or isinstance(accepted, str):  # which says why not
+            continue
+        file.seek(0)
         try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = usual
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # not of this format after all
+    return None
+
+
+def _num_pixels(image: ImageFile.ImageFile) -> int:
+    """How many pixels decoding takes: those of the image or, where it is larger, of one of a TIFF's tiles."""
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})
+    tile_width, tile_height = (tags.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+    return max(width * height, int(tile_width) * int(tile_height))
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
