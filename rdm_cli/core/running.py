@@ -87,12 +87,9 @@ class Runner:
         if size is None:
             largest = max(default_batch_size(device), at_least)
             size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
-        with (
-            autocast(device, "fp32"),  # a caller's own autocast is not the networks'
-            memory_told(
-                f"{size} images at once on {device}", f"take fewer: --batch-size {max(1, size // 2)}"
-            ),
-        ):
+        what = f"{size} image{'' if size == 1 else 's'} at once on {device}"
+        hint = f"take fewer: --batch-size {size // 2}" if size > 1 else "another --device may have more"
+        with autocast(device, "fp32"), memory_told(what, hint):  # whatever the caller has set
             return in_padded_batches(run, *tensors, size=size, device=device)
 
 
