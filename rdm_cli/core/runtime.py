@@ -73,8 +73,10 @@ def use_threads(num: int) -> None:
 def set_up(*, device: str = "auto", threads: int | None = None) -> torch.device:
     """Make this process one that runs networks and nothing else, and say on which device.
 
-    For commands. It changes how the whole process allocates memory, and how many threads it computes on
-    (``threads`` None: all cores, unless OMP_NUM_THREADS says otherwise), which a library must not do.
+    It changes how the whole process allocates memory, and how many threads it computes on (``threads`` None:
+    all cores, unless OMP_NUM_THREADS says otherwise). Commands do so; opening a pipeline does not, and a
+    script of one's own that wants their speed calls this first. Raises UsageError for a device or a number of
+    threads that cannot be had.
     """
     keep_freed_memory()
     resolved = resolve_device(device)
