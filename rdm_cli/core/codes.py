@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.data.json_text import parse_object
-from rdm_cli.data.places import Place, Readable, put
+from rdm_cli.data.places import Place, Readable, paths_of, put
 from rdm_cli.data.tensor_files import read_with_metadata
 from rdm_cli.errors import CodeError
 
@@ -120,15 +120,14 @@ class Codes:
         """A copy with other tensors or infos."""
         return dataclasses.replace(self, **changes)
 
-    def save(self, places: Sequence[Place | str] | Place | str) -> list[str]:
+    def save(self, places: Iterable[Place | str] | Place | str) -> list[str]:
         """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes.
 
         A path is a place; one alone will do for one code. Raises ValueError for more or fewer places.
         """
-        given = places if isinstance(places, Sequence) and not isinstance(places, str) else [places]
-        if len(given) != len(self):
-            raise ValueError(f"{len(self)} codes need as many places, not {len(given)}")
-        found = [Path(place) if isinstance(place, str) else place for place in given]
+        found = paths_of(places)
+        if len(found) != len(self):
+            raise ValueError(f"{len(self)} codes need as many places, not {len(found)}")
         return [put(place, code._to_bytes()) for code, place in zip(self, found, strict=True)]
 
     def _to_bytes(self) -> bytes:

@@ -6,7 +6,7 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import MAX_PIXELS, Fit, image_bytes, to_unit_range
-from rdm_cli.data.places import Readable
+from rdm_cli.data.places import Readable, paths_of
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
@@ -70,16 +70,15 @@ class Coder(Runner):
             **how,
         )
 
-    def load_images(self, paths: Sequence[Readable | str] | Readable | str, fit: Fit = "crop") -> Tensor:
+    def load_images(self, paths: Iterable[Readable | str] | Readable | str, fit: Fit = "crop") -> Tensor:
         """Read image files as x_0 (N, *image_shape) in [-1, 1]; a path alone is a list of one.
 
         Raises ImageError for what is no image, ValueError for no path at all or an unknown ``fit``.
         """
         channels, size, _ = self.bundle.model.image_shape
-        given = paths if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
-        if not given:
+        sources = paths_of(paths)
+        if not sources:
             raise ValueError("no image is named")
-        sources = [Path(path) if isinstance(path, str) else path for path in given]
         limit = self.max_pixels
         pixels = [image_bytes(s, size, fit, channels=channels, max_pixels=limit) for s in sources]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from numbers import Integral
 from typing import Literal, cast, get_args
 
 import torch
@@ -65,9 +66,9 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 def use_threads(num: int) -> None:
     """Let torch compute on ``num`` threads in this process; raises UsageError where it cannot."""
-    if not isinstance(num, int) or not 1 <= num <= MAX_THREADS:
+    if not isinstance(num, Integral) or not 1 <= num <= MAX_THREADS:
         raise UsageError(f"--threads {num}: between 1 and {MAX_THREADS} threads can be had")
-    torch.set_num_threads(num)
+    torch.set_num_threads(int(num))
 
 
 def set_up(*, device: str = "auto", threads: int | None = None) -> torch.device:

@@ -347,7 +347,7 @@ def test_as_many_classes_and_keys_as_images_and_codes(pipeline: Pipeline, x_0: T
 
 def test_a_path_alone_is_one_image(pipeline: Pipeline, faces: Path) -> None:
     one = pipeline.load_images([faces / "a.png"])
-    for path in (faces / "a.png", str(faces / "a.png"), [str(faces / "a.png")]):
+    for path in (faces / "a.png", str(faces / "a.png"), [str(faces / "a.png")], faces.glob("a.png")):
         same(pipeline.load_images(path), one)
     with pytest.raises(ImageError, match=r"^a\.png: no such file"):
         pipeline.load_images("a.png")
