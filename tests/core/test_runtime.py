@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -249,3 +250,20 @@ def test_importing_and_opening_in_a_new_process_warns_of_nothing(tiny_bundle: Pa
     code = f"import rdm_cli; rdm_cli.open_pipeline({str(tiny_bundle)!r}, device='cpu').sample(1, steps=2)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_bundle_that_a_device_has_no_room_for_is_one_line(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(nn.Module, "to", full)
+    with pytest.raises(RdmError) as caught:
+        open_bundle(tiny_bundle)
+    assert str(caught.value).startswith(f"{tiny_bundle} on cpu: the memory does not suffice; close other")
+
+
+def test_threads_of_numpy_are_threads(host: None) -> None:
+    use_threads(np.int64(2))  # type: ignore[arg-type]
+    assert torch.get_num_threads() == 2
