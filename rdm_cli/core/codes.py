@@ -90,8 +90,8 @@ class Codes:
         return self.select([rows] if isinstance(rows, int) else rows)
 
     def select(self, indices: Sequence[int]) -> Codes:
-        """Some of the codes, in the order of ``indices``."""
-        rows = list(indices)
+        """Some of the codes, in the order of ``indices``; raises IndexError where there are not so many."""
+        rows = [range(len(self))[i] for i in indices]
         maps = {name: None if m is None else m[rows] for name, m in self._maps().items()}
         return Codes(
             z=self.z[rows],
@@ -158,12 +158,13 @@ class Codes:
         return Codes(z=z, infos=(info,), residuals=residuals, **maps)
 
     @staticmethod
-    def concatenate(codes: Sequence[Codes]) -> Codes:
+    def concatenate(parts: Iterable[Codes]) -> Codes:
         """Join batches that hold the same things, in the same shapes: nothing is dropped to make them fit.
 
         Raises CodeError where some hold what others lack (:meth:`without_x_T` leaves the x_T out of all),
         ValueError for no batch at all.
         """
+        codes = list(parts)
         if not codes:
             raise ValueError("there are no codes to join")
         lacking = frozenset[str].union(*(c.holds for c in codes)) - codes[0].holds.intersection(
@@ -179,10 +180,10 @@ class Codes:
             raise CodeError("these codes hold z for different numbers of steps", hint="decode them apart")
         maps: dict[str, Tensor] = {}
         for name in codes[0].holds - {"residuals"}:
-            parts = [values for c in codes if (values := c._maps()[name]) is not None]
-            if len({part.shape[1:] for part in parts}) > 1:
+            held = [values for c in codes if (values := c._maps()[name]) is not None]
+            if len({values.shape[1:] for values in held}) > 1:
                 raise CodeError(f"{_CALLED[name]} of these codes has several shapes", hint="use them apart")
-            maps[name] = torch.cat(parts)
+            maps[name] = torch.cat(held)
         residuals = tuple(r for c in codes for r in c.residuals or ())
         return Codes(
             z=torch.cat([c.z for c in codes]),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def open_pipeline(
     checked_precision(resolved, precision)  # before anything is loaded
     if threads is not None:
         use_threads(threads)
-    if batch_size is not None and batch_size < 1:
+    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
         raise UsageError(f"--batch-size {batch_size}: at least one image goes into a batch")
     if prior is not None and prior not in PRIORS:
         raise UsageError(f"there is no prior {prior!r}", hint=nearest(prior, PRIORS))

@@ -56,7 +56,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("its tensors hold no values")
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(f"--device {name}", "wait until others leave it, or name another") from error
         reason = str(error).splitlines()[0]

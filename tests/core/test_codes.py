@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -72,6 +73,13 @@ def test_a_batch_is_a_sequence() -> None:
     torch.testing.assert_close(batch[-1].z, batch.z[2:])
     with pytest.raises(IndexError):
         batch[3]
+    with pytest.raises(IndexError):
+        batch.select([0, 3])
+    for rows in ([2, 0], torch.tensor([2, 0]), np.array([-1, 0])):
+        some = batch.select(rows)  # type: ignore[arg-type]
+        assert torch.equal(some.z, batch.z[[2, 0]]) and some.infos == (batch.infos[2], batch.infos[0])
+    twice = batch.select([True, False, True])  # numbers, for z and for infos alike
+    assert torch.equal(twice.z, batch.z[[1, 0, 1]]) and twice.infos[0] == batch.infos[1]
     with pytest.raises(ValueError, match="3 codes"):
         batch.save([Path("one")])
     for part, length in ((slice(1, None), 2), (slice(0, 1), 1), (slice(None, None, -1), 3), (slice(5, 9), 0)):
@@ -98,7 +106,7 @@ def test_codes_that_hold_different_things_are_not_joined(lacking: dict[str, None
     for pair in ([full, full.replace(**lacking)], [full.replace(**lacking), full]):
         with pytest.raises(CodeError, match=told):
             Codes.concatenate(pair)
-    assert Codes.concatenate([full, full]).holds == full.holds
+    assert Codes.concatenate(part for part in (full, full)).holds == full.holds
     assert len(Codes.concatenate([full.without_x_T(), codes(1, with_x_T=False).replace(style=x)])) == 2
 
 

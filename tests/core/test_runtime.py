@@ -215,6 +215,8 @@ def test_other_errors_of_torch_are_not_called_a_want_of_memory(tiny_bundle: Path
     [
         ({"precision": "foo"}, "there is no precision 'foo'; known: fp32, bf16, fp16"),
         ({"batch_size": 0}, "--batch-size 0: at least one"),
+        ({"batch_size": 2.5}, "--batch-size 2.5: at least one"),
+        ({"device": None}, "--device None: "),
         ({"batch_size": -4}, "--batch-size -4: at least one"),
         ({"prior": "foo"}, "there is no prior 'foo'"),
         ({"solver": "foo"}, "there is no solver 'foo'"),
