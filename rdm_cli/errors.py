@@ -26,6 +26,12 @@ class UsageError(RdmError):
     exit_code = 2
 
 
+class PartialError(RdmError):
+    """Not all that was asked for was done; what was done is there."""
+
+    exit_code = 3
+
+
 class SourceError(RdmError):
     """A source or a place of results that cannot be read or written: an archive, a table, an object store."""
 
@@ -34,8 +40,18 @@ class ImageError(RdmError):
     """A file that should be an image and cannot be read as one."""
 
 
+class PictureError(RdmError):
+    """A picture, or its latents, that cannot be written: the values are not finite."""
+
+
 class BundleError(RdmError):
     """A bundle that is missing, incomplete or of another kind."""
+
+
+class UnknownBundleError(BundleError):
+    """A bundle's name that names none: a wrong word, as that of an unknown attribute is."""
+
+    exit_code = UsageError.exit_code
 
 
 class CodeError(RdmError):

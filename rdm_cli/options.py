@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rdm_cli.data.images import MAX_PIXELS
+from rdm_cli.data.value_range import parse_range
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 
@@ -214,6 +215,16 @@ MaxPixels = Annotated[
     int,
     typer.Option(
         "--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, which may be bombs."
+    ),
+]
+ValueRangeOption = Annotated[
+    Any,
+    typer.Option(
+        "--range",
+        metavar="LO,HI",
+        parser=parse_range,
+        help="Grey images of more than 8 bits: which values are black and white.",
+        show_default="found from each image's values",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]

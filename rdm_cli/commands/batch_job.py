@@ -31,12 +31,14 @@ STDIN = "-"
 class Assignment:
     """A job as a command has it: ``to_stdout`` where the one result goes to stdout as bytes.
 
-    What becomes of its items is written to ``manifest``, where there is one.
+    What becomes of its items is written to ``manifest``, where there is one. ``remark`` says what was left
+    out of an image, whose file it calls by the name that the user knows.
     """
 
     job: Job
     to_stdout: bool
     manifest: str | None
+    remark: Callable[[str, str], None]
 
     @property
     def tasks(self) -> Iterator[Task]:
@@ -128,7 +130,11 @@ def planned_job(
             console.note(f"rdm: shard {mine}, by {asked_by}{how_many}")
             if manifest is None and output is not None:
                 manifest = f"{local_name(output).rstrip('/')}/{job.part.file_name}"
-        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest)
+
+        def remark(source: str, text: str) -> None:
+            console.note(f"rdm: {names.get(source, source)}: {text}")
+
+        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest, remark=remark)
 
 
 def _spooled(path: Path) -> Path:
@@ -205,6 +211,8 @@ def report(
                 if outcome.error is not None:
                     # what came by stdin lies in a scratch file, whose name would tell nobody anything
                     error = outcome.error.replace(str(outcome.item.source), name)
+                    if job.to_stdout:
+                        error = error.replace(str(outcome.item.target), STDIN)
                     outcome = replace(outcome, error=error)
                     console.problem(f"rdm: {_named(name, error)}")
                     if console.as_json:
@@ -222,7 +230,8 @@ def report(
                     console.emit(line, source=name, **outcome.data)
         conclude()
     finally:
-        console.note(tally.summary(verb, noun))
+        said = str(job.job.passed_over)
+        console.note(tally.summary(verb, noun) + (f", {said}" if said else ""))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)

@@ -49,6 +49,7 @@ def encode(
     manifest: o.ManifestOption = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -92,6 +93,8 @@ def encode(
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=job.remark,
             class_name=class_name,
         )
         effort = Effort(inversion=inversion.value, steps=steps, iterations=iterations, with_x_T=not no_x_T)

@@ -44,6 +44,7 @@ def manipulate(
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -82,6 +83,8 @@ def manipulate(
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=job.remark,
             style=style,
             class_name=class_name,
         )
@@ -92,7 +95,8 @@ def manipulate(
             with_x_T=x_t is o.StartNoise.inferred,
         )
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
-        require_attributes(pipeline, list(edits[0]))
+        for line in require_attributes(pipeline, list(edits[0])):
+            console.problem(f"rdm: {line}")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return manipulate_files(

@@ -37,6 +37,7 @@ from rdm_cli.core.bundle_parts import (
     parse_config,
     read_directions,
     read_json,
+    refuse_not_finite,
 )
 from rdm_cli.core.runtime import Precision, memory_told, with_cast_weights
 from rdm_cli.core.schedulers import read_scheduler, without_sampler
@@ -104,6 +105,7 @@ class Bundle:
         config = parse_config(LatentDDIMConfig, read_json(folder / "config.json"), folder)
         prior: LatentDDIM = build_network(folder, [folder / WEIGHTS], lambda: LatentDDIM(config))
         load_weights(prior, folder)
+        refuse_not_finite(prior.state_dict().items(), folder / WEIGHTS)
         if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return in_float32(prior).to(self.device).eval()
@@ -131,7 +133,7 @@ class Bundle:
                 hint=f"train some: rdm train attributes CODES --labels FILE --bundle {self.name}",
             )
         directions = read_directions(folder)
-        width = directions.z_mean.numel()
+        width = directions.width
         if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions

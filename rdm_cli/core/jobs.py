@@ -9,7 +9,7 @@ from typing import Any
 
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.core.manifests import Part
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.outputs import Itself, Sink, check_plan, once_each
 from rdm_cli.data.shards import Shard
 from rdm_cli.data.sources import Source, all_of
@@ -47,6 +47,14 @@ class Job:
                 name=self.names.get(name, name),
                 result=self.sink.name(item, self.ending),
             )
+
+    @property
+    def passed_over(self) -> PassedOver:
+        """What the searched folders hold that is no input, as of the latest time that they were searched."""
+        found = PassedOver()
+        for source in self.sources:
+            found.update(source.passed_over)
+        return found
 
     def settle(self, outcome: Outcome[Task]) -> None:
         """Tell the sink what became of a task."""

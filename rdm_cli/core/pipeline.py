@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rdm_cli.core.bundle_parts import refuse_not_finite
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.core.codes import Codes
@@ -24,7 +25,8 @@ from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift
 from rdm_cli.core.running import Advance, watched
 from rdm_cli.core.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
 from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
-from rdm_cli.data.images import MAX_PIXELS
+from rdm_cli.data.images import MAX_PIXELS, Remark, warn_of
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -49,6 +51,8 @@ def open_pipeline(
     class_name: str | None = None,
     solver: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    on_remark: Remark = warn_of,
     fetches: bool = True,
 ) -> Pipeline:
     """Open a bundle for work.
@@ -60,7 +64,9 @@ def open_pipeline(
     the method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
     ``class_name`` a class that all is of, for models that know classes; ``solver`` is what everything is
     decoded by, None being what each code records and, for what was drawn, the bundle's own; images of more
-    than ``max_pixels`` are refused; without ``fetches`` the network is not asked for a bundle. Raises
+    than ``max_pixels`` are refused; grey images of more than 8 bits have black and white at
+    ``value_range``, None: as found from their values. ``on_remark(image, text)`` is told of what was left
+    out of an image; by default it warns. Without ``fetches`` the network is not asked for a bundle. Raises
     BundleError, UsageError or, for that image, ImageError.
     """
     resolved = resolve_device(device)
@@ -72,6 +78,7 @@ def open_pipeline(
     if prior is not None and prior not in PRIORS:
         raise UsageError(f"there is no prior {prior!r}", hint=nearest(prior, PRIORS))
     opened = open_bundle(bundle, resolved, fetches=fetches)
+    refuse_not_finite(cast(nn.Module, opened.model).named_parameters(), opened.folder)
     channels = opened.model.image_shape[0]
     if channels not in (1, 3):
         raise UsageError(
@@ -89,6 +96,8 @@ def open_pipeline(
         class_name=checked_class(opened, class_name),
         sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
         max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=on_remark,
     )
     _ = pipeline.style_latents  # an image that cannot be read is told before any work
     return pipeline

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.places import Blob, Readable, refused
 from rdm_cli.data.remote import open_stream
@@ -32,6 +32,7 @@ class ParquetImages:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.passed_over = PassedOver()
         self.stem = PurePosixPath(name).stem
         purpose = "reading Parquet files"
         self._arrow: Any = optional_module("pyarrow", package="pyarrow", purpose=purpose)

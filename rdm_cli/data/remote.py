@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 from urllib.parse import unquote
 
-from rdm_cli.data.folders import Item, has_suffix
+from rdm_cli.data.folders import Item, PassedOver, has_suffix
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place, Readable
@@ -170,17 +170,22 @@ class RemoteFile(Named):
 
 
 class Remote:
-    """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path."""
+    """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path.
+
+    Objects of other names are passed over without a look into them, and counted.
+    """
 
     counted = True
     whole = False
 
     def __init__(self, url: str, *, suffixes: Set[str], results: Sequence[str] = ()) -> None:
         self.url, self.suffixes, self.results = url.rstrip("/"), suffixes, results
+        self.passed_over = PassedOver()
         self._filesystem, self._root = filesystem_of(self.url)
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`~rdm_cli.data.sources.Source`."""
+        self.passed_over.clear()
         if has_suffix(self.url, self.suffixes):
             name = PurePosixPath(self.url).name
             if holds(name):
@@ -208,7 +213,9 @@ class Remote:
                 continue
             if is_folder:
                 yield from self._below(path)
-            elif has_suffix(path, self.suffixes) and path not in made:
+            elif not has_suffix(path, self.suffixes):
+                self.passed_over.add_of_kind(PurePosixPath(path).name)
+            elif path not in made:
                 yield path[len(self._root.rstrip("/")) + 1 :]
 
 

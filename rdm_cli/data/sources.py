@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
-from rdm_cli.data.folders import Item, items_at, read_path_list
+from rdm_cli.data.folders import Item, PassedOver, items_at, read_path_list
 from rdm_cli.data.places import Readable
 from rdm_cli.errors import UsageError
 
@@ -27,6 +27,9 @@ def all_of(_: str) -> bool:
 
 class Source(Protocol):
     """Inputs in an order of their own; see the module."""
+
+    passed_over: PassedOver
+    """What the latest :meth:`items` found that is no input, as far as it was gone through."""
 
     @property
     def counted(self) -> bool:
@@ -52,10 +55,15 @@ class Local:
 
     def __init__(self, path: Path, *, suffixes: Set[str], results: Sequence[str] = ()) -> None:
         self.path, self.suffixes, self.results = path, suffixes, results
+        self.passed_over = PassedOver()
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`Source`."""
-        for item in items_at(self.path, suffixes=self.suffixes, results=self.results):
+        self.passed_over.clear()
+        found = items_at(
+            self.path, suffixes=self.suffixes, results=self.results, passed_over=self.passed_over
+        )
+        for item in found:
             if holds(item.relative.as_posix()):
                 yield item
 
@@ -71,9 +79,11 @@ class FileList:
 
     def __init__(self, path: Path, opened: Callable[[str], Source]) -> None:
         self.path, self.opened = path, opened
+        self.passed_over = PassedOver()
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`Source`."""
+        self.passed_over.clear()
         with self.path.open("rb") as file:
             for name in read_path_list(file):
                 source = self.opened(name)
@@ -83,3 +93,4 @@ class FileList:
                         hint="name archives and tables on the command line; {0001..0009} stands for nine",
                     )
                 yield from source.items(holds)
+                self.passed_over.update(source.passed_over)

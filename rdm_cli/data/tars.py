@@ -15,7 +15,7 @@ from collections.abc import Iterator, Set
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.places import Blob, Readable, refused
 from rdm_cli.data.remote import open_stream
 from rdm_cli.data.shards import fingerprint
@@ -36,6 +36,7 @@ class TarShard:
 
     def __init__(self, name: str, *, suffixes: Set[str]) -> None:
         self.name, self.suffixes = name, suffixes
+        self.passed_over = PassedOver()
         self.stem = tar_stem(name)
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
