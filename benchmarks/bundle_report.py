@@ -26,6 +26,7 @@ from report_tables import fill_card, keep_json, markdown
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.core.runtime import set_up
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.metrics.ranking import auroc, average_precision
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
@@ -168,7 +169,7 @@ def main(
 ) -> None:
     """Measure, and print the tables."""
     wanted = part or list(PARTS)
-    pipeline = open_pipeline(bundle, precision=precision, batch_size=40)  # type: ignore[arg-type]
+    pipeline = open_pipeline(bundle, device=set_up(), precision=precision, batch_size=40)  # type: ignore[arg-type]
     x_0, labels = load_folder(pipeline, held_out, num)
     figures = known_figures(
         json_file,

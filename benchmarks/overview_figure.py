@@ -15,6 +15,7 @@ import typer
 
 from rdm_cli import open_pipeline
 from rdm_cli.core.bundle_folders import assets_folder
+from rdm_cli.core.runtime import set_up
 from rdm_cli.data.images import grid, save_image, to_pil
 
 EDITS = ({"smiling": -0.3}, {"smiling": 0.3}, {"glasses": 0.3})
@@ -26,7 +27,7 @@ def main(
     zoom: Annotated[int, typer.Option(help="Screen pixels a picture's pixel.")] = 2,
 ) -> None:
     """Draw the figure."""
-    pipeline = open_pipeline(bundle)
+    pipeline = open_pipeline(bundle, device=set_up())
     x_0 = pipeline.load_images(sorted((assets_folder() / "faces").glob("*.png")))
     codes = pipeline.encode(x_0)
     rows = [x_0, pipeline.decode(codes)]

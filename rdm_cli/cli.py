@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -77,6 +78,8 @@ def rdm(
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
+    # Pillow's remarks on odd metadata, and its own limit on pixels, which --max-pixels says image by image
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with _terminable():
             return _run(arguments)
@@ -127,6 +130,21 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(arguments, f"{where}{error.strerror or error}", None, 1)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(arguments, "the memory does not suffice", "a smaller --batch-size needs less", 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the work ended for want of memory; where torch is not loaded, it has not said so."""
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from rdm_cli.core.runtime import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _interrupted() -> int:

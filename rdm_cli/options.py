@@ -173,7 +173,6 @@ Steps = Annotated[
     typer.Option(
         "--steps",
         min=1,
-        max=1000,
         help="Sampling steps; without it, the bundle's own number.",
         show_default=False,
     ),
@@ -193,7 +192,11 @@ Iterations = Annotated[
 ]
 SolverOption = Annotated[
     Solver | None,
-    typer.Option("--solver", help="How what was drawn is decoded.", show_default="the bundle's own"),
+    typer.Option(
+        "--solver",
+        help="How x_T is decoded, whatever a code records; fixed-point and exact codes allow no other.",
+        show_default="each code's own, else the bundle's",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 BatchSize = Annotated[

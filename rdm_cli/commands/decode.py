@@ -74,19 +74,18 @@ def decode(
         from rdm_cli.core.files import decode_files
         from rdm_cli.core.inputs import batch_size_for
         from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import autocast, precision_named, set_up
+        from rdm_cli.core.runtime import checked_precision, precision_named, set_up
 
         # a wrong option fails once, not once a code
         resolved = set_up(device=device, threads=threads)
         if precision is not None:
-            autocast(resolved, precision.value)
+            checked_precision(resolved, precision.value)
 
         @cache
         def opened(name: str, arithmetic: str, *, fetches: bool) -> Pipeline:
             return open_pipeline(
                 name,
-                device=device,
-                threads=threads,
+                device=resolved,
                 precision=precision_named(arithmetic),
                 batch_size=batch_size,
                 max_pixels=max_pixels,

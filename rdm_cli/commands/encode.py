@@ -87,11 +87,11 @@ def encode(
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.encoding import Encoding, encode_files
         from rdm_cli.core.pipeline import open_pipeline
+        from rdm_cli.core.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,
-            device=device,
-            threads=threads,
+            device=set_up(device=device, threads=threads),
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,

@@ -30,9 +30,7 @@ def gap(
         ),
     ] = None,
     num: Annotated[int, typer.Option("-n", "--n", min=2, help="Images, the first of the folder.")] = 128,
-    every: Annotated[
-        int, typer.Option("--every", min=1, max=1000, help="Distance of the timesteps measured.")
-    ] = 50,
+    every: Annotated[int, typer.Option("--every", min=1, help="Distance of the timesteps measured.")] = 50,
     at: Annotated[
         str, typer.Option("--at", metavar="T,...", help="Timesteps of the sheets.")
     ] = "400,500,600,700,800",
@@ -67,13 +65,14 @@ def gap(
     from rdm_cli.core.gap_report import save_gap_plot, save_json, save_sheet
     from rdm_cli.core.pipeline import open_pipeline
     from rdm_cli.core.plots import can_plot
+    from rdm_cli.core.runtime import set_up
 
+    resolved = set_up(device=device, threads=threads)
     records = []
     for spec in bundles:
         pipeline = open_pipeline(
             spec,
-            device=device,
-            threads=threads,
+            device=resolved,
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,

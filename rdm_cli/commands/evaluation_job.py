@@ -75,12 +75,13 @@ def opened(
     """Every bundle, opened before any is measured, so that a wrong word is told at once."""
     from rdm_cli.core.evaluation.material import subjects
     from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.core.runtime import set_up
 
+    resolved = set_up(device=device, threads=threads)
     pipelines = [
         open_pipeline(
             spec,
-            device=device,
-            threads=threads,
+            device=resolved,
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,

@@ -47,9 +47,7 @@ def sample(
     solver: o.SolverOption = None,
     prior_steps: Annotated[
         int | None,
-        typer.Option(
-            "--prior-steps", min=1, max=1000, help="Steps of the prior.", show_default="the prior's own"
-        ),
+        typer.Option("--prior-steps", min=1, help="Steps of the prior.", show_default="the prior's own"),
     ] = None,
     prior_solver: Annotated[
         o.Solver | None,
@@ -101,11 +99,11 @@ def sample(
     from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
     from rdm_cli.core.pictures import write_samples
     from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.core.runtime import set_up
 
     pipeline = open_pipeline(
         bundle,
-        device=device,
-        threads=threads,
+        device=set_up(device=device, threads=threads),
         precision=precision.value,
         batch_size=batch_size,
         max_pixels=max_pixels,

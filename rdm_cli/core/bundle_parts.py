@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from rdm_cli.core.configs import from_json
@@ -17,6 +18,7 @@ from rdm_cli.models.size_limit import no_larger_than
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 
 _NO_NETWORK = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
@@ -72,7 +74,8 @@ def build_network(folder: Path, weights: Iterable[Path], build: Callable[[], Any
     """What ``build`` makes for the files ``weights`` to fill; raises BundleError where it makes nothing."""
     shapes = [shape for path in weights for shape in _read(tensor_shapes, path).values()]
     try:
-        with no_larger_than(shapes):
+        # layers draw their first weights: the numbers that the caller draws next are the caller's own
+        with no_larger_than(shapes), torch.random.fork_rng(devices=[]):
             return build()
     except _NO_NETWORK as error:
         # the values have the right types, so what is wrong with them only the networks can tell
@@ -88,6 +91,14 @@ def load_weights(network: nn.Module, folder: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BundleError(f"{folder / WEIGHTS}: the weights do not fit config.json: {first[:200]}") from error
+
+
+def in_float32(network: Network) -> Network:
+    """``network`` with its weights in float32, also where the process makes tensors in another by default."""
+    for value in network.state_dict(keep_vars=True).values():
+        if value.is_floating_point():
+            value.data = value.data.float()
+    return network
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:

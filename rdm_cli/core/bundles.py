@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,13 +32,14 @@ from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.bundle_parts import (
     WEIGHTS,
     build_network,
+    in_float32,
     load_weights,
     parse_config,
     read_directions,
     read_json,
     refuse_not_finite,
 )
-from rdm_cli.core.runtime import Precision, with_cast_weights
+from rdm_cli.core.runtime import Precision, memory_told, with_cast_weights
 from rdm_cli.core.schedulers import read_scheduler, without_sampler
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
@@ -106,7 +108,7 @@ class Bundle:
         refuse_not_finite(prior.state_dict().items(), folder / WEIGHTS)
         if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
-        return prior.to(self.device).eval()
+        return in_float32(prior).to(self.device).eval()
 
     def prior_named(self, name: str | None) -> LatentDDIM | GaussianPrior:
         """The prior ``name``, or the method's own; raises UsageError where z is not trained for it."""
@@ -142,12 +144,18 @@ class Bundle:
         return sub_folders(self.folder)
 
 
-def open_bundle(spec: str, device: torch.device | str = "cpu", *, fetches: bool = True) -> Bundle:
+def open_bundle(spec: str | Path, device: torch.device | str = "cpu", *, fetches: bool = True) -> Bundle:
     """Open a shipped name, a folder or ``hf:owner/name[@revision]``; of a bundle, or of a diffusers pipeline.
 
     Without ``fetches`` the network is not asked. Raises BundleError where it is not there, incomplete or
-    damaged.
+    damaged, RdmError where the device has not the memory for it.
     """
+    spec = os.fspath(spec)
+    with memory_told(f"{spec} on {device}", "close other programs, or take another --device"):
+        return _open_found(spec, torch.device(device), fetches=fetches)
+
+
+def _open_found(spec: str, device: torch.device, *, fetches: bool) -> Bundle:
     folder = find_bundle(spec, fetches=fetches)
     called = spec if spec.startswith("hf:") else folder.name
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
@@ -189,7 +197,7 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
     model = build_network(folder, weights, lambda: method.build(parts, sampling, prediction))
     for name in present:
         load_weights(getattr(model, name), folder / name)
-    model.to(device).eval().requires_grad_(False)
+    in_float32(model).to(device).eval().requires_grad_(False)
     return Bundle(
         name=called,
         folder=folder,
@@ -202,10 +210,11 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
 
 def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.device | str) -> Bundle:
     try:
-        model = read_pipeline(files)
+        with torch.random.fork_rng(devices=[]):
+            model = read_pipeline(files)
     except CheckpointError as error:
         raise BundleError(error.message, hint=error.hint) from error
-    model.to(device).eval().requires_grad_(False)
+    in_float32(model).to(device).eval().requires_grad_(False)
     parts = {
         "unet/config.json": files.config,
         f"unet/{WEIGHTS}": files.weights,

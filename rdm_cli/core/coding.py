@@ -6,7 +6,7 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,15 @@ from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import MAX_PIXELS, Fit, Remark, image_bytes, to_unit_range, warn_of
-from rdm_cli.data.places import Readable
+from rdm_cli.data.places import Readable, paths_of
 from rdm_cli.data.value_range import ValueRange
-from rdm_cli.errors import CodeError
+from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
+
+LARGEST_PIXEL = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +39,10 @@ class Coder(Runner):
     """Encodes and decodes with an open bundle.
 
     ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
-    of, and that everything is decoded as. None: each has its own. ``sampler`` is how what was drawn is
-    decoded; None: as the bundle has it. An image of more than ``max_pixels`` is not read; ``value_range`` and
-    ``on_remark`` are those of :func:`~rdm_cli.data.images.load_rgb`.
+    of, and that everything is decoded as. None: each has its own. ``sampler`` is how everything is decoded:
+    it overrides what a code records, but where a code decodes in no other way; None: each code as it
+    records, and what was drawn as the bundle has it. An image of more than ``max_pixels`` is not read;
+    ``value_range`` and ``on_remark`` are those of :func:`~rdm_cli.data.images.load_rgb`.
     """
 
     style: Path | None = None
@@ -67,14 +70,19 @@ class Coder(Runner):
             solver=way.solver,
             spacing=way.spacing,
             steps=way.steps,
-            iterations=(iterations or way.kernel.iterations) if solves else None,
+            iterations=(way.kernel.iterations if iterations is None else iterations) if solves else None,
             **how,
         )
 
-    def load_images(self, paths: Sequence[Readable | str], fit: Fit = "crop") -> Tensor:
-        """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
+    def load_images(self, paths: Iterable[Readable | str] | Readable | str, fit: Fit = "crop") -> Tensor:
+        """Read image files as x_0 (N, *image_shape) in [-1, 1]; a path alone is a list of one.
+
+        Raises ImageError for what is no image, ValueError for no path at all or an unknown ``fit``.
+        """
         channels, size, _ = self.bundle.model.image_shape
-        sources = [Path(path) if isinstance(path, str) else path for path in paths]
+        sources = paths_of(paths)
+        if not sources:
+            raise ValueError("no image is named")
         how: Any = {
             "channels": channels,
             "max_pixels": self.max_pixels,
@@ -84,9 +92,9 @@ class Coder(Runner):
         pixels = [image_bytes(source, size, fit, **how) for source in sources]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))
 
-    def class_of(self, path: Path) -> str | None:
+    def class_of(self, path: str | Path) -> str | None:
         """The class of an image file; None where the bundle knows none. Raises UsageError."""
-        return self.class_name or class_of_image(self.bundle, path)
+        return self.class_name or class_of_image(self.bundle, Path(path))
 
     def encode(
         self,
@@ -104,9 +112,13 @@ class Coder(Runner):
         ``classes`` name that of each image, for bundles that know some; None: all of the coder's own.
         ``inversion`` infers x_T in ``steps`` steps (None: its own or the bundle's number), asking the network
         ``iterations`` times where it solves an equation (None: as often as is usual); ``with_x_T`` False
-        gives z alone. Raises UsageError where that would leave nothing, CodeError for an unknown class.
+        gives z alone. Raises UsageError where that would leave nothing and for steps that there are not,
+        CodeError for an unknown class, ValueError for what are no such images.
         """
+        x_0 = self._images(x_0)
         names = [self.class_name] * len(x_0) if classes is None else list(classes)
+        if len(names) != len(x_0):
+            raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
         numbers = class_numbers(self.bundle, names)
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
@@ -114,7 +126,10 @@ class Coder(Runner):
         model = self.network
         spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
         assert solver.encode is not None
-        upward, num_iterations = solver.encode, iterations or solver.iterations
+        num_iterations = solver.iterations if iterations is None else iterations
+        if num_iterations < 1:
+            raise UsageError(f"--iterations {num_iterations}: the network is asked once at least")
+        upward = solver.encode
         known = self.timesteps(spec, n)
 
         def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
@@ -135,9 +150,26 @@ class Coder(Runner):
                 tell(len(x_0))
         other = rest.pop() if with_x_T and solver.in_pairs else None
         x_T = rest.pop() if with_x_T else None
-        info = self.info_of(way, iterations) if with_x_T or known else self.info()
+        info = self.info_of(way, num_iterations) if with_x_T or known else self.info()
         infos = tuple(replace(info, class_name=name) for name in names)
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
+
+    def _images(self, x_0: Tensor) -> Tensor:
+        """``x_0`` in float32; raises ValueError where it is not (N, *image_shape) in [-1, 1].
+
+        What a network decodes may lie a little outside; 0..255, or no number at all, does not pass for it.
+        """
+        shape = self.bundle.model.image_shape
+        if not isinstance(x_0, Tensor) or tuple(x_0.shape[1:]) != tuple(shape) or not len(x_0):
+            found = tuple(x_0.shape) if isinstance(x_0, Tensor) else type(x_0).__name__
+            raise ValueError(f"x_0 must be a tensor (N, {', '.join(map(str, shape))}), not {found}")
+        if not x_0.is_floating_point():
+            raise ValueError(f"x_0 must be of floats in [-1, 1], not {x_0.dtype}: pixels / 127.5 - 1")
+        x_0 = x_0.float()
+        largest = float(x_0.abs().max())
+        if not largest <= LARGEST_PIXEL:  # nan is not either
+            raise ValueError(f"x_0 must lie in [-1, 1], and reaches {largest:g}: pixels / 127.5 - 1")
+        return x_0
 
     def decode(
         self,
@@ -150,10 +182,14 @@ class Coder(Runner):
     ) -> Tensor:
         """Codes to images x_0 (N, 3, H, W) in [-1, 1].
 
-        Each code is decoded the way that it records or, without one, as the coder's ``sampler`` says;
-        ``steps`` changes the number of steps where the code allows it. A code without x_T gets one drawn for
-        (``seed``, its key); ``keys`` None numbers the codes. Raises CodeError.
+        Each code is decoded as the coder's ``sampler`` says, or without one the way that it records, or as
+        its bundle samples where it records none; ``steps`` changes the number of steps. A code that decodes
+        in one way alone is refused where sampler or steps ask for another (see :mod:`rdm_cli.core.ways`).
+        A code without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes. Raises
+        CodeError, and ValueError for other than one key a code.
         """
+        if keys is not None and len(keys) != len(codes):
+            raise ValueError(f"{len(codes)} codes need as many keys, not {len(keys)}")
         check_codes(self.bundle, codes)
         codes = self.as_asked(codes)
         if self.bundle.model.style_shape and codes.style is None:
@@ -169,7 +205,7 @@ class Coder(Runner):
             way_down(self.bundle, info, has_x_T=has_x_T, steps=steps, sampler=self.sampler)
             for info in codes.infos
         ]
-        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
+        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape, dtype=torch.float32)
         for way in dict.fromkeys(ways):
             chosen = [i for i, w in enumerate(ways) if w == way]
             pair = {"other": codes.other} if codes.other is not None and way.kernel.in_pairs else {}
@@ -209,8 +245,11 @@ class Coder(Runner):
 
     def decodes_as_made(self, info: CodeInfo, steps: int | None) -> bool:
         """Whether :meth:`decode` in ``steps`` shows the very picture that such a code was made to show."""
-        as_told = self.style is None and self.class_name in (None, info.class_name) and self.sampler is None
-        return as_told and steps in (None, info.steps) and self.precision == info.precision
+        as_told = self.style is None and self.class_name in (None, info.class_name)
+        if not as_told or self.precision != info.precision:
+            return False
+        made = way_down(self.bundle, info, has_x_T=True, steps=None, sampler=None)
+        return way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler) == made
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from rdm_cli.core.codes import Codes
 from rdm_cli.core.coding import Coder
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.core.running import Advance, watched
-from rdm_cli.core.runtime import Precision, autocast, set_up
+from rdm_cli.core.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
 from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
 from rdm_cli.data.images import MAX_PIXELS, Remark, warn_of
 from rdm_cli.data.value_range import ValueRange
@@ -34,19 +35,19 @@ from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM
-from rdm_cli.registry import DEFAULT_BUNDLE
+from rdm_cli.registry import DEFAULT_BUNDLE, PRIORS, nearest
 
 
 def open_pipeline(
-    bundle: str = DEFAULT_BUNDLE,
+    bundle: str | Path = DEFAULT_BUNDLE,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
     batch_size: int | None = None,
     show_progress: bool = False,
     prior: str | None = None,
-    style: Path | None = None,
+    style: str | Path | None = None,
     class_name: str | None = None,
     solver: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -57,17 +58,25 @@ def open_pipeline(
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
-    networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
-    cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
-    method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
-    ``class_name`` a class that all is of, for models that know classes; ``solver`` decodes what was drawn,
-    None being the bundle's own; images of more than ``max_pixels`` are refused; grey images of more
-    than 8 bits have black and white at ``value_range``, None: as found from their values. ``on_remark(image,
-    text)`` is told of what was left out of an image; by default it warns. Without ``fetches`` the network is
-    not asked for a bundle. Raises BundleError, UsageError or, for that image, ImageError.
+    networks; ``batch_size`` None chooses by device and number of items; ``threads`` sets torch's number
+    of CPU threads, for the whole process, and None leaves it as it is: nothing else of the process is
+    changed; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None
+    the method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
+    ``class_name`` a class that all is of, for models that know classes; ``solver`` is what everything is
+    decoded by, None being what each code records and, for what was drawn, the bundle's own; images of more
+    than ``max_pixels`` are refused; grey images of more than 8 bits have black and white at
+    ``value_range``, None: as found from their values. ``on_remark(image, text)`` is told of what was left
+    out of an image; by default it warns. Without ``fetches`` the network is not asked for a bundle. Raises
+    BundleError, UsageError or, for that image, ImageError.
     """
-    resolved = set_up(device=device, threads=threads)
-    autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
+    resolved = resolve_device(device)
+    checked_precision(resolved, precision)  # before anything is loaded
+    if threads is not None:
+        use_threads(threads)
+    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+        raise UsageError(f"--batch-size {batch_size}: at least one image goes into a batch")
+    if prior is not None and prior not in PRIORS:
+        raise UsageError(f"there is no prior {prior!r}", hint=nearest(prior, PRIORS))
     opened = open_bundle(bundle, resolved, fetches=fetches)
     refuse_not_finite(cast(nn.Module, opened.model).named_parameters(), opened.folder)
     channels = opened.model.image_shape[0]
@@ -83,7 +92,7 @@ def open_pipeline(
         batch_size=batch_size,
         show_progress=show_progress,
         prior=prior,
-        style=style,
+        style=None if style is None else Path(style),
         class_name=checked_class(opened, class_name),
         sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
         max_pixels=max_pixels,
@@ -195,6 +204,11 @@ class Pipeline(Coder):
                 hint="encode both alike",
             )
         first, second = self.as_asked(first), self.as_asked(second)
+        if (first.holds ^ second.holds) - {"residuals"}:
+            raise CodeError(
+                "one of the two codes holds a second state or a style that the other has not",
+                hint="encode both alike",
+            )
         common_class(first.infos[0], second.infos[0])
         return first, second
 
@@ -213,8 +227,11 @@ class Pipeline(Coder):
 
         Draw i (from ``first`` on) depends on (``seed``, i) alone. They are to be decoded in ``steps`` (None:
         the bundle's own), which matters where z depends on t. ``stop_shift`` None is the method's own.
-        Raises BundleError without a prior.
+        Raises BundleError without a prior, UsageError for steps that there are not, ValueError for fewer
+        than one code.
         """
+        if num < 1:
+            raise ValueError(f"at least one code is drawn, not {num}")
         keys = range(first, first + num)
         z = self.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
         return self.drawn(z, keys, seed=seed, stop_shift=stop_shift)
@@ -243,7 +260,7 @@ class Pipeline(Coder):
         drawn anew at each decodes to the mean of all images.
         """
         if not self.bundle.has_z:
-            return torch.zeros(len(keys), 0)
+            return torch.zeros(len(keys), 0, dtype=torch.float32)
         prior = self.z_prior
         if self.bundle.model.time_dependent and isinstance(prior, GaussianPrior):
             num = sampling_way(self.bundle, self.sampler, decode_steps).steps

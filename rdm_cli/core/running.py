@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle
 from rdm_cli.core.padding import in_padded_batches
-from rdm_cli.core.runtime import Precision, autocast, default_batch_size
+from rdm_cli.core.runtime import Precision, autocast, default_batch_size, memory_told
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.methods.diffusion_model import at_timesteps
 
@@ -79,12 +79,18 @@ class Runner:
     def in_batches(
         self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
     ) -> tuple[Tensor, ...]:
-        """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows."""
-        size = self.batch_size
+        """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows.
+
+        Raises RdmError where the device has not the memory for a slice.
+        """
+        size, device = self.batch_size, self.bundle.device
         if size is None:
-            largest = max(default_batch_size(self.bundle.device), at_least)
+            largest = max(default_batch_size(device), at_least)
             size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
-        return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
+        what = f"{size} image{'' if size == 1 else 's'} at once on {device}"
+        hint = f"take fewer: --batch-size {size // 2}" if size > 1 else "another --device may have more"
+        with autocast(device, "fp32"), memory_told(what, hint):  # whatever the caller has set
+            return in_padded_batches(run, *tensors, size=size, device=device)
 
 
 def watched(steps: Iterator[Step], tell: Callable[[], None]) -> Iterator[Step]:

@@ -178,6 +178,8 @@ def make_plan(
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
     settings = dataclasses.replace(settings, **changes)
+    if not -(2**63) <= settings.seed < 2**64:
+        raise UsageError(f"--seed {settings.seed}: training takes seeds of 64 bits")
     if settings.batch_size % (num_processes * settings.num_accumulations):
         raise UsageError(
             f"a batch of {settings.batch_size} cannot be shared by {num_processes} processes with "

@@ -9,7 +9,8 @@ A run's folder holds ``checkpoint.safetensors`` (replaced whole), ``log.jsonl`` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,11 +20,12 @@ from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.run_page import write_run_page
-from rdm_cli.core.runtime import weights_dtype
+from rdm_cli.core.runtime import is_out_of_memory, out_of_memory, weights_dtype
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.core.training_start import (
     earlier_checkpoint,
+    file_digests,
     fingerprint,
     pixel_cache,
     starting_model,
@@ -84,6 +86,7 @@ class TrainingRun:
             self.images = training_images(plan, on_bad=on_bad, on_remark=on_remark)
             if plan.latents is None:  # else each image is read once
                 self.images.cache = pixel_cache(plan, self.images, problem or note)
+            self.file_digests = file_digests(self.images)
         agreed = is_the_same(accelerator, fingerprint(self.images))
         device = accelerator.device
         with together(accelerator):
@@ -113,16 +116,31 @@ class TrainingRun:
             self._note(text)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer)
+        scaler = self.accelerator.scaler
+        checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer, scaler=scaler)
         self.progress = checkpoint.progress
         self.saved_step = self.progress.step
-        known = checkpoint.settings.get("num_items")
+        if scaler is not None and checkpoint.scaler is None:
+            self.note("the checkpoint does not say how fp16 scaled the loss: that is found anew")
+        self._note_changed_images(checkpoint.settings)
+        self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
+
+    def _note_changed_images(self, recorded: Mapping[str, Any]) -> None:
+        """Say how the images differ from those of the checkpoint, as far as it says which they were."""
+        folder, known = self.plan.folder, recorded.get("num_items")
+        named, timed = (recorded.get(f"images_{name}") for name in ("named", "timed"))
         if known != len(self.images):
             self.note(
-                f"{self.plan.folder} held {known} images when the run began and holds "
+                f"{folder} held {known} images when the run began and holds "
                 f"{len(self.images)} now: it goes on, in another order"
             )
-        self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
+        elif named not in (None, self.file_digests["named"]):
+            self.note(f"{folder} holds other images than the run was saved with: it goes on with these")
+        elif timed not in (None, self.file_digests["timed"]):
+            self.note(
+                f"images in {folder} were written since the run was saved, under the same names and in the "
+                "same sizes: it goes on with them as they are"
+            )
 
     @property
     def settings_json(self) -> dict[str, Any]:
@@ -137,6 +155,8 @@ class TrainingRun:
             "settings": to_json(self.plan.settings),
             "budget": to_json(self.plan.budget),
             "num_items": len(self.images),
+            "images_named": self.file_digests["named"],
+            "images_timed": self.file_digests["timed"],
             "fit": self.plan.fit,
             "mixed_precision": self.plan.mixed_precision,
             "max_pixels": self.plan.max_pixels,
@@ -211,7 +231,7 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
-        with lost_processes_told(self.accelerator, self._way_back), dead_workers_told():
+        with lost_processes_told(self.accelerator, self._way_back), dead_workers_told(), self._memory_told():
             yield from train_steps(
                 self.wrapped,
                 average=self.average,
@@ -226,6 +246,17 @@ class TrainingRun:
                 noise_shapes=self.described.noise_shapes,
                 asked=asked,
             )
+
+    @contextmanager
+    def _memory_told(self) -> Iterator[None]:
+        """Within the block, a step that the memory does not suffice for is an RdmError with a way back."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = self._way_back("a smaller --batch-size or more --gradient-accumulation")
+            raise out_of_memory(f"training stops at step {self.progress.step + 1}", hint) from error
 
     def _take(self, record: StepRecord) -> None:
         self.progress = Progress(
@@ -256,6 +287,7 @@ class TrainingRun:
             optimizer=self.optimizer,
             progress=self.progress,
             settings=self.settings_json,
+            scaler=self.accelerator.scaler,
         )
         self.saved_step = self.progress.step
 

@@ -78,6 +78,22 @@ def fingerprint(images: ImageFolder) -> int:
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
+def file_digests(images: ImageFolder) -> dict[str, str]:
+    """By which a resumed run knows its images again, wherever their folder lies now.
+
+    ``named``: of their names and sizes in bytes; ``timed``: of these and of when each was written last, which
+    a copy of the folder may lose. No file is opened, for there may be millions.
+    """
+    named, timed = hashlib.sha256(), hashlib.sha256()
+    for path in images.paths:
+        status = path.stat() if path.exists() else None  # a dangling link has a stand-in
+        name = os.fsencode(path.relative_to(images.folder)) + b"\0"
+        for digest in (named, timed):
+            digest.update(name + (b"" if status is None else b"%d" % status.st_size) + b"\0")
+        timed.update(b"" if status is None else b"%d" % status.st_mtime_ns)
+    return {"named": named.hexdigest(), "timed": timed.hexdigest()}
+
+
 def build_model(method: Method, config: Any) -> nn.Module:
     """A method's model with fresh weights, to be trained."""
     if method.build_to_train is not None:

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from rdm_cli.data.atomic import atomic_path
-from rdm_cli.errors import RdmError
+from rdm_cli.errors import RdmError, UsageError
 
 NUM_BUCKETS = 64
 
@@ -270,8 +270,10 @@ def write_avatars(
 
     ``metadata.csv`` follows the Hugging Face imagefolder convention (``file_name`` first), one
     column an attribute, 1 or 0, empty where the attribute cannot be seen. ``workers`` None means
-    all cores.
+    all cores. Raises UsageError for a seed below 0, RdmError where the packages that draw are missing.
     """
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: avatars are drawn for seeds from 0 on")
     require_generator()
     folder.mkdir(parents=True, exist_ok=True)
     write = partial(_write_one, folder=folder, seed=seed, size=size)

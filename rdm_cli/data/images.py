@@ -5,18 +5,18 @@ Inside rdm an image is float32 (3, H, W) in [-1, 1]; on disk it is one of ``FORM
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -44,6 +44,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000
 
 # What reads formats that this Pillow may have no decoder for, each registering itself with Pillow.
 _PLUGINS = {"HEIF": "pillow_heif", "AVIF": "pillow_avif"}
+
+TILEWIDTH, TILELENGTH = 322, 323  # tags of a TIFF
 
 MAX_PIXELS = 2**27  # 134 million, above any camera's; decoded, as RGB, they take 400 MB
 
@@ -83,19 +85,22 @@ def load_rgb(
     try:
         opened = _refuse_no_file(path) if isinstance(path, Path) else _in_memory(path)
         kind = kind_of(_head(opened))
-        with _limited_to(max_pixels), Image.open(opened, formats=_formats(name, kind)) as image:
+        with contextlib.closing(opened.open("rb") if isinstance(opened, Path) else opened) as file:
+            image = _undecoded(file, _formats(name, kind))
+            if image is None:
+                raise _unidentified(name, kind)
+            if _num_pixels(image) > max_pixels:
+                raise ImageError(
+                    f"{path}: more than {max_pixels:,} pixels", hint="raise --max-pixels if it can be trusted"
+                )
             stored = _stored_as(name, image)
             image.load()
             upright = ImageOps.exif_transpose(image)
             num_pages = _num_pages(image)
         remarks = [] if num_pages == 1 else [f"page 1 of {num_pages or 'several'} is read"]
         rgb = _opaque_rgb(name, upright, stored, value_range, remarks)
-    except UnidentifiedImageError:
-        raise _unidentified(name, kind) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"{path}: more than {max_pixels:,} pixels", hint="raise --max-pixels if it can be trusted"
-        ) from error
+        raise ImageError(f"{path}: more pixels than Pillow reads in such a file ({error})") from error
     except MemoryError as error:
         raise ImageError(f"{path}: too large for this machine's memory") from error
     except PermissionError as error:
@@ -181,21 +186,32 @@ def _num_pages(image: Image.Image) -> int:
         return 0
 
 
-@contextmanager
-def _limited_to(max_pixels: int) -> Iterator[None]:
-    """Within the block Pillow refuses larger images, and keeps its other remarks to itself.
+def _undecoded(file: IO[bytes], formats: tuple[str, ...]) -> ImageFile | None:
+    """The image in ``file``, of which its header alone is read; None where there is none of ``formats``.
 
-    Pillow itself looks wherever a decoder learns of a size, but only warns of less than twice the limit.
+    As Pillow's own ``open``, but for its limit on pixels: that is one number for the whole process, which
+    belongs to whoever uses Pillow beside rdm, and which other threads would see change.
     """
-    usual = Image.MAX_IMAGE_PIXELS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # remarks on odd metadata help nobody here
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = max_pixels
+    prefix = file.read(16)
+    for name in formats:
+        factory, accept = Image.OPEN[name]
+        accepted = accept is None or accept(prefix)
+        if not accepted or isinstance(accepted, str):  # which says why not
+            continue
+        file.seek(0)
         try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = usual
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # not of this format after all
+    return None
+
+
+def _num_pixels(image: ImageFile) -> int:
+    """How many pixels decoding takes: those of the image or, where it is larger, of one of a TIFF's tiles."""
+    width, height = image.size
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    tile_width, tile_height = (tags.get(tag, 0) for tag in (TILEWIDTH, TILELENGTH))
+    return max(width * height, int(tile_width) * int(tile_height))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,8 +351,10 @@ def fit_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     """Bring ``image`` to ``size`` x ``size`` pixels; one of that size already is returned untouched.
 
     ``crop`` cuts the centre square, ``pad`` puts the whole image on white, ``stretch`` ignores the
-    proportions. Resizing is antialiased (Lanczos).
+    proportions. Resizing is antialiased (Lanczos). Raises ValueError for another ``fit``.
     """
+    if fit not in get_args(Fit):
+        raise ValueError(f"there is no fit {fit!r}; known: {', '.join(get_args(Fit))}")
     if image.size == (size, size):
         return image
     lanczos = Image.Resampling.LANCZOS

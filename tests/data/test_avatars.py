@@ -73,7 +73,7 @@ def test_metadata_is_the_labels(twelve: Path) -> None:
 
 def test_metadata_is_read_as_a_label_table(twelve: Path) -> None:
     table = read_labels(twelve / "metadata.csv")
-    assert table.names == COLUMNS and table.skipped == () and len(table.files) == 12
+    assert table.names == COLUMNS and not table.skipped and len(table.files) == 12
     hat = table.values[:, COLUMNS.index("hat")] + table.values[:, COLUMNS.index("headscarf")]
     bald = table.values[:, COLUMNS.index("bald")]
     assert hat.sum() > 0 and bool((bald.isnan() == (hat == 1)).all())
