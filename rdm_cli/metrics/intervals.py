@@ -82,7 +82,7 @@ def centred_estimate(
     ``floor`` is the least that the figure can be; the interval ends there.
     """
     low, high = _quantiles(replicates, level)
-    shift = value - float(replicates.double().mean())
+    shift = value - float(replicates.cpu().double().mean())
     return Estimate(
         value=value,
         low=max(low + shift, floor),
@@ -101,7 +101,7 @@ def mean_estimate(
     """
     if values.ndim != 1 or not values.isfinite().all():
         raise ValueError(f"an interval needs finite values (N,), not {tuple(values.shape)}")
-    exact = values.detach().double().cpu()
+    exact = values.detach().cpu().double()
     replicates = torch.stack(
         [
             exact[rows].mean()
@@ -120,7 +120,7 @@ def share_estimate(successes: Tensor, *, level: float = LEVEL) -> Estimate:
     num = len(successes)
     if successes.ndim != 1 or num == 0:
         raise ValueError(f"a share needs trials (N,), not {tuple(successes.shape)}")
-    share = float(successes.double().mean())
+    share = float(successes.cpu().double().mean())
     z = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
     shrunk = 1 + z**2 / num
     centre = (share + z**2 / (2 * num)) / shrunk
@@ -136,5 +136,5 @@ def _quantiles(replicates: Tensor, level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"the level must lie strictly between 0 and 1, not {level}")
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(replicates.double().cpu(), ends).tolist()
+    low, high = torch.quantile(replicates.cpu().double(), ends).tolist()
     return low, high
