@@ -60,7 +60,7 @@ class PipelineFiles:
     def remarks(self) -> tuple[str, ...]:
         """What of the pipeline is not followed, a line each; raises CheckpointError for a damaged one."""
         values = _read_json(self.scheduler, finite=False)
-        own = ", ".join(f"{name} {values[name]!r}" for name in _OWN_TIMESTEPS if name in values)
+        own = ", ".join(f"{name} {values[name]!r:.40}" for name in _OWN_TIMESTEPS if name in values)
         told = [f"the scheduler's timesteps ({own}) are not used: rdm has its own"] if own else []
         stored = [w for w in (self.weights, self.first_stage_weights) if w is not None and w.variant]
         return (*told, *(f"{w.files[0].parent.name}: the weights are those of {w.variant}" for w in stored))
@@ -115,7 +115,7 @@ def refuse_other_parts(files: PipelineFiles) -> None:
     other = ", ".join(f"{name} ({kind})" for name, kind in parts.items() if name not in known)
     if other:
         raise CheckpointError(
-            f"{path}: a diffusers {index.get('_class_name', 'pipeline')}, whose {other} rdm cannot use",
+            f"{path}: a diffusers {index.get('_class_name', 'pipeline')}, whose {other:.200} rdm cannot use",
             hint="rdm opens pipelines of a UNet2DModel and a scheduler, with a vqvae or vae or without",
         )
     for name in parts.keys() & set(FIRST_STAGES):
