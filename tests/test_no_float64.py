@@ -24,10 +24,8 @@ from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.training_start import build_model
 from rdm_cli.kernels.ddim import last
-from rdm_cli.kernels.edict import edict_decode, edict_encode
 from rdm_cli.kernels.float64 import Table, has_float64
 from rdm_cli.kernels.interpolation import lerp, slerp
-from rdm_cli.kernels.noise_statistics import noise_statistics
 from rdm_cli.kernels.parameterization import add_noise, to_eps, to_x_0, training_target
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import SamplingSpec
@@ -178,11 +176,10 @@ def test_solvers_go_down_and_up(name: str, device: torch.device, x: Tensor) -> N
         assert isinstance(there, OnDevice) and torch.equal(on_cpu(there), here)
 
 
-@pytest.mark.parametrize(("up", "down"), [(belm_encode, belm_decode), (edict_encode, edict_decode)])
-def test_other_reversible_solvers(up, down, device: torch.device, x: Tensor) -> None:  # type: ignore[no-untyped-def]
-    there, here = (last(up(denoise, x_0, SPEC)) for x_0 in (x.to(device), x))
+def test_belm(device: torch.device, x: Tensor) -> None:
+    there, here = (last(belm_encode(denoise, x_0, SPEC)) for x_0 in (x.to(device), x))
     assert all(torch.equal(a, b) for a, b in zip(there, here, strict=True))
-    assert torch.equal(last(down(denoise, there, SPEC)), last(down(denoise, here, SPEC)))
+    assert torch.equal(last(belm_decode(denoise, there, SPEC)), last(belm_decode(denoise, here, SPEC)))
 
 
 def test_conversions_take_alpha_bar_from_the_cpu(device: torch.device, x: Tensor) -> None:
@@ -199,7 +196,7 @@ def test_conversions_take_alpha_bar_from_the_cpu(device: torch.device, x: Tensor
         assert torch.equal(on_cpu(found), convert(x, eps, TABLE.values[t]))
 
 
-def test_interpolation_statistics_and_warps(device: torch.device, x: Tensor) -> None:
+def test_interpolation_standardising_and_warps(device: torch.device, x: Tensor) -> None:
     alphas = torch.tensor([0.0, 0.3, 1.0])
     there = x.to(device)
     for between in (lerp, slerp):
@@ -209,8 +206,6 @@ def test_interpolation_statistics_and_warps(device: torch.device, x: Tensor) -> 
             assert torch.equal(on_cpu(found), between(x[0], x[1], alpha))
     for found, expected in zip(mean_and_std(there.flatten(1)), mean_and_std(x.flatten(1)), strict=True):
         assert torch.equal(on_cpu(found), expected)
-    for found, expected in zip(noise_statistics(there), noise_statistics(x), strict=True):
-        assert torch.equal(found, expected)
     uniform = x.flatten(1)[:, :32].reshape(2, 16, 2)
     warped = tps_warp(there, moved(uniform.to(device), 4, 2.0))
     assert torch.equal(on_cpu(warped), tps_warp(x, moved(uniform, 4, 2.0)))
