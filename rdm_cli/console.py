@@ -25,6 +25,7 @@ class Console:
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self._remarked: set[tuple[str, str]] = set()
 
     def emit(self, text: str, **fields: Any) -> None:
         """One item of data; ``text`` may be parted by tabs."""
@@ -49,6 +50,12 @@ class Console:
         """A remark for people."""
         if not self.quiet:
             say(text)
+
+    def remark(self, name: str, text: str) -> None:
+        """A remark on one input, said once."""
+        if (name, text) not in self._remarked:
+            self._remarked.add((name, text))
+            self.note(f"rdm: {name}: {text}")
 
     def problem(self, text: str) -> None:
         """One line about something that failed; shown even when quiet."""

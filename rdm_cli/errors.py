@@ -40,6 +40,10 @@ class ImageError(RdmError):
     """A file that should be an image and cannot be read as one."""
 
 
+class PictureError(RdmError):
+    """A picture, or its latents, that cannot be written: the values are not finite."""
+
+
 class BundleError(RdmError):
     """A bundle that is missing, incomplete or of another kind."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rdm_cli.data.images import MAX_PIXELS
+from rdm_cli.data.value_range import parse_range
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 
@@ -111,6 +112,15 @@ OutputPlace = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
 ]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The column of Parquet files that holds the images.",
+        show_default="'image', or the only one that does",
+    ),
+]
 AsTar = Annotated[
     bool,
     typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),
@@ -211,6 +221,16 @@ MaxPixels = Annotated[
     int,
     typer.Option(
         "--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, which may be bombs."
+    ),
+]
+ValueRangeOption = Annotated[
+    Any,
+    typer.Option(
+        "--range",
+        metavar="LO,HI",
+        parser=parse_range,
+        help="Grey images of more than 8 bits: which values are black and white.",
+        show_default="found from each image's values",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]

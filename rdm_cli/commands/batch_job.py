@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rdm_cli.console import Console
+from rdm_cli.console import Console, say
 from rdm_cli.core.batch import Outcome, Tally, Task
 from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
@@ -31,12 +31,14 @@ STDIN = "-"
 class Assignment:
     """A job as a command has it: ``to_stdout`` where the one result goes to stdout as bytes.
 
-    What becomes of its items is written to ``manifest``, where there is one.
+    What becomes of its items is written to ``manifest``, where there is one. ``remark`` says what was left
+    out of an image, whose file it calls by the name that the user knows.
     """
 
     job: Job
     to_stdout: bool
     manifest: str | None
+    remark: Callable[[str, str], None]
 
     @property
     def tasks(self) -> Iterator[Task]:
@@ -63,6 +65,7 @@ def planned_job(
     inputs: list[str] | None,
     *,
     files_from: str | None,
+    column: str | None = None,
     output: str | None = None,
     as_tar: bool = False,
     shard: tuple[Shard, str] | None = None,
@@ -73,13 +76,14 @@ def planned_job(
     companions: tuple[str, ...] = (),
     spared: tuple[str, ...] = (),
 ) -> Iterator[Assignment]:
-    """Find inputs, plan outputs, and refuse what cannot work before any work is done.
+    """Find inputs, plan outputs, and find what cannot work before any work is done.
 
-    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout; ``as_tar`` collects
-    results in tar files. ``companions`` are the endings of what is written besides each result: what an
-    earlier run left is no input, and those that are ``spared`` must replace none. ``shard`` is the part that
-    is done of all that is planned, with what asked for it; None: all. Without ``manifest`` a shard's lies in
-    ``output``. Without ``result_suffix`` inputs are read and nothing is written beside them.
+    ``column`` is that of the images in Parquet files. ``-`` among the inputs is one file on stdin; ``-o -``
+    sends one result to stdout; ``as_tar`` collects results in tar files. ``companions`` are the endings of
+    what is written besides each result: what an earlier run left is no input, and those that are ``spared``
+    must replace none. ``shard`` is the part that is done of all that is planned, with what asked for it;
+    None: all. Without ``manifest`` a shard's lies in ``output``. Without ``result_suffix`` inputs are read
+    and nothing is written beside them.
     """
     from rdm_cli.core.jobs import plan_job
     from rdm_cli.data.outputs import Beside, Itself
@@ -103,6 +107,7 @@ def planned_job(
             list_file=None if files_from is None else _list_file(files_from, Path(scratch)),
             suffixes=suffixes,
             results=() if result_suffix is None else (result_suffix, *companions),
+            column=column,
         )
         mine, asked_by = shard or (WHOLE, "")
         to_stdout = output == STDIN
@@ -125,10 +130,18 @@ def planned_job(
         if mine.count > 1:
             known = job.num_items is not None
             how_many = f": {job.part.num_items} of {job.num_items} items" if known else ""
-            console.note(f"rdm: shard {mine}, by {asked_by}{how_many}")
+            told = f"rdm: shard {mine}, by {asked_by}{how_many}"
+            if asked_by == "--shard":
+                console.note(told)
+            else:
+                say(f"{told}; --shard 1/1 does all")  # with --quiet too, for nobody asked for it
             if manifest is None and output is not None:
                 manifest = f"{local_name(output).rstrip('/')}/{job.part.file_name}"
-        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest)
+
+        def remark(source: str, text: str) -> None:
+            console.note(f"rdm: {names.get(source, source)}: {text}")
+
+        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest, remark=remark)
 
 
 def _spooled(path: Path) -> Path:
@@ -205,6 +218,8 @@ def report(
                 if outcome.error is not None:
                     # what came by stdin lies in a scratch file, whose name would tell nobody anything
                     error = outcome.error.replace(str(outcome.item.source), name)
+                    if job.to_stdout:
+                        error = error.replace(str(outcome.item.target), STDIN)
                     outcome = replace(outcome, error=error)
                     console.problem(f"rdm: {_named(name, error)}")
                     if console.as_json:
@@ -222,7 +237,8 @@ def report(
                     console.emit(line, source=name, **outcome.data)
         conclude()
     finally:
-        console.note(tally.summary(verb, noun))
+        said = str(job.job.passed_over)
+        console.note(tally.summary(verb, noun) + (f", {said}" if said else ""))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)
@@ -241,4 +257,5 @@ def _closing(sink: Sink) -> Iterator[None]:
 
 
 def _named(name: str, error: str) -> str:
-    return error if f"{name}: " in error else f"{name}: {error}"
+    is_named = f"{name}: " in error or f"{name}/: " in error  # folders are called with a slash
+    return error if is_named else f"{name}: {error}"

@@ -40,6 +40,7 @@ def gap(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -76,6 +77,8 @@ def gap(
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=console.remark,
             class_name=class_name,
         )
         last = pipeline.bundle.model.sampling.schedule.num_train_steps - 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def opened(
     precision: o.Precision,
     batch_size: int | None,
     max_pixels: int,
+    value_range: ValueRange | None,
+    console: Console,
     class_name: str | None = None,
     solver: o.Solver | None = None,
 ) -> list[Subject]:
@@ -81,6 +84,8 @@ def opened(
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=console.remark,
             class_name=class_name,
             solver=None if solver is None else solver.value,
         )

@@ -49,6 +49,7 @@ def interpolate(
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -76,6 +77,8 @@ def interpolate(
         precision=precision.value,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=console.remark,
         style=style,
         class_name=class_name,
     )

@@ -27,12 +27,14 @@ class Task:
     """One input and where its result goes; ``name`` is what messages call it.
 
     ``result`` is the target's path below the output folder; empty where each result lies beside its input.
+    With an ``error`` nothing is read or written, and the task fails with it.
     """
 
     source: Readable
     target: Place
     name: str
     result: str = ""
+    error: RdmError | None = None
 
 
 def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
@@ -62,7 +64,8 @@ def run_batches(
 ) -> Iterator[Outcome[K]]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
-    Items are loaded in a thread of their own, a batch ahead of the one that is processed.
+    Items are loaded in a thread of their own, a batch ahead of the one that is processed. A :class:`Task`
+    with an error is not loaded.
     ``load`` may settle an item itself by returning its outcome (already done, say). An RdmError or
     OSError of ``load`` concerns its item alone, and so does one that ``process`` returns in its place. One
     that ``process`` raises (a full disk) concerns its batch, whose items are then tried one by one, so that
@@ -95,6 +98,8 @@ def _loaded(
     for item in items:
         begun = time.perf_counter()
         try:
+            if isinstance(item, Task) and item.error is not None:
+                raise item.error
             loaded = load(item)
         except (RdmError, OSError) as error:
             loaded = Outcome(item=item, error=_told(error))

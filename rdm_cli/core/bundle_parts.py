@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from rdm_cli.core.configs import from_json
 from rdm_cli.data.json_text import read_object
-from rdm_cli.data.tensor_files import read_tensors, tensor_shapes
+from rdm_cli.data.tensor_files import first_not_finite, read_tensors, tensor_shapes
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.models.size_limit import no_larger_than
@@ -33,9 +33,18 @@ def read_directions(folder: Path) -> Directions:
         raise BundleError(f"{folder / 'attributes.json'}: not the attributes of a bundle")
     try:
         values: dict[str, Any] = {name: value.float() for name, value in tensors.items()}
-        return Directions(names=tuple(names), scores=scores, **values)
+        directions = Directions(names=tuple(names), scores=scores, **values)
     except (TypeError, ValueError) as error:
         raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
+    refuse_not_finite(values.items(), folder / "attributes.safetensors")
+    return directions
+
+
+def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
+    """Raise BundleError where one of the named tensors of ``where`` holds NaN or an infinity."""
+    name = first_not_finite(tensors)
+    if name is not None:
+        raise BundleError(f"{where}: {name} holds values that are not finite")
 
 
 def _are_names(names: Any) -> TypeGuard[list[str]]:

@@ -18,8 +18,8 @@ from rdm_cli.core.bundle_parts import WEIGHTS, read_directions
 from rdm_cli.core.bundles import SCHEDULER, Bundle
 from rdm_cli.core.configs import json_file, to_json
 from rdm_cli.core.schedulers import scheduler_json
-from rdm_cli.data.tensor_files import write_tensors
-from rdm_cli.errors import UsageError
+from rdm_cli.data.tensor_files import first_not_finite, write_tensors
+from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.models.foreign_config import ForeignConfig
@@ -112,6 +112,11 @@ def save_component(folder: Path, config: Any, network: nn.Module, dtype: torch.d
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
+    floats = ((name, value) for name, value in tensors.items() if value.is_floating_point())
+    if (name := first_not_finite(floats)) is not None:
+        raise BundleError(
+            f"{folder.name}: {name} holds values that are not finite in {dtype}, so it is not written"
+        )
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
 
 
@@ -126,6 +131,8 @@ def save_directions(folder: Path, directions: Directions) -> None:
     names = ("weight", "bias", "z_mean", "z_std", "pattern")
     given = {name: getattr(directions, name) for name in names}
     tensors = {name: t.float().contiguous().cpu() for name, t in given.items() if t is not None}
+    if (name := first_not_finite(tensors.items())) is not None:
+        raise BundleError(f"attributes: {name} holds values that are not finite, so they are not written")
     write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
     _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
 

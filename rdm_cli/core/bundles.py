@@ -35,6 +35,7 @@ from rdm_cli.core.bundle_parts import (
     parse_config,
     read_directions,
     read_json,
+    refuse_not_finite,
 )
 from rdm_cli.core.runtime import Precision, with_cast_weights
 from rdm_cli.core.schedulers import read_scheduler, without_sampler
@@ -106,6 +107,7 @@ class Bundle:
         config = parse_config(LatentDDIMConfig, read_json(folder / "config.json"), folder)
         prior: LatentDDIM = build_network(folder, [folder / WEIGHTS], lambda: LatentDDIM(config))
         load_weights(prior, folder)
+        refuse_not_finite(prior.state_dict().items(), folder / WEIGHTS)
         if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return prior.to(self.device).eval()

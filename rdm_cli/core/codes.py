@@ -21,7 +21,7 @@ from torch import Tensor
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.data.places import Place, Readable, put
-from rdm_cli.data.tensor_files import read_with_metadata
+from rdm_cli.data.tensor_files import first_not_finite, read_with_metadata
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -36,6 +36,7 @@ class CodeInfo:
     ``solver`` and ``steps`` are those by which x_T was inferred, or a sample was decoded; ``steps`` is None
     where there is no x_T (z alone takes no steps). ``spacing`` says on which timesteps, None being the
     method's own; ``iterations`` how often an inversion asked the network where it solved an equation.
+    ``value_range`` are the values of black and white that were asked for, of grey images of more than 8 bits.
     ``source_digest`` is the SHA-256 of the image file and None where there was none, as for samples and
     edits. ``mse`` and ``psnr_db`` are the measured reconstruction error, None where it was not asked for;
     ``pixels_digest`` is the SHA-256 of the pixels that a lossless code restores. ``edits`` lists what was
@@ -53,6 +54,7 @@ class CodeInfo:
     iterations: int | None = None
     precision: str = "fp32"
     fit: str = "crop"
+    value_range: tuple[float, ...] | None = None
     source: str | None = None
     source_digest: str | None = None
     edits: tuple[str, ...] = ()
@@ -121,18 +123,26 @@ class Codes:
         return dataclasses.replace(self, **changes)
 
     def save(self, places: Sequence[Place]) -> list[str]:
-        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes."""
+        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes.
+
+        Raises CodeError at the first that holds values that are not finite; those before it are written.
+        """
         if len(places) != len(self):
             raise ValueError(f"{len(self)} codes need as many places, not {len(places)}")
-        return [put(place, code._to_bytes()) for code, place in zip(self, places, strict=True)]
+        return [put(place, code._to_bytes(place)) for code, place in zip(self, places, strict=True)]
 
-    def _to_bytes(self) -> bytes:
-        """A batch of one as the bytes of its file."""
+    def _to_bytes(self, place: Place) -> bytes:
+        """A batch of one as the bytes of its file, which goes to ``place``."""
         tensors = {"z": self.z[0]} if self.z.numel() else {}
         tensors |= {name: values[0] for name, values in self._maps().items() if values is not None}
         exact = {"x_T", "other"} if self.other is not None else set()
         kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
         stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
+        if (name := first_not_finite(stored.items())) is not None:
+            raise CodeError(
+                f"{place}: its {name} holds values that are not finite, so it is not written",
+                hint="try another --precision",
+            )
         if self.residuals is not None:
             stored["residual"] = torch.frombuffer(bytearray(self.residuals[0]), dtype=torch.uint8)
         text = json.dumps(to_json(self.infos[0]), sort_keys=True, separators=(",", ":"))
@@ -201,8 +211,8 @@ def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[Cod
     for name, value in tensors.items():
         if value.dtype not in _KINDS[name]:
             raise CodeError(f"{source}: {name} holds {value.dtype}, which no code does")
-        if not bool(torch.isfinite(value).all()):
-            raise CodeError(f"{source}: {name} holds values that are not finite")
+    if (wrong := first_not_finite(tensors.items())) is not None:
+        raise CodeError(f"{source}: {wrong} holds values that are not finite")
     return info, tensors
 
 

@@ -22,8 +22,9 @@ from rdm_cli.core.compatibility import check_codes, check_steps_of_z
 from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
-from rdm_cli.data.images import MAX_PIXELS, Fit, image_bytes, to_unit_range
+from rdm_cli.data.images import MAX_PIXELS, Fit, Remark, image_bytes, to_unit_range, warn_of
 from rdm_cli.data.places import Readable
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
@@ -37,13 +38,16 @@ class Coder(Runner):
 
     ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
     of, and that everything is decoded as. None: each has its own. ``sampler`` is how what was drawn is
-    decoded; None: as the bundle has it. An image of more than ``max_pixels`` is not read.
+    decoded; None: as the bundle has it. An image of more than ``max_pixels`` is not read; ``value_range`` and
+    ``on_remark`` are those of :func:`~rdm_cli.data.images.load_rgb`.
     """
 
     style: Path | None = None
     class_name: str | None = None
     sampler: Sampler | None = None
     max_pixels: int = MAX_PIXELS
+    value_range: ValueRange | None = None
+    on_remark: Remark = warn_of
 
     def info(self, **how: Any) -> CodeInfo:
         """The metadata of a code that this pipeline makes; ``how`` are further fields."""
@@ -71,8 +75,13 @@ class Coder(Runner):
         """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
         channels, size, _ = self.bundle.model.image_shape
         sources = [Path(path) if isinstance(path, str) else path for path in paths]
-        limit = self.max_pixels
-        pixels = [image_bytes(s, size, fit, channels=channels, max_pixels=limit) for s in sources]
+        how: Any = {
+            "channels": channels,
+            "max_pixels": self.max_pixels,
+            "value_range": self.value_range,
+            "on_remark": self.on_remark,
+        }
+        pixels = [image_bytes(source, size, fit, **how) for source in sources]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))
 
     def class_of(self, path: Path) -> str | None:

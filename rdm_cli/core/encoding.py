@@ -62,7 +62,8 @@ def encode_files(
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     # a z that depends on t is made for the steps of the way, with or without its x_T
     of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
-    wanted = pipeline.info_of(way, effort.iterations, fit=fit) if of_steps else pipeline.info(fit=fit)
+    read: Any = {"fit": fit, "value_range": pipeline.value_range}
+    wanted = pipeline.info_of(way, effort.iterations, **read) if of_steps else pipeline.info(**read)
 
     def load(task: Task) -> LoadedImage | Outcome[Task]:
         # the image is read before its code is believed: a damaged file must be named on every run
@@ -93,11 +94,11 @@ def encode_files(
                 code, data = (
                     _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
                 )
+                infos = sourced(code, [task.source.name], [image.digest], fit, pipeline.value_range)
+                (digest,) = code.replace(infos=infos).save([task.target])
             except CodeError as error:
                 results.append(error)
                 continue
-            code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
-            (digest,) = code.save([task.target])
             results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
         return results
 

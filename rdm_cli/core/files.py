@@ -30,7 +30,7 @@ from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
 from rdm_cli.data.places import digest_of
-from rdm_cli.errors import CodeError, RdmError
+from rdm_cli.errors import CodeError, PictureError, RdmError
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 
 
@@ -79,9 +79,12 @@ def decode_files(
                 advance=advance,
             )
             for i, code, picture in zip(chosen, codes, x_0, strict=True):
+                name = str(batch[i].target)
                 try:
-                    pixels = to_pixels(picture) if code.residuals is None else restored(code, picture[None])
-                except CodeError as error:
+                    pixels = (
+                        to_pixels(picture, name) if code.residuals is None else restored(code, picture[None])
+                    )
+                except (CodeError, PictureError) as error:
                     results[i] = error
                     continue
                 digest = save_image(pixels_to_pil(pixels), batch[i].target)
@@ -123,7 +126,8 @@ def reconstruct_files(
         scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
         results = []
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
-            row = [to_pil(picture) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
+            name = str(task.target)
+            row = [to_pil(picture, name) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
             side = task.target.with_name(f"{task.target.stem}-side-by-side.png")
             digest = save_image(row[1], task.target)
             save_image(grid(row, len(row)), side)
@@ -182,7 +186,7 @@ def manipulate_files(
                 advance=advance,
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
-                pictures[i] = [to_pil(picture) for picture in row]
+                pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
         results = []
         for task, codes, row in zip(batch, edited, pictures, strict=True):
             digest = save_image(grid(row, len(row)) if strip else row[0], task.target)

@@ -18,6 +18,7 @@ from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit
 from rdm_cli.data.places import Readable, digest_of, fetched
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, ImageError
 
 
@@ -90,13 +91,19 @@ def encode_loaded(
         classes = [image.class_name for image in images.values()]
         codes = encode_by(pipeline, x_0, classes, effort, ignore_progress)
         names, digests = [paths[i].name for i in images], [i.digest for i in images.values()]
-        made = iter(codes.replace(infos=sourced(codes, names, digests, fit)))
+        made = iter(codes.replace(infos=sourced(codes, names, digests, fit, pipeline.value_range)))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]
 
 
-def sourced(codes: Codes, names: Sequence[str], digests: Sequence[str], fit: Fit) -> tuple[CodeInfo, ...]:
-    """``codes.infos``, each with its image file's name and SHA-256, and how the image became a square."""
+def sourced(
+    codes: Codes,
+    names: Sequence[str],
+    digests: Sequence[str],
+    fit: Fit,
+    value_range: ValueRange | None,
+) -> tuple[CodeInfo, ...]:
+    """``codes.infos``, each with its image file's name and SHA-256, and how the image was read."""
     return tuple(
-        replace(info, source=name, source_digest=digest, fit=fit)
+        replace(info, source=name, source_digest=digest, fit=fit, value_range=value_range)
         for info, name, digest in zip(codes.infos, names, digests, strict=True)
     )

@@ -13,6 +13,7 @@ from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.json_text import read_object
+from rdm_cli.data.tensor_files import first_not_finite
 from rdm_cli.errors import BundleError, RdmError
 
 
@@ -99,10 +100,8 @@ def check(spec: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _first_not_finite(bundle: Bundle) -> str | None:
-    for name, value in cast(nn.Module, bundle.model).named_parameters():
-        if not bool(torch.isfinite(value).all()):
-            return f"{name} holds values that are not finite"
-    return None
+    name = first_not_finite(cast(nn.Module, bundle.model).named_parameters())
+    return None if name is None else f"{name} holds values that are not finite"
 
 
 def _round_trip(bundle: Bundle) -> str | None:

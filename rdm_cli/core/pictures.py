@@ -58,9 +58,9 @@ def interpolate_files(
         # codes without an x_T share one: else each frame would be another picture
         keys = ["interpolation"] * len(codes)
         x_0 = pipeline.decode(codes, steps=steps, keys=keys, advance=advance)
-    pictures = [to_pil(x) for x in x_0]
-    for i, picture in enumerate(pictures):
-        frame = output / f"frame-{i:04d}.png"
+    frames = [output / f"frame-{i:04d}.png" for i in range(len(x_0))]
+    pictures = [to_pil(x, str(frame)) for x, frame in zip(x_0, frames, strict=True)]
+    for i, (frame, picture) in enumerate(zip(frames, pictures, strict=True)):
         save_image(picture, frame)
         if codes is not None:
             codes[i].save([frame.with_suffix(CODE_SUFFIX)])
@@ -94,7 +94,7 @@ def write_samples(
     Yields (kind, number of the draw, picture, code); the grid has neither number nor code.
     """
     x_0 = pipeline.decode(codes, steps=steps, seed=seed, keys=list(numbers), advance=advance)
-    pictures = [to_pil(x) for x in x_0]
+    pictures = [to_pil(x, str(output / f"{n:06d}.png")) for x, n in zip(x_0, numbers, strict=True)]
     used = sampling_way(pipeline.bundle, pipeline.sampler, steps)
     for i, (picture, number) in enumerate(zip(pictures, numbers, strict=True)):
         path = output / f"{number:06d}.png"

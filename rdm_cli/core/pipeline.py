@@ -10,11 +10,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rdm_cli.core.bundle_parts import refuse_not_finite
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.core.codes import Codes
@@ -23,7 +24,8 @@ from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift
 from rdm_cli.core.running import Advance, watched
 from rdm_cli.core.runtime import Precision, autocast, set_up
 from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
-from rdm_cli.data.images import MAX_PIXELS
+from rdm_cli.data.images import MAX_PIXELS, Remark, warn_of
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -48,6 +50,8 @@ def open_pipeline(
     class_name: str | None = None,
     solver: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    on_remark: Remark = warn_of,
     fetches: bool = True,
 ) -> Pipeline:
     """Open a bundle for work.
@@ -57,12 +61,15 @@ def open_pipeline(
     cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
     method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
     ``class_name`` a class that all is of, for models that know classes; ``solver`` decodes what was drawn,
-    None being the bundle's own; images of more than ``max_pixels`` are refused; without ``fetches`` the
-    network is not asked for a bundle. Raises BundleError, UsageError or, for that image, ImageError.
+    None being the bundle's own; images of more than ``max_pixels`` are refused; grey images of more
+    than 8 bits have black and white at ``value_range``, None: as found from their values. ``on_remark(image,
+    text)`` is told of what was left out of an image; by default it warns. Without ``fetches`` the network is
+    not asked for a bundle. Raises BundleError, UsageError or, for that image, ImageError.
     """
     resolved = set_up(device=device, threads=threads)
     autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
     opened = open_bundle(bundle, resolved, fetches=fetches)
+    refuse_not_finite(cast(nn.Module, opened.model).named_parameters(), opened.folder)
     channels = opened.model.image_shape[0]
     if channels not in (1, 3):
         raise UsageError(
@@ -80,6 +87,8 @@ def open_pipeline(
         class_name=checked_class(opened, class_name),
         sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
         max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=on_remark,
     )
     _ = pipeline.style_latents  # an image that cannot be read is told before any work
     return pipeline

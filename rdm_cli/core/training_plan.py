@@ -35,7 +35,8 @@ class RunPlan:
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
     bundle to start from, ``pretrained`` one whose model the method is trained around. ``commands`` are those
     by which the run was begun and gone on with. Minutes say how often a checkpoint and a sheet are written;
-    None: never. Images of more than ``max_pixels`` are left out. ``latents`` is a folder that keeps a first
+    None: never. Images of more than ``max_pixels`` are left out; ``value_range`` is
+    --range as it was given. ``latents`` is a folder that keeps a first
     stage's latents; None: they are computed at every step. ``weights`` are stored in that arithmetic.
     """
 
@@ -54,6 +55,7 @@ class RunPlan:
     fit: str = "crop"
     mixed_precision: str = "no"
     max_pixels: int = MAX_PIXELS
+    value_range: str | None = None
     weights: str = "fp32"
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
@@ -113,6 +115,7 @@ _WORDS = {
     "fit": "crop",
     "mixed_precision": "no",
     "max_pixels": MAX_PIXELS,
+    "value_range": None,
     "weights": "fp32",
     "latents": None,
 }

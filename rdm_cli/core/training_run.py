@@ -32,7 +32,7 @@ from rdm_cli.core.training_start import (
 )
 from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.pixel_cache import remove_pixels
-from rdm_cli.errors import ImageError, RdmError, UsageError
+from rdm_cli.errors import ImageError, PictureError, RdmError, UsageError
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 from rdm_cli.training.checkpoint import Checkpoint, Progress, save_checkpoint
@@ -80,8 +80,8 @@ class TrainingRun:
         self.saved_step: int | None = None
         with together(accelerator):
             checkpoint = earlier_checkpoint(plan)
-            on_bad = partial(_report_bad, problem or note)
-            self.images = training_images(plan, on_bad=on_bad)
+            on_bad, on_remark = partial(_report_bad, problem or note), partial(_report_remark, note)
+            self.images = training_images(plan, on_bad=on_bad, on_remark=on_remark)
             if plan.latents is None:  # else each image is read once
                 self.images.cache = pixel_cache(plan, self.images, problem or note)
         agreed = is_the_same(accelerator, fingerprint(self.images))
@@ -140,6 +140,7 @@ class TrainingRun:
             "fit": self.plan.fit,
             "mixed_precision": self.plan.mixed_precision,
             "max_pixels": self.plan.max_pixels,
+            "value_range": self.plan.value_range,
             "weights": self.plan.weights,
             "latents": None if self.plan.latents is None else str(self.plan.latents),
         }
@@ -281,7 +282,11 @@ class TrainingRun:
         """Draw a sheet with the averaged weights, say how much z is used, and write the run's page anew."""
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
-        losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+        try:
+            losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+        except PictureError as error:  # a sheet is no reason to end a run
+            self.note(f"{path}: {error.message}")
+            return
         told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
         remark = f"loss with own -> swapped z at {told}" if losses else remark
         self.note(f"{path}; {remark}" if remark else str(path))
@@ -302,3 +307,7 @@ class TrainingRun:
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:
     say(f"left out of training: {error}")
+
+
+def _report_remark(note: Callable[[str], None], name: str, text: str) -> None:
+    note(f"{name}: {text}")

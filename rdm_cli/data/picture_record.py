@@ -49,6 +49,12 @@ def read_record(source: Readable) -> dict[str, Any] | None:
         return None
 
 
+def is_own_picture(path: Path) -> bool:
+    """Whether rdm made the picture in this file: it carries a record, whatever it is called."""
+    record = read_record(path) if path.is_file() else None
+    return record is not None and str(record.get("software", "")).startswith("rdm ")
+
+
 def _comment(image: Image.Image) -> str | None:
     comment = image.info.get("comment", b"")
     text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)

@@ -86,9 +86,11 @@ class Directions:
     def shift(self, z: Tensor, name: str, scale: float) -> Tensor:
         """Move codes ``z`` (B, ...) along ``name``; same shape and dtype.
 
-        Raises UsageError for an unknown name and for one whose weights are all zero, ValueError for
-        codes of another width.
+        Raises UsageError for an unknown name, for one whose weights are all zero and for a scale that is not
+        finite, ValueError for codes of another width.
         """
+        if not math.isfinite(scale):
+            raise UsageError(f"attribute '{name}': a scale of {scale} moves nothing anywhere")
         row = self.index(name)
         w = self.along[row].to(z.device, z.dtype)
         if not w.any():

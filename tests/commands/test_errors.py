@@ -201,13 +201,15 @@ def test_decode_spares_the_original(tiny: Rdm, faces: Path) -> None:
 
 def test_what_goes_with_a_result_replaces_no_input(tiny: Rdm, faces: Path) -> None:
     shutil.copy(faces / "a.png", faces / "a-reconstruction-side-by-side.png")
-    result = tiny("reconstruct", faces / "a.png", faces / "a-reconstruction-side-by-side.png")
-    assert result.code == 2 and "would replace the input" in result.err
+    result = tiny("reconstruct", faces / "a.png", faces / "a-reconstruction-side-by-side.png", "--steps", 1)
+    assert result.code == 3 and "a.png: what goes with the result of" in result.err
+    assert "would replace the input" in result.err
     assert tiny("encode", faces / "a.png", "--steps", 1).code == 0
     os.rename(faces / "a.safetensors", faces / "a-edited.safetensors")
     before = (faces / "a-edited.safetensors").read_bytes()
-    result = tiny("manipulate", faces / "a.png", faces / "a-edited.safetensors", "--attr", "hat")
-    assert result.code == 2 and "would replace the input" in result.err
+    command = ("manipulate", faces / "a.png", faces / "a-edited.safetensors", "--attr", "hat", "--steps", 1)
+    result = tiny(*command)
+    assert result.code == 3 and "would replace the input" in result.err
     assert (faces / "a-edited.safetensors").read_bytes() == before
 
 
