@@ -10,7 +10,7 @@
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
 later, or another sampler for what is drawn, leaves it, and every code, valid. A diffusers pipeline of
-a UNet2DModel is opened as it is, as a plain DPM.
+a UNet2DModel, on images or on latents, is opened as it is, as a plain DPM.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ SCHEDULER = "scheduler/scheduler_config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An open bundle; its networks are on ``device``, in evaluation mode and float32."""
+    """An open bundle; its networks are on ``device``, in evaluation mode and float32.
+
+    ``remarks`` are what of a diffusers pipeline is not followed.
+    """
 
     name: str
     folder: Path
@@ -62,6 +65,7 @@ class Bundle:
     model: RepresentationModel
     digest: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    remarks: tuple[str, ...] = ()
 
     @property
     def has_z(self) -> bool:
@@ -178,6 +182,12 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
             f"{folder}: a first stage, which encodes nothing by itself",
             hint=f"rdm train lrdm IMAGES -o my-lrdm --first-stage {folder}",
         )
+    pipeline = index.get("_class_name")
+    if "method" not in index and isinstance(pipeline, str) and pipeline != "RdmBundle":
+        raise BundleError(
+            f"{folder}: a diffusers {pipeline}, without a UNet2DModel in unet/",
+            hint="rdm opens pipelines of a UNet2DModel and a scheduler, with a vqvae or vae or without",
+        )
     if not isinstance(index.get("method"), str) or index["method"] not in METHODS:
         raise BundleError(
             f"{folder}: {INDEX} names no method that this rdm knows", hint=f"known: {', '.join(METHODS)}"
@@ -215,11 +225,12 @@ def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.
     except CheckpointError as error:
         raise BundleError(error.message, hint=error.hint) from error
     in_float32(model).to(device).eval().requires_grad_(False)
-    parts = {
-        "unet/config.json": files.config,
-        f"unet/{WEIGHTS}": files.weights,
-        SCHEDULER: files.scheduler,
-    }
+    parts = {"unet/config.json": files.config}
+    parts |= {f"unet/{path.name}": path for path in files.weights.files}
+    parts |= {SCHEDULER: files.scheduler}
+    if files.first_stage is not None and files.first_stage_weights is not None:
+        stage = [files.first_stage, *files.first_stage_weights.files]
+        parts |= {f"first_stage/{path.name}": path for path in stage}
     return Bundle(
         name=name,
         folder=folder,
@@ -227,6 +238,7 @@ def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.
         model=model,
         digest=_digest(parts),
         device=torch.device(device),
+        remarks=files.remarks,
     )
 
 

@@ -134,8 +134,8 @@ class Coder(Runner):
 
         def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
             given = known | dict(zip(numbers, y, strict=True))
+            x = self.enter(x)
             with autocast(self.bundle.device, self.precision):
-                x = model.enter(x).float()
                 z = model.encode(x, **given).float()
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
@@ -260,9 +260,8 @@ class Coder(Runner):
         """The latents of the image whose style is taken, (1, *x_T_shape); None: each code has its own."""
         if self.style is None:
             return None
-        with torch.no_grad(), autocast(self.bundle.device, self.precision):
-            images = self.load_images([self.style]).to(self.bundle.device)
-            return self.network.enter(images).float().cpu()
+        with torch.no_grad():
+            return self.enter(self.load_images([self.style]).to(self.bundle.device)).cpu()
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from rdm_cli.models.foreign_config import ForeignConfig
+from rdm_cli.models.foreign_config import LATER, ForeignConfig
 
 T = TypeVar("T")
 
@@ -19,7 +19,11 @@ def to_json(config: Any) -> dict[str, Any]:
     if isinstance(config, ForeignConfig):
         return config.to_values()
     named = {"_class_name": config.NETWORK} if hasattr(config, "NETWORK") else {}
-    return named | {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
+    # None of a field that came later is left out, so that what was written before is written alike
+    return named | {
+        f.name: _plain(v) for f, v in values.items() if v is not None or not f.metadata.get(LATER)
+    }
 
 
 def json_file(values: Mapping[str, Any]) -> str:

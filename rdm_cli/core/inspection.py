@@ -60,6 +60,8 @@ def details(spec: str) -> dict[str, Any]:
         facts["prior_parameters"] = _count(bundle.prior)
     if "attributes" in bundle.parts:
         facts["attributes"] = list(bundle.directions.names)
+    if bundle.remarks:
+        facts["remarks"] = list(bundle.remarks)
     return facts | {
         "digest": bundle.digest,
         "megabytes": _megabytes(bundle.folder),

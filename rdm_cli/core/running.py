@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from rdm_cli.core.bundles import Bundle
@@ -55,10 +56,20 @@ class Runner:
         """What a model whose z depends on t is told of a trajectory; nothing for others."""
         return at_timesteps(self.bundle.model, spec.trajectory(num_steps).t.tolist())
 
+    def enter(self, x_0: Tensor) -> Tensor:
+        """Images ``x_0`` (B, C, H, W) in [-1, 1] to the space that the model diffuses in, float32.
+
+        In fp32 one image at a time: a first stage's latents differ by some 5e-7 between batch sizes, and an
+        inversion makes fifty times as much of it in x_T, where its own networks make 4e-6.
+        """
+        parts = x_0.split(1) if self.precision == "fp32" else (x_0,)
+        with autocast(self.bundle.device, self.precision):
+            return torch.cat([self.network.enter(part).float() for part in parts])
+
     def leave(self, x: Tensor) -> Tensor:
         """From the space that the model diffuses in to images."""
         with autocast(self.bundle.device, self.precision):
-            return self.network.leave(x.float()).float()
+            return self.network.leave(x.float().to(self.bundle.device)).float()
 
     def eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
         """The model's denoiser for ``z`` and its own ``options``, in the runner's precision."""
@@ -67,12 +78,15 @@ class Runner:
         return self.in_precision(denoise)
 
     def in_precision(self, denoise: EpsFn) -> EpsFn:
-        """``denoise`` in the runner's precision; its answer is float32."""
+        """``denoise`` in the runner's precision, on the bundle's device; its answer is float32.
+
+        A solver may keep its states on the CPU: in float64, where the device has none.
+        """
         device, precision = self.bundle.device, self.precision
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             with autocast(device, precision):
-                return denoise(x_t, t).float()
+                return denoise(x_t.to(device), t.to(device)).float()
 
         return eps_fn
 

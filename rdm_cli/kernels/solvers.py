@@ -15,7 +15,7 @@ from rdm_cli.kernels.ddim import ddim_decode, ddim_encode
 from rdm_cli.kernels.fixed_point import fixed_point_encode
 from rdm_cli.kernels.heun import heun_decode
 from rdm_cli.kernels.multistep import dpm_solver_decode, unipc_decode
-from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.reversible import TwoStates, asked_on
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, two_states
@@ -67,6 +67,7 @@ def _exact_up(
 def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:
     """From a pair, or from an x_T alone, which a DDIM step gives a second state."""
     if not isinstance(state, TwoStates):
+        eps_fn = asked_on(eps_fn, state.device)
         state = two_states(eps_fn, state, spec, num_steps)
         yield state.other
     yield from bdia_decode(eps_fn, state, spec, num_steps)

@@ -109,9 +109,9 @@ def fit_few_shot(
                 f"few-shot sampling needs at least 2 {kind} images, not {len(codes)}",
                 hint="give 5 or more",
             )
-    mean, std = z_mean.double().cpu(), z_std.double().cpu()
+    mean, std = z_mean.cpu().double(), z_std.cpu().double()
     parts = (z_positive, z_other, z_other if z_population is None else z_population)
-    ours, theirs, population = ((part.flatten(1).double().cpu() - mean) / std for part in parts)
+    ours, theirs, population = ((part.flatten(1).cpu().double() - mean) / std for part in parts)
     if not all(bool(torch.isfinite(part).all()) for part in (ours, theirs, population)):
         raise ValueError("codes to learn from must be finite")
     whitening = _half_whitening(population)

@@ -103,7 +103,7 @@ def centred_estimate(
     ``floor`` is the least that the figure can be; the interval ends there. NaN where all R replicates agree.
     """
     low, high = _quantiles(replicates, level)
-    shift = value - float(replicates.double().mean())
+    shift = value - float(replicates.cpu().double().mean())
     return Estimate(
         value=value,
         low=max(low + shift, floor),
@@ -132,7 +132,7 @@ def mean_estimate(
         raise ValueError(f"an interval needs finite values (N,), not {tuple(values.shape)}")
     if len(values) == 0:
         raise ValueError("an empty sample has no mean")
-    exact = values.detach().double().cpu()
+    exact = values.detach().cpu().double()
     if bool((exact == exact[0]).all()):
         return _constant_estimate(float(exact[0]), len(exact), bounds, level)
     mean = float(exact.mean())
@@ -149,7 +149,7 @@ def mean_half_width(values: Tensor, *, level: float = LEVEL) -> float:
     num = len(values)
     if num < 2:
         return math.inf
-    return t_quantile((1 + level) / 2, num - 1) * float(values.double().std()) / math.sqrt(num)
+    return t_quantile((1 + level) / 2, num - 1) * float(values.cpu().double().std()) / math.sqrt(num)
 
 
 def t_quantile(share: float, degrees: int) -> float:
@@ -201,7 +201,7 @@ def share_estimate(successes: Tensor, *, level: float = LEVEL) -> Estimate:
     num = len(successes)
     if successes.ndim != 1 or num == 0:
         raise ValueError(f"a share needs trials (N,), not {tuple(successes.shape)}")
-    share = float(successes.double().mean())
+    share = float(successes.cpu().double().mean())
     z = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
     shrunk = 1 + z**2 / num
     centre = (share + z**2 / (2 * num)) / shrunk
@@ -217,7 +217,7 @@ def _quantiles(replicates: Tensor, level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"the level must lie strictly between 0 and 1, not {level}")
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    exact = replicates.double().cpu()
+    exact = replicates.cpu().double()
     if bool((exact == exact[0]).all()):
         return math.nan, math.nan
     low, high = torch.quantile(exact, ends).tolist()

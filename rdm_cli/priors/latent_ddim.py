@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rdm_cli.errors import UsageError
 from rdm_cli.kernels.ddim import last
+from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import add_noise
 from rdm_cli.kernels.schedules import LATENT_CONSTANT, ScheduleConfig, Spacing
 from rdm_cli.kernels.solvers import Solver
@@ -48,7 +49,6 @@ class LatentDDIM(nn.Module):
 
     z_mean: Tensor
     z_std: Tensor
-    alpha_bar: Tensor
 
     def __init__(self, config: LatentDDIMConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class LatentDDIM(nn.Module):
         self.network = LatentMLP(config.network)
         self.register_buffer("z_mean", torch.zeros(self.z_width))
         self.register_buffer("z_std", torch.ones(self.z_width))
-        self.register_buffer("alpha_bar", config.schedule.alpha_bar(), persistent=False)
+        self.alpha_bar = Table(config.schedule.alpha_bar())
 
     @property
     def z_width(self) -> int:

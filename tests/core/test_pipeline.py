@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import rdm_cli
+from rdm_cli.core.bundle_folders import assets_folder
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.pipeline import Pipeline, open_pipeline
 from rdm_cli.data.images import to_pixels
 from rdm_cli.errors import CodeError, ImageError, RdmError, UsageError
 from rdm_cli.kernels.spec import Sampler
@@ -79,6 +80,19 @@ def test_batch_size_changes_rounding_alone(
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
     levels = (to_pixels(other.decode(codes)).int() - to_pixels(decoded).int()).abs()
     assert (levels <= 1).float().mean() >= 0.999
+
+
+def test_batch_size_changes_rounding_alone_where_a_model_diffuses_latents() -> None:
+    """A first stage's rounding, which differs by batch size, would come out fifty times as large in x_T."""
+    one, all_four = (open_pipeline("avatars64-lrdm", device="cpu", batch_size=size) for size in (1, 4))
+    x_0 = one.load_images(sorted((assets_folder() / "faces").glob("*.png"))[:4])
+    codes, others = (pipeline.encode(x_0, steps=10) for pipeline in (one, all_four))
+    assert codes.x_T is not None and others.x_T is not None
+    for ours, theirs in ((codes.z, others.z), (codes.x_T, others.x_T)):
+        differences = (ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
+        assert differences.max() <= 1e-5
+    with torch.no_grad():  # latents of all images at once do differ, so the above holds something
+        assert not torch.equal(one.enter(x_0), one.network.enter(x_0))
 
 
 def test_codes_carry_how_they_were_made(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> None:
