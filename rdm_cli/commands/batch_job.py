@@ -16,6 +16,7 @@ import typer
 
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.data.atomic import naming
 from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
 
@@ -133,7 +134,7 @@ def planned_job(
 
 def _spooled(path: Path) -> Path:
     """All of stdin as a file."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return path
 
@@ -143,9 +144,10 @@ def _list_file(files_from: str, scratch: Path) -> Path:
     if files_from == STDIN:
         return _spooled(scratch / "names")
     if not Path(files_from).is_file():
-        with Path(files_from).open("rb") as file, (scratch / "names").open("wb") as copy:
+        names = scratch / "names"
+        with naming(names), Path(files_from).open("rb") as file, names.open("wb") as copy:
             shutil.copyfileobj(file, copy)
-        return scratch / "names"
+        return names
     return Path(files_from)
 
 
@@ -183,21 +185,24 @@ def report(
     describe: Callable[[dict[str, Any]], str | None] = lambda data: str(data["output"]),
     each: Callable[[dict[str, Any]], None] = lambda data: None,
     conclude: Callable[[], None] = lambda: None,
+    as_one: bool = False,
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
     ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
-    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last.
+    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last. ``as_one``:
+    all results are one file, which is there only when the last is done.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
     from rdm_cli.core.manifests import open_manifest
 
     tally = Tally()
+    complete = False
     try:
         with (
             open_manifest(job.manifest, job.job.part) as manifest,
-            console.progress(verb, total=job.job.part.num_items) as advance,
+            console.progress(verb, job.job.part.num_items, unit=f"{noun}s") as advance,
             _closing(job.job.sink),
         ):
             for outcome in outcomes(advance):
@@ -207,27 +212,38 @@ def report(
                     error = outcome.error.replace(str(outcome.item.source), name)
                     outcome = replace(outcome, error=error)
                     console.problem(f"rdm: {_named(name, error)}")
-                    if console.as_json:
-                        console.emit("", source=name, error=error)
                 tally.add(name, outcome)
                 if manifest is not None:
                     manifest.add(outcome)
                 job.job.settle(outcome)
                 if outcome.error is not None:
+                    if console.as_json:
+                        console.emit("", input=name, error=outcome.error)
                     continue
                 each(outcome.data)
                 if job.to_stdout:
                     console.emit_bytes(Path(outcome.data["output"]).read_bytes())
                 elif (line := describe(outcome.data)) is not None:
-                    console.emit(line, source=name, **outcome.data)
+                    console.emit(line, input=name, **outcome.data)
+        complete = True
         conclude()
     finally:
-        console.note(tally.summary(verb, noun))
+        num_left: int | None = 0
+        if not complete:
+            tally.lose(tally.num_done if as_one or job.to_stdout else job.job.sink.num_unfinished)
+            num_left = _num_left(job.job.part.num_items, tally)
+        console.note(tally.summary(verb, noun, num_left=num_left))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+def _num_left(num_items: int | None, tally: Tally) -> int | None:
+    if num_items is None:
+        return None
+    return num_items - tally.num_done - tally.num_skipped - tally.num_failed - tally.num_lost
 
 
 @contextmanager

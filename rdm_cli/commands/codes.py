@@ -44,7 +44,7 @@ def status_of_jobs(
     with found_manifests(manifests) as found:
         if failed:
             for record in failures(list(found)):
-                console.emit(record.input, source=record.input, error=record.error)
+                console.emit(record.input, input=record.input, error=record.error)
             return
         parts = statuses(list(found))
     rows = []
@@ -174,4 +174,5 @@ def table(
             describe=lambda data: None,
             each=count,
             conclude=lambda: console.emit(str(output), output=str(output), rows=rows),
+            as_one=True,
         )

@@ -75,7 +75,7 @@ def encode_files(
                 return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         return loaded
 
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Sequence[dict[str, Any] | RdmError]:
+    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
         x_0 = torch.cat([image.x_0 for image in images])
         classes = [image.class_name for image in images]
         if encoding.measures:
@@ -84,22 +84,20 @@ def encode_files(
             )
         else:
             made = list(encode_by(pipeline, x_0, classes, effort, advance))
-        results: list[dict[str, Any] | RdmError] = []
         for i, (task, image, one) in enumerate(zip(batch, images, made, strict=True)):
             if isinstance(one, RdmError):
-                results.append(one)
+                yield one
                 continue
             try:
                 code, data = (
                     _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
                 )
             except CodeError as error:
-                results.append(error)
+                yield error
                 continue
             code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
             (digest,) = code.save([task.target])
-            results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
-        return results
+            yield {"output": str(task.target), "skipped": False, "digest": digest, **data}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from rdm_cli.core.batch import Outcome, Task, counted, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes
@@ -65,8 +66,8 @@ def decode_files(
 
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]
-    ) -> list[dict[str, Any] | RdmError]:
-        results: list[dict[str, Any] | RdmError] = [{} for _ in batch]
+    ) -> Iterator[dict[str, Any] | RdmError]:
+        pictures: list[Tensor | RdmError] = [torch.empty(0)] * len(batch)
         kinds = [(p.bundle.digest, p.precision, c.holds) for p, c in loaded]
         for kind in dict.fromkeys(kinds):
             chosen = [i for i, other in enumerate(kinds) if other == kind]
@@ -80,13 +81,17 @@ def decode_files(
             )
             for i, code, picture in zip(chosen, codes, x_0, strict=True):
                 try:
-                    pixels = to_pixels(picture) if code.residuals is None else restored(code, picture[None])
+                    pictures[i] = (
+                        to_pixels(picture) if code.residuals is None else restored(code, picture[None])
+                    )
                 except CodeError as error:
-                    results[i] = error
-                    continue
-                digest = save_image(pixels_to_pil(pixels), batch[i].target)
-                results[i] = {"output": str(batch[i].target), "digest": digest}
-        return results
+                    pictures[i] = error
+        for task, pixels in zip(batch, pictures, strict=True):
+            if isinstance(pixels, RdmError):
+                yield pixels
+                continue
+            digest = save_image(pixels_to_pil(pixels), task.target)
+            yield {"output": str(task.target), "digest": digest}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -109,7 +114,7 @@ def reconstruct_files(
     """
     pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
 
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
+    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
         codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, advance)
         names = [task.source.stem for task in batch]
@@ -121,23 +126,19 @@ def reconstruct_files(
             keys = [f"{name} variation {k}" for name in names]
             others.append(pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys))
         scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
-        results = []
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
             row = [to_pil(picture) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
             side = task.target.with_name(f"{task.target.stem}-side-by-side.png")
             digest = save_image(row[1], task.target)
             save_image(grid(row, len(row)), side)
-            results.append(
-                {
-                    "output": str(task.target),
-                    "digest": digest,
-                    "side_by_side": str(side),
-                    "mse": float(m),
-                    "psnr_db": finite(float(p)),
-                    "ssim": float(s),
-                }
-            )
-        return results
+            yield {
+                "output": str(task.target),
+                "digest": digest,
+                "side_by_side": str(side),
+                "mse": float(m),
+                "psnr_db": finite(float(p)),
+                "ssim": float(s),
+            }
 
     yield from run_batches(
         tasks,
@@ -164,7 +165,7 @@ def manipulate_files(
     encoder, batch_size = in_batches_for(pipeline, num)
     decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
 
-    def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> list[dict[str, Any]]:
+    def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> Iterator[dict[str, Any]]:
         paths = [task.source for task in batch]
         starts = encode_loaded(encoder, paths, loaded, effort, fit=fit)
         if not effort.with_x_T:
@@ -183,7 +184,6 @@ def manipulate_files(
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture) for picture in row]
-        results = []
         for task, codes, row in zip(batch, edited, pictures, strict=True):
             digest = save_image(grid(row, len(row)) if strip else row[0], task.target)
             result: dict[str, Any] = {
@@ -195,8 +195,7 @@ def manipulate_files(
                 path = task.target.with_name(f"{task.target.stem}{CODE_SUFFIX}")
                 codes[0].save([path])
                 result["code"] = str(path)
-            results.append(result)
-        return results
+            yield result
 
     def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
         return load_image_or_code(pipeline, task.source, fit)

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.atomic import atomic_path, naming
 from rdm_cli.data.folders import Item
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place
@@ -66,6 +66,11 @@ class Tars(Sink):
         for archive in self._open.values():
             archive.abandon()
 
+    @property
+    def num_unfinished(self) -> int:
+        """See :class:`~rdm_cli.data.outputs.Sink`."""
+        return sum(archive.num_new for archive in self._open.values())
+
     def _end(self, archive: TarOfResults) -> None:
         archive.end()
         self._open = {stem: other for stem, other in self._open.items() if other is not archive}
@@ -113,6 +118,7 @@ class TarOfResults:
         self._new: tarfile.TarFile | None = None
         self._num_same = 0  # so many of its members stand as they stood before
         self._is_last = False
+        self.num_new = 0  # results that are in no archive yet that stands in its place
         self._open_before()
         self._order = list(self.before)
 
@@ -140,13 +146,15 @@ class TarOfResults:
     def settle(self, name: str, *, kept: bool) -> None:
         """What was expected is written; or is to be ``kept`` as it was; or, if neither, there is none."""
         self._settled[name] = kept
-        while self.expected and self.expected[0] in self._settled:
-            first = self.expected.popleft()
-            was_kept, data = self._settled.pop(first), self.written.pop(first, None)
-            if data is not None:
-                self._append(first, data)
-            elif was_kept:
-                self._keep(first)
+        self.num_new += name in self.written
+        with naming(self.path):
+            while self.expected and self.expected[0] in self._settled:
+                first = self.expected.popleft()
+                was_kept, data = self._settled.pop(first), self.written.pop(first, None)
+                if data is not None:
+                    self._append(first, data)
+                elif was_kept:
+                    self._keep(first)
         self._finish_if_done()
 
     def end(self) -> None:
@@ -187,6 +195,7 @@ class TarOfResults:
         if self._num_same < len(self._order):
             self._begun()  # some of what was there is no result any more
         self._files.close()
+        self.num_new = 0
 
 
 class _AbandonedError(Exception):
