@@ -119,7 +119,7 @@ class Console:
 
             def advance(amount: float) -> None:
                 nonlocal done
-                done += amount
+                done = min(done + amount, done + amount if total is None else total)
                 bar.update(task, completed=done, counted=_counted(done, total, unit))
 
             self._bar = bar
@@ -228,7 +228,7 @@ def _in_log(label: str, total: float | None, unit: str) -> Iterator[Callable[[fl
 
     def advance(amount: float) -> None:
         nonlocal done
-        done += amount
+        done = min(done + amount, done + amount if total is None else total)
 
     def speak() -> None:
         while not ended.wait(LOG_SECONDS):

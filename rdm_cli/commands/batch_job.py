@@ -202,10 +202,12 @@ def report(
     try:
         with (
             open_manifest(job.manifest, job.job.part) as manifest,
-            console.progress(verb, job.job.part.num_items, unit=f"{noun}s") as advance,
+            console.progress(verb, job.job.part.num_items, unit=f"{noun}s") as shown,
             _closing(job.job.sink),
         ):
-            for outcome in outcomes(advance):
+            progress = _Progress(shown)
+            for outcome in outcomes(progress.advance):
+                progress.settle()
                 name = outcome.item.name
                 if outcome.error is not None:
                     # what came by stdin lies in a scratch file, whose name would tell nobody anything
@@ -238,6 +240,25 @@ def report(
                 tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+class _Progress:
+    """A job's progress by network calls; an item that needed none (it failed) counts when it is settled."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+        self._told = 0.0
+        self._num_settled = 0
+
+    def advance(self, amount: float) -> None:
+        """So many items' worth of work was done."""
+        self._told += amount
+        self._advance(amount)
+
+    def settle(self) -> None:
+        """What became of one item is known."""
+        self._num_settled += 1
+        self.advance(max(0.0, self._num_settled - self._told))
 
 
 def _num_left(num_items: int | None, tally: Tally) -> int | None:

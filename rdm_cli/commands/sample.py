@@ -136,7 +136,7 @@ def sample(
             **drawn_by,
         )
         console.note(told)
-    with console.progress("sampling", float(num)) as advance:
+    with console.progress("sampling", num, unit="images") as advance:
         written = write_samples(
             pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
         )

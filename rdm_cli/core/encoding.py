@@ -71,7 +71,6 @@ def encode_files(
             known = _info_or_none(task.target)
             wanted_here = replace(wanted, class_name=loaded.class_name)
             if known is not None and _is_as_wanted(known, wanted_here, loaded.digest, encoding):
-                advance(1.0)
                 return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         return loaded
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from rdm_cli.core.batch import Outcome, Task, counted, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
-from rdm_cli.core.effort import USUAL, Effort, encode_by
+from rdm_cli.core.effort import USUAL, Effort, encode_by, parts_of_work
 from rdm_cli.core.encoding import finite
 from rdm_cli.core.inputs import (
     LoadedImage,
@@ -27,7 +27,7 @@ from rdm_cli.core.inputs import (
 )
 from rdm_cli.core.lossless import is_restored, restored
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.running import Advance, ignore_progress
+from rdm_cli.core.running import Advance, ignore_progress, share
 from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
 from rdm_cli.data.places import digest_of
@@ -57,7 +57,6 @@ def decode_files(
         check_codes(pipeline.bundle, codes)
         as_made = x_T == "inferred" and pipeline.decodes_as_made(info, steps)
         if as_made and is_restored(task.target, info):
-            advance(1.0)
             return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         _spare_source(task, info)
         if x_T != "inferred":
@@ -116,15 +115,19 @@ def reconstruct_files(
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
-        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, advance)
+        up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
+        shown = share(advance, down)
+        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, share(advance, up))
         names = [task.source.stem for task in batch]
         # an x_T that was drawn is decoded as samples are, in so many steps
         steps = None if effort.with_x_T else effort.steps
-        decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names)
+        decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []
         for k in range(variations):
             keys = [f"{name} variation {k}" for name in names]
-            others.append(pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys))
+            others.append(
+                pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys, advance=shown)
+            )
         scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
             row = [to_pil(picture) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
@@ -167,7 +170,8 @@ def manipulate_files(
 
     def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> Iterator[dict[str, Any]]:
         paths = [task.source for task in batch]
-        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit)
+        up, down = parts_of_work(pipeline, effort, num_decodes=len(edits))
+        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
         if not effort.with_x_T:
             starts = [codes.without_x_T() for codes in starts]
         edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
@@ -180,7 +184,7 @@ def manipulate_files(
                 steps=None if effort.with_x_T and effort.inversion != "ddim" else effort.steps,
                 seed=seed,
                 keys=[batch[i].source.stem for i in chosen for _ in edits],
-                advance=advance,
+                advance=share(advance, down),
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture) for picture in row]

@@ -13,7 +13,7 @@ from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
 from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.running import ignore_progress
+from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit
@@ -81,6 +81,7 @@ def encode_loaded(
     effort: Effort,
     *,
     fit: Fit,
+    advance: Advance = ignore_progress,
 ) -> list[Codes]:
     """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded."""
     images = {i: item for i, item in enumerate(loaded) if isinstance(item, LoadedImage)}
@@ -88,9 +89,10 @@ def encode_loaded(
     if images:
         x_0 = torch.cat([image.x_0 for image in images.values()])
         classes = [image.class_name for image in images.values()]
-        codes = encode_by(pipeline, x_0, classes, effort, ignore_progress)
+        codes = encode_by(pipeline, x_0, classes, effort, advance)
         names, digests = [paths[i].name for i in images], [i.digest for i in images.values()]
         made = iter(codes.replace(infos=sourced(codes, names, digests, fit)))
+    advance(len(loaded) - len(images))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]
 
 

@@ -73,7 +73,8 @@ def test_a_disk_that_cannot_be_written(
 def fill(disk: Path, *, leave: int) -> None:
     """Leave so many bytes of it, whole pages."""
     free = os.statvfs(disk)
-    (disk / "filler").write_bytes(b"x" * (free.f_bavail * free.f_bsize - leave))
+    with (disk / "filler").open("ab") as file:
+        file.write(b"x" * (free.f_bavail * free.f_bsize - leave))
 
 
 def test_a_full_disk_of_the_manifest_is_named_and_the_count_is_true(
