@@ -186,12 +186,14 @@ def report(
     each: Callable[[dict[str, Any]], None] = lambda data: None,
     conclude: Callable[[], None] = lambda: None,
     as_one: bool = False,
+    remarks: Callable[[], Sequence[str]] = lambda: (),
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
     ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
     ``each`` gets the data of every item that was done, and ``conclude`` is called after the last. ``as_one``:
-    all results are one file, which is there only when the last is done.
+    all results are one file, which is there only when the last is done. ``remarks`` gives what else is to
+    be said, once, above the sum.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
@@ -234,12 +236,42 @@ def report(
         if not complete:
             tally.lose(tally.num_done if as_one or job.to_stdout else job.job.sink.num_unfinished)
             num_left = _num_left(job.job.part.num_items, tally)
+        for line in remarks():
+            console.note(line)
         console.note(tally.summary(verb, noun, num_left=num_left))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+class Fitted:
+    """Counts the images of another size than what their codes bring back, to say so once a run."""
+
+    def __init__(self, fit: str) -> None:
+        self._fit = fit
+        self._num = self._num_other = 0
+        self._first = ""
+
+    def add(self, data: dict[str, Any]) -> None:
+        """One image that was worked on."""
+        size, side = data.get("source_size"), data.get("image_size")
+        if size is None:
+            return
+        self._num += 1
+        if tuple(size) != (side, side):
+            self._num_other += 1
+            self._first = self._first or f"{size[0]}x{size[1]} comes back as {side}x{side}"
+
+    def remarks(self) -> list[str]:
+        """A line, where there were such images."""
+        if not self._num_other:
+            return []
+        return [
+            f"rdm: a code brings back the fitted image, not the file: {self._first} (--fit {self._fit}); "
+            f"{self._num_other} of {self._num} images had another size"
+        ]
 
 
 class _Progress:

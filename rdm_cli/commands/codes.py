@@ -146,8 +146,13 @@ def table(
     read.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    if output is None or output.suffix != TABLE:
+    if output is None:
         raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
+    if output.suffix != TABLE:
+        name = output.with_suffix(TABLE) if output.name else f"z{TABLE}"
+        raise UsageError(
+            f"-o {output}: tables are Parquet files, which end in {TABLE}", hint=f"use -o {name}"
+        )
     asked = shard_asked_for(shard) if shard else None
     with planned_job(
         console, "table", inputs, files_from=files_from, suffixes=CODE_SUFFIXES, shard=asked

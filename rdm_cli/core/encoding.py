@@ -14,7 +14,7 @@ from rdm_cli.core.codes import CodeInfo, Codes, read_info
 from rdm_cli.core.effort import USUAL, Effort, Verified, encode_by, encode_verified
 from rdm_cli.core.inputs import LoadedImage, in_batches_for, load_image, sourced
 from rdm_cli.core.lossless import num_bytes, restored, with_residual
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.pipeline import UNMEASURED, Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.ways import way_up
 from rdm_cli.data.images import Fit
@@ -25,7 +25,8 @@ from rdm_cli.errors import CodeError, RdmError
 class Encoding:
     """What is asked of each code: the ``effort``, and what it is to promise.
 
-    ``verify`` decodes it and records MSE and PSNR; ``lossless`` adds what brings back every pixel;
+    ``verify`` decodes it and records MSE and PSNR; ``lossless`` adds what restores every pixel of the fitted
+    image, the square of the bundle's size; all errors are those of that image, not of the file's;
     ``min_psnr_db`` raises the effort until the code alone gives so much. Either of these verifies, too.
     """
 
@@ -94,9 +95,10 @@ def encode_files(
             except CodeError as error:
                 yield error
                 continue
-            code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
+            code = code.replace(infos=sourced(code, [task.source.name], [image], fit))
             (digest,) = code.save([task.target])
-            yield {"output": str(task.target), "skipped": False, "digest": digest, **data}
+            sizes = {"source_size": image.size, "image_size": pipeline.bundle.model.image_size}
+            yield {"output": str(task.target), "skipped": False, "digest": digest, **sizes, **data}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -130,7 +132,7 @@ def _is_as_wanted(known: CodeInfo, wanted: CodeInfo, digest: str, encoding: Enco
 
     A code that is to reach a PSNR may have been made any way.
     """
-    found = replace(known, source=None, source_digest=None, mse=None, psnr_db=None, pixels_digest=None)
+    found = replace(known, source=None, **UNMEASURED)
     if encoding.min_psnr_db is not None:
         found, wanted = replace(found, **_HOW), replace(wanted, **_HOW)  # type: ignore[arg-type]
         # without a PSNR but measured, it is exact

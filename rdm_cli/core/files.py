@@ -138,6 +138,8 @@ def reconstruct_files(
                 "output": str(task.target),
                 "digest": digest,
                 "side_by_side": str(side),
+                "source_size": images[i].size,
+                "image_size": pipeline.bundle.model.image_size,
                 "mse": float(m),
                 "psnr_db": finite(float(p)),
                 "ssim": float(s),

@@ -85,7 +85,13 @@ def open_pipeline(
     return pipeline
 
 
-UNMEASURED: Any = {"source_digest": None, "mse": None, "psnr_db": None, "pixels_digest": None}
+UNMEASURED: Any = {
+    "source_digest": None,
+    "source_size": None,
+    "mse": None,
+    "psnr_db": None,
+    "pixels_digest": None,
+}
 """What a code's info no longer says once the code is no image's any more."""
 
 
