@@ -90,7 +90,7 @@ def decode_files(
                 yield pixels
                 continue
             digest = save_image(pixels_to_pil(pixels), task.target)
-            yield {"output": str(task.target), "digest": digest}
+            yield {"output": str(task.target), "skipped": False, "digest": digest}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
