@@ -216,8 +216,8 @@ def open_closed_streams() -> None:
 def _give_up(stream: IO[str]) -> None:
     """Let ``stream`` lead nowhere, so that Python does not try again, and complain, when it ends."""
     with suppress(OSError, ValueError):  # what a test puts in a stream's place has no number
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
+        number, null = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, number)
         os.close(null)
 
 

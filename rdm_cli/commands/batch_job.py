@@ -296,7 +296,8 @@ class _Progress:
 def _num_left(num_items: int | None, tally: Tally) -> int | None:
     if num_items is None:
         return None
-    return num_items - tally.num_done - tally.num_skipped - tally.num_failed - tally.num_lost
+    num_settled = tally.num_done + tally.num_skipped + tally.num_failed + tally.num_lost
+    return max(0, num_items - num_settled)  # verify settles codes that are recorded and not there, too
 
 
 @contextmanager

@@ -192,7 +192,7 @@ class Tally:
         if self.num_failed:
             parts.append(f"{self.num_failed} failed")
         if self.num_lost:
-            parts.append(f"{self.num_lost} lost with the file that was to hold them and is not finished")
+            parts.append(f"{self.num_lost} lost, for the file that was to hold them is not finished")
         if num_left != 0:
             parts.append(f"stopped early: {'the rest was' if num_left is None else num_left} not done")
         return ", ".join(parts)

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from rdm_cli.core.codes import Codes
+from rdm_cli.training.checkpoint import load_checkpoint
 
 Rdm = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -132,6 +133,22 @@ def test_a_closed_pipe_of_a_listing_is_141(spawn: Spawn) -> None:
         process = spawn(*words, stdout=writer)
         os.close(writer)
         assert process.communicate(timeout=PATIENCE)[1] == b"" and process.returncode == 141, words
+
+
+def test_a_training_whose_reader_is_gone_saves_its_state(
+    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    process = spawn(
+        "train", "diffae", faces, "-o", tmp_path / "bundle", "--run", tmp_path / "run", "--init-from",
+        tiny_bundle, "--batch-size", 2, "--steps", 20, "--sheet-minutes", 0, "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    assert b'"step": 1,' in process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    assert process.wait(PATIENCE) == 141 and "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("rdm: saved at step ")]
+    assert "go on with: " in line and load_checkpoint(tmp_path / "run").progress.step == 20
 
 
 def test_a_full_stdout_is_named_and_the_count_is_true(

@@ -172,7 +172,7 @@ def test_summary_and_failures(tmp_path: Path) -> None:
     ]
     tally.lose(1)
     summary = tally.summary("encoded", "image", num_left=3)
-    assert summary.startswith("encoded 0 images in ") and "1 lost with the file" in summary
+    assert summary.startswith("encoded 0 images in ") and "1 lost, for the file" in summary
     assert summary.endswith("stopped early: 3 not done")
     tally.close()
     with closing(Tally()) as nothing:

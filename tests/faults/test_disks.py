@@ -104,7 +104,7 @@ def test_a_full_disk_of_a_tar_is_named_and_nothing_in_it_is_counted(
     *_, summary, line = rdms.said.splitlines()
     assert line == f"rdm: {small_disk}/o/encode-00001-of-00001.tar: No space left on device"
     assert summary.startswith("encoded 0 images in ")
-    assert " lost with the file that was to hold them" in summary and "stopped early" in summary
+    assert " lost, for the file that was to hold them" in summary and "stopped early" in summary
     assert not list((small_disk / "o").iterdir())
 
 
