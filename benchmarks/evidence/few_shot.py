@@ -121,8 +121,8 @@ def _after_examples(
             unlabelled=None,
             seed=k,
         )
-        codes, _, _ = draw_accepted(pipeline, condition, chosen["num"], seed=k, max_draws=chosen["max_draws"])
-        found.append(pipeline.decode(codes, steps=chosen["steps"], advance=advance))
+        taken = draw_accepted(pipeline, condition, chosen["num"], seed=k, max_draws=chosen["max_draws"])
+        found.append(pipeline.decode(taken.codes, steps=chosen["steps"], advance=advance))
     return torch.cat(found)
 
 

@@ -10,7 +10,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import PartialError, UsageError
 
 
 def sample(
@@ -40,9 +40,7 @@ def sample(
     ] = None,
     max_draws: Annotated[
         int | None,
-        typer.Option(
-            "--max-draws", min=1, help="Give up after so many draws.", show_default="1000, or 100 a sample"
-        ),
+        typer.Option("--max-draws", min=1, help="Stop after N draws.", show_default="1000, or 100 a sample"),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
@@ -81,7 +79,8 @@ def sample(
     """Draw images: z from a prior, x_T from N(0, I).
 
     Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
-    seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z.
+    seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z; where
+    too few are accepted, the best-scoring of the others are kept, named, and the exit code is 3.
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -89,6 +88,8 @@ def sample(
         raise UsageError("--unlike and --unlabelled go with --like FOLDER")
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
+    if max_draws is not None and max_draws < num:
+        raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
     console = Console(as_json=as_json, quiet=quiet)
     drawn_by: dict[str, Any] = {
         "prior_steps": prior_steps,
@@ -114,6 +115,7 @@ def sample(
     )
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
+    num_accepted = num
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
     elif attr is not None:
@@ -125,7 +127,9 @@ def sample(
         numbers = list(range(num))
     else:
         console.note(condition.description)
-        codes, numbers, told = draw_accepted(
+        if condition.doubts:
+            console.problem(f"rdm: {condition.doubts}")
+        drawn = draw_accepted(
             pipeline,
             condition,
             num,
@@ -133,14 +137,26 @@ def sample(
             max_draws=budget,
             decode_steps=steps,
             stop_shift=stop_shift,
+            keep_best=True,
             **drawn_by,
         )
-        console.note(told)
+        codes, numbers, num_accepted = drawn.codes, drawn.numbers, drawn.num_accepted
+        console.note(drawn.told)
     with console.progress("sampling", num, unit="images") as advance:
         written = write_samples(
             pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
         )
         for kind, number, path, code in written:
             console.emit(
-                str(path), kind=kind, draw=number, output=str(path), code=None if code is None else str(code)
+                str(path),
+                kind=kind,
+                draw=number,
+                accepted=None if number is None else number not in numbers[num_accepted:],
+                output=str(path),
+                code=None if code is None else str(code),
             )
+    if num_accepted < num:
+        raise PartialError(
+            f"{num - num_accepted} of {num} samples were not accepted: they are the best of {budget} draws",
+            hint="give more example images, use a stored --attr, or allow more draws: --max-draws",
+        )

@@ -30,12 +30,16 @@ DOUBTFUL_LOSS = 0.68
 class Condition:
     """P(accept | z) for z (B, ...) to (B,), and a line about where it comes from.
 
-    With a ``threshold``, draws of at least that probability are accepted, and no others.
+    ``score``, of the same shapes, ranks draws where the probabilities of all are next to nothing. With a
+    ``threshold``, draws of at least that probability are accepted, and no others. ``doubts`` say why its
+    verdicts may mean little.
     """
 
     probability: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor], Tensor]
     description: str
     threshold: float | None = None
+    doubts: str | None = None
 
 
 def folder_codes(pipeline: Pipeline, folder: Path) -> Tensor:
@@ -78,15 +82,15 @@ def few_shot_condition(
         seed=seed,
         z_population=population,
     )
-    doubt = (
-        "" if classifier.log_loss < DOUBTFUL_LOSS else ": it has learned next to nothing, give more examples"
-    )
+    learned = classifier.log_loss < DOUBTFUL_LOSS
     return Condition(
         probability=classifier.probability,
+        score=classifier.logits,
         # a handful of examples leaves probabilities vague: looking as positive as they do is the better sieve
         threshold=classifier.typical_probability,
         description=f"classifier on z: {len(positive)} examples from {like}, {kind}; cross-validated "
-        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing){doubt}",
+        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing)",
+        doubts=None if learned else f"{like}: the classifier has learned next to nothing; give more examples",
     )
 
 
@@ -96,8 +100,26 @@ def attribute_condition(pipeline: Pipeline, name: str) -> Condition:
     row = directions.index(name)
     return Condition(
         probability=lambda z: directions.logits(z)[:, row].sigmoid(),
+        score=lambda z: directions.logits(z)[:, row],
         description=f"accepting draws by the stored attribute '{name}'",
+        doubts=directions.doubts(name),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """``codes`` of the draws ``numbers``: ``num_accepted`` of ``num_drawn``, then the best others."""
+
+    codes: Codes
+    numbers: list[int]
+    num_accepted: int
+    num_drawn: int
+
+    @property
+    def told(self) -> str:
+        """A line about how many were accepted."""
+        share = 100 * self.num_accepted / self.num_drawn
+        return f"accepted {self.num_accepted} of {self.num_drawn} draws ({share:.1f} %)"
 
 
 def draw_accepted(
@@ -111,10 +133,12 @@ def draw_accepted(
     prior_steps: int | None = None,
     prior_solver: str | None = None,
     stop_shift: float | None = None,
-) -> tuple[Codes, list[int], str]:
-    """``num`` accepted draws as codes, their numbers, and a line with the acceptance rate.
+    keep_best: bool = False,
+) -> Drawn:
+    """``num`` accepted draws as codes, with their numbers.
 
-    Raises RdmError where ``max_draws`` do not give enough.
+    Where ``max_draws`` do not give enough, the best-scoring others fill up with ``keep_best``; else, and
+    where ``max_draws`` are fewer than ``num``, raises RdmError.
     """
 
     def draw(numbers: Sequence[int]) -> Tensor:
@@ -129,11 +153,10 @@ def draw_accepted(
         seed=seed,
         max_draws=max_draws,
         threshold=condition.threshold,
+        score=condition.score if keep_best else None,
     )
     numbers = [int(i) for i in accepted.draws]
     codes = pipeline.drawn(accepted.z, numbers, seed=seed, stop_shift=stop_shift)
-    told = (
-        f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "
-        f"({100 * accepted.acceptance_rate:.1f} %)"
+    return Drawn(
+        codes=codes, numbers=numbers, num_accepted=accepted.num_accepted, num_drawn=accepted.num_drawn
     )
-    return codes, numbers, told
