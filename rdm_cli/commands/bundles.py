@@ -94,7 +94,7 @@ def copy(
     from rdm_cli.core.bundle_folders import copy_bundle
 
     source = copy_bundle(bundle, folder)
-    console.emit(str(folder), output=str(folder), bundle=bundle, source=str(source))
+    console.emit(str(folder), output=str(folder), bundle=bundle, input=str(source))
 
 
 @app.command("convert")

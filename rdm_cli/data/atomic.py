@@ -32,9 +32,12 @@ def naming(place: object) -> Iterator[None]:
         yield
     except OSError as error:
         is_named = error.filename is not None and not Path(str(error.filename)).name.startswith(".rdm-")
-        if error.errno not in _FULL or is_named:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(place)) from error
+        if error.errno in _FULL and not is_named:
+            error.filename, error.strerror = (
+                str(place),
+                os.strerror(error.errno),
+            )  # pyarrow has words of its own
+        raise
 
 
 @contextmanager

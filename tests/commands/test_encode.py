@@ -113,7 +113,7 @@ def test_200_good_images_and_5_bad_ones(tiny: Rdm, mixed: Path, tmp_path: Path) 
     assert "encoded 200 images" in first.err and "images/s" in first.err and "5 failed" in first.err
     told = [json.loads(line) for line in failures.read_text().splitlines()]
     assert sorted(t["input"] for t in told) == sorted(str(mixed / bad) for bad in BAD)
-    assert all(set(t) == {"source", "error"} and t["error"] for t in told)
+    assert all(set(t) == {"input", "error"} and t["error"] for t in told)
 
     second = tiny(*command)
     assert second.code == 3
