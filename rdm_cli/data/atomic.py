@@ -36,7 +36,7 @@ def naming(place: object) -> Iterator[None]:
             error.filename, error.strerror = (
                 str(place),
                 os.strerror(error.errno),
-            )  # pyarrow has words of its own
+            )
         raise
 
 
