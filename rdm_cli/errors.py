@@ -26,6 +26,16 @@ class UsageError(RdmError):
     exit_code = 2
 
 
+class StreamError(RdmError):
+    """stdout takes nothing more: a full disk, or it is closed."""
+
+
+class ReaderGoneError(StreamError):
+    """Whoever read stdout has closed it (``| head -1``); told by the exit code of SIGPIPE alone."""
+
+    exit_code = 141
+
+
 class PartialError(RdmError):
     """Not all that was asked for was done; what was done is there."""
 

@@ -181,7 +181,8 @@ InversionOption = Annotated[
     Inversion,
     typer.Option(
         "--inversion",
-        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each.",
+        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each "
+        "(but not what an LRDM's first stage loses).",
     ),
 ]
 Iterations = Annotated[
@@ -237,7 +238,10 @@ ValueRangeOption = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what failed.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Say only what failed; stdout still has its line for each result."),
+]
 Failures = Annotated[
     Path | None,
     typer.Option("--failures", metavar="FILE", help="Write what failed to FILE, one JSON object a line."),

@@ -16,6 +16,7 @@ import typer
 
 from rdm_cli.console import Console, say
 from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.data.atomic import naming
 from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
 
@@ -146,7 +147,7 @@ def planned_job(
 
 def _spooled(path: Path) -> Path:
     """All of stdin as a file."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return path
 
@@ -156,9 +157,10 @@ def _list_file(files_from: str, scratch: Path) -> Path:
     if files_from == STDIN:
         return _spooled(scratch / "names")
     if not Path(files_from).is_file():
-        with Path(files_from).open("rb") as file, (scratch / "names").open("wb") as copy:
+        names = scratch / "names"
+        with naming(names), Path(files_from).open("rb") as file, names.open("wb") as copy:
             shutil.copyfileobj(file, copy)
-        return scratch / "names"
+        return names
     return Path(files_from)
 
 
@@ -196,24 +198,31 @@ def report(
     describe: Callable[[dict[str, Any]], str | None] = lambda data: str(data["output"]),
     each: Callable[[dict[str, Any]], None] = lambda data: None,
     conclude: Callable[[], None] = lambda: None,
+    as_one: bool = False,
+    remarks: Callable[[], Sequence[str]] = lambda: (),
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
     ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
-    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last.
+    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last. ``as_one``:
+    all results are one file, which is there only when the last is done. ``remarks`` gives what else is to
+    be said, once, above the sum.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
     from rdm_cli.core.manifests import open_manifest
 
     tally = Tally()
+    complete = False
     try:
         with (
             open_manifest(job.manifest, job.job.part) as manifest,
-            console.progress(verb, total=job.job.part.num_items) as advance,
+            console.progress(verb, job.job.part.num_items, unit=f"{noun}s") as shown,
             _closing(job.job.sink),
         ):
-            for outcome in outcomes(advance):
+            progress = _Progress(shown)
+            for outcome in outcomes(progress.advance):
+                progress.settle()
                 name = outcome.item.name
                 if outcome.error is not None:
                     # what came by stdin lies in a scratch file, whose name would tell nobody anything
@@ -222,28 +231,89 @@ def report(
                         error = error.replace(str(outcome.item.target), STDIN)
                     outcome = replace(outcome, error=error)
                     console.problem(f"rdm: {_named(name, error)}")
-                    if console.as_json:
-                        console.emit("", source=name, error=error)
                 tally.add(name, outcome)
                 if manifest is not None:
                     manifest.add(outcome)
                 job.job.settle(outcome)
                 if outcome.error is not None:
+                    if console.as_json:
+                        console.emit("", input=name, error=outcome.error)
                     continue
                 each(outcome.data)
                 if job.to_stdout:
                     console.emit_bytes(Path(outcome.data["output"]).read_bytes())
                 elif (line := describe(outcome.data)) is not None:
-                    console.emit(line, source=name, **outcome.data)
+                    console.emit(line, input=name, **outcome.data)
+        complete = True
         conclude()
     finally:
+        num_left: int | None = 0
+        if not complete:
+            tally.lose(tally.num_done if as_one or job.to_stdout else job.job.sink.num_unfinished)
+            num_left = _num_left(job.job.part.num_items, tally)
+        for line in remarks():
+            console.note(line)
         said = str(job.job.passed_over)
-        console.note(tally.summary(verb, noun) + (f", {said}" if said else ""))
+        console.note(tally.summary(verb, noun, num_left=num_left) + (f", {said}" if said else ""))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+class Fitted:
+    """Counts the images of another size than what their codes bring back, to say so once a run."""
+
+    def __init__(self, fit: str) -> None:
+        self._fit = fit
+        self._num = self._num_other = 0
+        self._first = ""
+
+    def add(self, data: dict[str, Any]) -> None:
+        """One image that was worked on."""
+        size, side = data.get("source_size"), data.get("image_size")
+        if size is None:
+            return
+        self._num += 1
+        if tuple(size) != (side, side):
+            self._num_other += 1
+            self._first = self._first or f"{size[0]}x{size[1]} comes back as {side}x{side}"
+
+    def remarks(self) -> list[str]:
+        """A line, where there were such images."""
+        if not self._num_other:
+            return []
+        return [
+            f"rdm: a code brings back the fitted image, not the file: {self._first} (--fit {self._fit}); "
+            f"{self._num_other} of {self._num} images had another size"
+        ]
+
+
+class _Progress:
+    """A job's progress by network calls; an item that needed none (it failed) counts when it is settled."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+        self._told = 0.0
+        self._num_settled = 0
+
+    def advance(self, amount: float) -> None:
+        """So many items' worth of work was done."""
+        self._told += amount
+        self._advance(amount)
+
+    def settle(self) -> None:
+        """What became of one item is known."""
+        self._num_settled += 1
+        self.advance(max(0.0, self._num_settled - self._told))
+
+
+def _num_left(num_items: int | None, tally: Tally) -> int | None:
+    if num_items is None:
+        return None
+    num_settled = tally.num_done + tally.num_skipped + tally.num_failed + tally.num_lost
+    return max(0, num_items - num_settled)  # verify settles codes that are recorded and not there, too
 
 
 @contextmanager

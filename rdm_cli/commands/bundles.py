@@ -25,7 +25,9 @@ def list_bundles(as_json: o.Json = False) -> None:
         facts = summary(folder)
         if as_json:
             console.emit("", bundle=name, **facts)
-        rows.append([name, facts["method"], str(facts["image_size"]), facts["parts"], facts["megabytes"]])
+        rows.append(
+            [name, facts["method"], facts["image_size"], ", ".join(facts["parts"]), facts["megabytes"]]
+        )
     if not as_json:
         console.table(
             "shipped bundles",
@@ -92,7 +94,7 @@ def copy(
     from rdm_cli.core.bundle_folders import copy_bundle
 
     source = copy_bundle(bundle, folder)
-    console.emit(str(folder), output=str(folder), bundle=bundle, source=str(source))
+    console.emit(str(folder), output=str(folder), bundle=bundle, input=str(source))
 
 
 @app.command("convert")

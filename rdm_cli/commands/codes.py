@@ -45,7 +45,7 @@ def status_of_jobs(
     with found_manifests(manifests) as found:
         if failed:
             for record in failures(list(found)):
-                console.emit(record.input, source=record.input, error=record.error)
+                console.emit(record.input, input=record.input, error=record.error)
             return
         parts = statuses(list(found))
     rows = []
@@ -169,8 +169,13 @@ def table(
     read.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    if output is None or output.suffix != TABLE:
+    if output is None:
         raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
+    if output.suffix != TABLE:
+        name = output.with_suffix(TABLE) if output.name else f"z{TABLE}"
+        raise UsageError(
+            f"-o {output}: tables are Parquet files, which end in {TABLE}", hint=f"use -o {name}"
+        )
     asked = shard_asked_for(shard) if shard else None
     with planned_job(
         console, "table", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES, shard=asked
@@ -197,4 +202,5 @@ def table(
             describe=lambda data: None,
             each=count,
             conclude=lambda: console.emit(str(output), output=str(output), rows=rows),
+            as_one=True,
         )

@@ -37,7 +37,7 @@ def avatars(
     console = Console(as_json=as_json, quiet=quiet)
     from rdm_cli.data.avatars import write_avatars
 
-    with console.progress("drawing", float(num)) as advance:
+    with console.progress("drawing", num, unit="images") as advance:
         for path in write_avatars(folder, num_images=num, size=size, seed=seed, workers=workers):
             if path.suffix == ".png":
                 advance(1.0)

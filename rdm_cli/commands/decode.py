@@ -54,6 +54,7 @@ def decode(
 ) -> None:
     """Decode codes into pictures: a.safetensors becomes a.png beside it, or under -o.
 
+    A picture has the bundle's size, whatever the size of the image that was encoded.
     Each code is decoded with the bundle, the steps and the precision that it records, unless told otherwise.
     """
     console = Console(as_json=as_json, quiet=quiet)

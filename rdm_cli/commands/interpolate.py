@@ -62,6 +62,12 @@ def interpolate(
     Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
     reconstructions of the inputs. A trajectory's frames have no codes.
     """
+    for name in inputs:
+        if name.is_dir():
+            raise UsageError(
+                f"{name}: this is a folder, and the way leads from image to image in the order that you give",
+                hint=f"name the images, or all of them as {name}/*",
+            )
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=as_json, quiet=quiet)

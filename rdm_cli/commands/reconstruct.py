@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.commands.batch_job import Fitted, planned_job, report
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.images import SUFFIXES
@@ -48,6 +48,7 @@ def reconstruct(
 ) -> None:
     """Encode and decode images, and measure what is lost.
 
+    What is lost is measured on the fitted image: the square of the bundle's size that --fit makes of it.
     a.png gives a-reconstruction.png and a-reconstruction-side-by-side.png (original, reconstruction,
     variations), with MSE, PSNR and SSIM.
     """
@@ -92,7 +93,11 @@ def reconstruct(
         if x_t is o.StartNoise.random or variations:
             pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
-        mean = _Mean()
+        mean, fitted = _Mean(), Fitted(fit.value)
+
+        def count(data: dict[str, Any]) -> None:
+            mean.add(data)
+            fitted.add(data)
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return reconstruct_files(
@@ -114,8 +119,9 @@ def reconstruct(
             noun="image",
             failures=failures,
             describe=_describe,
-            each=mean.add,
+            each=count,
             conclude=lambda: mean.emit(console),
+            remarks=fitted.remarks,
         )
 
 

@@ -143,7 +143,7 @@ def sample(
         )
         codes, numbers, num_accepted = drawn.codes, drawn.numbers, drawn.num_accepted
         console.note(drawn.told)
-    with console.progress("sampling", float(num)) as advance:
+    with console.progress("sampling", num, unit="images") as advance:
         written = write_samples(
             pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
         )

@@ -60,7 +60,7 @@ def prior(
     opened = open_bundle(bundle, set_up(device=device, threads=threads))
     had_one = "prior" in opened.parts
     settings = PriorSettings(num_samples=samples, batch_size=batch_size, lr=lr)
-    with console.progress("training the prior", float(settings.num_steps)) as advance:
+    with console.progress("training the prior", settings.num_steps, unit="steps") as advance:
 
         def on_record(record: PriorRecord) -> None:
             advance(1.0)

@@ -38,10 +38,12 @@ class CodeInfo:
     method's own; ``iterations`` how often an inversion asked the network where it solved an equation.
     ``value_range`` are the values of black and white that were asked for, of grey images of more than 8 bits.
     ``source_digest`` is the SHA-256 of the image file and None where there was none, as for samples and
-    edits. ``mse`` and ``psnr_db`` are the measured reconstruction error, None where it was not asked for;
-    ``pixels_digest`` is the SHA-256 of the pixels that a lossless code restores. ``edits`` lists what was
-    done to z. ``stop_shift`` is the last fraction of a decode's steps in which PDAE's shift is left out, as
-    it is for samples. ``class_name`` is that of a class-conditional bundle.
+    edits; ``source_size`` its width and height in pixels. What a code brings back is not that image but the
+    square of ``image_size`` that ``fit`` makes of it. ``mse`` and ``psnr_db`` are the measured
+    reconstruction error, None where it was not asked for; ``pixels_digest`` is the SHA-256 of the pixels
+    that a lossless code restores. ``edits`` lists what was done to z. ``stop_shift`` is the last fraction of
+    a decode's steps in which PDAE's shift is left out, as it is for samples. ``class_name`` is that of a
+    class-conditional bundle.
     """
 
     method: str
@@ -57,6 +59,7 @@ class CodeInfo:
     value_range: tuple[float, ...] | None = None
     source: str | None = None
     source_digest: str | None = None
+    source_size: tuple[int, int] | None = None
     edits: tuple[str, ...] = ()
     stop_shift: float = 0.0
     class_name: str | None = None

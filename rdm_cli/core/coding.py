@@ -19,7 +19,7 @@ from torch import Tensor
 from rdm_cli.core.classes import class_numbers, class_of_image
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z
-from rdm_cli.core.running import Advance, Runner, watched
+from rdm_cli.core.running import Advance, Runner, told_by_calls
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import MAX_PIXELS, Fit, Remark, image_bytes, to_unit_range, warn_of
@@ -139,15 +139,16 @@ class Coder(Runner):
                 z = model.encode(x, **given).float()
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
+                tell(real)
                 return z, *styled.values()
-            path = upward(self.eps_fn(z, **given, **styled), x, spec, n, num_iterations)
-            end = last(watched(path, lambda: tell(real / n)))
+            eps_fn = self.eps_fn(z, **given, **styled)
+            num_calls = solver.calls_up(n, num_iterations)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                end = last(upward(told, x, spec, n, num_iterations))
             return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
             z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
-            if not with_x_T:
-                tell(len(x_0))
         other = rest.pop() if with_x_T and solver.in_pairs else None
         x_T = rest.pop() if with_x_T else None
         info = self.info_of(way, num_iterations) if with_x_T or known else self.info()
@@ -229,8 +230,10 @@ class Coder(Runner):
             z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
             start = x_t if other is None else TwoStates(x_t, other)
             eps_fn = self.eps_fn(z, **options, **own)
-            path = way.kernel.decode(eps_fn, start, spec, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
+            num_calls = way.kernel.calls_down(n)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                x_0 = last(way.kernel.decode(told, start, spec, n))
+            return (self.leave(x_0),)
 
         return self.in_batches(decode_batch, *given.values())[0]
 

@@ -14,7 +14,7 @@ from rdm_cli.core.codes import CodeInfo, Codes, read_info
 from rdm_cli.core.effort import USUAL, Effort, Verified, encode_by, encode_verified
 from rdm_cli.core.inputs import LoadedImage, in_batches_for, load_image, sourced
 from rdm_cli.core.lossless import num_bytes, restored, with_residual
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.pipeline import UNMEASURED, Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.ways import way_up
 from rdm_cli.data.images import Fit
@@ -25,7 +25,8 @@ from rdm_cli.errors import CodeError, RdmError
 class Encoding:
     """What is asked of each code: the ``effort``, and what it is to promise.
 
-    ``verify`` decodes it and records MSE and PSNR; ``lossless`` adds what brings back every pixel;
+    ``verify`` decodes it and records MSE and PSNR; ``lossless`` adds what restores every pixel of the fitted
+    image, the square of the bundle's size; all errors are those of that image, not of the file's;
     ``min_psnr_db`` raises the effort until the code alone gives so much. Either of these verifies, too.
     """
 
@@ -72,11 +73,10 @@ def encode_files(
             known = _info_or_none(task.target)
             wanted_here = replace(wanted, class_name=loaded.class_name)
             if known is not None and _is_as_wanted(known, wanted_here, loaded.digest, encoding):
-                advance(1.0)
                 return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         return loaded
 
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Sequence[dict[str, Any] | RdmError]:
+    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
         x_0 = torch.cat([image.x_0 for image in images])
         classes = [image.class_name for image in images]
         if encoding.measures:
@@ -85,22 +85,21 @@ def encode_files(
             )
         else:
             made = list(encode_by(pipeline, x_0, classes, effort, advance))
-        results: list[dict[str, Any] | RdmError] = []
         for i, (task, image, one) in enumerate(zip(batch, images, made, strict=True)):
             if isinstance(one, RdmError):
-                results.append(one)
+                yield one
                 continue
             try:
                 code, data = (
                     _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
                 )
-                infos = sourced(code, [task.source.name], [image.digest], fit, pipeline.value_range)
+                infos = sourced(code, [task.source.name], [image], fit, pipeline.value_range)
                 (digest,) = code.replace(infos=infos).save([task.target])
             except CodeError as error:
-                results.append(error)
+                yield error
                 continue
-            results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
-        return results
+            sizes = {"source_size": image.size, "image_size": pipeline.bundle.model.image_size}
+            yield {"output": str(task.target), "skipped": False, "digest": digest, **sizes, **data}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -134,7 +133,7 @@ def _is_as_wanted(known: CodeInfo, wanted: CodeInfo, digest: str, encoding: Enco
 
     A code that is to reach a PSNR may have been made any way.
     """
-    found = replace(known, source=None, source_digest=None, mse=None, psnr_db=None, pixels_digest=None)
+    found = replace(known, source=None, **UNMEASURED)
     if encoding.min_psnr_db is not None:
         found, wanted = replace(found, **_HOW), replace(wanted, **_HOW)  # type: ignore[arg-type]
         # without a PSNR but measured, it is exact

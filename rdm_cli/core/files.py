@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from torch import Tensor
 
 from rdm_cli.core.batch import Outcome, Task, counted, run_batches
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
-from rdm_cli.core.effort import USUAL, Effort, encode_by
+from rdm_cli.core.effort import USUAL, Effort, encode_by, parts_of_work
 from rdm_cli.core.encoding import finite
 from rdm_cli.core.inputs import (
     LoadedImage,
@@ -26,7 +27,7 @@ from rdm_cli.core.inputs import (
 )
 from rdm_cli.core.lossless import is_restored, restored
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.running import Advance, ignore_progress
+from rdm_cli.core.running import Advance, ignore_progress, share
 from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import Fit, grid, pixels_to_pil, save_image, to_pil, to_pixels
 from rdm_cli.data.places import digest_of
@@ -56,7 +57,6 @@ def decode_files(
         check_codes(pipeline.bundle, codes)
         as_made = x_T == "inferred" and pipeline.decodes_as_made(info, steps)
         if as_made and is_restored(task.target, info):
-            advance(1.0)
             return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         _spare_source(task, info)
         if x_T != "inferred":
@@ -65,8 +65,8 @@ def decode_files(
 
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes]]
-    ) -> list[dict[str, Any] | RdmError]:
-        results: list[dict[str, Any] | RdmError] = [{} for _ in batch]
+    ) -> Iterator[dict[str, Any] | RdmError]:
+        pictures: list[Tensor | RdmError] = [torch.empty(0)] * len(batch)
         kinds = [(p.bundle.digest, p.precision, c.holds) for p, c in loaded]
         for kind in dict.fromkeys(kinds):
             chosen = [i for i, other in enumerate(kinds) if other == kind]
@@ -81,15 +81,17 @@ def decode_files(
             for i, code, picture in zip(chosen, codes, x_0, strict=True):
                 name = str(batch[i].target)
                 try:
-                    pixels = (
+                    pictures[i] = (
                         to_pixels(picture, name) if code.residuals is None else restored(code, picture[None])
                     )
                 except (CodeError, PictureError) as error:
-                    results[i] = error
-                    continue
-                digest = save_image(pixels_to_pil(pixels), batch[i].target)
-                results[i] = {"output": str(batch[i].target), "digest": digest}
-        return results
+                    pictures[i] = error
+        for task, pixels in zip(batch, pictures, strict=True):
+            if isinstance(pixels, RdmError):
+                yield pixels
+                continue
+            digest = save_image(pixels_to_pil(pixels), task.target)
+            yield {"output": str(task.target), "skipped": False, "digest": digest}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -112,36 +114,38 @@ def reconstruct_files(
     """
     pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
 
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> list[dict[str, Any]]:
+    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any]]:
         x_0 = torch.cat([image.x_0 for image in images])
-        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, advance)
+        up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
+        shown = share(advance, down)
+        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, share(advance, up))
         names = [task.source.stem for task in batch]
         # an x_T that was drawn is decoded as samples are, in so many steps
         steps = None if effort.with_x_T else effort.steps
-        decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names)
+        decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []
         for k in range(variations):
             keys = [f"{name} variation {k}" for name in names]
-            others.append(pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys))
+            others.append(
+                pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys, advance=shown)
+            )
         scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
-        results = []
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
             name = str(task.target)
             row = [to_pil(picture, name) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
             side = task.target.with_name(f"{task.target.stem}-side-by-side.png")
             digest = save_image(row[1], task.target)
             save_image(grid(row, len(row)), side)
-            results.append(
-                {
-                    "output": str(task.target),
-                    "digest": digest,
-                    "side_by_side": str(side),
-                    "mse": float(m),
-                    "psnr_db": finite(float(p)),
-                    "ssim": float(s),
-                }
-            )
-        return results
+            yield {
+                "output": str(task.target),
+                "digest": digest,
+                "side_by_side": str(side),
+                "source_size": images[i].size,
+                "image_size": pipeline.bundle.model.image_size,
+                "mse": float(m),
+                "psnr_db": finite(float(p)),
+                "ssim": float(s),
+            }
 
     yield from run_batches(
         tasks,
@@ -168,9 +172,10 @@ def manipulate_files(
     encoder, batch_size = in_batches_for(pipeline, num)
     decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
 
-    def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> list[dict[str, Any]]:
+    def process(batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]) -> Iterator[dict[str, Any]]:
         paths = [task.source for task in batch]
-        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit)
+        up, down = parts_of_work(pipeline, effort, num_decodes=len(edits))
+        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
         if not effort.with_x_T:
             starts = [codes.without_x_T() for codes in starts]
         edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
@@ -183,11 +188,10 @@ def manipulate_files(
                 steps=None if effort.with_x_T and effort.inversion != "ddim" else effort.steps,
                 seed=seed,
                 keys=[batch[i].source.stem for i in chosen for _ in edits],
-                advance=advance,
+                advance=share(advance, down),
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
-        results = []
         for task, codes, row in zip(batch, edited, pictures, strict=True):
             digest = save_image(grid(row, len(row)) if strip else row[0], task.target)
             result: dict[str, Any] = {
@@ -199,8 +203,7 @@ def manipulate_files(
                 path = task.target.with_name(f"{task.target.stem}{CODE_SUFFIX}")
                 codes[0].save([path])
                 result["code"] = str(path)
-            results.append(result)
-        return results
+            yield result
 
     def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
         return load_image_or_code(pipeline, task.source, fit)

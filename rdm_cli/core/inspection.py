@@ -27,7 +27,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return {
         "method": index.get("method", "?"),
         "image_size": index.get("image_size") or next((size for size in sizes if size), None),
-        "parts": ", ".join(sub_folders(folder)),
+        "parts": list(sub_folders(folder)),
         "megabytes": _megabytes(folder),
         "folder": str(folder),
     }
@@ -43,8 +43,10 @@ def details(spec: str) -> dict[str, Any]:
     model, sampling = bundle.model, bundle.model.sampling
     facts: dict[str, Any] = {
         "bundle": bundle.name,
-        "method": bundle.method.title,
+        "method": bundle.method.name,
+        "title": bundle.method.title,
         "image_size": model.image_size,
+        "parts": list(sub_folders(bundle.folder)),
         "z_shape": list(model.z_shape),
         "prediction": model.prediction,
         "sampling_steps": sampling.steps,

@@ -7,6 +7,7 @@ line cut short; the next run goes on below it, and readers pass it over.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.atomic import naming
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.data.places import digest_of
 from rdm_cli.data.remote import RemoteFile, is_url, local_name, names_below, place_of
@@ -112,7 +114,10 @@ class Manifest:
 
     def _append(self, line: Part | Record) -> None:
         # one write of a whole line: what another process appends cannot come between
-        os.write(self._file, line.as_line().encode())
+        data = line.as_line().encode()
+        with naming(self.path):
+            if os.write(self._file, data) < len(data):  # the disk had room for a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager

@@ -41,8 +41,7 @@ def interpolate_files(
     ends: list[Codes] = []
     for path in inputs:
         loaded = load_image_or_code(pipeline, path, fit)
-        ends += encode_loaded(pipeline, [path], [loaded], effort, fit=fit)
-        advance(1.0)
+        ends += encode_loaded(pipeline, [path], [loaded], effort, fit=fit, advance=advance)
     # codes that were made elsewhere keep to their own way
     steps = effort.steps if effort.inversion == "ddim" else None
     alphas = [i / (num_frames - 1) for i in range(num_frames)]

@@ -22,7 +22,7 @@ from rdm_cli.core.classes import checked_class, class_numbers, common_class, dra
 from rdm_cli.core.codes import Codes
 from rdm_cli.core.coding import Coder
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift_for
-from rdm_cli.core.running import Advance, watched
+from rdm_cli.core.running import Advance, told_by_calls
 from rdm_cli.core.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
 from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
 from rdm_cli.data.images import MAX_PIXELS, Remark, warn_of
@@ -103,7 +103,13 @@ def open_pipeline(
     return pipeline
 
 
-UNMEASURED: Any = {"source_digest": None, "mse": None, "psnr_db": None, "pixels_digest": None}
+UNMEASURED: Any = {
+    "source_digest": None,
+    "source_size": None,
+    "mse": None,
+    "psnr_db": None,
+    "pixels_digest": None,
+}
 """What a code's info no longer says once the code is no image's any more."""
 
 
@@ -182,8 +188,11 @@ class Pipeline(Coder):
             with autocast(self.bundle.device, self.precision):
                 denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
             x_t = start[0] if len(start) == 1 else TwoStates(*start)
-            path = way.kernel.decode(self.in_precision(denoise), x_t, spec, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
+            num_calls = way.kernel.calls_down(n)
+            eps_fn = self.in_precision(denoise)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                x_0 = last(way.kernel.decode(told, x_t, spec, n))
+            return (self.leave(x_0),)
 
         with self.progress(advance, "decoding", len(alpha)) as tell:
             (x_0,) = self.in_batches(decode_batch, alpha, *states)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from rdm_cli.core.runtime import Precision, autocast, default_batch_size, memory
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.methods.diffusion_model import at_timesteps
 
-Step = TypeVar("Step")
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
 
 Advance = Callable[[float], None]
-"""Called with how many images' worth of work was just done (a fraction at each sampling step)."""
+"""Called with how many images' worth of work was just done (a fraction at each network call)."""
 
 
 def ignore_progress(_: float) -> None:
@@ -107,8 +106,26 @@ class Runner:
             return in_padded_batches(run, *tensors, size=size, device=device)
 
 
-def watched(steps: Iterator[Step], tell: Callable[[], None]) -> Iterator[Step]:
-    """``steps`` as they are, calling ``tell`` after each."""
-    for step in steps:
-        tell()
-        yield step
+@contextmanager
+def told_by_calls(eps_fn: EpsFn, advance: Advance, *, num_images: int, num_calls: int) -> Iterator[EpsFn]:
+    """``eps_fn``, each call of which tells ``advance`` its part of ``num_images``.
+
+    ``num_calls`` are all that are to come; at the end of the block what is left is told, however many came.
+    """
+    left = float(num_images)
+
+    def call(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal left
+        eps = eps_fn(x_t, t)
+        part = min(left, num_images / num_calls)
+        left -= part
+        advance(part)
+        return eps
+
+    yield call
+    advance(left)
+
+
+def share(advance: Advance, part: float) -> Advance:
+    """An ``advance`` for work that is only a ``part`` of what an image takes, in (0, 1]."""
+    return lambda amount: advance(part * amount)

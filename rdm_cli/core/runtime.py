@@ -52,6 +52,11 @@ def resolve_device(name: str | torch.device) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
+        torch.device(name)
+    except RuntimeError:
+        hint = "cuda is a GPU of NVIDIA's or AMD's, mps one of Apple's, auto whichever there is"
+        raise UsageError(f"--device {name}: there is no such kind of device", hint=hint) from None
+    try:
         device = torch.device(name)
         if device.type == "meta":
             raise RuntimeError("its tensors hold no values")

@@ -9,7 +9,7 @@ A run's folder holds ``checkpoint.safetensors`` (replaced whole), ``log.jsonl`` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -165,7 +165,7 @@ class TrainingRun:
             "latents": None if self.plan.latents is None else str(self.plan.latents),
         }
 
-    def steps(self) -> Iterator[StepRecord]:
+    def steps(self) -> Generator[StepRecord, None, None]:
         """Train to the end of the budget, saving as planned; yields each step's record.
 
         Ctrl-C (KeyboardInterrupt, after the step under way) and closing the generator save a checkpoint

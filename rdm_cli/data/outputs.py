@@ -46,6 +46,11 @@ class Sink(ABC):
     def close(self, *, complete: bool) -> None:  # noqa: B027
         """The job is over; ``complete`` where it was not interrupted."""
 
+    @property
+    def num_unfinished(self) -> int:
+        """Results that were written to what is not finished: they are there only once it is."""
+        return 0
+
 
 class Beside(Sink):
     """A sink: each result lies beside its input."""

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import IO, Any, Self
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.atomic import atomic_path, naming
 from rdm_cli.data.folders import Item
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place
@@ -68,10 +68,10 @@ class Tars(Sink):
         place.archive.settle(place, kept=kept)
         with self._lock:
             ended = {stem: archive for stem, archive in self._open.items() if archive.is_done}
-            for stem in ended:
+        for stem, archive in ended.items():
+            archive.finish()  # one that cannot take its place stays open: its results count as lost
+            with self._lock:
                 del self._open[stem]
-        for archive in ended.values():
-            archive.finish()
 
     def close(self, *, complete: bool) -> None:
         """See :class:`~rdm_cli.data.outputs.Sink`."""
@@ -82,6 +82,12 @@ class Tars(Sink):
                 archive.finish()
             else:
                 archive.abandon()
+
+    @property
+    def num_unfinished(self) -> int:
+        """See :class:`~rdm_cli.data.outputs.Sink`."""
+        with self._lock:
+            return sum(archive.num_new for archive in self._open.values())
 
 
 class TarPlace(Named):
@@ -130,6 +136,7 @@ class TarOfResults:
         self._old: IO[bytes] | None = None
         self._new: tarfile.TarFile | None = None
         self._is_damaged = False  # what stands there is no archive, or not a whole one
+        self.num_new = 0  # results that are in no archive yet that stands in its place
         self._open_before()
         self._order = list(self.before)
         self._num_same = 0  # so many of its members stand as they stood before
@@ -173,12 +180,14 @@ class TarOfResults:
     def settle(self, place: TarPlace, *, kept: bool) -> None:
         """What was expected is written; or is to be ``kept`` as it was; or, if neither, there is none."""
         place.is_settled, place.is_kept = True, kept
-        while self.expected and self.expected[0].is_settled:
-            first = self.expected.popleft()
-            if first.written is not None:
-                self._append(first.path, first.written)
-            elif first.is_kept:
-                self._keep(first.path)
+        self.num_new += place.written is not None
+        with naming(self.path):
+            while self.expected and self.expected[0].is_settled:
+                first = self.expected.popleft()
+                if first.written is not None:
+                    self._append(first.path, first.written)
+                elif first.is_kept:
+                    self._keep(first.path)
 
     def finish(self) -> None:
         """Take the place, with whatever stood there before and is no result of this run."""
@@ -186,7 +195,9 @@ class TarOfResults:
             for name in self._order:
                 if name not in self._taken:
                     self._append(name, self.read_before(name))
-        self._files.close()
+        with naming(self.path):
+            self._files.close()
+        self.num_new = 0
 
     def abandon(self) -> None:
         """Leave the place as it was."""

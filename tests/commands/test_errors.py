@@ -97,7 +97,11 @@ WRONG = [
     ("encode {root}/text.png -b {bundle} -q", 1, "{root}/text.png: not an image"),
     ("interpolate {faces}/a.png", 2, "at least two"),
     ("interpolate {faces}/a.png {root}/nosuch.png -b {bundle} -o {root}/o", 1, "nosuch.png: no such file"),
-    ("interpolate {faces}/a.png {faces} -b {bundle} -o {root}/o", 1, "{faces}: this is a folder"),
+    ("interpolate {faces}/a.png {faces} -b {bundle} -o {root}/o", 2, "{faces}: this is a folder"),
+    ("interpolate {faces} -b {bundle} -o {root}/o", 2, "this is a folder.*order.*all of them as {faces}/"),
+    ("codes table {code} -o {root}/z.csv", 2, "-o {root}/z.csv: tables are Parquet.*use -o {root}/z.parquet"),
+    ("codes table {code} -o {root}/z", 2, "-o {root}/z: tables are Parquet.*use -o {root}/z.parquet"),
+    ("codes table {code}", 2, "needs a file to be written to; add -o z.parquet"),
     ("interpolate {faces}/a.png {foreign} -b {bundle} -o {root}/o", 1, "{foreign}: .*made with bundle other"),
     ("sample --like {root}/nosuch -b {bundle} -o {root}/o", 2, "{root}/nosuch: no such file or folder"),
     ("sample --like {root}/empty -b {bundle} -o {root}/o", 2, "no images or codes found"),
@@ -166,6 +170,7 @@ WRONG = [
     ("encode {faces}/a.png -b {bundle} --precision fp16 --device cpu", 2, "fp16 needs a GPU"),
     ("decode {code} --precision fp16 --device cpu", 2, "fp16 needs a GPU"),
     ("decode {code} --device nonsense", 2, "--device nonsense"),
+    ("decode {code} --device gpu", 2, "--device gpu: there is no such kind of device; cuda is a GPU of"),
     ("encode {faces}/a.png -b {bundle} --device nonsense", 2, "--device nonsense"),
     ("encode {faces}/a.png -b {bundle} --device meta", 2, "--device meta: its tensors hold no values"),
     ("decode {code} --device meta", 2, "--device meta: its tensors hold no values"),
@@ -246,11 +251,12 @@ def test_results_beside_their_images_are_not_worked_on_again(tiny: Rdm, tmp_path
                 path.unlink()
 
 
-def test_no_arguments_show_help(rdm: Rdm) -> None:
-    for command in ((), ("train",), ("bundles",)):
+def test_no_arguments_print_the_help_as_help_does(rdm: Rdm) -> None:
+    """It was squeezed into one line on stderr."""
+    for command in ((), ("train",), ("bundles",), ("codes",), ("attributes",), ("evaluate",), ("data",)):
         result = rdm(*command)
-        assert result.code == 2 and "Usage: rdm" in result.out + result.err
-        assert "rdm: ;" not in result.err
+        assert (result.code, result.err) == (0, "") and len(result.lines) > 5
+        assert result.out == rdm(*command, "--help").out
 
 
 def test_failures_that_cannot_be_written(tiny: Rdm, faces: Path, tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ USES: dict[str, list[tuple[str, int]]] = {
                     ("{jobs} -o {work}/m.parquet", 2)],
     "data avatars": [("{work}/o -n 2 --size 16 --workers 1", 0), ("{mixed}/bad.png -n 1 --workers 1", 1)],
 }  # fmt: skip
+PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
+DOCUMENTED = {  # the first cells of the page's table
+    field
+    for line in PAGE.partition("## JSON lines")[2].partition("\n## ")[0].splitlines()
+    if line.startswith("| `")
+    for field in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+}
 NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show"}  # fmt: skip
 
@@ -173,6 +180,9 @@ def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path:
         assert result.code == code, (use, result.err)
         objects = [json.loads(line, parse_constant=refuse) for line in result.out.splitlines()]
         assert all(isinstance(o, dict) for o in objects)
+        for field in {field for o in objects for field in o}:
+            known_as = "*_parameters" if field.endswith("_parameters") else field
+            assert known_as in DOCUMENTED, f"{field}: not in docs/formats.md, under JSON lines"
         if code == 0 and name != "bundles list":  # nothing may be shipped yet
             assert objects and not any("error" in o for o in objects)
         if code in (1, 2, 3) and (code == 2 or name not in {"bundles check", "codes status", "doctor"}):
@@ -188,3 +198,20 @@ def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) ->
 
     Console(as_json=True).emit("", a=float("nan"), b=[float("inf"), 1.5], c={"d": -float("inf")}, e="ä\n")
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": {"d": None}, "e": "ä\n"}
+
+
+def test_a_field_is_called_the_same_everywhere(rdm: Rdm, places: dict[str, Path], tmp_path: Path) -> None:
+    """An input is ``input`` on stdout, in manifests, failures and status; a method is called by its name."""
+    manifest, failed = tmp_path / "m.manifest.jsonl", tmp_path / "failed.jsonl"
+    words = ("encode", places["mixed"], "-o", tmp_path / "o", "--no-x-t", "-b", places["bundle"], "--json")
+    told = rdm(*words, "--manifest", manifest, "--failures", failed).objects
+    written = [json.loads(line) for line in manifest.read_text().splitlines()[1:]]
+    assert {o["input"] for o in told} == {o["input"] for o in written}
+    (bad,) = [o for o in told if "error" in o]
+    assert [json.loads(line) for line in failed.read_text().splitlines()] == [bad]
+    assert rdm("codes", "status", manifest, "--failed", "--json").objects == [bad]
+    assert not any("source" in o for o in told)
+    (shown,) = rdm("bundles", "show", places["bundle"], "--json").objects
+    assert shown["method"] == "diffae" and {"unet", "encoder", "prior"} <= set(shown["parts"])
+    for listed in rdm("bundles", "list", "--json").objects:
+        assert listed["method"] in ("diffae", "pdae", "lrdm") and isinstance(listed["parts"], list)

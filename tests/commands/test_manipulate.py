@@ -87,7 +87,7 @@ def test_reconstruction_measures(tiny: Rdm, faces: Path, tmp_path: Path) -> None
         side = values(Path(item["side_by_side"]))
         assert side.shape == (16, 4 * 16 + 3 * 2, 3)
         original, ours = side[:, :16], side[:, 18:34]
-        assert np.array_equal(original, values(Path(item["source"])))
+        assert np.array_equal(original, values(Path(item["input"])))
         assert np.array_equal(ours, values(Path(item["output"])))
         # what is written is rounded to 8 bits, what is measured is not
         assert item["mse"] == pytest.approx(np.mean((original - ours) ** 2) / 255**2, rel=0.05)

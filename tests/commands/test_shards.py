@@ -43,7 +43,7 @@ def test_the_parts_are_the_whole_byte_for_byte(tiny: Rdm, many: Path, tmp_path: 
     for i in range(1, 5):
         result = tiny("encode", many, "-o", parts, "--steps", 1, "--shard", f"{i}/4", "--json")
         assert result.code in (0, 3) and f"shard {i}/4, by --shard: " in result.err
-        told.append({o["source"] for o in result.objects})
+        told.append({o["input"] for o in result.objects})
     assert contents(parts) == contents(whole) and len(contents(whole)) == 22
     assert sum(map(len, told)) == len(set.union(*told)) == 23 and min(map(len, told)) > 1
     pictures = tmp_path / "pictures"

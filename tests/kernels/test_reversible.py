@@ -189,3 +189,28 @@ def test_o_belm_is_second_order_and_starts_from_noise_alone(gaussian: Any) -> No
 def test_impossible_settings_are_refused(call: Any, message: str, draw: Any, mixture: Any) -> None:
     with pytest.raises(ValueError, match=message):
         call(mixture((3,)), draw(9, 1, 3))
+
+
+def test_solvers_know_how_often_they_ask_the_network() -> None:
+    """Which is what progress is told by; a decode may need one more or less at its ends."""
+    from rdm_cli.kernels.solvers import State
+    from rdm_cli.registry import SOLVERS, load
+
+    calls = [0]
+
+    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        calls[0] += 1
+        return 0.1 * x_t
+
+    x_0 = torch.rand(1, 3, 4, 4) * 2 - 1
+    for name in SOLVERS:
+        solver = load(SOLVERS, "solver", name)
+        spec, state = solver.spec(SamplingSpec()), x_0
+        if solver.encode is not None:
+            calls[0] = 0
+            ends: list[State] = list(solver.encode(eps_fn, x_0, spec, 10, solver.iterations))
+            assert calls[0] == solver.calls_up(10), name
+            state = ends[-1]
+        calls[0] = 0
+        list(solver.decode(eps_fn, state, spec, 10))
+        assert abs(calls[0] - solver.calls_down(10)) <= 1, name
