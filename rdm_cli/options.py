@@ -185,6 +185,9 @@ SolverOption = Annotated[
     Solver | None,
     typer.Option("--solver", help="How what was drawn is decoded.", show_default="the bundle's own"),
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what stands in a result's place, whoever made it.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 BatchSize = Annotated[
     int | None,

@@ -41,7 +41,9 @@ def encode(
             help="Work harder on each image, until its code alone brings it back so well.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Encode again what is up to date, and replace any other file.")
+    ] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
     as_tar: o.AsTar = False,
@@ -60,7 +62,8 @@ def encode(
     """Encode images into codes: a.png becomes a.safetensors beside it, or under -o.
 
     --inversion exact loses nothing but rounding, and fixed-point little, each in far fewer steps than ddim.
-    An image whose code is there already, made from the same file with the same settings, is skipped.
+    An image whose code is there already, made from the same file with the same settings, is skipped; a code
+    of another bundle, or one that holds more or was made with more effort than is asked for, stays.
     """
     console = Console(as_json=as_json, quiet=quiet)
     if no_x_T:

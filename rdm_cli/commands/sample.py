@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands.batch_job import shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
@@ -22,6 +24,8 @@ def sample(
         o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the method's own")
     ] = None,
     seed: o.Seed = 0,
+    force: o.Force = False,
+    shard: o.ShardOption = None,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
@@ -80,8 +84,9 @@ def sample(
 ) -> None:
     """Draw images: z from a prior, x_T from N(0, I).
 
-    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
-    seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z.
+    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png of the first 256. Sample i
+    depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
+    With --like or --attr, draws are accepted or rejected by a linear classifier on z.
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -90,14 +95,11 @@ def sample(
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
-    drawn_by: dict[str, Any] = {
-        "prior_steps": prior_steps,
-        "prior_solver": prior_solver and prior_solver.value,
-    }
+    mine, asked_by = shard_asked_for(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
-    from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
-    from rdm_cli.core.pictures import write_samples
+    from rdm_cli.core.conditional import accepted_draws, attribute_condition, few_shot_condition
+    from rdm_cli.core.pictures import Draws, write_samples
     from rdm_cli.core.pipeline import open_pipeline
 
     pipeline = open_pipeline(
@@ -120,27 +122,45 @@ def sample(
         condition = attribute_condition(pipeline, attr)
     else:
         condition = None
-    if condition is None:
-        codes = pipeline.sample(num, seed=seed, steps=steps, stop_shift=stop_shift, **drawn_by)
-        numbers = list(range(num))
-    else:
+    draws = Draws(
+        seed=seed,
+        steps=steps,
+        prior_steps=prior_steps,
+        prior_solver=prior_solver and prior_solver.value,
+        stop_shift=stop_shift,
+    )
+    numbers: Sequence[int] = range(num)
+    if condition is not None:
         console.note(condition.description)
-        codes, numbers, told = draw_accepted(
-            pipeline,
-            condition,
-            num,
-            seed=seed,
-            max_draws=budget,
-            decode_steps=steps,
-            stop_shift=stop_shift,
-            **drawn_by,
-        )
+        numbers, told = accepted_draws(pipeline, condition, num, draws, max_draws=budget)
         console.note(told)
-    with console.progress("sampling", float(num)) as advance:
-        written = write_samples(
-            pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
-        )
-        for kind, number, path, code in written:
-            console.emit(
-                str(path), kind=kind, draw=number, output=str(path), code=None if code is None else str(code)
-            )
+    in_parts = mine.count > 1
+    if in_parts:
+        console.note(f"rdm: shard {mine}, by {asked_by}; grid.png is drawn by a run without --shard")
+    num_drawn = num_kept = 0
+    try:
+        with console.progress("sampling", float(num) / mine.count) as advance:
+            for made in write_samples(
+                pipeline,
+                draws,
+                numbers,
+                output,
+                holds=mine.holds if in_parts else None,
+                condition=None if condition is None else condition.record,
+                columns=columns,
+                force=force,
+                advance=advance,
+            ):
+                if made.kind == "sample":
+                    num_kept, num_drawn = num_kept + made.skipped, num_drawn + (not made.skipped)
+                console.emit(
+                    str(made.path),
+                    kind=made.kind,
+                    draw=made.number,
+                    output=str(made.path),
+                    code=None if made.code is None else str(made.code),
+                    skipped=made.skipped,
+                )
+    finally:
+        kept = f", {num_kept} already there" if num_kept else ""
+        console.note(f"sampled {num_drawn} image{'' if num_drawn == 1 else 's'}{kept}")

@@ -23,7 +23,7 @@ from rdm_cli.core.running import Advance, Runner, watched
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import MAX_PIXELS, Fit, image_bytes, to_unit_range
-from rdm_cli.data.places import Readable
+from rdm_cli.data.places import Readable, digest_of
 from rdm_cli.errors import CodeError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
@@ -215,6 +215,11 @@ class Coder(Runner):
         with torch.no_grad(), autocast(self.bundle.device, self.precision):
             images = self.load_images([self.style]).to(self.bundle.device)
             return self.network.enter(images).float().cpu()
+
+    @cached_property
+    def style_digest(self) -> str | None:
+        """SHA-256 of the image whose style is taken; None where there is none."""
+        return None if self.style is None else digest_of(self.style)
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""

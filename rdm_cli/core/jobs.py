@@ -58,7 +58,7 @@ class Job:
 
     def settle(self, outcome: Outcome[Task]) -> None:
         """Tell the sink what became of a task."""
-        self.sink.settle(outcome.item.target, kept=bool(outcome.data.get("skipped")))
+        self.sink.settle(outcome.item.target, kept=outcome.occupied or bool(outcome.data.get("skipped")))
 
 
 def plan_job(

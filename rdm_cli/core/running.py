@@ -80,11 +80,14 @@ class Runner:
         self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
     ) -> tuple[Tensor, ...]:
         """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows."""
-        size = self.batch_size
-        if size is None:
-            largest = max(default_batch_size(self.bundle.device), at_least)
-            size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
+        size = self.size_of_batches(len(tensors[0]), at_least=at_least)
         return in_padded_batches(run, *tensors, size=size, device=self.bundle.device)
+
+    def size_of_batches(self, num: int, *, at_least: int = 1) -> int:
+        """Rows in each batch of ``num``: the user's or, without one, the device's or ``at_least`` these."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(max(default_batch_size(self.bundle.device), at_least), 1 << max(0, num - 1).bit_length())
 
 
 def watched(steps: Iterator[Step], tell: Callable[[], None]) -> Iterator[Step]:

@@ -94,7 +94,7 @@ def items_at(
         own = mine is not None and mine[MADE_BY_RDM]
         raise UsageError(
             f"{str(path).rstrip('/')}/: no {_nouns(suffixes)} found{f' ({mine})' if mine else ''}",
-            hint="name the files themselves to use them"
+            hint="such pictures are inputs where they are named as files"
             if own
             else f"looked for {', '.join(sorted(suffixes))}",
         )
@@ -202,7 +202,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
     Raises UsageError for an image that lies in none, and for fewer than two classes.
     """
-    found = dict.fromkeys(class_of(item) for item in find_inputs([folder]))
+    found = dict.fromkeys(class_of(item) for item in find_inputs([folder], passed_over=PassedOver()))
     if len(found) < 2:
         raise UsageError(
             f"{folder}/: {len(found)} sub-folder with images, and classes are two or more",

@@ -174,11 +174,10 @@ def _choose_l2(x: Tensor, positive: Tensor, seed: int) -> tuple[float, float, fl
 class AcceptReject:
     """What rejection sampling found.
 
-    ``z`` (num, ...), the first accepted draws in order; ``draws`` their numbers; ``num_drawn`` how many
-    draws it took, up to and with the last accepted one.
+    ``draws`` are the numbers of the first accepted draws, in order; ``num_drawn`` how many draws it took, up
+    to and with the last accepted one.
     """
 
-    z: Tensor
     draws: tuple[int, ...]
     num_drawn: int
 
@@ -212,7 +211,6 @@ def accept_reject(
     """
     if min(num, max_draws, batch_size) < 1:
         raise ValueError("the numbers of codes, draws and codes in a batch must be at least 1")
-    found: list[Tensor] = []
     draws: list[int] = []
     for first in range(0, max_draws, batch_size):
         numbers = range(first, min(first + batch_size, max_draws))
@@ -221,10 +219,9 @@ def accept_reject(
         bar = _uniform(seed, numbers) if threshold is None else torch.full((len(numbers),), threshold)
         accepted = (chance > bar) if threshold is None else (chance >= bar)
         places = accepted.nonzero()[:, 0].tolist()[: num - len(draws)]
-        found.append(z[places])
         draws += [numbers[i] for i in places]
         if len(draws) == num:
-            return AcceptReject(z=torch.cat(found), draws=tuple(draws), num_drawn=draws[-1] + 1)
+            return AcceptReject(draws=tuple(draws), num_drawn=draws[-1] + 1)
     raise RdmError(
         f"accepted only {len(draws)} of {num} samples in {max_draws} draws ({len(draws) / max_draws:.2%})",
         hint="give more example images, use a stored attribute (--attr), or allow more draws",

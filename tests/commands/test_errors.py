@@ -204,11 +204,11 @@ def test_what_goes_with_a_result_replaces_no_input(tiny: Rdm, faces: Path) -> No
     result = tiny("reconstruct", faces / "a.png", faces / "a-reconstruction-side-by-side.png")
     assert result.code == 2 and "would replace the input" in result.err
     assert tiny("encode", faces / "a.png", "--steps", 1).code == 0
-    os.rename(faces / "a.safetensors", faces / "a-edited.safetensors")
-    before = (faces / "a-edited.safetensors").read_bytes()
-    result = tiny("manipulate", faces / "a.png", faces / "a-edited.safetensors", "--attr", "hat")
+    os.rename(faces / "a.safetensors", faces / "a-hat+0.3.safetensors")
+    before = (faces / "a-hat+0.3.safetensors").read_bytes()
+    result = tiny("manipulate", faces / "a.png", faces / "a-hat+0.3.safetensors", "--attr", "hat")
     assert result.code == 2 and "would replace the input" in result.err
-    assert (faces / "a-edited.safetensors").read_bytes() == before
+    assert (faces / "a-hat+0.3.safetensors").read_bytes() == before
 
 
 def test_results_beside_their_images_are_not_worked_on_again(tiny: Rdm, tmp_path: Path, faces: Path) -> None:

@@ -266,7 +266,7 @@ def test_options(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     again = tiny("reconstruct", *one, "--inversion", "fixed-point", "--steps", 20, "--json")
     assert again.code == 0 and again.objects[0]["psnr_db"] > 30
     moved = tiny("manipulate", *one, "--attr", "smiling", "--inversion", "exact", "--steps", 5)
-    assert moved.code == 0 and Codes.load(tmp_path / "a-edited.safetensors").other is not None
+    assert moved.code == 0 and Codes.load(tmp_path / "a-smiling+0.3.safetensors").other is not None
     ends = (faces / "a.png", faces / "b.png")
     assert tiny("interpolate", *ends, "-o", tmp_path / "w", "--frames", 3, *fixed).code == 0
 

@@ -71,7 +71,7 @@ def test_a_folder_of_nothing_but_own_pictures_says_so(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", **own)
     with pytest.raises(UsageError, match=r"no images found \(passed over 1 file made by rdm\)") as caught:
         find_inputs([tmp_path], passed_over=PassedOver())
-    assert caught.value.hint == "name the files themselves to use them"
+    assert caught.value.hint == "such pictures are inputs where they are named as files"
 
 
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
