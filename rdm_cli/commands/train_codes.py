@@ -87,6 +87,7 @@ def prior(
             seed=seed,
             weights_dtype=weights_dtype(weights.value),
             on_record=on_record,
+            note=console.note,
         )
     folder = opened.folder / "prior"
     console.emit(str(folder), output=str(folder), num_codes=num)
@@ -119,7 +120,7 @@ def attributes(
 
     opened = open_bundle(bundle)
     fit, num_labelled, unmatched = train_bundle_attributes(
-        opened, codes, labels, held_out=held_out, seed=seed, along=along.value
+        opened, codes, labels, held_out=held_out, seed=seed, along=along.value, note=console.note
     )
     for name in fit.names:
         score = fit.scores[name]

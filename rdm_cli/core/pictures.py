@@ -84,8 +84,9 @@ def interpolate_files(
     for path, one in zip(inputs, loaded, strict=True):
         ends += encode_loaded(pipeline, [path], [one], effort, fit=fit)
         advance(1.0)
-    # codes that were made elsewhere keep to their own way
-    steps = effort.steps if effort.inversion == "ddim" else None
+    # beside images, the steps are those that these are encoded in: codes made elsewhere keep to their own
+    only_codes = not any(isinstance(one, LoadedImage) for one in loaded)
+    steps = effort.steps if only_codes and effort.inversion == "ddim" else None
     alphas = [i / (num_frames - 1) for i in range(num_frames)]
     legs = [
         (first, second, alphas if i == 0 else alphas[1:])

@@ -11,7 +11,7 @@ import torch
 
 from rdm_cli.core.bundle_saving import add_directions, add_prior
 from rdm_cli.core.bundles import Bundle
-from rdm_cli.core.code_sets import read_code_set
+from rdm_cli.core.code_sets import CodeSet, read_code_set
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.errors import RdmError
 from rdm_cli.methods.presets import Preset
@@ -44,6 +44,13 @@ def _matching_preset(bundle: Bundle) -> Preset | None:
     return None
 
 
+def _codes_of_images(codes: Path, bundle: Bundle, note: Callable[[str], None]) -> CodeSet:
+    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    if found.passed_over:
+        note(f"{codes}: {found.passed_over}")
+    return found
+
+
 def train_bundle_prior(
     bundle: Bundle,
     codes: Path,
@@ -53,12 +60,15 @@ def train_bundle_prior(
     seed: int,
     weights_dtype: torch.dtype,
     on_record: Callable[[PriorRecord], None],
+    note: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number.
 
+    ``note`` is told which files were passed over.
+
     Raises RdmError for too few codes and where training diverges; the bundle then stays as it was.
     """
-    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    found = _codes_of_images(codes, bundle, note)
     try:
         training = PriorTraining(
             found.z, LatentDDIMConfig(network=network), settings=settings, seed=seed, device=bundle.device
@@ -76,18 +86,25 @@ def train_bundle_prior(
 
 
 def train_bundle_attributes(
-    bundle: Bundle, codes: Path, labels: Path, *, held_out: float, seed: int, along: str = "means"
+    bundle: Bundle,
+    codes: Path,
+    labels: Path,
+    *,
+    held_out: float,
+    seed: int,
+    along: str = "means",
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[AttributeFit, int, tuple[str, ...]]:
     """Fit attribute directions and put them into the bundle.
 
     Edits follow the difference of the class means or, with ``along`` "classifier", its weight, as in the
-    paper.
+    paper. ``note`` is told which files were passed over.
 
     Returns the fit, the number of labelled codes, and the codes that have no row in ``labels``. Raises
     RdmError where no code has one, and where no attribute has enough examples.
     """
     bundle.require_z("attributes")
-    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    found = _codes_of_images(codes, bundle, note)
     table = read_labels(labels)
     matched = match(table, found.names)
     num_labelled = len(found.names) - len(matched.unmatched)

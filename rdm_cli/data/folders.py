@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 from rdm_cli.data.images import SUFFIXES
-from rdm_cli.data.picture_record import is_own_picture
+from rdm_cli.data.picture_record import is_edited_code, is_own_picture
 from rdm_cli.data.places import Readable
 from rdm_cli.errors import UsageError
 
@@ -49,7 +49,6 @@ def find_inputs(
     paths: Sequence[Path],
     *,
     suffixes: Set[str] = SUFFIXES,
-    results: Sequence[str] = (),
     passed_over: PassedOver | None = None,
 ) -> list[Item[Path]]:
     """The files that ``paths`` stand for: named files as given, folders searched recursively.
@@ -62,18 +61,13 @@ def find_inputs(
     """
     if not paths:
         raise UsageError("no inputs were given", hint="name files or folders")
-    return [
-        item
-        for path in paths
-        for item in items_at(path, suffixes=suffixes, results=results, passed_over=passed_over)
-    ]
+    return [item for path in paths for item in items_at(path, suffixes=suffixes, passed_over=passed_over)]
 
 
 def items_at(
     path: Path,
     *,
     suffixes: Set[str],
-    results: Sequence[str] = (),
     passed_over: PassedOver | None = None,
 ) -> Iterator[Item[Path]]:
     """What one path stands for; see :func:`find_inputs`."""
@@ -83,7 +77,7 @@ def items_at(
         yield Item(source=path, relative=Path(path.name))
         return
     empty, mine = True, None if passed_over is None else PassedOver()
-    for item in items_below(path, suffixes=suffixes, results=results, passed_over=mine):
+    for item in items_below(path, suffixes=suffixes, passed_over=mine):
         empty = False
         yield item
     if mine and passed_over is not None:
@@ -105,21 +99,19 @@ def items_below(
     root: Path,
     *,
     suffixes: Set[str],
-    results: Sequence[str] = (),
     passed_over: PassedOver | None = None,
 ) -> Iterator[Item[Path]]:
     """The files below a folder whose names end in one of ``suffixes``, in sorted order of their paths.
 
     The suffixes are in lower case, with the dot, and count in any case; hidden names are skipped. A dangling
     link or a folder with such a name is an item too, so that reading it fails by name. Linked folders are
-    followed, each folder once. ``results`` are the endings of what the command writes: a name that is another
-    item's stem with such an ending is an earlier run's result, and is left out. Pictures that rdm made are
-    no items and are counted in ``passed_over``; None: they are items as any others.
+    followed, each folder once. Pictures that rdm made and, where images are looked for too, codes of edits
+    are no items and are counted in ``passed_over``; None: they are items as any others.
 
     Keeps the names of the folders, and those of the files of one folder at a time. Raises UsageError for a
     folder that cannot be listed.
     """
-    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, results, passed_over)
+    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, passed_over)
 
 
 def _items_of(
@@ -127,7 +119,6 @@ def _items_of(
     folder: Path,
     folders: Set[Path],
     suffixes: Set[str],
-    results: Sequence[str],
     passed_over: PassedOver | None,
 ) -> Iterator[Item[Path]]:
     names = sorted(
@@ -135,14 +126,11 @@ def _items_of(
         for entry in _entries(folder)
         if has_suffix(entry.name, suffixes) or folder / entry.name in folders
     )
-    made = _results_among(names, suffixes, results)
     for name in names:
         path = folder / name
         if not has_suffix(name, suffixes):
-            yield from _items_of(root, path, folders, suffixes, results, passed_over)
-        elif name in made:
-            continue
-        elif passed_over is not None and is_own_picture(path):
+            yield from _items_of(root, path, folders, suffixes, passed_over)
+        elif passed_over is not None and _is_own(path, suffixes):
             passed_over[MADE_BY_RDM] += 1
         else:
             yield Item(source=path, relative=path.relative_to(root))
@@ -188,13 +176,11 @@ def has_suffix(name: str, suffixes: Set[str]) -> bool:
     return os.path.splitext(name)[1].lower() in suffixes
 
 
-def _results_among(names: Sequence[str], suffixes: Set[str], endings: Sequence[str]) -> Set[str]:
-    """Those of a folder's ``names`` that an earlier run made of others."""
-    endings = [ending for ending in endings if has_suffix(f"x{ending}", suffixes)]
-    if not endings:
-        return frozenset()
-    stems = {os.path.splitext(name)[0] for name in names if has_suffix(name, suffixes)}
-    return {f"{stem}{ending}" for stem in stems for ending in endings}
+def _is_own(path: Path, suffixes: Set[str]) -> bool:
+    """Whether rdm made it and it is no input: a picture, or beside images the code of an edit."""
+    if has_suffix(path.name, CODE_SUFFIXES):
+        return bool(suffixes & SUFFIXES) and is_edited_code(path)
+    return is_own_picture(path)
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

@@ -83,6 +83,16 @@ def is_own_picture(path: Path) -> bool:
     return record is not None and str(record.get("software", "")).startswith(f"{SOFTWARE} ")
 
 
+def is_edited_code(path: Path) -> bool:
+    """Whether this file is the code of an edit: rdm made it beside the edited picture."""
+    from rdm_cli.data.tensor_files import read_metadata
+
+    try:
+        return bool(path.is_file() and parse_object(read_metadata(path).get(KEY, "{}")).get("edits"))
+    except (ValueError, OSError):
+        return False
+
+
 def same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], but: Collection[str] = ()) -> bool:
     """Whether two records tell of one picture, whichever rdm made it; ``but`` are names that may differ."""
     free = _NO_SETTINGS.union(but)

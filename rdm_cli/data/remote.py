@@ -169,6 +169,9 @@ class RemoteFile(Named):
                 self._filesystem.put_file(str(path), self._inner)
 
 
+NAMED_LIKE_RESULTS = "named like a result of this command"
+
+
 class Remote:
     """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path."""
 
@@ -187,6 +190,7 @@ class Remote:
             if holds(name):
                 yield Item(source=RemoteFile(self.url, self._filesystem), relative=Path(name))
             return
+        self.passed_over.clear()
         empty = True
         for relative in self._below(self._root):
             empty = False
@@ -209,7 +213,9 @@ class Remote:
                 continue
             if is_folder:
                 yield from self._below(path)
-            elif has_suffix(path, self.suffixes) and path not in made:
+            elif path in made:
+                self.passed_over[NAMED_LIKE_RESULTS] += 1
+            elif has_suffix(path, self.suffixes):
                 yield path[len(self._root.rstrip("/")) + 1 :]
 
 

@@ -27,8 +27,8 @@ def sources_of(
 
     Files and folders, here or by URL; ``.tar`` and ``.parquet`` files; LMDBs. Braces in names are expanded
     where no file has that very name. ``results`` are endings of an earlier run's results, which are no
-    inputs. Raises UsageError for what no source is made of, and for streams together with files, or two of
-    one name.
+    inputs in an object store, where a look into each would be a request. Raises UsageError for what no source
+    is made of, and for streams together with files, or two of one name.
     """
 
     def opened(name: str) -> Source:
@@ -54,7 +54,7 @@ def _opened(name: str, suffixes: Set[str], results: Sequence[str]) -> Source:
             return ParquetImages(name) if kind.endswith(PARQUET) else TarShard(name, suffixes=suffixes)
     if far:
         return Remote(name, suffixes=suffixes, results=results)
-    return Local(path, suffixes=suffixes, results=results)
+    return Local(path, suffixes=suffixes)
 
 
 def _refuse_mixed(sources: Sequence[Source]) -> None:
