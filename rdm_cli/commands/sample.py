@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.batch_job import shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
+from rdm_cli.data.shards import WHOLE, parse_shard
 from rdm_cli.errors import UsageError
 
 
@@ -25,7 +25,10 @@ def sample(
     ] = None,
     seed: o.Seed = 0,
     force: o.Force = False,
-    shard: o.ShardOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Draw part I of N, from 1, of the samples."),
+    ] = None,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
@@ -95,7 +98,7 @@ def sample(
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
     console = Console(as_json=as_json, quiet=quiet)
-    mine, asked_by = shard_asked_for(shard)
+    mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
     from rdm_cli.core.conditional import accepted_draws, attribute_condition, few_shot_condition
@@ -136,7 +139,7 @@ def sample(
         console.note(told)
     in_parts = mine.count > 1
     if in_parts:
-        console.note(f"rdm: shard {mine}, by {asked_by}; grid.png is drawn by a run without --shard")
+        console.note(f"rdm: shard {mine}; grid.png is drawn by a run without --shard")
     num_drawn = num_kept = 0
     try:
         with console.progress("sampling", float(num) / mine.count) as advance:
