@@ -18,7 +18,7 @@ import io
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -31,7 +31,8 @@ from rdm_cli.errors import OccupiedError
 
 KEY = "rdm"
 SOFTWARE = "rdm"
-_FORMATS = ("PNG", "GIF")
+MOST_TEXT = 2**20  # bytes of a record that are read
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 # what the same settings may differ in: names, for digests say what was meant, and what came of the settings
 _NO_SETTINGS = frozenset(("software", "bundle", "source", "sources", "code_digest", "num_pictures"))
@@ -69,12 +70,34 @@ def save_image(image: Image.Image, place: Place, record: Mapping[str, Any]) -> s
 def read_record(source: Readable) -> dict[str, Any] | None:
     """The record of a picture, read without decoding it; None where rdm did not make it."""
     try:
-        opened = source if isinstance(source, Path) else io.BytesIO(source.read_bytes())
-        with Image.open(opened, formats=_FORMATS) as image:
-            text = image.info.get(KEY) if image.format == "PNG" else _comment(image)
-        return parse_object(text) if isinstance(text, str) else None
-    except DECODER_ERRORS:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read_bytes()) as file:
+            text = _text_of_png(file) if file.read(len(_PNG)) == _PNG else _comment_of_gif(file)
+        return None if text is None else parse_object(text)
+    except (*DECODER_ERRORS, Image.DecompressionBombError):
         return None
+
+
+def _text_of_png(file: BinaryIO) -> str | None:
+    """The text under the key, from the chunks before the pixels; Pillow would refuse large pictures."""
+    head = KEY.encode() + b"\0"
+    while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"IDAT", b"IEND"):
+        size = int.from_bytes(chunk[:4], "big")
+        start = file.read(len(head)) if chunk[4:] == b"tEXt" else b""
+        if start == head:
+            return file.read(min(size - len(head), MOST_TEXT)).decode("ascii")
+        file.seek(size - len(start) + 4, io.SEEK_CUR)
+    return None
+
+
+def _comment_of_gif(file: BinaryIO) -> str | None:
+    file.seek(0)
+    if not file.read(6).startswith(b"GIF8"):
+        return None
+    file.seek(0)
+    with Image.open(file, formats=["GIF"]) as image:
+        comment = image.info.get("comment", b"")
+    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
+    return text.removeprefix(f"{KEY} ") if text.startswith(f"{KEY} ") else None
 
 
 def is_own_picture(path: Path) -> bool:
@@ -134,9 +157,3 @@ _WORDS = {
     "decoding": "solver or number of steps",
     "direction_digests": "direction of the attribute",
 }
-
-
-def _comment(image: Image.Image) -> str | None:
-    comment = image.info.get("comment", b"")
-    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
-    return text.removeprefix(f"{KEY} ") if text.startswith(f"{KEY} ") else None
