@@ -165,5 +165,6 @@ def sample(
                     skipped=made.skipped,
                 )
     finally:
-        kept = f", {num_kept} already there" if num_kept else ""
-        console.note(f"sampled {num_drawn} image{'' if num_drawn == 1 else 's'}{kept}")
+        if num_drawn or num_kept:  # else nothing was begun, and the error says why
+            kept = f", {num_kept} already there" if num_kept else ""
+            console.note(f"sampled {num_drawn} image{'' if num_drawn == 1 else 's'}{kept}")
