@@ -7,13 +7,15 @@ that was made otherwise is not written over unasked. A record holds
 - ``what`` the picture is: ``edit``, ``sample``, ``decode``, ``reconstruction``, ``interpolation``, ``grid``;
 - what it was made of: ``bundle`` and ``bundle_digest``, ``source`` and ``source_digest``;
 - the settings on which its pixels depend: ``edits``, ``seed``, ``decoding``, ``precision`` and so on;
-- ``code_digest``, the SHA-256 of the code that was written beside it, where there is one.
+- ``code_digest``, the SHA-256 of the code that was written beside it, where there is one, and
+  ``pixels_digest``, that of a PNG's pixels: programs that change them may keep the text.
 
 Nothing in it is of the day or the machine: equal runs give equal files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Collection, Mapping
@@ -35,7 +37,9 @@ MOST_TEXT = 2**20  # bytes of a record that are read
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 # what the same settings may differ in: names, for digests say what was meant, and what came of the settings
-_NO_SETTINGS = frozenset(("software", "bundle", "source", "sources", "code_digest", "num_pictures"))
+_NO_SETTINGS = frozenset(
+    ("software", "bundle", "source", "sources", "code_digest", "pixels_digest", "num_pictures")
+)
 
 
 def new_record(what: str, **settings: Any) -> dict[str, Any]:
@@ -63,7 +67,8 @@ def save_image(image: Image.Image, place: Place, record: Mapping[str, Any]) -> s
     """Write ``image`` in the suffix's format, whole or not at all; returns the SHA-256 of its bytes."""
     kind = Image.registered_extensions()[place.suffix.lower()]
     file = io.BytesIO()
-    image.save(file, format=kind, **saving_options(record, kind))
+    whole = {**record, "pixels_digest": _pixels_digest(image)}
+    image.save(file, format=kind, **saving_options(whole, kind))
     return put(place, file.getvalue())
 
 
@@ -133,8 +138,23 @@ def refuse_other(place: Place, record: Mapping[str, Any], *, code: Place | None 
         raise OccupiedError(f"{place}: is there already, and rdm did not make it", hint=HINT)
     if known is not None and not same_settings(known, record):
         raise OccupiedError(f"{place}: is there already, {_other(known, record)}", hint=HINT)
+    if known is not None and known.get("pixels_digest") not in (None, _digest_at(place)):
+        raise OccupiedError(f"{place}: is there already, and was changed since rdm made it", hint=HINT)
     if code is not None and code.is_file() and (known or {}).get("code_digest") != digest_of(code):
         raise OccupiedError(f"{code}: is there already, and is not the code of {place.name}", hint=HINT)
+
+
+def _pixels_digest(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def _digest_at(place: Readable) -> str | None:
+    """SHA-256 of the pixels of a picture of rdm's; None where they cannot be read any more."""
+    try:
+        with Image.open(io.BytesIO(place.read_bytes()), formats=["PNG"]) as image:
+            return _pixels_digest(image)
+    except (*DECODER_ERRORS, Image.DecompressionBombError):
+        return None
 
 
 HINT = "choose another place with -o, or replace it with --force"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rdm_cli.core.codes import Codes
-from rdm_cli.data.picture_record import read_record
+from rdm_cli.data.picture_record import read_record, saving_options
 
 Rdm = Callable[..., Any]
 HAT = ("--attr", "hat", "--steps", 1)
@@ -189,14 +189,20 @@ def test_a_drawn_avatar_is_an_input(rdm: Rdm, tmp_path: Path) -> None:
     assert [read_record(path) for path in tmp_path.rglob("*.png")] == [None, None]
 
 
-def test_an_edited_copy_without_the_record_is_the_users(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
-    """Whoever saves a result anew has made it their own: it stays, and it is an input."""
+@pytest.mark.parametrize("keeps_text", [False, True])
+def test_a_result_that_was_changed_is_the_users(
+    tiny: Rdm, faces: Path, tmp_path: Path, keeps_text: bool
+) -> None:
+    """Whoever changes a result has made it their own: it stays, with the record's text or without."""
     assert tiny("manipulate", faces / "a.png", *HAT, "-o", tmp_path).code == 0
     path = tmp_path / "a-hat+0.3.png"
     with Image.open(path) as image:
         pixels = 255 - np.asarray(image)
-    Image.fromarray(pixels).save(path)
+    record = read_record(path)
+    assert record is not None
+    Image.fromarray(pixels).save(path, **(saving_options(record, "PNG") if keeps_text else {}))
     refused = tiny("manipulate", faces / "a.png", *HAT, "-o", tmp_path, "-q")
-    assert refused.code == 1 and "rdm did not make it" in refused.err
+    told = "was changed since rdm made it" if keeps_text else "rdm did not make it"
+    assert refused.code == 1 and told in refused.err
     with Image.open(path) as image:
         assert np.array_equal(np.asarray(image), pixels)
