@@ -22,14 +22,14 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from edict import edict_decode, edict_encode
+from noise_statistics import noise_statistics
 from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import open_pipeline
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
-from rdm_cli.kernels.edict import edict_decode, edict_encode
 from rdm_cli.kernels.fixed_point import fixed_point_encode
-from rdm_cli.kernels.noise_statistics import noise_statistics
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn

@@ -26,6 +26,12 @@ class UsageError(RdmError):
     exit_code = 2
 
 
+class PartialError(RdmError):
+    """Not all that was asked for was done; what was done is there."""
+
+    exit_code = 3
+
+
 class SourceError(RdmError):
     """A source or a place of results that cannot be read or written: an archive, a table, an object store."""
 
@@ -36,6 +42,12 @@ class ImageError(RdmError):
 
 class BundleError(RdmError):
     """A bundle that is missing, incomplete or of another kind."""
+
+
+class UnknownBundleError(BundleError):
+    """A bundle's name that names none: a wrong word, as that of an unknown attribute is."""
+
+    exit_code = UsageError.exit_code
 
 
 class CodeError(RdmError):

@@ -123,8 +123,8 @@ def _after_examples(
             seed=k,
         )
         draws, num = Draws(seed=k), chosen["num"]
-        numbers, _ = accepted_draws(pipeline, condition, num, draws, max_draws=chosen["max_draws"])
-        codes = draws.codes(pipeline, draws.z(pipeline, numbers), numbers)
+        taken = accepted_draws(pipeline, condition, num, draws, max_draws=chosen["max_draws"])
+        codes = draws.codes(pipeline, draws.z(pipeline, taken.numbers), taken.numbers)
         found.append(pipeline.decode(codes, steps=chosen["steps"], advance=advance))
     return torch.cat(found)
 

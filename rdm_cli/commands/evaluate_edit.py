@@ -105,7 +105,7 @@ def edit(
         output=output,
         seed=seed,
         precision=precision.value,
-        notes=missing,
+        notes=[*missing, *(learned.notes if learned is not None else ())],
         plots=edit_plots,
         steps=steps,
         judge_data_sha256=sides.learned.digest,

@@ -22,10 +22,17 @@ Measure = Callable[["Subject", "Advance"], "Part"]
 
 
 def bundles_then_folder(words: Sequence[str]) -> tuple[list[str], Path]:
-    """One bundle or more, and the folder that was named last; raises UsageError."""
+    """One bundle or more, and the folder that was named last; raises UsageError, also for a bundle there."""
+    from rdm_cli.core.bundle_folders import names_bundle
+
     if len(words) < 2:
         raise UsageError("name one or more bundles, and then a folder of images")
     *bundles, folder = words
+    if names_bundle(folder):
+        raise UsageError(
+            f"{folder}: this is a bundle, and the folder of images comes last",
+            hint="rdm evaluate VERB BUNDLE... FOLDER",
+        )
     return bundles, Path(folder)
 
 

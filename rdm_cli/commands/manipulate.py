@@ -95,7 +95,8 @@ def manipulate(
             with_x_T=x_t is o.StartNoise.inferred,
         )
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
-        require_attributes(pipeline, list(edits[0]))
+        for line in require_attributes(pipeline, list(edits[0])):
+            console.problem(f"rdm: {line}")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return manipulate_files(

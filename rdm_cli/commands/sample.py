@@ -12,7 +12,7 @@ from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
 from rdm_cli.data.shards import WHOLE, parse_shard
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import PartialError, UsageError
 
 
 def sample(
@@ -47,9 +47,7 @@ def sample(
     ] = None,
     max_draws: Annotated[
         int | None,
-        typer.Option(
-            "--max-draws", min=1, help="Give up after so many draws.", show_default="1000, or 100 a sample"
-        ),
+        typer.Option("--max-draws", min=1, help="Stop after N draws.", show_default="1000, or 100 a sample"),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
@@ -89,7 +87,8 @@ def sample(
 
     Writes 000000.png and its code 000000.safetensors, and so on, and grid.png of the first 256. Sample i
     depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
-    With --like or --attr, draws are accepted or rejected by a linear classifier on z.
+    With --like or --attr, draws are accepted or rejected by a linear classifier on z; where too few are
+    accepted, the best-scoring of the others are kept, named, and the exit code is 3.
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -97,6 +96,8 @@ def sample(
         raise UsageError("--unlike and --unlabelled go with --like FOLDER")
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
+    if max_draws is not None and max_draws < num:
+        raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
     console = Console(as_json=as_json, quiet=quiet)
     mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
@@ -119,6 +120,7 @@ def sample(
     )
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
+    num_accepted = num
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
     elif attr is not None:
@@ -135,8 +137,12 @@ def sample(
     numbers: Sequence[int] = range(num)
     if condition is not None:
         console.note(condition.description)
-        numbers, told = accepted_draws(pipeline, condition, num, draws, max_draws=budget)
-        console.note(told)
+        if condition.doubts:
+            console.problem(f"rdm: {condition.doubts}")
+        taken = accepted_draws(pipeline, condition, num, draws, max_draws=budget, keep_best=True)
+        numbers, num_accepted = taken.numbers, taken.num_accepted
+        console.note(taken.told)
+    best_others = frozenset(numbers[num_accepted:])
     in_parts = mine.count > 1
     if in_parts:
         console.note(f"rdm: shard {mine}; grid.png is drawn by a run without --shard")
@@ -160,6 +166,7 @@ def sample(
                     str(made.path),
                     kind=made.kind,
                     draw=made.number,
+                    accepted=None if made.number is None else made.number not in best_others,
                     output=str(made.path),
                     code=None if made.code is None else str(made.code),
                     skipped=made.skipped,
@@ -168,3 +175,8 @@ def sample(
         if num_drawn or num_kept:  # else nothing was begun, and the error says why
             kept = f", {num_kept} already there" if num_kept else ""
             console.note(f"sampled {num_drawn} image{'' if num_drawn == 1 else 's'}{kept}")
+    if num_accepted < num:
+        raise PartialError(
+            f"{num - num_accepted} of {num} samples were not accepted: they are the best of {budget} draws",
+            hint="give more example images, use a stored --attr, or allow more draws: --max-draws",
+        )

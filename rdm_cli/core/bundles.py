@@ -134,7 +134,7 @@ class Bundle:
                 hint=f"train some: rdm train attributes CODES --labels FILE --bundle {self.name}",
             )
         directions = read_directions(folder)
-        width = directions.z_mean.numel()
+        width = directions.width
         if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions

@@ -33,14 +33,17 @@ DOUBTFUL_LOSS = 0.68
 class Condition:
     """P(accept | z) for z (B, ...) to (B,), and a line about where it comes from.
 
-    With a ``threshold``, draws of at least that probability are accepted, and no others. ``record`` is what
-    the pictures record of it.
+    ``score``, of the same shapes, ranks draws where the probabilities of all are next to nothing. With a
+    ``threshold``, draws of at least that probability are accepted, and no others. ``doubts`` say why its
+    verdicts may mean little. ``record`` is what the pictures record of it.
     """
 
     probability: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor], Tensor]
     description: str
     record: Mapping[str, Any]
     threshold: float | None = None
+    doubts: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +99,13 @@ def few_shot_condition(
         seed=seed,
         z_population=population,
     )
-    doubt = (
-        "" if classifier.log_loss < DOUBTFUL_LOSS else ": it has learned next to nothing, give more examples"
-    )
+    learned = classifier.log_loss < DOUBTFUL_LOSS
     passed_over = PassedOver(positive.passed_over)
     if beside is not None:
         passed_over.update(beside.passed_over)
     return Condition(
         probability=classifier.probability,
+        score=classifier.logits,
         record={
             "like": positive.digest,
             "unlike" if unlike is not None else "unlabelled": None if beside is None else beside.digest,
@@ -111,8 +113,9 @@ def few_shot_condition(
         # a handful of examples leaves probabilities vague: looking as positive as they do is the better sieve
         threshold=classifier.typical_probability,
         description=f"classifier on z: {len(positive.z)} examples from {like}, {kind}; cross-validated "
-        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing){doubt}"
+        f"log loss {classifier.log_loss:.3f} (0.693 knows nothing)"
         + (f"; {passed_over}" if passed_over else ""),
+        doubts=None if learned else f"{like}: the classifier has learned next to nothing; give more examples",
     )
 
 
@@ -122,17 +125,41 @@ def attribute_condition(pipeline: Pipeline, name: str) -> Condition:
     row = directions.index(name)
     return Condition(
         probability=lambda z: directions.logits(z)[:, row].sigmoid(),
+        score=lambda z: directions.logits(z)[:, row],
         description=f"accepting draws by the stored attribute '{name}'",
         record={"attribute": name, "direction_digest": directions.digest(name)},
+        doubts=directions.doubts(name),
     )
 
 
-def accepted_draws(
-    pipeline: Pipeline, condition: Condition, num: int, draws: Draws, *, max_draws: int
-) -> tuple[list[int], str]:
-    """The numbers of the first ``num`` accepted draws, and a line with the acceptance rate.
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """The ``numbers`` of draws: ``num_accepted`` of ``num_drawn``, then the best others."""
 
-    Raises RdmError where ``max_draws`` do not give enough.
+    numbers: list[int]
+    num_accepted: int
+    num_drawn: int
+
+    @property
+    def told(self) -> str:
+        """A line about how many were accepted."""
+        share = 100 * self.num_accepted / self.num_drawn
+        return f"accepted {self.num_accepted} of {self.num_drawn} draws ({share:.1f} %)"
+
+
+def accepted_draws(
+    pipeline: Pipeline,
+    condition: Condition,
+    num: int,
+    draws: Draws,
+    *,
+    max_draws: int,
+    keep_best: bool = False,
+) -> Drawn:
+    """The numbers of the first ``num`` accepted draws.
+
+    Where ``max_draws`` do not give enough, the best-scoring others fill up with ``keep_best``; else, and
+    where ``max_draws`` are fewer than ``num``, raises RdmError.
     """
     accepted = accept_reject(
         lambda numbers: draws.z(pipeline, list(numbers)),
@@ -141,9 +168,7 @@ def accepted_draws(
         seed=draws.seed,
         max_draws=max_draws,
         threshold=condition.threshold,
+        score=condition.score if keep_best else None,
     )
-    told = (
-        f"accepted {accepted.num_accepted} of {accepted.num_drawn} draws "
-        f"({100 * accepted.acceptance_rate:.1f} %)"
-    )
-    return list(accepted.draws), told
+    numbers = [int(i) for i in accepted.draws]
+    return Drawn(numbers=numbers, num_accepted=accepted.num_accepted, num_drawn=accepted.num_drawn)

@@ -303,7 +303,9 @@ def _spare_source(task: Task, info: CodeInfo) -> None:
         )
 
 
-def require_attributes(pipeline: Pipeline, names: Sequence[str]) -> None:
-    """Raise UsageError where a name is unknown, before any image is read."""
+def require_attributes(pipeline: Pipeline, names: Sequence[str]) -> list[str]:
+    """A line on each of ``names`` that was hardly learned; raises UsageError for an unknown one."""
+    directions = pipeline.bundle.directions
     for name in names:
-        pipeline.bundle.directions.index(name)
+        directions.index(name)
+    return [line for line in map(directions.doubts, names) if line]

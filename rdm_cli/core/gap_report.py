@@ -32,7 +32,7 @@ def save_json(records: Sequence[GapRecord], path: Path, *, seed: int, precision:
         "seed": seed,
         "precision": precision,
         "noise": "normal",
-        "interval": "95 %, normal approximation over images",
+        "interval": "95 %, Student's t over images",
         "records": [dataclasses.asdict(record) for record in records],
     }
     with atomic_path(path) as temporary:

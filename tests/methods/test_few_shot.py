@@ -12,7 +12,7 @@ from torch import Tensor
 from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.methods.few_shot import FewShotClassifier, _half_whitening, accept_reject, fit_few_shot
-from rdm_cli.metrics.probes import auroc
+from rdm_cli.metrics.ranking import auroc
 
 WIDTH = 64
 
