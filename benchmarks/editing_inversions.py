@@ -29,7 +29,8 @@ from rdm_cli import Codes, Pipeline, open_pipeline
 from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.running import ignore_progress
 from rdm_cli.core.runtime import set_up
-from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
@@ -145,7 +146,9 @@ def main(
     if sheet is not None:
         shown = len(rows_shown(x_0))
         lines = [rows_shown(x_0), *(row[:shown] for block in rows.values() for row in block)]
-        save_image(grid([to_pil(picture) for line in lines for picture in line], shown), sheet)
+        save_image(
+            grid([to_pil(picture) for line in lines for picture in line], shown), sheet, new_record("figure")
+        )
     publish(markdown(figures, len(x_0)), page, SCRIPT)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from rdm_cli import Pipeline, open_pipeline
 from rdm_cli.core.bundle_folders import assets_folder
 from rdm_cli.core.runtime import set_up
-from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True)
@@ -37,7 +38,7 @@ def faces(pipeline: Pipeline) -> Tensor:
 def write(rows: list[Tensor], output: Path) -> None:
     """One sheet of rows of pictures, each (N, 3, H, W), at twice their size."""
     sheet = grid([to_pil(picture) for row in rows for picture in row], len(rows[0]))
-    save_image(sheet.resize((sheet.width * 2, sheet.height * 2), 0), output)
+    save_image(sheet.resize((sheet.width * 2, sheet.height * 2), 0), output, new_record("figure"))
     print(output)
 
 

@@ -68,5 +68,9 @@ class CodeError(RdmError):
     """A code file that is missing, damaged or belongs to another bundle."""
 
 
+class OccupiedError(RdmError):
+    """A place that holds what rdm did not write, or wrote for something else: it stays unless forced."""
+
+
 class CheckpointError(RdmError):
     """A foreign checkpoint, or one of a training run, that cannot be read."""

@@ -199,6 +199,9 @@ SolverOption = Annotated[
         show_default="each code's own, else the bundle's",
     ),
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what stands in a result's place, whoever made it.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 BatchSize = Annotated[
     int | None,

@@ -24,6 +24,7 @@ def avatars(
     num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many faces.")] = 1000,
     size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Side in pixels.")] = 64,
     seed: o.Seed = 0,
+    force: o.Force = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes.", show_default="all cores")
     ] = None,
@@ -38,7 +39,8 @@ def avatars(
     from rdm_cli.data.avatars import write_avatars
 
     with console.progress("drawing", num, unit="images") as advance:
-        for path in write_avatars(folder, num_images=num, size=size, seed=seed, workers=workers):
+        drawn = write_avatars(folder, num_images=num, size=size, seed=seed, workers=workers, force=force)
+        for path in drawn:
             if path.suffix == ".png":
                 advance(1.0)
             console.emit(str(path), output=str(path), kind="image" if path.suffix == ".png" else "labels")

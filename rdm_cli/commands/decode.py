@@ -35,6 +35,7 @@ def decode(
         o.StartNoise, typer.Option("--x-t", help="The code's own x_T, or one drawn at random.")
     ] = o.StartNoise.inferred,
     seed: o.Seed = 0,
+    force: o.Force = False,
     files_from: o.FilesFrom = None,
     column: o.Column = None,
     as_tar: o.AsTar = False,
@@ -124,6 +125,7 @@ def decode(
                 steps=steps,
                 x_T=x_t.value,
                 seed=seed,
+                force=force,
                 batch_size=batch_size or batch_size_for(resolved, job.num_items),
                 advance=advance,
             )

@@ -47,7 +47,9 @@ def encode(
             help="Add steps until the code alone brings the fitted image back at DB dB or better.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Encode again what is up to date, and replace any other file.")
+    ] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
     column: o.Column = None,
@@ -71,7 +73,8 @@ def encode(
     so a photo of 1600x1200 comes back as 64x64. Of it, --inversion exact loses nothing but rounding and
     fixed-point little, each in far fewer steps than ddim. An LRDM brings back no more than its first stage
     does, whatever the inversion. --lossless alone restores every pixel of the fitted image.
-    An image whose code is there already, made from the same file with the same settings, is skipped.
+    An image whose code is there already, made from the same file with the same settings, is skipped; a code
+    of another bundle, or one that holds more or was made with more effort than is asked for, stays.
     """
     console = Console(as_json=as_json, quiet=quiet)
     if no_x_T:

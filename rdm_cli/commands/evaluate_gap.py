@@ -12,7 +12,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, numbers
 from rdm_cli.console import Console
-from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.folders import PassedOver, find_inputs
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def gap(
     shown_at = numbers("--at", at)
     if min(shown_at) < 0:
         raise UsageError(f"--at {min(shown_at)}: timesteps start at 0")
-    paths = [item.source for item in find_inputs([folder])][:num]
+    passed_over = PassedOver()
+    paths = [item.source for item in find_inputs([folder], passed_over=passed_over)][:num]
+    if passed_over:
+        console.note(f"{folder}: {passed_over}")
     if len(paths) < 2:
         raise UsageError(f"{folder}: one image has no interval", hint="name a folder of two or more")
     check_output(output)

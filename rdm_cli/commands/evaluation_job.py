@@ -113,6 +113,8 @@ def evaluate(
     """
     from rdm_cli.core.evaluation.assembly import assembled
 
+    if material.passed_over:
+        console.note(f"{material.folder}: {material.passed_over}")
     parts = _measured(console, subjects, work, measure)
     _present(console, assembled(name, lead, material, subjects, parts, **rest), output)
 

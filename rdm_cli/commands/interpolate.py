@@ -46,6 +46,7 @@ def interpolate(
     inversion: o.InversionOption = o.Inversion.ddim,
     iterations: o.Iterations = None,
     fit: o.FitOption = o.Fit.crop,
+    force: o.Force = False,
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
@@ -101,6 +102,7 @@ def interpolate(
             effort=effort,
             fit=fit.value,
             trajectory=path is Way.trajectory,
+            force=force,
             advance=advance,
         )
         for kind, written_to in written:

@@ -32,6 +32,7 @@ def reconstruct(
     ] = 0,
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
+    force: o.Force = False,
     files_from: o.FilesFrom = None,
     column: o.Column = None,
     style: o.Style = None,
@@ -108,6 +109,7 @@ def reconstruct(
                 variations=variations,
                 seed=seed,
                 fit=fit.value,
+                force=force,
                 advance=advance,
             )
 

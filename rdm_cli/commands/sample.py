@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
+from rdm_cli.data.shards import WHOLE, parse_shard
 from rdm_cli.errors import PartialError, UsageError
 
 
@@ -22,6 +24,11 @@ def sample(
         o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the method's own")
     ] = None,
     seed: o.Seed = 0,
+    force: o.Force = False,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Draw part I of N, from 1, of the samples."),
+    ] = None,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
@@ -77,9 +84,10 @@ def sample(
 ) -> None:
     """Draw images: z from a prior, x_T from N(0, I).
 
-    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
-    seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z; where
-    too few are accepted, the best-scoring of the others are kept, named, and the exit code is 3.
+    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png of the first 256. Sample i
+    depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
+    With --like or --attr, draws are accepted or rejected by a linear classifier on z; where too few are
+    accepted, the best-scoring of the others are kept, named, and the exit code is 3.
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -90,14 +98,11 @@ def sample(
     if max_draws is not None and max_draws < num:
         raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
     console = Console(as_json=as_json, quiet=quiet)
-    drawn_by: dict[str, Any] = {
-        "prior_steps": prior_steps,
-        "prior_solver": prior_solver and prior_solver.value,
-    }
+    mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
-    from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
-    from rdm_cli.core.pictures import write_samples
+    from rdm_cli.core.conditional import accepted_draws, attribute_condition, few_shot_condition
+    from rdm_cli.core.pictures import Draws, write_samples
     from rdm_cli.core.pipeline import open_pipeline
     from rdm_cli.core.runtime import set_up
 
@@ -123,39 +128,54 @@ def sample(
         condition = attribute_condition(pipeline, attr)
     else:
         condition = None
-    if condition is None:
-        codes = pipeline.sample(num, seed=seed, steps=steps, stop_shift=stop_shift, **drawn_by)
-        numbers = list(range(num))
-    else:
+    draws = Draws(
+        seed=seed,
+        steps=steps,
+        prior_steps=prior_steps,
+        prior_solver=prior_solver and prior_solver.value,
+        stop_shift=stop_shift,
+    )
+    numbers: Sequence[int] = range(num)
+    if condition is not None:
         console.note(condition.description)
         if condition.doubts:
             console.problem(f"rdm: {condition.doubts}")
-        drawn = draw_accepted(
-            pipeline,
-            condition,
-            num,
-            seed=seed,
-            max_draws=budget,
-            decode_steps=steps,
-            stop_shift=stop_shift,
-            keep_best=True,
-            **drawn_by,
-        )
-        codes, numbers, num_accepted = drawn.codes, drawn.numbers, drawn.num_accepted
-        console.note(drawn.told)
-    with console.progress("sampling", num, unit="images") as advance:
-        written = write_samples(
-            pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
-        )
-        for kind, number, path, code in written:
-            console.emit(
-                str(path),
-                kind=kind,
-                draw=number,
-                accepted=None if number is None else number not in numbers[num_accepted:],
-                output=str(path),
-                code=None if code is None else str(code),
-            )
+        taken = accepted_draws(pipeline, condition, num, draws, max_draws=budget, keep_best=True)
+        numbers, num_accepted = taken.numbers, taken.num_accepted
+        console.note(taken.told)
+    best_others = frozenset(numbers[num_accepted:])
+    in_parts = mine.count > 1
+    if in_parts:
+        console.note(f"rdm: shard {mine}; grid.png is drawn by a run without --shard")
+    num_drawn = num_kept = 0
+    try:
+        with console.progress("sampling", num / mine.count, unit="images") as advance:
+            for made in write_samples(
+                pipeline,
+                draws,
+                numbers,
+                output,
+                holds=mine.holds if in_parts else None,
+                condition=None if condition is None else condition.record,
+                columns=columns,
+                force=force,
+                advance=advance,
+            ):
+                if made.kind == "sample":
+                    num_kept, num_drawn = num_kept + made.skipped, num_drawn + (not made.skipped)
+                console.emit(
+                    str(made.path),
+                    kind=made.kind,
+                    draw=made.number,
+                    accepted=None if made.number is None else made.number not in best_others,
+                    output=str(made.path),
+                    code=None if made.code is None else str(made.code),
+                    skipped=made.skipped,
+                )
+    finally:
+        if num_drawn or num_kept:  # else nothing was begun, and the error says why
+            kept = f", {num_kept} already there" if num_kept else ""
+            console.note(f"sampled {num_drawn} image{'' if num_drawn == 1 else 's'}{kept}")
     if num_accepted < num:
         raise PartialError(
             f"{num - num_accepted} of {num} samples were not accepted: they are the best of {budget} draws",

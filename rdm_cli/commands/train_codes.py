@@ -88,6 +88,7 @@ def prior(
             seed=seed,
             weights_dtype=weights_dtype(weights.value),
             on_record=on_record,
+            note=console.note,
         )
     if had_one:
         console.note(f"in place of the prior that {opened.name} had")
@@ -129,7 +130,14 @@ def attributes(
 
     opened = open_bundle(bundle)
     trained = train_bundle_attributes(
-        opened, codes, labels, held_out=held_out, seed=seed, along=along.value, replace_all=replace_all
+        opened,
+        codes,
+        labels,
+        held_out=held_out,
+        seed=seed,
+        along=along.value,
+        replace_all=replace_all,
+        note=console.note,
     )
     fit = trained.fit
     for name in fit.names:

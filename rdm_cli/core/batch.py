@@ -16,7 +16,7 @@ from typing import IO, Any, Generic, TypeVar
 from rdm_cli.core.reading_ahead import ahead
 from rdm_cli.data.atomic import atomic_path, naming
 from rdm_cli.data.places import Place, Readable
-from rdm_cli.errors import RdmError
+from rdm_cli.errors import OccupiedError, RdmError
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -46,13 +46,15 @@ def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
 class Outcome(Generic[K]):
     """What became of one item: data about what was written, or ``error``, one line; and how long it took.
 
-    ``seconds`` are those of reading it and its part of those that its batch took.
+    ``seconds`` are those of reading it and its part of those that its batch took. ``occupied``: it failed
+    because its place holds something else, which stays.
     """
 
     item: K
     data: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
+    occupied: bool = False
 
 
 def run_batches(
@@ -105,7 +107,7 @@ def _loaded(
                 raise item.error
             loaded = load(item)
         except (RdmError, OSError) as error:
-            loaded = Outcome(item=item, error=_told(error))
+            loaded = Outcome(item=item, error=_told(error), occupied=isinstance(error, OccupiedError))
         yield item, loaded, time.perf_counter() - begun
 
 

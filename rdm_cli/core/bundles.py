@@ -114,6 +114,11 @@ class Bundle:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
         return in_float32(prior).to(self.device).eval()
 
+    @property
+    def prior_digest(self) -> str:
+        """SHA-256 over the latent prior's files, which the bundle's digest does not cover."""
+        return _digest({name: self.folder / "prior" / name for name in ("config.json", WEIGHTS)})
+
     def prior_named(self, name: str | None) -> LatentDDIM | GaussianPrior:
         """The prior ``name``, or the method's own; raises UsageError where z is not trained for it."""
         if (name or self.method.prior) == "latent-ddim":

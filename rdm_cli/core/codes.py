@@ -8,6 +8,7 @@ so that equal codes are equal bytes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.data.places import Place, Readable, paths_of, put
-from rdm_cli.data.tensor_files import first_not_finite, read_with_metadata
+from rdm_cli.data.tensor_files import first_not_finite, read_tensors, read_with_metadata, tensor_shapes
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -136,7 +137,11 @@ class Codes:
             raise ValueError(f"{len(self)} codes need as many places, not {len(found)}")
         return [put(place, code._to_bytes(place)) for code, place in zip(self, found, strict=True)]
 
-    def _to_bytes(self, place: Place) -> bytes:
+    def digests(self) -> list[str]:
+        """SHA-256 of the bytes that :meth:`save` writes of each code; raises CodeError as it does."""
+        return [hashlib.sha256(code._to_bytes("a code")).hexdigest() for code in self]
+
+    def _to_bytes(self, place: Place | str) -> bytes:
         """A batch of one as the bytes of its file, which goes to ``place``."""
         tensors = {"z": self.z[0]} if self.z.numel() else {}
         tensors |= {name: values[0] for name, values in self._maps().items() if values is not None}
@@ -212,6 +217,13 @@ _CALLED = {
 def read_info(source: Readable) -> CodeInfo:
     """The metadata of a code; of a file, without its tensors. Raises CodeError where it is not one."""
     return _read(source, names=())[0]
+
+
+def read_held(source: Readable) -> tuple[CodeInfo, frozenset[str]]:
+    """The metadata of a code and the names of its tensors. Raises CodeError where it is not one."""
+    info = read_info(source)
+    names = tensor_shapes(source) if isinstance(source, Path) else read_tensors(source)
+    return info, frozenset(names)
 
 
 def read_z(source: Readable) -> tuple[CodeInfo, Tensor]:

@@ -23,7 +23,7 @@ from rdm_cli.core.running import Advance, Runner, told_by_calls
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
 from rdm_cli.data.images import MAX_PIXELS, Fit, Remark, image_bytes, to_unit_range, warn_of
-from rdm_cli.data.places import Readable, paths_of
+from rdm_cli.data.places import Readable, digest_of, paths_of
 from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
@@ -265,6 +265,11 @@ class Coder(Runner):
             return None
         with torch.no_grad():
             return self.enter(self.load_images([self.style]).to(self.bundle.device)).cpu()
+
+    @cached_property
+    def style_digest(self) -> str | None:
+        """SHA-256 of the image whose style is taken; None where there is none."""
+        return None if self.style is None else digest_of(self.style)
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.core.running import Advance, ignore_progress, share
 from rdm_cli.core.ways import sampling_way, way_up
+from rdm_cli.data.images import Fit
 from rdm_cli.errors import CodeError, RdmError, UsageError
 from rdm_cli.metrics.reconstruction import mse, psnr
 
@@ -85,6 +87,15 @@ def check_effort(pipeline: Pipeline, effort: Effort) -> None:
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     if effort.iterations is not None and way.kernel.iterations == 1:
         raise UsageError(f"--iterations: {effort.inversion} solves no equation")
+
+
+def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
+    """The metadata of a code that is made by ``effort``, as far as no image is asked."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    # a z that depends on t is made for the steps of the way, with or without its x_T
+    of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
+    read: dict[str, Any] = {"fit": fit, "value_range": pipeline.value_range}
+    return pipeline.info_of(way, effort.iterations, **read) if of_steps else pipeline.info(**read)
 
 
 def encode_by(

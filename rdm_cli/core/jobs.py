@@ -64,7 +64,8 @@ class Job:
     def settle(self, outcome: Outcome[Task]) -> None:
         """Tell the sink what became of a task that it expects."""
         if outcome.item.error is None:
-            self.sink.settle(outcome.item.target, kept=bool(outcome.data.get("skipped")))
+            kept = outcome.occupied or bool(outcome.data.get("skipped"))
+            self.sink.settle(outcome.item.target, kept=kept)
 
 
 def plan_job(

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from rdm_cli.core.bundle_parts import refuse_not_finite
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
-from rdm_cli.core.codes import Codes
+from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.coding import Coder
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.core.running import Advance, told_by_calls
 from rdm_cli.core.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
-from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
+from rdm_cli.core.ways import Way, checked_solver, sampling_way, solver_named, way_down
 from rdm_cli.data.images import MAX_PIXELS, Remark, warn_of
 from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, UsageError
@@ -139,17 +139,21 @@ class Pipeline(Coder):
         return codes.replace(z=z, infos=infos, residuals=None)
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
-        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
+        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it.
+
+        At 0 and 1 these are the two codes, each of which decodes as it was made; what lies between two
+        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed.
+        """
         first, second = self._ends(first, second)
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
-        info = replace(first.infos[0], source=None, **UNMEASURED)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
         z = between(first.z[0], second.z[0], alpha)
-        return Codes(z=z, x_T=x_T, infos=(info,) * len(alpha), style=style, other=other)
+        infos = _infos_between(first, second, alphas)
+        return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
 
     def trajectory(
         self,
@@ -173,7 +177,21 @@ class Pipeline(Coder):
         other = _between(first.other, second.other, alpha)
         states = [slerp(first.x_T[0], second.x_T[0], alpha), *([] if other is None else [other])]
         self.check_precision(first, second)
-        way = way_down(self.bundle, first.infos[0], has_x_T=True, steps=steps, sampler=self.sampler)
+        ways = [
+            way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler)
+            for info in _infos_between(first, second, alphas)
+        ]
+        x_0 = torch.empty(len(alpha), *self.bundle.model.image_shape)
+        for way in dict.fromkeys(ways):
+            chosen = [i for i, other_way in enumerate(ways) if other_way == way]
+            rows = [values[chosen] for values in (alpha, *states)]
+            x_0[chosen] = self._trajectory(way, first, second, rows, advance)
+        return x_0
+
+    def _trajectory(
+        self, way: Way, first: Codes, second: Codes, rows: Sequence[Tensor], advance: Advance | None
+    ) -> Tensor:
+        """``rows`` of alpha, x_T and, where a solver keeps one, the other state, decoded one ``way``."""
         spec, n = way.spec(self.bundle), way.steps
         model = self.network
         check_steps_of_z(self.bundle, first.z, n)
@@ -194,8 +212,8 @@ class Pipeline(Coder):
                 x_0 = last(way.kernel.decode(told, x_t, spec, n))
             return (self.leave(x_0),)
 
-        with self.progress(advance, "decoding", len(alpha)) as tell:
-            (x_0,) = self.in_batches(decode_batch, alpha, *states)
+        with self.progress(advance, "decoding", len(rows[0])) as tell:
+            (x_0,) = self.in_batches(decode_batch, *rows)
         return x_0
 
     def _ends(self, first: Codes, second: Codes) -> tuple[Codes, Codes]:
@@ -211,6 +229,10 @@ class Pipeline(Coder):
             raise CodeError(
                 f"the x_T of the two codes are of two kinds: {_made_by(first)} and {_made_by(second)}",
                 hint="encode both alike",
+            )
+        if first.z.shape != second.z.shape:
+            raise CodeError(
+                "the two codes hold z for different numbers of steps", hint="encode both in as many steps"
             )
         first, second = self.as_asked(first), self.as_asked(second)
         if (first.holds ^ second.holds) - {"residuals"}:
@@ -279,6 +301,24 @@ class Pipeline(Coder):
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
+
+
+def _infos_between(first: Codes, second: Codes, alphas: Sequence[float]) -> tuple[CodeInfo, ...]:
+    """How the codes on a path are decoded: the ends as they were made, the others in between."""
+    ends = [replace(end.infos[0], source=None, **UNMEASURED) for end in (first, second)]
+    infos = []
+    for alpha in alphas:
+        near, far = ends if alpha < 0.5 else reversed(ends)
+        if alpha not in (0, 1):
+            weight = min(alpha, 1 - alpha)  # of the farther end
+            edits = near.edits if near.edits == far.edits else ()
+            shift = (1 - weight) * near.stop_shift + weight * far.stop_shift
+            steps = near.steps
+            if near.steps is not None and far.steps is not None:
+                steps = round((1 - weight) * near.steps + weight * far.steps)
+            near = replace(near, steps=steps, stop_shift=shift, edits=edits)
+        infos.append(near)
+    return tuple(infos)
 
 
 def _between(first: Tensor | None, second: Tensor | None, alpha: Tensor) -> Tensor | None:

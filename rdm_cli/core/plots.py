@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.picture_record import KEY, as_text, new_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +66,10 @@ def can_plot() -> bool:
 def save_plot(plot: Plot, path: Path) -> None:
     """Draw ``plot`` on white and save it as ``path``'s suffix says."""
     figure = _figure(plot, INK)
+    kind = path.suffix.removeprefix(".")
+    told: dict[str, Any] = {"metadata": {KEY: as_text(new_record("plot"))}} if kind.lower() == "png" else {}
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format=path.suffix.removeprefix("."))
+        figure.savefig(temporary, dpi=120, format=kind, **told)
 
 
 def svg_of(plot: Plot, *, dark: bool) -> bytes:

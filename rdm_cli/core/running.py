@@ -96,14 +96,17 @@ class Runner:
 
         Raises RdmError where the device has not the memory for a slice.
         """
-        size, device = self.batch_size, self.bundle.device
-        if size is None:
-            largest = max(default_batch_size(device), at_least)
-            size = min(largest, 1 << max(0, len(tensors[0]) - 1).bit_length())
+        size, device = self.size_of_batches(len(tensors[0]), at_least=at_least), self.bundle.device
         what = f"{size} image{'' if size == 1 else 's'} at once on {device}"
         hint = f"take fewer: --batch-size {size // 2}" if size > 1 else "another --device may have more"
         with autocast(device, "fp32"), memory_told(what, hint):  # whatever the caller has set
             return in_padded_batches(run, *tensors, size=size, device=device)
+
+    def size_of_batches(self, num: int, *, at_least: int = 1) -> int:
+        """Rows in each batch of ``num``: the user's or, without one, the device's or ``at_least`` these."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return min(max(default_batch_size(self.bundle.device), at_least), 1 << max(0, num - 1).bit_length())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from rdm_cli.core.bundle_saving import add_directions, add_prior, refuse_read_only
 from rdm_cli.core.bundles import Bundle
-from rdm_cli.core.code_sets import read_code_set
+from rdm_cli.core.code_sets import CodeSet, read_code_set
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.methods.presets import Preset
@@ -44,6 +44,13 @@ def _matching_preset(bundle: Bundle) -> Preset | None:
     return None
 
 
+def _codes_of_images(codes: Path, bundle: Bundle, note: Callable[[str], None]) -> CodeSet:
+    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    if found.passed_over:
+        note(f"{codes}: {found.passed_over}")
+    return found
+
+
 def train_bundle_prior(
     bundle: Bundle,
     codes: Path,
@@ -53,14 +60,15 @@ def train_bundle_prior(
     seed: int,
     weights_dtype: torch.dtype,
     on_record: Callable[[PriorRecord], None],
+    note: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number.
 
-    Raises RdmError for too few codes and where training diverges, UsageError for a bundle that is not written
-    to; the bundle then stays as it was.
+    ``note`` is told which files were passed over. Raises RdmError for too few codes and where training
+    diverges, UsageError for a bundle that is not written to; the bundle then stays as it was.
     """
     refuse_read_only(bundle)
-    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    found = _codes_of_images(codes, bundle, note)
     try:
         training = PriorTraining(
             found.z, LatentDDIMConfig(network=network), settings=settings, seed=seed, device=bundle.device
@@ -100,11 +108,13 @@ def train_bundle_attributes(
     seed: int,
     along: str = "means",
     replace_all: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> TrainedAttributes:
     """Fit attribute directions and put them into the bundle, in place of those of the same names.
 
     Its other attributes stay as they are; with ``replace_all`` they are dropped. Edits follow the difference
-    of the class means or, with ``along`` "classifier", its weight, as in the paper.
+    of the class means or, with ``along`` "classifier", its weight, as in the paper. ``note`` is told which
+    files were passed over.
 
     Raises RdmError where no code has a row in ``labels``, and where no attribute has enough examples;
     UsageError for a bundle that is not written to; BundleError for stored attributes that cannot be read, and
@@ -113,7 +123,7 @@ def train_bundle_attributes(
     refuse_read_only(bundle)
     bundle.require_z("attributes")
     stored = _stored_attributes(bundle, dropping=replace_all)
-    found = read_code_set(codes, bundle_name=bundle.name, bundle_digest=bundle.digest)
+    found = _codes_of_images(codes, bundle, note)
     table = read_labels(labels)
     matched = match(table, found.names)
     num_labelled = len(found.names) - len(matched.unmatched)

@@ -92,6 +92,8 @@ class TrainingRun:
         with together(accelerator):
             if not agreed:
                 raise UsageError(f"{plan.folder}: not every process finds the same images there")
+            if self.images.passed_over:
+                self.note(f"{plan.folder}: {self.images.passed_over}")
             if len(self.images) < plan.settings.batch_size:
                 self.note(f"only {len(self.images)} images: some are seen twice in one step")
             self.model = starting_model(plan, self.images, device, resumed=checkpoint is not None)

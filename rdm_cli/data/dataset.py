@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rdm_cli.data.folders import Item, class_of, find_inputs
+from rdm_cli.data.folders import Item, PassedOver, class_of, find_inputs
 from rdm_cli.data.images import MAX_PIXELS, SUFFIXES, Fit, Remark, image_bytes, warn_of
 from rdm_cli.data.pixel_cache import PixelCache
 from rdm_cli.data.value_range import ValueRange
@@ -45,6 +45,8 @@ class ImageFolder(Dataset[Tensor]):
     where there is one, which worker processes share. They do not share reports: each tells of a bad file of
     its own accord.
 
+    Pictures that rdm made are no images to learn from: ``passed_over`` counts them.
+
     Where ``class_names`` are given, each image is of the class whose sub-folder it lies in; else all are of
     one class.
 
@@ -67,7 +69,8 @@ class ImageFolder(Dataset[Tensor]):
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder}: a folder of images is needed, and this is a file")
         self.folder = folder
-        items = find_inputs([folder], suffixes=SUFFIXES)
+        self.passed_over = PassedOver()
+        items = find_inputs([folder], suffixes=SUFFIXES, passed_over=self.passed_over)
         self.paths = tuple(item.source for item in items)
         self.class_names = tuple(class_names)
         self._classes = [self._number(item) for item in items] if class_names else [0] * len(items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from typing import BinaryIO, Generic, TypeVar
 
 from rdm_cli.data.image_kinds import holds_image
 from rdm_cli.data.images import SUFFIXES
-from rdm_cli.data.picture_record import is_own_picture
+from rdm_cli.data.picture_record import is_edited_code, is_own_picture
 from rdm_cli.data.places import Readable
 from rdm_cli.errors import RdmError, UsageError
 
@@ -63,7 +63,6 @@ def find_inputs(
     paths: Sequence[Path],
     *,
     suffixes: Set[str] = SUFFIXES,
-    results: Sequence[str] = (),
     passed_over: PassedOver | None = None,
 ) -> list[Item[Path]]:
     """The files that ``paths`` stand for: named files as given, folders searched recursively.
@@ -76,11 +75,7 @@ def find_inputs(
     """
     if not paths:
         raise UsageError("no inputs were given", hint="name files or folders")
-    found = [
-        item
-        for path in paths
-        for item in items_at(path, suffixes=suffixes, results=results, passed_over=passed_over)
-    ]
+    found = [item for path in paths for item in items_at(path, suffixes=suffixes, passed_over=passed_over)]
     for item in found:
         if item.error is not None:
             raise item.error
@@ -91,7 +86,6 @@ def items_at(
     path: Path,
     *,
     suffixes: Set[str],
-    results: Sequence[str] = (),
     passed_over: PassedOver | None = None,
 ) -> Iterator[Item[Path]]:
     """What one path stands for; see :func:`find_inputs`."""
@@ -101,7 +95,7 @@ def items_at(
         yield Item(source=path, relative=Path(path.name))
         return
     empty, mine = True, None if passed_over is None else PassedOver()
-    for item in items_below(path, suffixes=suffixes, results=results, passed_over=mine):
+    for item in items_below(path, suffixes=suffixes, passed_over=mine):
         empty = False
         yield item
     if mine and passed_over is not None:
@@ -112,7 +106,7 @@ def items_at(
         own = mine is not None and mine[MADE_BY_RDM]
         raise UsageError(
             f"{str(path).rstrip('/')}/: no {_nouns(suffixes)} found{f' ({mine})' if mine else ''}",
-            hint="name the files themselves to use them"
+            hint="such pictures are inputs where they are named as files"
             if own
             else f"looked for {', '.join(sorted(suffixes))}",
         )
@@ -123,7 +117,6 @@ def items_below(
     root: Path,
     *,
     suffixes: Set[str],
-    results: Sequence[str] = (),
     passed_over: PassedOver | None = None,
 ) -> Iterator[Item[Path]]:
     """The files below a folder whose names end in one of ``suffixes``, in sorted order of their paths.
@@ -133,14 +126,13 @@ def items_below(
 
     The suffixes are in lower case, with the dot, and count in any case; hidden names are skipped. A dangling
     link or a folder with such a name is an item too, so that reading it fails by name. Linked folders are
-    followed, each folder once. ``results`` are the endings of what the command writes: a name that is another
-    item's stem with such an ending is an earlier run's result, and is left out. Pictures that rdm made are
-    no items and are counted in ``passed_over``; None: they are items as any others.
+    followed, each folder once. Pictures that rdm made and, where images are looked for too, codes of edits
+    are no items and are counted in ``passed_over``; None: they are items as any others.
 
     Keeps the names of the folders, and those of the files of one folder at a time. A folder below ``root``
     that cannot be listed is an item with an error; raises UsageError where ``root`` cannot be.
     """
-    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, results, passed_over)
+    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, passed_over)
 
 
 def _items_of(
@@ -148,7 +140,6 @@ def _items_of(
     folder: Path,
     folders: Mapping[Path, UsageError | None],
     suffixes: Set[str],
-    results: Sequence[str],
     passed_over: PassedOver | None,
 ) -> Iterator[Item[Path]]:
     if (error := folders[folder]) is not None:
@@ -161,14 +152,11 @@ def _items_of(
             names.add(entry.name)
         elif passed_over is not None and not _is_folder(entry):
             passed_over.add_of_kind(entry.name)
-    made = _results_among(names, suffixes, results)
     for name in sorted(names):
         path = folder / name
         if path in folders:
-            yield from _items_of(root, path, folders, suffixes, results, passed_over)
-        elif name in made:
-            continue
-        elif passed_over is not None and is_own_picture(path):
+            yield from _items_of(root, path, folders, suffixes, passed_over)
+        elif passed_over is not None and _is_own(path, suffixes):
             passed_over[MADE_BY_RDM] += 1
         else:
             yield Item(source=path, relative=path.relative_to(root))
@@ -224,13 +212,11 @@ def has_suffix(name: str, suffixes: Set[str]) -> bool:
     return os.path.splitext(name)[1].lower() in suffixes
 
 
-def _results_among(names: Iterable[str], suffixes: Set[str], endings: Sequence[str]) -> Set[str]:
-    """Those of a folder's ``names`` that an earlier run made of others."""
-    endings = [ending for ending in endings if has_suffix(f"x{ending}", suffixes)]
-    if not endings:
-        return frozenset()
-    stems = {os.path.splitext(name)[0] for name in names if has_suffix(name, suffixes)}
-    return {f"{stem}{ending}" for stem in stems for ending in endings}
+def _is_own(path: Path, suffixes: Set[str]) -> bool:
+    """Whether rdm made it and it is no input: a picture, or beside images the code of an edit."""
+    if has_suffix(path.name, CODE_SUFFIXES):
+        return bool(suffixes & SUFFIXES) and is_edited_code(path)
+    return is_own_picture(path)
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -238,7 +224,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
     Raises UsageError for an image that lies in none, and for fewer than two classes.
     """
-    found = dict.fromkeys(class_of(item) for item in find_inputs([folder]))
+    found = dict.fromkeys(class_of(item) for item in find_inputs([folder], passed_over=PassedOver()))
     if len(found) < 2:
         raise UsageError(
             f"{folder}/: {len(found)} sub-folder with images, and classes are two or more",

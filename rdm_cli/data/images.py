@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from rdm_cli.data.colour_profiles import BadProfileError, as_srgb
 from rdm_cli.data.image_kinds import HEAD_BYTES, kind_of
-from rdm_cli.data.places import Place, Readable, put
+from rdm_cli.data.places import Readable
 from rdm_cli.data.value_range import LEVELS, LEVELS_16, ValueRange, found_in, grey_levels, num_not_finite
 from rdm_cli.errors import ImageError, PictureError
 
@@ -408,14 +408,6 @@ def to_pil(x_0: Tensor, name: str = "a picture") -> Image.Image:
 def pixels_to_pil(pixels: Tensor) -> Image.Image:
     """uint8 (3, H, W), or (1, H, W) if grey, as a Pillow image."""
     return Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous()).numpy())
-
-
-def save_image(image: Image.Image, place: Place) -> str:
-    """Write ``image`` in the suffix's format, whole or not at all; returns the SHA-256 of its bytes."""
-    kind = Image.registered_extensions()[place.suffix.lower()]
-    file = io.BytesIO()
-    image.save(file, format=kind)
-    return put(place, file.getvalue())
 
 
 def grid(images: list[Image.Image], columns: int, gap: int = 2) -> Image.Image:

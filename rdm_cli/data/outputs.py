@@ -41,7 +41,7 @@ class Sink(ABC):
         """A result is being made for ``place``."""
 
     def settle(self, place: Place, *, kept: bool) -> None:  # noqa: B027
-        """That result is written, or was there already and is ``kept``; or else it could not be made."""
+        """That result is written, or what was there already is ``kept``; or else it could not be made."""
 
     def close(self, *, complete: bool) -> None:  # noqa: B027
         """The job is over; ``complete`` where it was not interrupted."""

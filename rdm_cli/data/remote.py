@@ -178,6 +178,9 @@ class RemoteFile(Named):
                 self._filesystem.put_file(str(path), self._inner)
 
 
+NAMED_LIKE_RESULTS = "named like a result of this command"
+
+
 class Remote:
     """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path.
 
@@ -200,6 +203,7 @@ class Remote:
             if holds(name):
                 yield Item(source=RemoteFile(self.url, self._filesystem), relative=Path(name))
             return
+        self.passed_over.clear()
         empty = True
         for relative in self._below(self._root):
             empty = False
@@ -224,7 +228,9 @@ class Remote:
                 yield from self._below(path)
             elif not has_suffix(path, self.suffixes):
                 self.passed_over.add_of_kind(PurePosixPath(path).name)
-            elif path not in made:
+            elif path in made:
+                self.passed_over[NAMED_LIKE_RESULTS] += 1
+            else:
                 yield path[len(self._root.rstrip("/")) + 1 :]
 
 

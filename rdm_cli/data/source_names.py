@@ -32,8 +32,9 @@ def sources_of(
 
     Files and folders, here or by URL; ``.tar`` and ``.parquet`` files; LMDBs. Braces in names are expanded
     where no file has that very name. ``results`` are endings of an earlier run's results, which are no
-    inputs; ``column`` is that of the images in Parquet files. Raises UsageError for what no source is made
-    of, for streams together with files, or two of one name, and for a column without Parquet files.
+    inputs in an object store, where a look into each would be a request; ``column`` is that of the images in
+    Parquet files. Raises UsageError for what no source is made of, for streams together with files, or two of
+    one name, and for a column without Parquet files.
     """
 
     def opened(name: str) -> Source:
@@ -63,7 +64,7 @@ def _opened(name: str, suffixes: Set[str], results: Sequence[str], column: str |
             return TarShard(name, suffixes=suffixes)
     if far:
         return Remote(name, suffixes=suffixes, results=results)
-    return Local(path, suffixes=suffixes, results=results)
+    return Local(path, suffixes=suffixes)
 
 
 def _refuse_mixed(sources: Sequence[Source]) -> None:

@@ -8,7 +8,7 @@ can collide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -53,17 +53,14 @@ class Local:
     counted = True
     whole = False
 
-    def __init__(self, path: Path, *, suffixes: Set[str], results: Sequence[str] = ()) -> None:
-        self.path, self.suffixes, self.results = path, suffixes, results
+    def __init__(self, path: Path, *, suffixes: Set[str]) -> None:
+        self.path, self.suffixes = path, suffixes
         self.passed_over = PassedOver()
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`Source`."""
         self.passed_over.clear()
-        found = items_at(
-            self.path, suffixes=self.suffixes, results=self.results, passed_over=self.passed_over
-        )
-        for item in found:
+        for item in items_at(self.path, suffixes=self.suffixes, passed_over=self.passed_over):
             if holds(item.relative.as_posix()):
                 yield item
 

@@ -13,6 +13,7 @@ that exist; where ``pattern`` is given, edits follow it and the classifier only 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -98,6 +99,15 @@ class Directions:
         step = scale * math.sqrt(w.numel()) * w / w.norm()
         z_mean, z_std = self._moments(row, w)
         return ((self._flat(z) - z_mean) / z_std + step).mul(z_std).add(z_mean).reshape(z.shape)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of all that edits along ``name``, and its classifier, depend on."""
+        row = self.index(name)
+        parts = (self.along[row], self.weight[row], self.bias[row : row + 1], self.z_mean, self.z_std)
+        found = hashlib.sha256()
+        for part in parts:
+            found.update(part.detach().cpu().float().numpy().tobytes())
+        return found.hexdigest()
 
     def cosines(self, name: str) -> list[tuple[str, float]]:
         """The other attributes by how nearly their directions are ``name``'s, most alike first.

@@ -227,12 +227,12 @@ def test_what_goes_with_a_result_replaces_no_input(tiny: Rdm, faces: Path) -> No
     assert result.code == 3 and "a.png: what goes with the result of" in result.err
     assert "would replace the input" in result.err
     assert tiny("encode", faces / "a.png", "--steps", 1).code == 0
-    os.rename(faces / "a.safetensors", faces / "a-edited.safetensors")
-    before = (faces / "a-edited.safetensors").read_bytes()
-    command = ("manipulate", faces / "a.png", faces / "a-edited.safetensors", "--attr", "hat", "--steps", 1)
+    os.rename(faces / "a.safetensors", faces / "a-hat+0.3.safetensors")
+    before = (faces / "a-hat+0.3.safetensors").read_bytes()
+    command = ("manipulate", faces / "a.png", faces / "a-hat+0.3.safetensors", "--attr", "hat", "--steps", 1)
     result = tiny(*command)
     assert result.code == 3 and "would replace the input" in result.err
-    assert (faces / "a-edited.safetensors").read_bytes() == before
+    assert (faces / "a-hat+0.3.safetensors").read_bytes() == before
 
 
 def test_results_beside_their_images_are_not_worked_on_again(tiny: Rdm, tmp_path: Path, faces: Path) -> None:

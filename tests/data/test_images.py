@@ -19,11 +19,11 @@ from rdm_cli.data.images import (
     grid,
     image_bytes,
     load_rgb,
-    save_image,
     to_pil,
     to_pixels,
     to_unit_range,
 )
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.errors import ImageError
 
 RNG = np.random.default_rng(0)
@@ -337,7 +337,7 @@ def test_to_pixels_clamps() -> None:
 def test_save_and_load_round_trip(tmp_path: Path) -> None:
     expected = random_rgb(8, 8).transpose(2, 0, 1)
     image = to_pil(to_unit_range(torch.from_numpy(expected.copy())))
-    save_image(image, tmp_path / "new" / "a.png")
+    save_image(image, tmp_path / "new" / "a.png", new_record("sample"))
     np.testing.assert_array_equal(image_bytes(tmp_path / "new" / "a.png", 8), expected)
 
 

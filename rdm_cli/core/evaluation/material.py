@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rdm_cli.core.evaluation.figures import Scalar
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.data.folders import Item, find_inputs
+from rdm_cli.data.folders import Item, PassedOver, find_inputs
 from rdm_cli.data.images import Fit, to_pixels, to_unit_range
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels, snake_case
 from rdm_cli.data.places import digest_of
@@ -89,13 +89,15 @@ class Labels:
 class Material:
     """Images of a folder, in order, and their labels where those were asked for.
 
-    ``notes`` say what of folder and label table was passed over.
+    ``passed_over`` counts what lies there and is no image to measure by; ``notes`` say what of folder and
+    label table was passed over.
     """
 
     folder: Path
     items: tuple[Item[Path], ...]
     fit: Fit = "crop"
     labels: Labels | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -143,7 +145,9 @@ class Material:
 
 def gather(folder: Path, num: int | None, fit: Fit = "crop") -> Material:
     """The first ``num`` images of ``folder`` (None: all); raises UsageError where there are none."""
-    return Material(folder=folder, items=tuple(find_inputs([folder])[:num]), fit=fit)
+    passed_over = PassedOver()
+    items = find_inputs([folder], passed_over=passed_over)
+    return Material(folder=folder, items=tuple(items[:num]), fit=fit, passed_over=passed_over)
 
 
 def gather_labelled(
@@ -160,7 +164,8 @@ def gather_labelled(
     ``table`` None looks for one beside the images; ``names`` None takes all. Raises UsageError, saying that
     ``purpose`` needs labels, where there are none.
     """
-    items = find_inputs([folder])
+    passed_over = PassedOver()
+    items = find_inputs([folder], passed_over=passed_over)
     path = table or _find_table(folder)
     if path is None:
         raise UsageError(
@@ -187,6 +192,7 @@ def gather_labelled(
         items=tuple(items[i] for i in rows),
         fit=fit,
         labels=labels.only(names) if names else labels,
+        passed_over=passed_over,
         notes=tuple(f"{path.name}: {note}" for note in [*matched.remarks("images"), *read.remarks]),
     )
 
