@@ -28,13 +28,13 @@ from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked
 from torch import Tensor
 
 from rdm_cli import open_pipeline
-from rdm_cli.core.runtime import set_up
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.fixed_point import fixed_point_encode
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, belm_decode, belm_encode
+from rdm_cli.runtime import set_up
 
 SCRIPT = "inversion"
 State = Tensor | TwoStates

@@ -150,7 +150,7 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     if "torch" not in sys.modules:
         return False
-    from rdm_cli.core.runtime import is_out_of_memory
+    from rdm_cli.runtime import is_out_of_memory
 
     return is_out_of_memory(error)
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rdm_cli.data.images import MAX_PIXELS
-from rdm_cli.data.value_range import parse_range
+from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 

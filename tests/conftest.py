@@ -54,7 +54,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from torch import nn
 
-    from rdm_cli.core.bundle_saving import save_bundle
+    from rdm_cli.bundles.writing import save_bundle
     from rdm_cli.kernels.spec import SamplingSpec
     from rdm_cli.methods.diffae.config import DiffAEConfig
     from rdm_cli.methods.diffae.method import METHOD

@@ -19,10 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from rdm_cli.core.bundle_folders import shipped_bundles
-from rdm_cli.core.bundles import Bundle, open_bundle
-from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.training_start import build_model
+from rdm_cli.bundles.bundle import Bundle, open_bundle
+from rdm_cli.bundles.places import shipped_bundles
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.float64 import Table, has_float64
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -34,8 +32,10 @@ from rdm_cli.kernels.two_step import belm_decode, belm_encode
 from rdm_cli.kernels.warp import moved, tps_warp
 from rdm_cli.methods.method import Method
 from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, SOLVERS, load
+from rdm_cli.training.run.start import build_model
 
 DEVICE = torch.device("meta")
 

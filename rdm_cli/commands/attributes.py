@@ -19,7 +19,7 @@ def list_attributes(
 ) -> None:
     """List a bundle's attributes with their held-out scores."""
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     directions = open_bundle(bundle).directions
     rows = []
@@ -45,7 +45,7 @@ def show_attribute(
 ) -> None:
     """Show one attribute: its scores, and which others its direction moves along with it."""
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     directions = open_bundle(bundle).directions
     directions.index(name)

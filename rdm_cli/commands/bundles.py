@@ -17,8 +17,8 @@ app = typer.Typer(no_args_is_help=True, help="Trained bundles: list, show, check
 def list_bundles(as_json: o.Json = False) -> None:
     """List the bundles that come with rdm."""
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundle_folders import shipped_bundles
-    from rdm_cli.core.inspection import summary
+    from rdm_cli.bundles.places import shipped_bundles
+    from rdm_cli.pipeline.inspection import summary
 
     rows = []
     for name, folder in shipped_bundles().items():
@@ -46,7 +46,7 @@ def show_bundle(
 ) -> None:
     """Show what is in a bundle: networks, sampler, prior, attributes, digest."""
     console = Console(as_json=as_json)
-    from rdm_cli.core.inspection import details, read_card
+    from rdm_cli.pipeline.inspection import details, read_card
 
     if card:
         text = read_card(bundle)
@@ -68,7 +68,7 @@ def check_bundle(
 ) -> None:
     """Open every part of a bundle, run its networks once, and say what is wrong."""
     console = Console(as_json=as_json)
-    from rdm_cli.core.inspection import check
+    from rdm_cli.pipeline.inspection import check
 
     failed = []
     for part, problem in check(bundle):
@@ -91,7 +91,7 @@ def copy(
     Bundles that come with rdm, and fetched ones, are read-only. Codes of a bundle are codes of its copy.
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundle_folders import copy_bundle
+    from rdm_cli.bundles.places import copy_bundle
 
     source = copy_bundle(bundle, folder)
     console.emit(str(folder), output=str(folder), bundle=bundle, input=str(source))
@@ -123,8 +123,8 @@ def convert_bundle(
     The files are told apart by their content. Nothing in them is executed.
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.conversion import convert_files
-    from rdm_cli.core.runtime import weights_dtype
+    from rdm_cli.bundles.conversion import convert_files
+    from rdm_cli.runtime import weights_dtype
 
     options = {} if class_label is None else {"class_label": class_label}
     summary = convert_files(

@@ -11,11 +11,11 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
-from rdm_cli.data.folders import CODE_SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIXES
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rdm_cli.core.batch import Outcome, Task
+    from rdm_cli.jobs.batch import Outcome, Task
 
 app = typer.Typer(no_args_is_help=True, help="Codes of batch jobs: status, verify, merge, table.")
 
@@ -39,8 +39,8 @@ def status_of_jobs(
     later in 8, the later are counted.
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.code_checks import failures, statuses
-    from rdm_cli.core.manifests import found_manifests
+    from rdm_cli.jobs.manifests import found_manifests
+    from rdm_cli.jobs.verify import failures, statuses
 
     with found_manifests(manifests) as found:
         if failed:
@@ -99,8 +99,8 @@ def verify(
     A code that is recorded and not there fails too.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    from rdm_cli.core.code_checks import verify_codes
-    from rdm_cli.core.manifests import found_manifests
+    from rdm_cli.jobs.manifests import found_manifests
+    from rdm_cli.jobs.verify import verify_codes
 
     with (
         planned_job(
@@ -135,15 +135,15 @@ def merge(
     console = Console(as_json=as_json)
     tables = [name.endswith(TABLE) for name in [*inputs, str(output)]]
     if all(tables):
-        from rdm_cli.core.code_table import merge_tables
+        from rdm_cli.jobs.table import merge_tables
 
         rows = merge_tables([Path(name) for name in inputs], output)
         console.emit(str(output), output=str(output), rows=rows)
         return
     if any(tables):
         raise UsageError("tables and manifests do not mix", hint=f"tables are those that end in {TABLE}")
-    from rdm_cli.core.code_checks import merge_manifests
-    from rdm_cli.core.manifests import found_manifests
+    from rdm_cli.jobs.manifests import found_manifests
+    from rdm_cli.jobs.verify import merge_manifests
 
     with found_manifests(inputs) as found:
         made = merge_manifests(list(found), output)
@@ -180,7 +180,7 @@ def table(
     with planned_job(
         console, "table", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES, shard=asked
     ) as job:
-        from rdm_cli.core.code_table import pyarrow_modules, write_table
+        from rdm_cli.jobs.table import pyarrow_modules, write_table
 
         pyarrow_modules()  # what is missing is told before any work
         rows = 0

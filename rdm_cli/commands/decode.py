@@ -11,13 +11,13 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.folders import CODE_SUFFIX, CODE_SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES
 from rdm_cli.errors import BundleError
+from rdm_cli.jobs.batch import Outcome, Task
 
 if TYPE_CHECKING:
-    from rdm_cli.core.codes import CodeInfo
-    from rdm_cli.core.pipeline import Pipeline
+    from rdm_cli.codes.code import CodeInfo
+    from rdm_cli.pipeline.pipeline import Pipeline
 
 
 def decode(
@@ -73,10 +73,10 @@ def decode(
         result_suffix=".png",
         stdin_suffix=CODE_SUFFIX,
     ) as job:
-        from rdm_cli.core.files import decode_files
-        from rdm_cli.core.inputs import batch_size_for
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import checked_precision, precision_named, set_up
+        from rdm_cli.jobs.files import decode_files
+        from rdm_cli.jobs.loading import batch_size_for
+        from rdm_cli.pipeline.pipeline import open_pipeline
+        from rdm_cli.runtime import checked_precision, precision_named, set_up
 
         # a wrong option fails once, not once a code
         resolved = set_up(device=device, threads=threads)

@@ -29,7 +29,7 @@ def doctor(
     One page that a report of a fault can contain. Exit code 1 where something that rdm needs does not work.
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.machine import examine
+    from rdm_cli.pipeline.installation import examine
 
     facts = examine(bundle)
     if as_json:

@@ -10,13 +10,13 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import Fitted, planned_job, report, shard_asked_for
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.folders import CODE_SUFFIX
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import UsageError
+from rdm_cli.jobs.batch import Outcome, Task
 
 if TYPE_CHECKING:
-    from rdm_cli.core.pipeline import Pipeline
+    from rdm_cli.pipeline.pipeline import Pipeline
 
 
 def encode(
@@ -96,10 +96,10 @@ def encode(
         result_suffix=CODE_SUFFIX,
         stdin_suffix=".image",
     ) as job:
-        from rdm_cli.core.effort import Effort, check_effort
-        from rdm_cli.core.encoding import Encoding, encode_files
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import set_up
+        from rdm_cli.jobs.encode import Encoding, encode_files
+        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.pipeline import open_pipeline
+        from rdm_cli.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,

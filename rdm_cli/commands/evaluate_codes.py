@@ -47,8 +47,8 @@ def attributes(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.attributes import LEAD, attributes_plots, measure_attributes
-    from rdm_cli.core.evaluation.material import gather_labelled
+    from rdm_cli.evaluation.attributes import LEAD, attributes_plots, measure_attributes
+    from rdm_cli.evaluation.material import gather_labelled
 
     material = gather_labelled(folder, num, fit.value, table=labels, names=attr, purpose="probing attributes")
     subjects = opened(
@@ -105,12 +105,12 @@ def disentanglement(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.disentanglement import (
+    from rdm_cli.evaluation.disentanglement import (
         LEAD,
         disentanglement_plots,
         measure_disentanglement,
     )
-    from rdm_cli.core.evaluation.material import gather_labelled
+    from rdm_cli.evaluation.material import gather_labelled
 
     purpose = "measuring disentanglement"
     material = gather_labelled(folder, num, fit.value, table=labels, names=attr, purpose=purpose)

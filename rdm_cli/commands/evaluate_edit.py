@@ -70,10 +70,10 @@ def edit(
     if not any(moves) or not all(math.isfinite(scale) for scale in moves):
         raise UsageError(f"--scales {scales}: a scale is a number, and one of them at least is not 0")
     check_output(output)
-    from rdm_cli.core.evaluation.distances import open_distances
-    from rdm_cli.core.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
-    from rdm_cli.core.evaluation.judging import court
-    from rdm_cli.core.evaluation.material import gather_labelled
+    from rdm_cli.evaluation.distances import open_distances
+    from rdm_cli.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
+    from rdm_cli.evaluation.judging import court
+    from rdm_cli.evaluation.material import gather_labelled
 
     material = gather_labelled(folder, num_labelled, fit.value, table=labels, names=None, purpose=PURPOSE)
     learned = None

@@ -12,11 +12,11 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, numbers
 from rdm_cli.console import Console
-from rdm_cli.data.folders import PassedOver, find_inputs
+from rdm_cli.data.sources.folders import PassedOver, find_inputs
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rdm_cli.core.gap import GapRecord
+    from rdm_cli.evaluation.gap import GapRecord
 
 NUM_SHOWN = 8
 
@@ -64,11 +64,11 @@ def gap(
     if len(paths) < 2:
         raise UsageError(f"{folder}: one image has no interval", hint="name a folder of two or more")
     check_output(output)
-    from rdm_cli.core.gap import measure_gap, one_step_rows
-    from rdm_cli.core.gap_report import save_gap_plot, save_json, save_sheet
-    from rdm_cli.core.pipeline import open_pipeline
-    from rdm_cli.core.plots import can_plot
-    from rdm_cli.core.runtime import set_up
+    from rdm_cli.evaluation.gap import measure_gap, one_step_rows
+    from rdm_cli.evaluation.gap_report import save_gap_plot, save_json, save_sheet
+    from rdm_cli.pipeline.pipeline import open_pipeline
+    from rdm_cli.reports.plots import can_plot
+    from rdm_cli.runtime import set_up
 
     resolved = set_up(device=device, threads=threads)
     records = []
@@ -116,7 +116,7 @@ def gap(
 
 
 def _print_table(console: Console, records: Sequence[GapRecord], num: int) -> None:
-    from rdm_cli.core.gap_report import by_predictor
+    from rdm_cli.evaluation.gap_report import by_predictor
 
     columns = by_predictor(records)
     cells = {

@@ -54,7 +54,7 @@ def generation(
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
     check_output(output)
-    from rdm_cli.core.evaluation.generation import (
+    from rdm_cli.evaluation.generation import (
         LEAD,
         LEAST,
         Reference,
@@ -62,7 +62,7 @@ def generation(
         generation_work,
         measure_generation,
     )
-    from rdm_cli.core.evaluation.material import gather
+    from rdm_cli.evaluation.material import gather
     from rdm_cli.metrics.features import open_effnet_lite0
     from rdm_cli.metrics.inception import open_inception
 

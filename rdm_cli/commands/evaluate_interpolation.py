@@ -44,8 +44,8 @@ def interpolation(
     console = Console(as_json=as_json, quiet=quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.distances import open_distances
-    from rdm_cli.core.evaluation.interpolation import (
+    from rdm_cli.evaluation.distances import open_distances
+    from rdm_cli.evaluation.interpolation import (
         LEAD,
         WayPlan,
         interpolation_plots,
@@ -53,7 +53,7 @@ def interpolation(
         lacking,
         measure_interpolation,
     )
-    from rdm_cli.core.evaluation.material import gather
+    from rdm_cli.evaluation.material import gather
 
     material = gather(folder, 2 * pairs, fit.value)
     if len(material) < 2:

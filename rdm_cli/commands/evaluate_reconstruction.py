@@ -45,9 +45,9 @@ def reconstruction(
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
     check_output(output)
-    from rdm_cli.core.evaluation.distances import open_distances
-    from rdm_cli.core.evaluation.material import gather
-    from rdm_cli.core.evaluation.reconstruction import (
+    from rdm_cli.evaluation.distances import open_distances
+    from rdm_cli.evaluation.material import gather
+    from rdm_cli.evaluation.reconstruction import (
         LEAD,
         measure_reconstruction,
         reconstruction_plots,

@@ -10,7 +10,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
-from rdm_cli.data.outputs import refuse_blocked
+from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
 
@@ -73,10 +73,10 @@ def interpolate(
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=as_json, quiet=quiet)
     refuse_blocked(output)  # a blocked folder is refused before any work
-    from rdm_cli.core.effort import Effort, check_effort
-    from rdm_cli.core.pictures import interpolate_files
-    from rdm_cli.core.pipeline import open_pipeline
-    from rdm_cli.core.runtime import set_up
+    from rdm_cli.jobs.pictures import interpolate_files
+    from rdm_cli.pipeline.effort import Effort, check_effort
+    from rdm_cli.pipeline.pipeline import open_pipeline
+    from rdm_cli.runtime import set_up
 
     pipeline = open_pipeline(
         bundle,

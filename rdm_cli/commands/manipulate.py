@@ -12,10 +12,10 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.folders import CODE_SUFFIXES
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIXES
 from rdm_cli.errors import UsageError
+from rdm_cli.jobs.batch import Outcome, Task
 
 
 def manipulate(
@@ -77,10 +77,10 @@ def manipulate(
         companions=(f"-{done}.safetensors",),
         spared=(f"-{done}.safetensors",) if scales is None else (),
     ) as job:
-        from rdm_cli.core.effort import Effort, check_effort
-        from rdm_cli.core.files import manipulate_files, require_attributes
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import set_up
+        from rdm_cli.jobs.files import manipulate_files, require_attributes
+        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.pipeline import open_pipeline
+        from rdm_cli.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,

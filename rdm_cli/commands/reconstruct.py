@@ -10,8 +10,8 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import Fitted, planned_job, report
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.jobs.batch import Outcome, Task
 
 
 def reconstruct(
@@ -67,10 +67,10 @@ def reconstruct(
         companions=("-reconstruction-side-by-side.png",),
         spared=("-reconstruction-side-by-side.png",),
     ) as job:
-        from rdm_cli.core.effort import Effort, check_effort
-        from rdm_cli.core.files import reconstruct_files
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import set_up
+        from rdm_cli.jobs.files import reconstruct_files
+        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.pipeline import open_pipeline
+        from rdm_cli.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,

@@ -10,8 +10,8 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
-from rdm_cli.data.outputs import refuse_blocked
-from rdm_cli.data.shards import WHOLE, parse_shard
+from rdm_cli.data.sinks.outputs import refuse_blocked
+from rdm_cli.data.sources.shards import WHOLE, parse_shard
 from rdm_cli.errors import PartialError, UsageError
 
 
@@ -100,11 +100,11 @@ def sample(
     console = Console(as_json=as_json, quiet=quiet)
     mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
-    from rdm_cli.core.compatibility import stop_shift_for
-    from rdm_cli.core.conditional import accepted_draws, attribute_condition, few_shot_condition
-    from rdm_cli.core.pictures import Draws, write_samples
-    from rdm_cli.core.pipeline import open_pipeline
-    from rdm_cli.core.runtime import set_up
+    from rdm_cli.jobs.conditional import accepted_draws, attribute_condition, few_shot_condition
+    from rdm_cli.jobs.pictures import Draws, write_samples
+    from rdm_cli.pipeline.compatibility import stop_shift_for
+    from rdm_cli.pipeline.pipeline import open_pipeline
+    from rdm_cli.runtime import set_up
 
     pipeline = open_pipeline(
         bundle,

@@ -52,10 +52,10 @@ def prior(
 ) -> None:
     """Train the latent DDIM that rdm sample draws z with, and put it into the bundle."""
     console = Console(as_json=as_json, quiet=quiet)
-    from rdm_cli.core.bundles import open_bundle
-    from rdm_cli.core.runtime import set_up, weights_dtype
-    from rdm_cli.core.train_codes import prior_network, train_bundle_prior
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.runtime import set_up, weights_dtype
     from rdm_cli.training.prior import PriorSettings
+    from rdm_cli.training.run.on_codes import prior_network, train_bundle_prior
 
     opened = open_bundle(bundle, set_up(device=device, threads=threads))
     had_one = "prior" in opened.parts
@@ -125,8 +125,8 @@ def attributes(
     read-only: copy one with rdm bundles copy.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    from rdm_cli.core.bundles import open_bundle
-    from rdm_cli.core.train_codes import train_bundle_attributes
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.training.run.on_codes import train_bundle_attributes
 
     opened = open_bundle(bundle)
     trained = train_bundle_attributes(

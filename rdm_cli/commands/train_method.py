@@ -20,7 +20,7 @@ from rdm_cli.commands.training_words import (
     Tracker,
 )
 from rdm_cli.console import Console
-from rdm_cli.data.value_range import parse_range
+from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.errors import UsageError
 
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes, read_info
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import Codes, read_info
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 
@@ -110,7 +110,7 @@ def test_a_table_holds_z_and_what_codes_record(rdm: Rdm, shards: Path, tmp_path:
 
 def test_a_table_reads_no_x_t(rdm: Rdm, shards: Path, tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("pyarrow")
-    from rdm_cli.data import tensor_files
+    from rdm_cli.data.io import tensor_files
 
     read: list[str] = []
     real = tensor_files.safe_open

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rdm_cli.core import effort
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes, read_info
-from rdm_cli.core.effort import Effort, encode_verified, ladder
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import Codes, read_info
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.metrics.reconstruction import psnr
+from rdm_cli.pipeline import effort
+from rdm_cli.pipeline.effort import Effort, encode_verified, ladder
+from rdm_cli.pipeline.pipeline import Pipeline
 
 Rdm = Callable[..., Any]
 
@@ -230,8 +230,8 @@ def test_a_residual_that_does_not_fit_is_no_picture(
 
 def test_two_levels_off_elsewhere_is_no_matter(pipeline: Pipeline) -> None:
     """What another machine decodes: every value of the picture up to two levels off."""
-    from rdm_cli.core.lossless import restored, with_residual
-    from rdm_cli.data.images import to_pixels, to_unit_range
+    from rdm_cli.codes.lossless import restored, with_residual
+    from rdm_cli.data.images.pixels import to_pixels, to_unit_range
 
     x_0 = to_unit_range(to_pixels(images(1)))
     code = pipeline.encode(x_0, steps=6)

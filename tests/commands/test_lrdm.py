@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

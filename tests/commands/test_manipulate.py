@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 

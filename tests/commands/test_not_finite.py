@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rdm_cli.core import coding
-from rdm_cli.core.bundle_saving import add_directions, save_bundle
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
-from rdm_cli.core.pipeline import open_pipeline
-from rdm_cli.data.images import grid, to_pil, to_pixels
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.writing import add_directions, save_bundle
+from rdm_cli.codes.code import Codes
+from rdm_cli.data.images.pixels import grid, to_pil, to_pixels
 from rdm_cli.errors import BundleError, CodeError, PictureError, UsageError
+from rdm_cli.pipeline import coding
+from rdm_cli.pipeline.pipeline import open_pipeline
 
 Rdm = Callable[..., Any]
 NOT_FINITE = (float("nan"), float("inf"), -float("inf"))

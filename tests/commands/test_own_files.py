@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdm_cli.core.codes import Codes
-from rdm_cli.data.picture_record import read_record, saving_options
+from rdm_cli.codes.code import Codes
+from rdm_cli.data.images.record import read_record, saving_options
 
 Rdm = Callable[..., Any]
 HAT = ("--attr", "hat", "--steps", 1)

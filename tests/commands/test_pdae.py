@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.writing import save_bundle
+from rdm_cli.codes.code import Codes
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig

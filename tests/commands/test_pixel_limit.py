@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 
 from rdm_cli.cli import app
-from rdm_cli.core import inputs
+from rdm_cli.jobs import loading as inputs
 
 Rdm = Callable[..., Any]
 

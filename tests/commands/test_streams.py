@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.training.checkpoint import load_checkpoint
 
 Rdm = Callable[..., Any]

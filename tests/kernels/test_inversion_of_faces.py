@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def faces() -> Iterator[tuple[Tensor, EpsFn]]:
     """Two faces, and the bundle's denoiser for their codes."""
-    from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.pipeline.pipeline import open_pipeline
 
     pipeline = open_pipeline("avatars64-diffae", device="cpu", batch_size=len(FACES))
     model: Any = pipeline.bundle.model

@@ -53,7 +53,7 @@ def test_the_image_comes_back_to_the_rounding_of_float64(
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_network_in_float32_is_asked_the_same_questions_both_ways(name: str, tiny_bundle: Path) -> None:
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     model = open_bundle(str(tiny_bundle)).model
     draws = torch.Generator().manual_seed(0)

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.cli import main
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.errors import CheckpointError
 from rdm_cli.methods.lrdm.convert import read_lrdm
-from rdm_cli.methods.official import load_official
+from rdm_cli.methods.official.reading import load_official
 
 pytestmark = pytest.mark.golden
 NAMES = ("lrdm_tiny.ckpt", "lrdm_tiny-project.yaml")
