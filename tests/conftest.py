@@ -32,6 +32,18 @@ def golden() -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture
+def pixels_of() -> Callable[[Path], bytes]:
+    """What a picture shows. Its file's bytes say besides how it was made, and so differ between verbs."""
+    from PIL import Image
+
+    def shown(path: Path) -> bytes:
+        with Image.open(path) as image:
+            return image.tobytes()
+
+    return shown
+
+
 @pytest.fixture(autouse=True)
 def threads_as_told() -> Iterator[None]:
     """A command that a test runs may set torch's threads: those after it compute on OMP_NUM_THREADS again.
