@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext, contextmanager
 from numbers import Integral
 from typing import Literal, cast, get_args
 
@@ -147,7 +147,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """
     checked_precision(device, precision)
     if precision == "fp32":
-        return torch.autocast(device.type, enabled=False)
+        known = torch.amp.is_autocast_available(device.type)  # where not, there is nothing to switch off
+        return torch.autocast(device.type, enabled=False) if known else nullcontext()
     return torch.autocast(device.type, _DTYPES[precision])
 
 
