@@ -141,7 +141,7 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
 
 def test_what_is_no_picture_is_no_code(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        Pipeline, "decode", lambda self, codes: torch.full_like(images(len(codes)), torch.nan)
+        Pipeline, "decode", lambda self, codes, **_: torch.full_like(images(len(codes)), torch.nan)
     )
     for wanted in (None, 10.0):
         made = encode_verified(pipeline, images(2), [None] * 2, Effort(steps=2), min_psnr_db=wanted)
