@@ -107,7 +107,7 @@ def test_pictures_and_codes_that_turn_out_so_fail_by_name_and_others_are_done(
     assert files_below(tmp_path / "sample") == written
     overflowing = slice(None)
     for verb, ending, *options in (
-        ("reconstruct", "-reconstruction.png"), ("manipulate", "-edited.png", "--attr", "hat"),
+        ("reconstruct", "-reconstruction.png"), ("manipulate", "-hat+0.3.png", "--attr", "hat"),
     ):  # fmt: skip
         out = tmp_path / verb
         result = tiny(verb, *images, "-o", out, *options, "--steps", 1)
