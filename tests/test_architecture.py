@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -282,3 +283,36 @@ def test_public_names_resolve() -> None:
         assert getattr(rdm_cli, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = rdm_cli.no_such_name
+
+
+def walks() -> list[tuple[str, str]]:
+    """(function, file) of each row of the walks in docs/architecture.md."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    sections = [part for part in page.split("\n## ") if part.startswith("A walk: ")]
+    assert [part.partition("`")[2].split()[:2] for part in sections] == [["rdm", "encode"], ["rdm", "train"]]
+    return re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \| ", "\n".join(sections), re.MULTILINE)
+
+
+def test_the_walks_have_rows() -> None:
+    assert len(walks()) > 40
+
+
+@pytest.mark.parametrize(("name", "file"), dict.fromkeys(walks()))
+def test_every_step_of_the_walks_exists(name: str, file: str) -> None:
+    """A function, class or method of that name, defined in that file."""
+    body: list[ast.stmt] = ast.parse((PACKAGE / file).read_text("utf-8")).body
+    for part in name.split("."):
+        found = [n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part]
+        assert found, f"docs/architecture.md: {file} has no {name}"
+        body = found[0].body
+
+
+def test_every_file_that_the_page_names_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[\w.]+/)*\w+\.py)`", page))
+    folders = (ROOT, PACKAGE, ROOT / "benchmarks" / "evidence")
+    bare = {path.name for path in ALL_FILES}
+    missing = [
+        n for n in named if not any((f / n).is_file() for f in folders) and not ("/" not in n and n in bare)
+    ]
+    assert missing == []

@@ -171,15 +171,22 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
             read_info(path)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "I/O error: No space left on device (os error 28)",
+        'IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })',  # before 0.6
+    ],
+)
 def test_a_full_disk_is_an_os_error_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from safetensors import SafetensorError
 
     from rdm_cli.data.io import tensor_files
 
     def full(*_: object, **__: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(f"Error while serializing: {words}")
 
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"old")

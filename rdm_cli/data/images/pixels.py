@@ -368,7 +368,13 @@ def fit_square(image: Image.Image, size: int, fit: Fit = "crop") -> Image.Image:
     if fit == "crop":
         return ImageOps.fit(image, (size, size), method=lanczos)
     if fit == "pad":
-        return ImageOps.pad(image, (size, size), method=lanczos, color="white")
+        # not ImageOps.pad: it rounds the shorter side of a very narrow image to 0 pixels, or fails
+        longest = max(image.size)
+        width, height = (max(1, round(side / longest * size)) for side in image.size)
+        square = Image.new(image.mode, (size, size), "white")
+        corner = (round((size - width) / 2), round((size - height) / 2))
+        square.paste(image.resize((width, height), lanczos), corner)
+        return square
     return image.resize((size, size), lanczos)
 
 

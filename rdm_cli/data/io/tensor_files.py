@@ -33,9 +33,10 @@ def write_tensors(
         try:
             save_file(dict(tensors), temporary, metadata=dict(metadata))
         except SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            reason = re.sub(r".*I/O error: | \(os error \d+\)", "", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, reason, str(path)) from error
+            # "... (os error 28)" since safetensors 0.6, "Os { code: 28, ... }" before
+            number = re.search(r"os error (\d+)|\bcode: (\d+)", str(error))
+            code = int(number[1] or number[2]) if number else errno.EIO
+            raise OSError(code, os.strerror(code) if number else str(error), str(path)) from error
         if durable:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())

@@ -127,3 +127,10 @@ def test_the_most_extreme_shapes_fit(tmp_path: Path, shape: tuple[int, int], fit
     path = tmp_path / "a.png"
     Image.new("RGB", shape).save(path)
     assert image_bytes(path, 16, fit).shape == (3, 16, 16)
+
+
+def test_a_line_padded_to_a_square_is_still_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (1, 3000)).save(path)
+    pixels = image_bytes(path, 16, "pad")
+    assert (pixels[0] == 0).sum() == 16 and (pixels[0] == 255).sum() == 15 * 16

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from rdm_cli.data.images.pixels import (
     Fit,
@@ -207,6 +207,13 @@ def test_crop_takes_the_centre_square() -> None:
     wide = random_rgb(16, 40)
     square = fit_square(Image.fromarray(wide), 16, "crop")
     np.testing.assert_array_equal(np.asarray(square), wide[:, 12:28])
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (13, 40), (31, 30), (17, 100), (99, 97), (250, 249)])
+def test_pad_is_pillow_s_where_that_keeps_a_pixel(shape: tuple[int, int]) -> None:
+    image = Image.fromarray(random_rgb(*shape))
+    expected = ImageOps.pad(image, (16, 16), method=Image.Resampling.LANCZOS, color="white")
+    np.testing.assert_array_equal(np.asarray(fit_square(image, 16, "pad")), np.asarray(expected))
 
 
 def test_pad_puts_the_whole_on_white() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import tifffile
 from PIL import Image
@@ -216,6 +217,10 @@ def test_a_transparent_colour_of_16_bits_is_refused(tmp_path: Path) -> None:
 def test_grey_with_associated_alpha(tmp_path: Path) -> None:
     values = np.array([[[100, 255], [0, 0], [50, 100]]], dtype="u1")
     path = write_tiff(tmp_path / "a.tif", values, extrasamples=["assocalpha"], planarconfig="contig")
+    if int(PIL.__version__.partition(".")[0]) < 13:  # which knows no such TIFF
+        with pytest.raises(ImageError, match=r"a\.tif: a TIFF of a kind that Pillow does not read"):
+            load_rgb(path)
+        return
     # over white: what is stored is multiplied already, so 50 and 155 of white
     np.testing.assert_allclose(grey_of(path), [[100, 255, 205]], atol=1)
 

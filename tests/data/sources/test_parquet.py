@@ -96,7 +96,7 @@ def test_rows_are_named_across_row_groups_and_pages(tmp_path: Path) -> None:
 def test_a_page_that_unpacks_to_far_more_is_refused_by_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_dictionary: bool
 ) -> None:
-    from rdm_cli.data.sources.source import parquet_pages
+    from rdm_cli.data.sources import parquet_pages
 
     monkeypatch.setattr(parquet_pages, "MAX_PAGE_BYTES", 2**20)
     contents = [b"1", bytes(2**20), b"3", random.Random(0).randbytes(2**21)]
@@ -127,7 +127,7 @@ def test_a_footer_that_lies_about_a_page_is_not_believed(tmp_path: Path) -> None
 
 
 def test_a_cell_above_the_limit_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rdm_cli.data.sources.source import parquet as module
+    from rdm_cli.data.sources import parquet as module
 
     monkeypatch.setattr(module, "MAX_CELL_BYTES", 1000)
     path = written(tmp_path / "a.parquet", {"image": images(b"1", bytes(1001), b"3")})
