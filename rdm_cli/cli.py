@@ -33,10 +33,11 @@ from rdm_cli.commands import (
 )
 from rdm_cli.console import open_closed_streams, say, stdout_failed, write_out
 from rdm_cli.errors import RdmError, ReaderGoneError, StreamError
+from rdm_cli.help_page import App
 
 INTERRUPTED = 130
 
-app = typer.Typer(
+app = App(
     name="rdm",
     help="Representation diffusion models: encode images into codes that mean something, decode codes "
     "into images, and edit images through their codes.",

@@ -8,8 +8,9 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="The attributes that a bundle can move.")
+app = App(no_args_is_help=True, help="The attributes that a bundle can move.")
 
 
 @app.command("list")

@@ -9,8 +9,9 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="Trained bundles: list, show, check, copy, convert.")
+app = App(no_args_is_help=True, help="Trained bundles: list, show, check, copy, convert.")
 
 
 @app.command("list")
@@ -105,7 +106,7 @@ def convert_bundle(
         typer.Argument(help="The authors' files, in any order; for dpm also a diffusers pipeline's folder."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The bundle to write.")],
-    weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,
+    weights: o.WeightsOption = "fp32",
     class_label: Annotated[
         int | None,
         typer.Option(
@@ -127,8 +128,6 @@ def convert_bundle(
     from rdm_cli.runtime import weights_dtype
 
     options = {} if class_label is None else {"class_label": class_label}
-    summary = convert_files(
-        method, files, output, dtype=weights_dtype(weights.value), force=force, options=options
-    )
+    summary = convert_files(method, files, output, dtype=weights_dtype(weights), force=force, options=options)
     console.note(summary)
     console.emit(str(output), output=str(output), summary=summary)

@@ -9,8 +9,10 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.help_page import App
+from rdm_cli.option_groups import spread
 
-app = typer.Typer(no_args_is_help=True, help="Images to try things on.")
+app = App(no_args_is_help=True, help="Images to try things on.")
 
 
 @app.callback()
@@ -19,6 +21,7 @@ def _data() -> None:
 
 
 @app.command("avatars")
+@spread
 def avatars(
     folder: Annotated[Path, typer.Argument(help="Where to write.")],
     num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many faces.")] = 1000,
@@ -28,14 +31,14 @@ def avatars(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes.", show_default="all cores")
     ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    voice: o.Voice,
 ) -> None:
     """Draw faces with exact labels: 000000.png, ... and metadata.csv.
 
     Face i depends on the seed and i alone. Seeds that differ modulo 64 share no face.
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.data.avatars import write_avatars
 
     with console.progress("drawing", num, unit="images") as advance:

@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
 from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.data.sources.shards import WHOLE, parse_shard
 from rdm_cli.errors import PartialError, UsageError
+from rdm_cli.option_groups import spread
 
 
+@spread
 def sample(
     num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many images.")] = 16,
     output: Annotated[
@@ -72,15 +75,10 @@ def sample(
     ] = None,
     columns: o.Columns = None,
     style: o.Style = None,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    images: o.Images,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Draw images: z from a prior, x_T from N(0, I).
 
@@ -97,28 +95,14 @@ def sample(
         raise UsageError("--like and --attr exclude each other")
     if max_draws is not None and max_draws < num:
         raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.jobs.conditional import accepted_draws, attribute_condition, few_shot_condition
     from rdm_cli.jobs.pictures import Draws, write_samples
     from rdm_cli.pipeline.compatibility import stop_shift_for
-    from rdm_cli.pipeline.pipeline import open_pipeline
-    from rdm_cli.runtime import set_up
 
-    pipeline = open_pipeline(
-        bundle,
-        device=set_up(device=device, threads=threads),
-        precision=precision.value,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        on_remark=console.remark,
-        prior=prior and prior.value,
-        style=style,
-        class_name=class_name,
-        solver=solver and solver.value,
-    )
+    pipeline = open_on(machine, bundle, images, console.remark, prior=prior, style=style, solver=solver)
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
     num_accepted = num
@@ -132,7 +116,7 @@ def sample(
         seed=seed,
         steps=steps,
         prior_steps=prior_steps,
-        prior_solver=prior_solver and prior_solver.value,
+        prior_solver=prior_solver,
         stop_shift=stop_shift,
     )
     numbers: Sequence[int] = range(num)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
 from rdm_cli.commands import train_codes, train_method
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
+app = App(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
 app.command("diffae")(train_method.training_command("diffae", "a Diff-AE"))
 app.command("dpm")(train_method.training_command("dpm", "a plain diffusion model, without an encoder,"))
 app.command("pdae")(

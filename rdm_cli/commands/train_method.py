@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -22,6 +22,7 @@ from rdm_cli.commands.training_words import (
 from rdm_cli.console import Console
 from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.errors import UsageError
+from rdm_cli.option_groups import spread
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
@@ -33,9 +34,9 @@ def _of_kind(preset: str | None, kind: FirstStageKind | None) -> str | None:
     """A first stage's preset, which is of a kind; None where neither was named."""
     if preset is None and kind is None:
         return None
-    if preset is not None and preset.startswith(tuple(f"{k.value}-" for k in FirstStageKind)):
+    if preset is not None and preset.startswith(tuple(f"{k}-" for k in get_args(FirstStageKind))):
         return preset  # as the list of presets has it
-    return f"{(kind or FirstStageKind.kl).value}-{preset or 'small64'}"
+    return f"{kind or 'kl'}-{preset or 'small64'}"
 
 
 def training_command(method: str, what: str, *, around: str | None = None) -> Callable[..., None]:
@@ -44,6 +45,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
     ``around`` is what it is trained around, "dpm" or "first-stage": the command has options for it.
     """
 
+    @spread
     def train(
         folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
         output: Annotated[
@@ -239,12 +241,11 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         seed: Annotated[
             int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
         ] = None,
-        device: o.Device = "auto",
-        threads: o.Threads = None,
-        as_json: o.Json = False,
-        quiet: o.Quiet = False,
+        *,
+        processor: o.Processor,
+        voice: o.Voice,
     ) -> None:
-        console = Console(as_json=as_json, quiet=quiet)
+        console = Console(as_json=voice.as_json, quiet=voice.quiet)
         if sum(given is not None for given in (images, steps, minutes)) > 1:
             raise UsageError("--images, --steps and --minutes exclude each other")
         if value_range is not None:
@@ -265,8 +266,8 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             "gamma": gamma,
             "kl_weight": kl_weight,
             "perceptual_weight": perceptual_weight,
-            "predict": predict and predict.value,
-            "weighting": weighting and weighting.value,
+            "predict": predict,
+            "weighting": weighting,
         }
         carry_out(
             console,
@@ -285,18 +286,18 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             adopting=named(adopting),
             classes=classes,
             kept={
-                "fit": fit and fit.value,
-                "mixed_precision": mixed_precision and mixed_precision.value,
+                "fit": fit,
+                "mixed_precision": mixed_precision,
                 "max_pixels": max_pixels,
                 "value_range": value_range,
-                "weights": weights and weights.value,
+                "weights": weights,
                 "latents": None if cache_latents is None else str(cache_latents),
             },
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
-            device=device,
-            threads=threads,
+            device=processor.device,
+            threads=processor.threads,
             dry_run=dry_run,
         )
 
