@@ -39,8 +39,13 @@ INTERRUPTED = 130
 
 app = App(
     name="rdm",
-    help="Representation diffusion models: encode images into codes that mean something, decode codes "
-    "into images, and edit images through their codes.",
+    help="""Representation diffusion models: encode images into codes, decode codes into images, and edit
+images through their codes.
+
+Examples:
+    rdm manipulate photo.png --attr smiling --scale 0.3
+    rdm encode faces/ -o codes/
+""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its tables cut long options short at 80 columns

@@ -115,6 +115,6 @@ def _argument_name(param: Any) -> str:
 
 def _plain(text: str) -> str:
     """An option's text, with its limits and its default in words."""
-    text = re.sub(r"\bx>=([\d.]+)", r"at least \1", text)
+    text = re.sub(r"\bx>=([\d.]+)", lambda found: f"at least {float(found[1]):g}", text)
     text = re.sub(r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2", text)
     return re.sub(r"default: \((.*?)\)(?=[;\]])", r"default: \1", text)

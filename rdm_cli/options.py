@@ -56,7 +56,7 @@ Bundle = Annotated[
     ),
 ]  # fmt: skip
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace what stands in a result's place, whoever made it.")
+    bool, typer.Option("--force", help="Replace a file that is in a result's place, whoever wrote it.")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
 Attr = Annotated[

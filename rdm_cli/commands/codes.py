@@ -19,7 +19,15 @@ from rdm_cli.option_groups import spread
 if TYPE_CHECKING:
     from rdm_cli.jobs.batch import Outcome, Task
 
-app = App(no_args_is_help=True, help="Codes of batch jobs: status, verify, merge, table.")
+app = App(
+    no_args_is_help=True,
+    help="""Codes of batch jobs: status, verify, merge, table.
+
+Examples:
+    rdm codes status codes/
+    rdm codes table codes/ -o z.parquet
+""",
+)
 
 TABLE = ".parquet"
 Manifests = Annotated[
@@ -39,6 +47,10 @@ def status_of_jobs(
 
     Exits with 0 where all is done, 1 where nothing is, and 3 in between. Where a job was run in 4 shards and
     later in 8, the later are counted.
+
+    Examples:
+        rdm codes status codes/
+        rdm codes status codes/ --failed > again.txt
     """
     console = Console(as_json=as_json)
     from rdm_cli.jobs.manifests import found_manifests
@@ -98,6 +110,10 @@ def verify(
     """Read every code, and compare it with the digest that the manifest beside it records.
 
     A code that is recorded and not there fails too.
+
+    Examples:
+        rdm codes verify codes/
+        rdm codes verify codes/ --failures damaged.jsonl
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.jobs.manifests import found_manifests
@@ -132,6 +148,10 @@ def merge(
     """Make one manifest of the shards' manifests, or one table of their tables.
 
     Of an input that several manifests know, the last record is kept. Tables are .parquet files.
+
+    Examples:
+        rdm codes merge codes/ -o manifest.jsonl
+        rdm codes merge z-1.parquet z-2.parquet -o z.parquet
     """
     console = Console(as_json=as_json)
     tables = [name.endswith(TABLE) for name in [*inputs, str(output)]]
@@ -167,6 +187,10 @@ def table(
 
     Columns: name, path, z (a list of fixed length), bundle, source, class_name, psnr_db and more. x_T is not
     read.
+
+    Examples:
+        rdm codes table codes/ -o z.parquet
+        rdm codes table codes/ --shard 1/4 -o z-1.parquet
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     if output is None:

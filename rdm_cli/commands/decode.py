@@ -28,7 +28,12 @@ def decode(
     bundle: Annotated[
         str | None,
         typer.Option(
-            "-b", "--bundle", metavar="BUNDLE", envvar="RDM_BUNDLE", show_default="the one each code records"
+            "-b",
+            "--bundle",
+            metavar="BUNDLE",
+            envvar="RDM_BUNDLE",
+            show_default="the one each code records",
+            help="Decode with this bundle: a shipped name, a folder, or hf:owner/name[@revision].",
         ),
     ] = None,
     steps: o.Steps = None,
@@ -49,6 +54,10 @@ def decode(
 
     A picture has the bundle's size, whatever the size of the image that was encoded.
     Each code is decoded with the bundle, the steps and the precision that it records, unless told otherwise.
+
+    Examples:
+        rdm decode codes/ -o pictures/
+        rdm decode photo.safetensors --solver unipc --steps 12
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(

@@ -65,6 +65,10 @@ def encode(
     does, whatever the inversion. --lossless alone restores every pixel of the fitted image.
     An image whose code is there already, made from the same file with the same settings, is skipped; a code
     of another bundle, or one that holds more or was made with more effort than is asked for, stays.
+
+    Examples:
+        rdm encode faces/ -o codes/
+        rdm encode photo.png --inversion exact --steps 20 --verify
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     if no_x_T:

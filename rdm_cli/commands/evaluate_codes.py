@@ -11,7 +11,9 @@ from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, e
 from rdm_cli.console import Console
 from rdm_cli.option_groups import spread
 
-Num = Annotated[int, typer.Option("-n", "--n", min=8, help="Labelled images, the first of the folder.")]
+Num = Annotated[
+    int, typer.Option("-n", "--n", metavar="N", min=8, help="Use the first N labelled images of the folder.")
+]
 
 
 Predictor = Literal["lasso", "trees"]
@@ -35,6 +37,10 @@ def attributes(
 
     AUROC, average precision and F1, beside the same probes on principal components of the pixels and on a
     network that never learned. Needs labels.
+
+    Examples:
+        rdm evaluate attributes avatars64-diffae faces/
+        rdm evaluate attributes a-bundle b-bundle faces/ --attr smiling -o report/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
@@ -80,6 +86,10 @@ def disentanglement(
     """Measure DCI, MIG and TAD of z against labels, beside those of components of the pixels.
 
     Needs two labelled attributes or more.
+
+    Examples:
+        rdm evaluate disentanglement avatars64-diffae faces/
+        rdm evaluate disentanglement a-bundle faces/ --predictor trees -o report/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)

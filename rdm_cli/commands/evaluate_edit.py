@@ -30,7 +30,8 @@ def edit(
     labels: o.LabelTable = None,
     attr: o.LabelNames = None,
     scales: Annotated[
-        str, typer.Option("--scales", metavar="S,...", help="Scales, as manipulate has them; 0 is implied.")
+        str,
+        typer.Option("--scales", metavar="S,...", help="Scales, as in rdm manipulate; 0 is always measured."),
     ] = "-0.3,0.15,0.3",
     judge_data: Annotated[
         Path | None,
@@ -42,10 +43,14 @@ def edit(
         ),
     ] = None,
     num: Annotated[
-        int, typer.Option("-n", "--n", min=2, help="Images edited for each attribute and direction.")
+        int,
+        typer.Option("-n", "--n", metavar="N", min=2, help="Edit N images for each attribute and direction."),
     ] = 32,
     num_labelled: Annotated[
-        int, typer.Option("--labelled", min=8, help="Labelled images used of each folder, from the first.")
+        int,
+        typer.Option(
+            "--labelled", metavar="N", min=8, help="Use the first N labelled images of each folder."
+        ),
     ] = 4000,
     steps: o.EvaluationSteps = 20,
     lpips_weights: o.LPIPSWeights = None,
@@ -59,6 +64,10 @@ def edit(
 
     Success, other verdicts that changed, perceptual distance, and change of the background, over a range of
     scales. Needs labels, to train the judge and to know what an image lacks.
+
+    Examples:
+        rdm evaluate edit avatars64-diffae faces/ --attr smiling
+        rdm evaluate edit a-bundle b-bundle faces/ --scales=-0.3,0.3 -o report/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)

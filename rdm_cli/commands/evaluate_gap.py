@@ -32,10 +32,14 @@ def gap(
             "-o", "--output", metavar="DIR", help="Write gap.json, gap.png and sheets of one-step denoising."
         ),
     ] = None,
-    num: Annotated[int, typer.Option("-n", "--n", min=2, help="Images, the first of the folder.")] = 128,
-    every: Annotated[int, typer.Option("--every", min=1, help="Distance of the timesteps measured.")] = 50,
+    num: Annotated[
+        int, typer.Option("-n", "--n", metavar="N", min=2, help="Use the first N images of the folder.")
+    ] = 128,
+    every: Annotated[
+        int, typer.Option("--every", metavar="N", min=1, help="Measure every Nth timestep.")
+    ] = 50,
     at: Annotated[
-        str, typer.Option("--at", metavar="T,...", help="Timesteps of the sheets.")
+        str, typer.Option("--at", metavar="T,...", help="Timesteps that the sheets show.")
     ] = "400,500,600,700,800",
     seed: o.Seed = 0,
     *,
@@ -48,6 +52,10 @@ def gap(
     PDAE's diagnosis (arXiv 2212.12990): a code should close the gap that a plain diffusion model leaves.
     Noise is normal, and the same for every bundle of one image size. Figures are means over the images,
     with 95 % intervals. A sheet shows the x_0 that is seen in one x_t, without z and with it.
+
+    Examples:
+        rdm evaluate gap avatars64-diffae avatars64-pdae faces/
+        rdm evaluate gap avatars64-lrdm faces/ -n 32 --every 100 -o gap/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)

@@ -28,7 +28,11 @@ def generation(
     num: Annotated[
         int | None,
         typer.Option(
-            "-n", "--n", min=1, help="Samples, and images of the folder to compare with, from the first.",
+            "-n",
+            "--n",
+            metavar="N",
+            min=1,
+            help="Draw N samples, and compare them with the first N images of the folder.",
             show_default=f"all images, {MOST} at the most",
         ),
     ] = None,
@@ -40,11 +44,15 @@ def generation(
     images: o.FittedImages,
     machine: o.Machine,
     voice: o.Voice,
-) -> None:  # fmt: skip
+) -> None:
     """Measure samples against images, at several T and from each prior that a bundle has.
 
     Fréchet and kernel distance on EffNet-Lite0's features (FID and KID with --inception-weights), precision,
     recall, density and coverage.
+
+    Examples:
+        rdm evaluate generation avatars64-diffae faces/ -n 500
+        rdm evaluate generation a-bundle faces/ --steps 20 --solver unipc -o report/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)

@@ -18,11 +18,26 @@ def interpolation(
     bundles_and_data: o.BundlesAndData,
     output: o.Report = None,
     pairs: Annotated[
-        int, typer.Option("-n", "--n", min=1, help="Pairs of images: the first and second, and so on.")
+        int,
+        typer.Option(
+            "-n", "--n", metavar="N", min=1, help="Number of pairs: the first and second image, and so on."
+        ),
     ] = 16,
-    frames: Annotated[int, typer.Option("--frames", min=3, help="Pictures on a way, ends included.")] = 9,
+    frames: Annotated[
+        int,
+        typer.Option(
+            "--frames", metavar="N", min=3, help="Pictures from one image to the other, both ends included."
+        ),
+    ] = 9,
     epsilon: Annotated[
-        float, typer.Option("--epsilon", min=1e-6, max=0.5, help="The step by which PPL is measured.")
+        float,
+        typer.Option(
+            "--epsilon",
+            metavar="EPS",
+            min=1e-6,
+            max=0.5,
+            help="The distance along the path at which PPL compares.",
+        ),
     ] = 0.01,
     steps: o.EvaluationSteps = 20,
     lpips_weights: o.LPIPSWeights = None,
@@ -36,6 +51,10 @@ def interpolation(
 
     Through z and x_T, through z alone, through the noise of a plain DPM, and through pixels. The distance is
     LPIPS where its weights are named, else ST-LPIPS where it is installed, else the mean squared error.
+
+    Examples:
+        rdm evaluate interpolation avatars64-diffae faces/
+        rdm evaluate interpolation a-bundle b-bundle faces/ -n 32 -o report/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)

@@ -22,7 +22,9 @@ from rdm_cli.option_groups import spread
 def reconstruction(
     bundles_and_data: o.BundlesAndData,
     output: o.Report = None,
-    num: Annotated[int, typer.Option("-n", "--n", min=2, help="Images, the first of the folder.")] = 64,
+    num: Annotated[
+        int, typer.Option("-n", "--n", metavar="N", min=2, help="Use the first N images of the folder.")
+    ] = 64,
     steps: o.StepsList = "10,20,50",
     inversion: o.InversionOption = "ddim",
     lpips_weights: o.LPIPSWeights = None,
@@ -36,6 +38,10 @@ def reconstruction(
 
     MSE, PSNR, SSIM and, where the images are large enough, MS-SSIM; ST-LPIPS where it is installed, and LPIPS
     where its weights are named.
+
+    Examples:
+        rdm evaluate reconstruction avatars64-diffae faces/
+        rdm evaluate reconstruction a-bundle faces/ --inversion exact -o report/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)

@@ -26,10 +26,13 @@ def interpolate(
         typer.Option("-o", "--output", metavar="DIR", help="Folder for strip, animation and frames."),
     ] = Path("interpolation"),
     frames: Annotated[
-        int, typer.Option("--frames", min=2, help="Pictures from one input to the next, both included.")
+        int,
+        typer.Option(
+            "--frames", metavar="N", min=2, help="Pictures from one input to the next, both included."
+        ),
     ] = 9,
     frame_ms: Annotated[
-        int, typer.Option("--frame-ms", min=20, help="Milliseconds a frame of the GIF.")
+        int, typer.Option("--frame-ms", metavar="MS", min=20, help="Milliseconds a frame of the GIF.")
     ] = 120,
     path: Annotated[
         Way,
@@ -52,6 +55,10 @@ def interpolate(
 
     Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
     reconstructions of the inputs. A trajectory's frames have no codes.
+
+    Examples:
+        rdm interpolate a.png b.png --frames 9 -o walk/
+        rdm interpolate a.png b.png c.png --path trajectory
     """
     for name in inputs:
         if name.is_dir():

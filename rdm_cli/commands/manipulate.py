@@ -53,6 +53,10 @@ def manipulate(
 
     a.png gives a-smiling+0.3.png and its code a-smiling+0.3.safetensors, which can be edited further; with
     --scales -0.3,0.3 it gives the strip a-smiling-0.3+0.3.png alone.
+
+    Examples:
+        rdm manipulate photo.png --attr smiling --scale 0.3
+        rdm manipulate faces/ --attr smiling --scales=-0.3,0,0.3 -o strips/
     """
     edits = _edits(attr or [], scale or [], scales)
     done = edit_name(edits)

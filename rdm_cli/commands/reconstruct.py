@@ -28,7 +28,9 @@ def reconstruct(
     ] = "inferred",
     variations: Annotated[
         int,
-        typer.Option("--variations", min=0, help="Add K pictures of the same z, each with another x_T."),
+        typer.Option(
+            "--variations", metavar="K", min=0, help="Add K pictures of the same z, each with another x_T."
+        ),
     ] = 0,
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -45,6 +47,10 @@ def reconstruct(
     What is lost is measured on the fitted image: the square of the bundle's size that --fit makes of it.
     a.png gives a-reconstruction.png and a-reconstruction-side-by-side.png (original, reconstruction,
     variations), with MSE, PSNR and SSIM.
+
+    Examples:
+        rdm reconstruct photo.png --steps 50
+        rdm reconstruct faces/ --x-t random --variations 3 -o out/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(

@@ -19,7 +19,7 @@ from rdm_cli.option_groups import spread
 
 @spread
 def sample(
-    num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many images.")] = 16,
+    num: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="How many images.")] = 16,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
     ] = Path("samples"),
@@ -30,47 +30,93 @@ def sample(
     force: o.Force = False,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="Draw part I of N, from 1, of the samples."),
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Draw part I of N, from 1, of the samples.",
+            rich_help_panel=o.BATCH_JOB,
+        ),
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
+        typer.Option(
+            "--like",
+            metavar="FOLDER",
+            help="A few images (5 will do) or codes of what is wanted.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     unlike: Annotated[
         Path | None,
-        typer.Option("--unlike", metavar="FOLDER", help="Images or codes of what is not wanted."),
+        typer.Option(
+            "--unlike",
+            metavar="FOLDER",
+            help="Images or codes of what is not wanted.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option("--unlabelled", metavar="FOLDER", help="Images or codes of anything, beside --like."),
+        typer.Option(
+            "--unlabelled",
+            metavar="FOLDER",
+            help="Images or codes of anything, beside --like.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     attr: Annotated[
         str | None,
-        typer.Option("--attr", metavar="NAME", help="Keep samples that have this stored attribute."),
+        typer.Option(
+            "--attr",
+            metavar="NAME",
+            help="Keep samples that have this stored attribute.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     max_draws: Annotated[
         int | None,
-        typer.Option("--max-draws", min=1, help="Stop after N draws.", show_default="1000, or 100 a sample"),
+        typer.Option(
+            "--max-draws",
+            metavar="N",
+            min=1,
+            help="Stop after N draws, whatever was accepted.",
+            show_default="1000, or 100 a sample",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     solver: o.SolverOption = None,
     prior_steps: Annotated[
         int | None,
-        typer.Option("--prior-steps", min=1, help="Steps of the prior.", show_default="the prior's own"),
+        typer.Option(
+            "--prior-steps",
+            metavar="N",
+            min=1,
+            help="Steps of the prior.",
+            show_default="the prior's own",
+            rich_help_panel=o.SOLVER,
+        ),
     ] = None,
     prior_solver: Annotated[
         o.Solver | None,
-        typer.Option("--prior-solver", help="Solver of the prior.", show_default="the prior's own"),
+        typer.Option(
+            "--prior-solver",
+            help="Solver of the prior.",
+            show_default="the prior's own",
+            rich_help_panel=o.SOLVER,
+        ),
     ] = None,
     stop_shift: Annotated[
         float | None,
         typer.Option(
             "--stop-shift",
+            metavar="FRACTION",
             min=0.0,
             max=1.0,
-            help="PDAE: the last fraction of the steps in which the pretrained model is left to itself.",
+            help="PDAE: for this last fraction of the steps, use the pretrained model without its shift.",
             show_default="the method's own",
+            rich_help_panel=o.SOLVER,
         ),
     ] = None,
     columns: o.Columns = None,
@@ -86,6 +132,10 @@ def sample(
     depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
     With --like or --attr, draws are accepted or rejected by a linear classifier on z; where too few are
     accepted, the best-scoring of the others are kept, named, and the exit code is 3.
+
+    Examples:
+        rdm sample --n 64 --seed 0 -o samples/
+        rdm sample --n 16 --like five-examples/ -o more-like-these/
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")

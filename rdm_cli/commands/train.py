@@ -5,7 +5,15 @@ from __future__ import annotations
 from rdm_cli.commands import train_codes, train_method
 from rdm_cli.help_page import App
 
-app = App(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
+app = App(
+    no_args_is_help=True,
+    help="""Train a method on images, or a prior or attributes on codes.
+
+Examples:
+    rdm train diffae faces/ -o my-bundle --preset small64 --minutes 60
+    rdm train attributes codes/ --labels metadata.csv -b my-bundle
+""",
+)
 app.command("diffae")(train_method.training_command("diffae", "a Diff-AE"))
 app.command("dpm")(train_method.training_command("dpm", "a plain diffusion model, without an encoder,"))
 app.command("pdae")(

@@ -31,15 +31,34 @@ Along = Literal["means", "classifier"]
 def prior(
     codes: Codes,
     bundle: TrainedBundle,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Codes seen in all.")] = 2_000_000,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Codes in a step.")] = 256,
-    lr: Annotated[float, typer.Option("--lr", min=0.0, help="Learning rate.")] = 5e-4,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="Codes seen in all.")
+    ] = 2_000_000,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", metavar="N", min=1, help="Codes in a step.", rich_help_panel="Optimiser"
+        ),
+    ] = 256,
+    lr: Annotated[
+        float,
+        typer.Option("--lr", metavar="RATE", min=0.0, help="Learning rate.", rich_help_panel="Optimiser"),
+    ] = 5e-4,
     layers: Annotated[
         int | None,
-        typer.Option("--layers", min=2, help="Layers of the network.", show_default="the preset's"),
+        typer.Option(
+            "--layers", metavar="N", min=2, help="Layers of the network.", show_default="the preset's"
+        ),
     ] = None,
     hidden_width: Annotated[
-        int | None, typer.Option("--hidden-width", min=1, help="Its width.", show_default="the preset's")
+        int | None,
+        typer.Option(
+            "--hidden-width",
+            metavar="N",
+            min=1,
+            help="Width of its hidden layers.",
+            show_default="the preset's",
+        ),
     ] = None,
     seed: o.Seed = 0,
     weights: o.WeightsOption = "fp32",
@@ -47,7 +66,12 @@ def prior(
     processor: o.Processor,
     voice: o.Voice,
 ) -> None:
-    """Train the latent DDIM that rdm sample draws z with, and put it into the bundle."""
+    """Train the latent DDIM that rdm sample draws z with, and put it into the bundle.
+
+    Examples:
+        rdm train prior codes/ -b my-bundle
+        rdm train prior codes/ -b my-bundle --samples 500000 --device cuda
+    """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.bundles.bundle import open_bundle
     from rdm_cli.runtime import set_up, weights_dtype
@@ -104,7 +128,14 @@ def attributes(
     ],
     bundle: TrainedBundle,
     held_out: Annotated[
-        float, typer.Option("--held-out", min=0.01, max=0.9, help="Fraction kept for the scores.")
+        float,
+        typer.Option(
+            "--held-out",
+            metavar="FRACTION",
+            min=0.01,
+            max=0.9,
+            help="Fraction of the codes that is kept for the scores.",
+        ),
     ] = 0.2,
     along: Annotated[
         Along,
@@ -121,6 +152,10 @@ def attributes(
 
     Attributes of the same names are replaced; the bundle's others stay. Bundles that come with rdm are
     read-only: copy one with rdm bundles copy.
+
+    Examples:
+        rdm train attributes codes/ --labels metadata.csv -b my-bundle
+        rdm train attributes codes/ --labels list_attr_celeba.txt -b my-bundle
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.bundles.bundle import open_bundle
