@@ -135,8 +135,8 @@ InversionOption = Annotated[
     Inversion,
     typer.Option(
         "--inversion",
-        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each "
-        "(but not what an LRDM's first stage loses).",
+        help="How x_T is inferred: ddim, as published; fixed-point, by solving each step; exact, so that a "
+        "decode undoes each step (what an LRDM's first stage loses stays lost).",
         rich_help_panel=SOLVER,
     ),
 ]
@@ -144,7 +144,8 @@ SolverOption = Annotated[
     Solver | None,
     typer.Option(
         "--solver",
-        help="How x_T is decoded, whatever a code records; fixed-point and exact codes allow no other.",
+        help="Decode x_T with this solver; a code made with fixed-point or exact can only be decoded with "
+        "its own.",
         show_default="each code's own, else the bundle's",
         rich_help_panel=SOLVER,
     ),

@@ -38,8 +38,8 @@ def interpolate(
         Way,
         typer.Option(
             "--path",
-            help="Between z: straight from code to code (lerp; LRDM's, which are normal, by slerp), or "
-            "trajectory, a lerp of what the decoder makes of them at each step.",
+            help="How z changes: lerp, straight from code to code (slerp for an LRDM, whose z is normal); "
+            "trajectory, a lerp of what the decoder makes of both codes at each step.",
         ),
     ] = "lerp",
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
@@ -51,7 +51,7 @@ def interpolate(
     machine: o.Machine,
     voice: o.Voice,
 ) -> None:
-    """Walk between images: slerp of x_T and, between z, one of two ways.
+    """Interpolate between images: x_T by slerp, z as --path says.
 
     Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
     reconstructions of the inputs. A trajectory's frames have no codes.

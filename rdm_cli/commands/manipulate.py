@@ -49,7 +49,7 @@ def manipulate(
     machine: o.Machine,
     voice: o.Voice,
 ) -> None:
-    """Move attributes on images or codes: --attr smiling --scale 0.3.
+    """Edit images or codes along attributes, such as smiling.
 
     a.png gives a-smiling+0.3.png and its code a-smiling+0.3.safetensors, which can be edited further; with
     --scales -0.3,0.3 it gives the strip a-smiling-0.3+0.3.png alone.

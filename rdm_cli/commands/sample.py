@@ -60,7 +60,7 @@ def sample(
         typer.Option(
             "--unlabelled",
             metavar="FOLDER",
-            help="Images or codes of anything, beside --like.",
+            help="Images or codes of any kind; goes with --like.",
             rich_help_panel="Conditions",
         ),
     ] = None,

@@ -25,7 +25,9 @@ app.command("lrdm")(
     )
 )
 app.command("first-stage")(
-    train_method.training_command("first-stage", "an autoencoder for LRDM to work on", around="nothing")
+    train_method.training_command(
+        "first-stage", "the first stage of an LRDM, an autoencoder,", around="nothing"
+    )
 )
 app.command("prior")(train_codes.prior)
 app.command("attributes")(train_codes.attributes)

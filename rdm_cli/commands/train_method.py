@@ -215,7 +215,8 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             LossWeighting | None,
             typer.Option(
                 "--weighting",
-                help="The loss over t: likelihood, or other, as if of x_0 and eps the other were predicted.",
+                help="Weight of the loss over t: none, likelihood, or other (that of eps for a network that "
+                "predicts x_0, and the reverse).",
                 show_default="none",
                 rich_help_panel="Method",
             ),

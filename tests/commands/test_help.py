@@ -54,6 +54,7 @@ def test_placeholders_are_the_user_s_words(name: str) -> None:
     """``N``, ``DB`` or ``FILE``, and choices; never what Python calls a type."""
     placeholders = re.findall(r"^  (?:-.*? )?(<\S.*?>)", PAGES[name], flags=re.M)
     assert all("|" in found or found == "<tensorboard>" for found in placeholders)
+    assert not re.search(r"x>=|<=x|default: \(", PAGES[name])  # limits and defaults are words, too
     assert not re.search(r"<(int|float|str|path|list)|RANGE|TEXT|INTEGER", PAGES[name])
 
 
