@@ -16,7 +16,7 @@ FOR_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint type lowest pythons evidence clean
+.PHONY: help install demo test lint type lowest pythons evidence reference clean
 
 help:
 	@echo "make demo     set up, then encode, reconstruct, interpolate, edit and sample; pictures in $(OUT)"
@@ -28,6 +28,7 @@ help:
 	@echo "make evidence docs/evidence.md from the shipped bundles; PART=... for some of it, HELD_OUT and TRAIN"
 	@echo "              for folders of avatars that are there (two hours on two cores; goes on where"
 	@echo "              it was stopped; AGAIN=1 measures once more what is kept)"
+	@echo "make reference docs/cli.md, the help pages of all commands"
 	@echo "make install  set up $(VENV) with the rdm command and nothing more"
 	@echo "make clean    remove out/, builds and caches; $(VENV) and runs/ stay"
 
@@ -59,6 +60,9 @@ lowest pythons:
 # With the packages that the tests run with, so that figures compare.
 evidence: $(FOR_DEV)
 	$(BIN)/python benchmarks/make_evidence.py $(PART:%=--part %) $(HELD_OUT:%=--held-out %) $(TRAIN:%=--train %) $(AGAIN:%=--again)
+
+reference: $(FOR_DEMO)
+	$(BIN)/python benchmarks/make_cli_reference.py
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

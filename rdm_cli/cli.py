@@ -33,13 +33,19 @@ from rdm_cli.commands import (
 )
 from rdm_cli.console import open_closed_streams, say, stdout_failed, write_out
 from rdm_cli.errors import RdmError, ReaderGoneError, StreamError
+from rdm_cli.help_page import App
 
 INTERRUPTED = 130
 
-app = typer.Typer(
+app = App(
     name="rdm",
-    help="Representation diffusion models: encode images into codes that mean something, decode codes "
-    "into images, and edit images through their codes.",
+    help="""Representation diffusion models: encode images into codes, decode codes into images, and edit
+images through their codes.
+
+Examples:
+    rdm manipulate photo.png --attr smiling --scale 0.3
+    rdm encode faces/ -o codes/
+""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its tables cut long options short at 80 columns

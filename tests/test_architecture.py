@@ -34,7 +34,7 @@ LAYERS = [
     {"pipeline"},
     {"jobs", "evaluation", "training.run"},
     {"__init__"},
-    {"option_groups"},
+    {"option_groups", "help_page"},
     {"options", "console"},
     {"commands"},
     {"cli"},

@@ -27,6 +27,10 @@ def doctor(
     """Say what is installed, which devices and precisions work, and where there is room.
 
     One page that a report of a fault can contain. Exit code 1 where something that rdm needs does not work.
+
+    Examples:
+        rdm doctor
+        rdm doctor -b my-bundle --json
     """
     console = Console(as_json=as_json)
     from rdm_cli.pipeline.installation import examine

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli import options as o
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
@@ -61,37 +61,16 @@ def check_output(output: Path | None) -> None:
 
 def opened(
     bundles: Sequence[str],
-    *,
-    device: str,
-    threads: int | None,
-    precision: o.Precision,
-    batch_size: int | None,
-    max_pixels: int,
-    value_range: ValueRange | None,
+    machine: o.Machine,
+    images: o.Images,
     console: Console,
-    class_name: str | None = None,
+    *,
     solver: o.Solver | None = None,
 ) -> list[Subject]:
     """Every bundle, opened before any is measured, so that a wrong word is told at once."""
     from rdm_cli.evaluation.material import subjects
-    from rdm_cli.pipeline.pipeline import open_pipeline
-    from rdm_cli.runtime import set_up
 
-    resolved = set_up(device=device, threads=threads)
-    pipelines = [
-        open_pipeline(
-            spec,
-            device=resolved,
-            precision=precision.value,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            value_range=value_range,
-            on_remark=console.remark,
-            class_name=class_name,
-            solver=None if solver is None else solver.value,
-        )
-        for spec in bundles
-    ]
+    pipelines = [open_on(machine, spec, images, console.remark, solver=solver) for spec in bundles]
     return subjects(bundles, pipelines)
 
 
