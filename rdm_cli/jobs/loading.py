@@ -99,7 +99,10 @@ def _in_memory(path: Path) -> Readable:
         before = os.fstat(file.fileno())
         if before.st_size > LARGEST_IN_MEMORY:
             return path
-        content = file.read()
+        try:
+            content = file.read()
+        except MemoryError:  # decoding says so by name, if it has not the memory either
+            return path
         after = os.fstat(file.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise _changed(path)
