@@ -7,6 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 from rdm_cli.models.foreign_config import LATER, ForeignConfig
@@ -50,15 +51,41 @@ def from_json(cls: type[T], values: Mapping[str, Any]) -> T:
             return typing.cast(T, cls.from_values(values))
         except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
             raise ValueError(f"{cls.__name__}: {error}") from error
-    hints = typing.get_type_hints(cls)
+    known = _fields(typing.cast(Any, cls))
     given = {key: value for key, value in values.items() if not key.startswith("_")}
-    unknown = sorted(set(given) - {f.name for f in dataclasses.fields(typing.cast(Any, cls))})
+    unknown = sorted(given.keys() - known.keys())
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}")
     try:
-        return cls(**{key: _typed(hints[key], value, key) for key, value in given.items()})
+        return cls(**{key: known[key].checked(value, key) for key, value in given.items()})
     except (ArithmeticError, LookupError, TypeError) as error:
         raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """A field's type, and the types whose values it takes as they are: most need no further look."""
+
+    hint: Any
+    plain: frozenset[type]
+
+    def checked(self, value: Any, name: str) -> Any:
+        return value if type(value) in self.plain else _typed(self.hint, value, name)
+
+
+@cache
+def _fields(cls: type[Any]) -> dict[str, _Field]:
+    """The fields of a dataclass; finding out their types takes longer than reading a code."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: _Field(hints[f.name], _plain_types(hints[f.name])) for f in dataclasses.fields(cls)}
+
+
+def _plain_types(hint: Any) -> frozenset[type]:
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if is_union else (hint,)
+    first = next((option for option in options if option is not type(None)), None)
+    absent = {type(None)} if is_union and type(None) in options else set()
+    return frozenset(absent | ({first} if first in (str, int, float, bool) else set()))
 
 
 def _named(options: Sequence[type[Any]], values: Mapping[str, Any]) -> type[Any]:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor
 from rdm_cli.bundles.config_json import from_json, to_json
 from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.data.io.places import Place, Readable, paths_of, put
-from rdm_cli.data.io.tensor_files import first_not_finite, read_tensors, read_with_metadata, tensor_shapes
+from rdm_cli.data.io.tensor_files import first_not_finite, read_names, read_with_metadata
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -221,9 +222,9 @@ def read_info(source: Readable) -> CodeInfo:
 
 def read_held(source: Readable) -> tuple[CodeInfo, frozenset[str]]:
     """The metadata of a code and the names of its tensors. Raises CodeError where it is not one."""
-    info = read_info(source)
-    names = tensor_shapes(source) if isinstance(source, Path) else read_tensors(source)
-    return info, frozenset(names)
+    with _readable(source):
+        metadata, names = read_names(source)
+    return _info_of(source, metadata), names
 
 
 def read_z(source: Readable) -> tuple[CodeInfo, Tensor]:
@@ -239,12 +240,8 @@ _KINDS = dict.fromkeys(("z", "x_T", "style", "other"), _REAL) | {"residual": (to
 
 def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[CodeInfo, dict[str, Tensor]]:
     """The metadata, and the tensors of these names, as far as there are, of finite numbers."""
-    if isinstance(source, Path) and not source.is_file():
-        raise CodeError(f"{source}: no such code file")
-    try:
+    with _readable(source):
         metadata, tensors = read_with_metadata(source, names)
-    except (ValueError, OSError) as error:
-        raise CodeError(f"{source}: not a readable .safetensors file ({error})") from error
     info = _info_of(source, metadata)
     for name, value in tensors.items():
         if value.dtype not in _KINDS[name]:
@@ -252,6 +249,17 @@ def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[Cod
     if (wrong := first_not_finite(tensors.items())) is not None:
         raise CodeError(f"{source}: {wrong} holds values that are not finite")
     return info, tensors
+
+
+@contextmanager
+def _readable(source: Readable) -> Iterator[None]:
+    """Within the block, what keeps ``source`` from being read is a CodeError."""
+    if isinstance(source, Path) and not source.is_file():
+        raise CodeError(f"{source}: no such code file")
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise CodeError(f"{source}: not a readable .safetensors file ({error})") from error
 
 
 def _info_of(source: Readable, metadata: Mapping[str, str]) -> CodeInfo:

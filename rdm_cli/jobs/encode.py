@@ -16,7 +16,7 @@ from rdm_cli.data.images.record import HINT
 from rdm_cli.data.io.places import Place
 from rdm_cli.errors import CodeError, OccupiedError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
-from rdm_cli.jobs.loading import LoadedImage, in_batches_for, load_image, sourced
+from rdm_cli.jobs.loading import LoadedImage, decoded, hashed, in_batches_for, sourced
 from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
 from rdm_cli.pipeline.pipeline import UNMEASURED, Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
@@ -67,21 +67,19 @@ def encode_files(
     wanted = info_wanted(pipeline, effort, fit)
 
     def load(task: Task) -> LoadedImage | Outcome[Task]:
-        # the image is read before its code is believed: a damaged file must be named on every run
-        loaded = load_image(pipeline, task.source, fit)
-        if not force and task.target.is_file():
-            known, held = _read_known(task.target)
-            wanted_here = replace(wanted, class_name=loaded.class_name)
-            same_parts = ("x_T" in held) == encoding.effort.with_x_T  # z alone may depend on steps, too
-            if (
-                known is not None
-                and same_parts
-                and _is_as_wanted(known, wanted_here, loaded.digest, encoding)
-            ):
-                return Outcome(item=task, data={"output": str(task.target), "skipped": True})
-            better = _what_is_better(known, held, wanted_here, encoding)
-            if better is not None:
-                raise OccupiedError(f"{task.target}: {better}", hint=HINT)
+        file = hashed(pipeline, task.source)
+        if force or not task.target.is_file():
+            return decoded(pipeline, file, fit)
+        found = _read_known(task.target)
+        wanted_here = wanted if file.class_name is None else replace(wanted, class_name=file.class_name)
+        # of these very bytes a code was made, so they are no damaged image, which is to be named on every run
+        if found is not None and _is_as_wanted(*found, wanted_here, file.digest, encoding):
+            return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+        loaded = decoded(pipeline, file, fit)  # before its place is looked at: a damaged image is called that
+        if found is None:
+            raise OccupiedError(f"{task.target}: is there already, and is no code of rdm's", hint=HINT)
+        if (better := _what_is_better(*found, wanted_here, encoding)) is not None:
+            raise OccupiedError(f"{task.target}: {better}", hint=HINT)
         return loaded
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
@@ -125,12 +123,12 @@ def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tupl
     return code, data
 
 
-def _read_known(place: Place) -> tuple[CodeInfo, frozenset[str]]:
-    """What is known of the code that is there already, and what it holds; OccupiedError where it is none."""
+def _read_known(place: Place) -> tuple[CodeInfo, frozenset[str]] | None:
+    """What is known of the code that is there already, and what it holds; None where it is no code."""
     try:
         return read_held(place)
-    except CodeError as error:
-        raise OccupiedError(f"{place}: is there already, and is no code of rdm's", hint=HINT) from error
+    except CodeError:
+        return None
 
 
 def _what_is_better(
@@ -171,11 +169,17 @@ def _rank(info: CodeInfo) -> tuple[int, int]:
 _HOW = {"solver": "", "spacing": None, "steps": None, "iterations": None}
 
 
-def _is_as_wanted(known: CodeInfo, wanted: CodeInfo, digest: str, encoding: Encoding) -> bool:
+def _is_as_wanted(
+    known: CodeInfo, held: frozenset[str], wanted: CodeInfo, digest: str | None, encoding: Encoding
+) -> bool:
     """Whether a code is what would be made: of the same image, the same way, with what is asked of it.
 
     A code that is to reach a PSNR may have been made any way.
     """
+    if digest is None or known.source_digest != digest:
+        return False
+    if ("x_T" in held) != encoding.effort.with_x_T:  # z alone may depend on steps, too
+        return False
     found = replace(known, source=None, **UNMEASURED)
     if encoding.min_psnr_db is not None:
         found, wanted = replace(found, **_HOW), replace(wanted, **_HOW)  # type: ignore[arg-type]
@@ -184,7 +188,7 @@ def _is_as_wanted(known: CodeInfo, wanted: CodeInfo, digest: str, encoding: Enco
             return False
     measured = known.mse is not None or not encoding.measures
     kept = (known.pixels_digest is not None) == encoding.lossless
-    return found == wanted and known.source_digest == digest and measured and kept
+    return found == wanted and measured and kept
 
 
 def finite(value: float) -> float | None:

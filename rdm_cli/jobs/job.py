@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, cast
 
 from rdm_cli.data.io.places import Place
@@ -88,24 +88,44 @@ def plan_job(
         part = Part(verb=verb, shard=shard, num_items=None)
         return Job(sources=sources, sink=sink, ending=ending, part=part, num_items=None, names=names or {})
 
-    def every() -> Iterator[Item[Any]]:
-        return (item for source in sources for item in source.items(all_of))
-
-    if next(islice(every(), 1), None) is None:
+    every = _Every(sources, shard)
+    if isinstance(sink, Itself):
+        plan = Plan()
+        deque(every(), maxlen=0)
+    else:
+        plan = check_plan(every, sink, ending, spared=spared)
+    num_items, num_mine = every.num_items, every.num_mine
+    if not num_items:
         raise UsageError("no inputs were given", hint="the list of files is empty")
-    plan = Plan() if isinstance(sink, Itself) else check_plan(every, sink, ending, spared=spared)
-    num_items = num_mine = 0
-    found: dict[str, RdmError | None] = {}  # the first two things to be said of items
-    for item, error in plan.apply(every()):
-        num_items += 1
-        num_mine += shard.holds(item.relative.as_posix())
-        if len(found) < 2:
-            found.setdefault(str(error), error)
-    (only, *others) = found.values()
-    if plan.faults and only is not None and not others:
-        raise only
+    if plan.repeated or plan.faults:
+        num_items = num_mine = 0
+        found: dict[str, RdmError | None] = {}  # the first two things to be said of items
+        for item, error in plan.apply(every()):
+            num_items += 1
+            num_mine += shard.holds(item.relative.as_posix())
+            if len(found) < 2:
+                found.setdefault(str(error), error)
+        (only, *others) = found.values()
+        if plan.faults and only is not None and not others:
+            raise only
     part = Part(verb=verb, shard=shard, num_items=num_mine)
     return Job(
         sources=sources, sink=sink, ending=ending, part=part, num_items=num_items, names=names or {},
         plan=plan,
     )  # fmt: skip
+
+
+class _Every:
+    """All items of ``sources``, each time that they are asked for, and how many they were the last time."""
+
+    def __init__(self, sources: Sequence[Source], shard: Shard) -> None:
+        self._sources, self._shard = sources, shard
+        self.num_items = self.num_mine = 0
+
+    def __call__(self) -> Iterator[Item[Any]]:
+        self.num_items = self.num_mine = 0
+        for source in self._sources:
+            for item in source.items(all_of):
+                self.num_items += 1
+                self.num_mine += self._shard.holds(item.relative.as_posix())
+                yield item

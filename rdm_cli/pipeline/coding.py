@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.codes.code import CodeInfo, Codes
-from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, image_bytes, to_unit_range, warn_of
+from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, load_rgb, square_bytes, to_unit_range, warn_of
 from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.io.places import Readable, digest_of, paths_of
 from rdm_cli.errors import CodeError, UsageError
@@ -79,18 +79,21 @@ class Coder(Runner):
 
         Raises ImageError for what is no image, ValueError for no path at all or an unknown ``fit``.
         """
-        channels, size, _ = self.bundle.model.image_shape
         sources = paths_of(paths)
         if not sources:
             raise ValueError("no image is named")
-        how: Any = {
-            "channels": channels,
-            "max_pixels": self.max_pixels,
-            "value_range": self.value_range,
-            "on_remark": self.on_remark,
-        }
-        pixels = [image_bytes(source, size, fit, **how) for source in sources]
-        return to_unit_range(torch.from_numpy(np.stack(pixels)))
+        return to_unit_range(torch.from_numpy(np.stack([self._read(source, fit)[0] for source in sources])))
+
+    def load_with_size(self, source: Readable, fit: Fit = "crop") -> tuple[Tensor, tuple[int, int]]:
+        """An image as :meth:`load_images` reads it, and its width and height, upright, before the fit."""
+        pixels, size = self._read(source, fit)
+        return to_unit_range(torch.from_numpy(pixels[None].copy())), size
+
+    def _read(self, source: Readable, fit: Fit) -> tuple[np.ndarray, tuple[int, int]]:
+        channels, size, _ = self.bundle.model.image_shape
+        how: Any = {"value_range": self.value_range, "on_remark": self.on_remark}
+        image = load_rgb(source, max_pixels=self.max_pixels, **how)
+        return square_bytes(image, size, fit, channels=channels), image.size
 
     def class_of(self, path: str | Path) -> str | None:
         """The class of an image file; None where the bundle knows none. Raises UsageError."""

@@ -16,10 +16,13 @@ from PIL import Image
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.codes.code import Codes
 from rdm_cli.data.images.pixels import Fit
+from rdm_cli.data.io.places import Readable
 from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.jobs import loading
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.jobs.encode import Encoding, encode_files
 from rdm_cli.jobs.files import decode_files, manipulate_files, reconstruct_files
+from rdm_cli.pipeline import coding
 from rdm_cli.pipeline.effort import Effort
 from rdm_cli.pipeline.pipeline import Pipeline
 
@@ -117,6 +120,66 @@ def test_a_retried_batch_comes_out_alike(
     failed = {o.item.source.stem: o.error for o in outcomes if o.error}
     assert failed == {"c": f"{tmp_path}/retried/c.safetensors: No space left on device"}
     assert contents(tmp_path / "retried") == {n: b for n, b in expected.items() if n != "c.safetensors"}
+
+
+def test_what_is_up_to_date_is_not_decoded_and_what_is_damaged_is_named_on_every_run(
+    pipeline: Pipeline, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with the digest that its code records was decoded before; any other is decoded to be told of."""
+    sources, read = pictures(faces), list[str]()
+    shown = coding.load_rgb
+
+    def counted(source: Readable, **options: Any) -> Image.Image:
+        read.append(source.stem)
+        return shown(source, **options)
+
+    monkeypatch.setattr(coding, "load_rgb", counted)
+    encode(pipeline, sources, tmp_path, with_x_T=False)
+    assert read == list("abcde")
+    (faces / "b.png").write_bytes((faces / "b.png").read_bytes()[:60])  # it has a code, of what it was
+    (faces / "c.png").write_bytes(b"")
+    (tmp_path / "d.safetensors").write_bytes(b"no code")
+    (faces / "d.png").write_bytes(b"damaged, and no code in its place")
+    for _ in range(2):
+        read.clear()
+        outcomes = encode(pipeline, sources, tmp_path, with_x_T=False)
+        errors = {o.item.source.stem: o.error for o in outcomes if o.error}
+        assert read == list("bcd") and [bool(o.data.get("skipped")) for o in outcomes] == [
+            True,
+            *[False] * 3,
+            True,
+        ]
+        assert f"{faces}/b.png: damaged image" in errors["b"]
+        assert errors["c"] == f"{faces}/c.png: the file is empty"
+        assert errors["d"] == f"{faces}/d.png: not an image that can be read"
+
+
+def test_an_image_is_hashed_once(
+    pipeline: Pipeline, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And read once: what is hashed is what is decoded."""
+    hashed, of = list[str](), loading.digest_of
+
+    def counted(source: Readable) -> str:
+        hashed.append(source.stem)
+        return of(source)
+
+    monkeypatch.setattr(loading, "digest_of", counted)
+    for _ in range(2):
+        hashed.clear()
+        encode(pipeline, pictures(faces), tmp_path, with_x_T=False)
+        assert hashed == list("abcde")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+def test_the_size_of_an_image_on_its_side_is_recorded_upright(
+    pipeline: Pipeline, tmp_path: Path, kind: str
+) -> None:
+    exif, path = Image.Exif(), tmp_path / f"a.{kind}"
+    exif[0x112] = 6
+    Image.new("RGB", (31, 20), "red").save(path, exif=exif)
+    (outcome,) = encode(pipeline, [path], tmp_path, with_x_T=False)
+    assert outcome.data["source_size"] == (20, 31)
 
 
 def test_what_makes_an_encoding_stale(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:

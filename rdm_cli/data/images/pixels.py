@@ -143,7 +143,9 @@ def _in_memory(source: Readable) -> io.BytesIO:
 
 def _head(opened: Path | io.BytesIO) -> bytes:
     if isinstance(opened, io.BytesIO):
-        return opened.getbuffer()[:HEAD_BYTES].tobytes()
+        head = opened.read(HEAD_BYTES)
+        opened.seek(0)
+        return head
     with opened.open("rb", buffering=0) as file:
         return file.read(HEAD_BYTES)
 
@@ -390,6 +392,11 @@ def image_bytes(
 ) -> np.ndarray:
     """``path`` as uint8 (channels, size, size): 3 are RGB, 1 is grey; see :func:`load_rgb`."""
     image = load_rgb(path, max_pixels=max_pixels, value_range=value_range, on_remark=on_remark)
+    return square_bytes(image, size, fit, channels=channels)
+
+
+def square_bytes(image: Image.Image, size: int, fit: Fit = "crop", *, channels: int = 3) -> np.ndarray:
+    """An RGB ``image`` as uint8 (channels, size, size): 3 are RGB, 1 is grey."""
     square = fit_square(image, size, fit)
     if channels == 1:
         return np.array(square.convert("L"), dtype=np.uint8)[None]

@@ -47,14 +47,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Where the block fails or is interrupted, the temporary file goes and ``path`` stays as it was. The first
     time that this process writes to a folder, leftovers of others go. A full disk's error names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as (temporary, _):
+        yield temporary
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` as :func:`atomic_path` does."""
+    with _replacing(path) as (_, handle):
+        left = memoryview(data)
+        while left:
+            left = left[os.write(handle, left) :]
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[tuple[Path, int]]:
     if path.parent not in _looked_through:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _looked_through.add(path.parent)
         remove_leftovers(path.parent)
-    with naming(path), _own_file(path) as temporary:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private; ours follow the umask
-        temporary.replace(path)
+    with naming(path), _own_file(path) as (temporary, handle):
+        yield temporary, handle
+        os.replace(temporary, path)
 
 
 @contextmanager
@@ -91,19 +104,33 @@ def remove_leftovers(*folders: Path, of: str = "") -> None:
 
 
 @contextmanager
-def _own_file(path: Path) -> Iterator[Path]:
+def _own_file(path: Path) -> Iterator[tuple[Path, int]]:
+    """A new file, locked, with the permissions that the umask gives: its name and its open handle."""
     while True:
-        prefix = f".rdm-{_short(path.stem)}-"
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        temporary = path.parent / f".rdm-{_short(path.stem)}-{os.urandom(4).hex()}{path.suffix}"
+        try:
+            handle = _created(temporary)
+        except FileExistsError:
+            continue
         if _lock(handle) and os.fstat(handle).st_nlink:
             break
         os.close(handle)  # removed as a leftover, in the moment before it was locked
-    temporary = Path(name)
     try:
-        yield temporary
-    finally:
+        yield temporary, handle
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    finally:
         os.close(handle)
+
+
+def _created(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:  # the folder has gone since it was made
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 @contextmanager

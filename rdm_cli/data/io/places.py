@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self, TypeVar, cast
 
-from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.data.io.atomic import write_whole
 from rdm_cli.errors import RdmError
 
 
@@ -118,8 +118,7 @@ def put(place: Place, data: bytes) -> str:
     """
     if isinstance(place, Path):
         try:
-            with atomic_path(place) as temporary:
-                temporary.write_bytes(data)
+            write_whole(place, data)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(place)) from error
     else:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def read_with_metadata(
     return metadata, {name: t for name, t in tensors.items() if names is None or name in names}
 
 
+def read_names(source: Readable) -> tuple[dict[str, str], frozenset[str]]:
+    """Metadata, and what the tensors are called; of a file, none is read. Raises as :func:`read_tensors`."""
+    if isinstance(source, Path):
+        with _opened(source) as file:
+            return file.metadata() or {}, frozenset(file.keys())
+    metadata, tensors = read_with_metadata(source)
+    return metadata, frozenset(tensors)
+
+
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, without its values; raises as :func:`read_tensors`."""
     with _opened(path) as file:
@@ -84,12 +94,12 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    path.stat()  # which says better what is missing
-    if not path.is_file():
+    if not stat.S_ISREG(path.stat().st_mode):  # whose error says better what is missing
         raise ValueError("no regular file")
-    with tempfile.TemporaryDirectory(prefix="rdm-") if not _is_utf_8(path) else _nothing() as scratch:
+    with ExitStack() as stack:
         name = path
-        if scratch is not None:  # safetensors opens no other names
+        if not _is_utf_8(path):  # safetensors opens no such names
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="rdm-"))
             name = Path(scratch) / "link"
             name.symlink_to(path.absolute())
         try:
@@ -97,11 +107,6 @@ def _opened(path: Path) -> Iterator[Any]:
                 yield file
         except SafetensorError as error:
             raise ValueError(" ".join(str(error).split())) from error
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None
 
 
 def _is_utf_8(path: Path) -> bool:

@@ -92,7 +92,8 @@ class Itself(Sink):
 
 def mirrored(item: Item[Any], ending: str) -> str:
     """The path of an item's result below an output tree."""
-    return (item.relative.parent / f"{Path(item.relative.name).stem}{ending}").as_posix()
+    folder, slash, _ = item.relative.as_posix().rpartition("/")
+    return f"{folder}{slash}{item.relative.stem}{ending}"
 
 
 @dataclass(frozen=True, kw_only=True)

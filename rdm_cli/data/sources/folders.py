@@ -145,21 +145,25 @@ def _items_of(
     if (error := folders[folder]) is not None:
         yield Item(source=folder, relative=folder.relative_to(root), error=error)
         return
-    by_content, names = bool(suffixes & SUFFIXES), set[str]()
+    by_content, relative = bool(suffixes & SUFFIXES), folder.relative_to(root)
+    names, to_be_searched = set[str](), set[str]()
     for entry in _entries(folder):
-        path = folder / entry.name
-        if has_suffix(entry.name, suffixes) or path in folders or (by_content and holds_image(path)):
+        if has_suffix(entry.name, suffixes):
+            names.add(entry.name)
+        elif (path := folder / entry.name) in folders:
+            to_be_searched.add(entry.name)
+        elif by_content and holds_image(path):
             names.add(entry.name)
         elif passed_over is not None and not _is_folder(entry):
             passed_over.add_of_kind(entry.name)
-    for name in sorted(names):
+    for name in sorted(names | to_be_searched):
         path = folder / name
-        if path in folders:
+        if name in to_be_searched:
             yield from _items_of(root, path, folders, suffixes, passed_over)
         elif passed_over is not None and _is_own(path, suffixes):
             passed_over[MADE_BY_RDM] += 1
         else:
-            yield Item(source=path, relative=path.relative_to(root))
+            yield Item(source=path, relative=relative / name)
 
 
 def _folders_below(root: Path, suffixes: Set[str]) -> Mapping[Path, UsageError | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from rdm_cli.data.images.record import new_record, save_image
-from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.data.io.atomic import atomic_path, write_whole
 
 
 def names_in(folder: Path) -> list[str]:
@@ -82,6 +83,24 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_folder_that_goes_between_two_files_is_made_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_whole(tmp_path / "new" / "folder" / name, name.encode())
+        assert (tmp_path / "new" / "folder" / name).read_text() == name
+        shutil.rmtree(tmp_path / "new")
+
+
+def test_what_stood_there_stays_until_all_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, b"old")
+    with pytest.raises(OSError) as caught, files_limited_to(1000):
+        write_whole(path, bytes(2000))
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(path)
+    assert path.read_text() == "old" and names_in(tmp_path) == ["a.txt"]
+    write_whole(path, b"")
+    assert path.read_text() == ""
 
 
 def test_folder_in_the_way_stays(tmp_path: Path) -> None:
