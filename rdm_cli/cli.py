@@ -32,7 +32,7 @@ from rdm_cli.commands import (
     train,
 )
 from rdm_cli.console import open_closed_streams, say, stdout_failed, write_out
-from rdm_cli.errors import RdmError, ReaderGoneError, StreamError
+from rdm_cli.errors import RdmError, ReaderGoneError, StreamError, settings_written_by
 from rdm_cli.help_page import App
 
 INTERRUPTED = 130
@@ -91,12 +91,20 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         open_closed_streams()
-        with _terminable():
+        with _terminable(), settings_written_by(_as_option):
             return _run(arguments)
     except StreamError as error:
         if not isinstance(error, ReaderGoneError):
             say(_line(error.message, error.hint))
         return error.exit_code
+
+
+_OPTIONS_OF_OTHER_NAMES = {"class_name": "--class", "value_range": "--range"}
+
+
+def _as_option(setting: str) -> str:
+    """The option of a setting that the core names as Python does."""
+    return _OPTIONS_OF_OTHER_NAMES.get(setting, f"--{setting.lower().replace('_', '-')}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import nn
 
-from rdm_cli.errors import CodeError, RdmError, UsageError
+from rdm_cli.errors import CodeError, RdmError, UsageError, setting
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,23 +55,27 @@ def resolve_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError):
         hint = "cuda is a GPU of NVIDIA's or AMD's, mps one of Apple's, auto whichever there is"
-        raise UsageError(f"--device {name}: there is no such kind of device", hint=hint) from None
+        raise UsageError(f"{setting('device')} {name}: there is no such kind of device", hint=hint) from None
     try:
         if device.type == "meta":
             raise RuntimeError("its tensors hold no values")
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:
         if is_out_of_memory(error):
-            raise out_of_memory(f"--device {name}", "wait until others leave it, or name another") from error
+            raise out_of_memory(
+                f"{setting('device')} {name}", "wait until others leave it, or name another"
+            ) from error
         reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name}: {reason}", hint="try --device cpu") from error
+        raise UsageError(
+            f"{setting('device')} {name}: {reason}", hint=f"try {setting('device')} cpu"
+        ) from error
     return device
 
 
 def use_threads(num: int) -> None:
     """Let torch compute on ``num`` threads in this process; raises UsageError where it cannot."""
     if not isinstance(num, Integral) or not 1 <= num <= MAX_THREADS:
-        raise UsageError(f"--threads {num}: between 1 and {MAX_THREADS} threads can be had")
+        raise UsageError(f"{setting('threads')} {num}: between 1 and {MAX_THREADS} threads can be had")
     torch.set_num_threads(int(num))
 
 
@@ -135,7 +139,7 @@ def checked_precision(device: torch.device, name: str) -> Precision:
     if name not in known:
         raise UsageError(f"there is no precision {name!r}", hint=f"known: {', '.join(known)}")
     if name == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 needs a GPU", hint="on a CPU, use --precision bf16 or fp32")
+        raise UsageError("fp16 needs a GPU", hint=f"on a CPU, use {setting('precision')} bf16 or fp32")
     return cast(Precision, name)
 
 

@@ -153,16 +153,16 @@ def test_threads_that_cannot_be_had_are_refused(num: Any, tiny_bundle: Path, hos
     """OpenMP ends the whole process, by a segmentation fault, where it gets no more threads."""
     before = torch.get_num_threads()
     for use in (lambda: use_threads(num), lambda: open_pipeline(tiny_bundle, device="cpu", threads=num)):
-        with pytest.raises(UsageError, match=f"--threads {num}: between 1 and 1024"):
+        with pytest.raises(UsageError, match=f"threads {num}: between 1 and 1024"):
             use()
     assert torch.get_num_threads() == before
 
 
 def test_devices_that_hold_no_values_are_refused() -> None:
-    with pytest.raises(UsageError, match="--device meta: its tensors hold no values; try --device cpu"):
+    with pytest.raises(UsageError, match="^device meta: its tensors hold no values; try device cpu"):
         resolve_device("meta")
     for name in ("hpu", "xla", "privateuseone", "nonsense", "cpu:x"):
-        with pytest.raises(UsageError, match=f"--device {name}: ") as caught:
+        with pytest.raises(UsageError, match=f"^device {name}: ") as caught:
             resolve_device(name)
         assert "\n" not in str(caught.value)
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
@@ -214,14 +214,14 @@ def test_other_errors_of_torch_are_not_called_a_want_of_memory(tiny_bundle: Path
     ("wrong", "told"),
     [
         ({"precision": "foo"}, "there is no precision 'foo'; known: fp32, bf16, fp16"),
-        ({"batch_size": 0}, "--batch-size 0: at least one"),
-        ({"batch_size": 2.5}, "--batch-size 2.5: at least one"),
-        ({"device": None}, "--device None: "),
-        ({"batch_size": -4}, "--batch-size -4: at least one"),
+        ({"batch_size": 0}, "batch_size 0: at least one"),
+        ({"batch_size": 2.5}, "batch_size 2.5: at least one"),
+        ({"device": None}, "device None: "),
+        ({"batch_size": -4}, "batch_size -4: at least one"),
         ({"prior": "foo"}, "there is no prior 'foo'"),
         ({"solver": "foo"}, "there is no solver 'foo'"),
-        ({"device": "meta"}, "--device meta"),
-        ({"threads": 0}, "--threads 0"),
+        ({"device": "meta"}, "device meta"),
+        ({"threads": 0}, "threads 0"),
     ],
 )  # fmt: skip
 def test_what_a_pipeline_cannot_be_opened_with_is_one_line(

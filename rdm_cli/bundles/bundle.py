@@ -40,7 +40,7 @@ from rdm_cli.bundles.reading import (
     refuse_not_finite,
 )
 from rdm_cli.bundles.scheduler_json import read_scheduler, without_sampler
-from rdm_cli.errors import BundleError, CheckpointError, UsageError
+from rdm_cli.errors import BundleError, CheckpointError, UsageError, setting
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
 from rdm_cli.methods.method import Method, RepresentationModel
@@ -66,6 +66,18 @@ class Bundle:
     digest: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     remarks: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Which bundle, in one line: no weights."""
+        return f"<Bundle {self.name} ({self.method.name}) in {self.folder}, on {self.device}>"
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the networks to ``device``, where they stay; raises RdmError where it has not the memory."""
+        networks = [*self._models.values(), *([self.prior] if "prior" in self.__dict__ else [])]
+        with memory_told(f"{self.name} on {device}", f"take another {setting('device')}"):
+            for network in networks:
+                cast(nn.Module, network).to(device)
+        object.__setattr__(self, "device", device)
 
     @property
     def has_z(self) -> bool:
@@ -93,7 +105,7 @@ class Bundle:
         if not self.has_z:
             raise UsageError(
                 f"{self.name}: {purpose}: a plain DPM has no z, its codes are x_T alone",
-                hint="name another --bundle",
+                hint=f"name another {setting('bundle')}",
             )
 
     @cached_property
@@ -126,8 +138,8 @@ class Bundle:
         self.require_z("a prior over z")
         if self.method.prior != "gaussian":
             raise UsageError(
-                f"{self.name}: --prior gaussian: nothing in its training makes z normal",
-                hint="use --prior latent-ddim",
+                f"{self.name}: {setting('prior')} gaussian: nothing in its training makes z normal",
+                hint=f"use {setting('prior')} latent-ddim",
             )
         return GaussianPrior(z_width=self.z_width)
 
@@ -160,7 +172,7 @@ def open_bundle(spec: str | Path, device: torch.device | str = "cpu", *, fetches
     damaged, RdmError where the device has not the memory for it.
     """
     spec = os.fspath(spec)
-    with memory_told(f"{spec} on {device}", "close other programs, or take another --device"):
+    with memory_told(f"{spec} on {device}", f"close other programs, or take another {setting('device')}"):
         return _open_found(spec, torch.device(device), fetches=fetches)
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ from rdm_cli.bundles.config_json import from_json, to_json
 from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.data.io.places import Place, Readable, paths_of, put
 from rdm_cli.data.io.tensor_files import first_not_finite, read_names, read_with_metadata
-from rdm_cli.errors import CodeError
+from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES, find_inputs
+from rdm_cli.errors import CodeError, setting
 
 FORMAT_VERSION = 1
 
@@ -78,7 +79,8 @@ class Codes:
     The codes of a plain DPM are x_T alone: their z is (N, 0). ``style`` (N, C, h, w) are the latents from
     which an LRDM of style and shape takes the style; None: another model, or another image's will do.
     ``other`` (N, C, H, W) is the second state of a solver that keeps two, both then in float64. ``residuals``
-    bring the decoded pictures to the very pixels of the images (:mod:`rdm_cli.data.residual`).
+    bring the decoded pictures to the very pixels of the images (:mod:`rdm_cli.data.residual`). ``names`` are
+    what the codes are called where they are saved into a folder, such as ``sub/a``; None: by their numbers.
     """
 
     z: Tensor
@@ -87,6 +89,19 @@ class Codes:
     style: Tensor | None = None
     other: Tensor | None = None
     residuals: tuple[bytes, ...] | None = None
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.names is not None and len(self.names) != len(self.infos):
+            raise ValueError(f"{len(self.infos)} codes need as many names, not {len(self.names)}")
+
+    def __repr__(self) -> str:
+        """What there is, in one line: no tensors."""
+        held = {"z": self.z, **{name: values for name, values in self._maps().items() if values is not None}}
+        shapes = ", ".join(f"{name} {tuple(values.shape)}" for name, values in held.items())
+        bundles = " and ".join(dict.fromkeys(info.bundle for info in self.infos)) or "no bundle"
+        residuals = "" if self.residuals is None else ", residuals"
+        return f"<Codes: {len(self)} of {bundles}; {shapes}{residuals}>"
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -104,6 +119,7 @@ class Codes:
             z=self.z[rows],
             infos=tuple(self.infos[i] for i in rows),
             residuals=None if self.residuals is None else tuple(self.residuals[i] for i in rows),
+            names=None if self.names is None else tuple(self.names[i] for i in rows),
             **maps,
         )
 
@@ -130,13 +146,32 @@ class Codes:
     def save(self, places: Iterable[Place | str] | Place | str) -> list[str]:
         """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes.
 
-        A path is a place; one alone will do for one code. Raises ValueError for more or fewer places, and
-        CodeError at the first code that holds values that are not finite; those before it are written.
+        A path is a place. One path alone is a folder, unless it ends in ``.safetensors`` or is a file's: each
+        code gets a file of its name in it, and a file that is there already is replaced. Raises ValueError
+        for more or fewer places and for two codes of one name, and CodeError at the first code that holds
+        values that are not finite; those before it are written.
         """
+        if isinstance(places, str | Path) and _is_folder(Path(places)):
+            places = self._places_in(Path(places))
         found = paths_of(places)
         if len(found) != len(self):
             raise ValueError(f"{len(self)} codes need as many places, not {len(found)}")
         return [put(place, code._to_bytes(place)) for code, place in zip(self, found, strict=True)]
+
+    def _places_in(self, folder: Path) -> list[Path]:
+        """A file below ``folder`` for each code; its folders are made."""
+        names = self.names if self.names is not None else tuple(f"{i:06d}" for i in range(len(self)))
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two of these codes are called {twice!r}: codes.replace(names=...) names them")
+        for name in names:
+            parts = PurePath(name).parts
+            if not parts or ".." in parts or PurePath(name).is_absolute():
+                raise ValueError(f"a code's name is a path below the folder, which {name!r} is not")
+        places = [folder / f"{name}{CODE_SUFFIX}" for name in names]
+        for parent in {place.parent for place in (*places, folder / "any")}:
+            parent.mkdir(parents=True, exist_ok=True)
+        return places
 
     def digests(self) -> list[str]:
         """SHA-256 of the bytes that :meth:`save` writes of each code; raises CodeError as it does."""
@@ -152,7 +187,7 @@ class Codes:
         if (name := first_not_finite(stored.items())) is not None:
             raise CodeError(
                 f"{place}: its {name} holds values that are not finite, so it is not written",
-                hint="try another --precision",
+                hint=f"try another {setting('precision')}",
             )
         if self.residuals is not None:
             stored["residual"] = torch.frombuffer(bytearray(self.residuals[0]), dtype=torch.uint8)
@@ -161,8 +196,21 @@ class Codes:
 
     @staticmethod
     def load(source: Readable | str) -> Codes:
-        """Read one code as a batch of one; raises CodeError where it is not one."""
+        """Read the code in a file as a batch of one, or all below a folder, in the order of their paths.
+
+        Each is called by its path without the suffix. Raises CodeError for what is no code, and for codes of
+        a folder that hold different things (:meth:`concatenate`); UsageError for a folder without codes.
+        """
         source = Path(source) if isinstance(source, str) else source
+        if not isinstance(source, Path) or not source.is_dir():
+            return Codes._load(source, source.stem)
+        found = find_inputs([source], suffixes=CODE_SUFFIXES)
+        return Codes.concatenate(
+            Codes._load(item.source, item.relative.with_suffix("").as_posix()) for item in found
+        )
+
+    @staticmethod
+    def _load(source: Readable, name: str) -> Codes:
         info, found = _read(source)
         if not found.keys() & {"z", "x_T"}:
             raise CodeError(f"{source}: this code holds neither z nor x_T")
@@ -172,11 +220,13 @@ class Codes:
         z = found.pop("z", torch.zeros(1, 0, dtype=torch.float32))
         maps = {n: found.get(n) for n in ("x_T", "style", "other")}
         residuals = None if residual is None else (residual.numpy().tobytes(),)
-        return Codes(z=z, infos=(info,), residuals=residuals, **maps)
+        return Codes(z=z, infos=(info,), residuals=residuals, names=(name,), **maps)
 
     @staticmethod
     def concatenate(parts: Iterable[Codes]) -> Codes:
         """Join batches that hold the same things, in the same shapes: nothing is dropped to make them fit.
+
+        Those without names are called by their numbers, where others have some.
 
         Raises CodeError where some hold what others lack (:meth:`without_x_T` leaves the x_T out of all),
         ValueError for no batch at all.
@@ -202,12 +252,21 @@ class Codes:
                 raise CodeError(f"{_CALLED[name]} of these codes has several shapes", hint="use them apart")
             maps[name] = torch.cat(held)
         residuals = tuple(r for c in codes for r in c.residuals or ())
+        names: list[str] = []
+        for c in codes:
+            names += c.names or (f"{len(names) + i:06d}" for i in range(len(c)))
         return Codes(
             z=torch.cat([c.z for c in codes]),
             infos=tuple(info for c in codes for info in c.infos),
             residuals=residuals if "residuals" in codes[0].holds else None,
+            names=tuple(names) if any(c.names for c in codes) else None,
             **{"x_T": None, **maps},
         )
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether codes are saved into ``path``, and not as it."""
+    return path.is_dir() or not (path.suffix == CODE_SUFFIX or path.is_file())
 
 
 _CALLED = {

@@ -18,7 +18,7 @@ from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import load_rgb, to_pil, to_pixels
 from rdm_cli.data.io.places import Place
 from rdm_cli.data.residual import encode_residual, pixel_digest, restore_pixels
-from rdm_cli.errors import CodeError, ImageError
+from rdm_cli.errors import CodeError, ImageError, setting
 
 
 def with_residual(code: Codes, x_0: Tensor, picture: Tensor) -> Codes:
@@ -42,7 +42,8 @@ def restored(code: Codes, picture: Tensor) -> Tensor:
     if pixel_digest(pixels) != code.infos[0].pixels_digest:
         raise CodeError(
             "the code decodes too far from what its residual was made for, so the image is not restored",
-            hint="decode with the --precision that it records; --x-t random gives a picture without it",
+            hint=f"decode with the {setting('precision')} that it records; "
+            f"{setting('x_T')} random gives a picture without it",
         )
     return torch.from_numpy(pixels)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import CodeInfo
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, UsageError, setting
 from rdm_cli.kernels.randomness import key_to_seed
 from rdm_cli.registry import nearest
 
@@ -25,7 +25,7 @@ def checked_class(bundle: Bundle, name: str | None) -> str | None:
     if name is None or name in known:
         return name
     if not known:
-        raise UsageError(f"{bundle.name}: --class: this bundle knows no classes")
+        raise UsageError(f"{bundle.name}: {setting('class_name')}: this bundle knows no classes")
     raise UsageError(f"{bundle.name}: there is no class {name!r}", hint=nearest(name, known))
 
 
@@ -41,7 +41,7 @@ def class_of_image(bundle: Bundle, path: Path) -> str | None:
     if name not in known:
         raise UsageError(
             f"{path}: of which class is it? Its folder {name!r} is none of {', '.join(known)}",
-            hint="name one with --class",
+            hint=f"name one with {setting('class_name')}",
         )
     return name
 
@@ -60,7 +60,7 @@ def class_numbers(bundle: Bundle, names: Sequence[str | None]) -> dict[str, Tens
     known = bundle.model.class_names
     for name in names:
         if name is None and known:
-            raise CodeError("no class is recorded", hint="name one with --class")
+            raise CodeError("no class is recorded", hint=f"name one with {setting('class_name')}")
         if name is not None and name not in known:
             raise CodeError(f"{bundle.name} knows no class {name!r}")
     return {"y": torch.tensor([known.index(name) for name in names if name is not None])} if known else {}
@@ -71,6 +71,6 @@ def common_class(first: CodeInfo, second: CodeInfo) -> str | None:
     if first.class_name != second.class_name:
         raise CodeError(
             f"one code is of the class {first.class_name}, the other of {second.class_name}",
-            hint="name one for both with --class",
+            hint=f"name one for both with {setting('class_name')}",
         )
     return first.class_name

@@ -6,32 +6,39 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
-import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, load_rgb, square_bytes, to_unit_range, warn_of
 from rdm_cli.data.images.value_range import ValueRange
-from rdm_cli.data.io.places import Readable, digest_of, paths_of
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.data.io.places import Readable, digest_of
+from rdm_cli.errors import CodeError, UsageError, setting
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.pipeline.classes import class_numbers, class_of_image
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z
+from rdm_cli.pipeline.images import (
+    ImageReader,
+    Images,
+    OneImage,
+    Output,
+    Pictures,
+    as_output,
+    checked_output,
+)
 from rdm_cli.pipeline.running import Advance, Runner, told_by_calls
-from rdm_cli.pipeline.sampling import Way, way_down, way_up
+from rdm_cli.pipeline.sampling import Way, checked_solver, way_down, way_up
 from rdm_cli.runtime import autocast
-
-LARGEST_PIXEL = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,26 +81,30 @@ class Coder(Runner):
             **how,
         )
 
-    def load_images(self, paths: Iterable[Readable | str] | Readable | str, fit: Fit = "crop") -> Tensor:
-        """Read image files as x_0 (N, *image_shape) in [-1, 1]; a path alone is a list of one.
+    def load_images(self, images: Images, fit: Fit = "crop") -> Tensor:
+        """Images of any kind as x_0 (N, *image_shape) in [-1, 1]; see :meth:`encode` for the kinds.
 
-        Raises ImageError for what is no image, ValueError for no path at all or an unknown ``fit``.
+        Raises ImageError for what is no image, ValueError for none at all or an unknown ``fit``.
         """
-        sources = paths_of(paths)
-        if not sources:
-            raise ValueError("no image is named")
-        return to_unit_range(torch.from_numpy(np.stack([self._read(source, fit)[0] for source in sources])))
+        return torch.stack([image.x_0 for image in self._read(images, fit)])
 
     def load_with_size(self, source: Readable, fit: Fit = "crop") -> tuple[Tensor, tuple[int, int]]:
-        """An image as :meth:`load_images` reads it, and its width and height, upright, before the fit."""
-        pixels, size = self._read(source, fit)
-        return to_unit_range(torch.from_numpy(pixels[None].copy())), size
-
-    def _read(self, source: Readable, fit: Fit) -> tuple[np.ndarray, tuple[int, int]]:
+        """One file as :meth:`load_images` reads it, and its width and height, upright, before the fit."""
         channels, size, _ = self.bundle.model.image_shape
         how: Any = {"value_range": self.value_range, "on_remark": self.on_remark}
         image = load_rgb(source, max_pixels=self.max_pixels, **how)
-        return square_bytes(image, size, fit, channels=channels), image.size
+        pixels = square_bytes(image, size, fit, channels=channels)
+        return to_unit_range(torch.from_numpy(pixels[None].copy())), image.size
+
+    def _read(self, images: Images, fit: Fit) -> list[OneImage]:
+        reader = ImageReader(
+            shape=self.bundle.model.image_shape,
+            fit=fit,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
+            on_remark=self.on_remark,
+        )
+        return reader.read(images)
 
     def class_of(self, path: str | Path) -> str | None:
         """The class of an image file; None where the bundle knows none. Raises UsageError."""
@@ -101,8 +112,9 @@ class Coder(Runner):
 
     def encode(
         self,
-        x_0: Tensor,
+        images: Images,
         *,
+        fit: Fit = "crop",
         classes: Sequence[str | None] | None = None,
         steps: int | None = None,
         inversion: str = "ddim",
@@ -110,16 +122,53 @@ class Coder(Runner):
         with_x_T: bool = True,
         advance: Advance | None = None,
     ) -> Codes:
-        """Images ``x_0`` (N, 3, H, W) in [-1, 1] to codes.
+        """Images to codes.
 
-        ``classes`` name that of each image, for bundles that know some; None: all of the coder's own.
-        ``inversion`` infers x_T in ``steps`` steps (None: its own or the bundle's number), asking the network
-        ``iterations`` times where it solves an equation (None: as often as is usual); ``with_x_T`` False
-        gives z alone. Raises UsageError where that would leave nothing and for steps that there are not,
-        CodeError for an unknown class, ValueError for what are no such images.
+        ``images`` are one or several of these, mixed as you like: paths of image files, or of folders, which
+        stand for the images below them; PIL images; uint8 arrays (H, W, 3), (H, W) or (N, H, W, 3); float
+        tensors (3, H, W) or (N, 3, H, W) in [-1, 1]. Tensors have the bundle's size; all others are brought
+        to it as ``fit`` says: "crop" cuts the centre square, "pad" puts the whole image on white, "stretch"
+        ignores the proportions. Codes of files are called by their files' names.
+
+        ``classes`` name that of each image, for bundles that know some; None: all of the pipeline's own, or
+        a file of that of its folder. ``inversion`` infers x_T in ``steps`` steps (None: its own or the
+        bundle's number), asking the network ``iterations`` times where it solves an equation (None: as often
+        as is usual); ``with_x_T`` False gives z alone. ``advance`` is told of progress, in images.
+
+        Raises ImageError for what is no image, UsageError where nothing would be left and for steps that
+        there are not, CodeError for an unknown class, ValueError for tensors and arrays of another shape,
+        dtype or range.
         """
-        x_0 = self._images(x_0)
-        names = [self.class_name] * len(x_0) if classes is None else list(classes)
+        read = self._read(images, fit)
+        codes = self._encode(
+            torch.stack([image.x_0 for image in read]),
+            [self._class_of(image) for image in read] if classes is None else list(classes),
+            steps=steps,
+            inversion=inversion,
+            iterations=iterations,
+            with_x_T=with_x_T,
+            advance=advance,
+        )
+        infos = tuple(replace(i, **image.record) for i, image in zip(codes.infos, read, strict=True))
+        named = any(image.name is not None for image in read)
+        names = tuple(image.name or f"{i:06d}" for i, image in enumerate(read)) if named else None
+        return codes.replace(infos=infos, names=names)
+
+    def _class_of(self, image: OneImage) -> str | None:
+        return self.class_name if image.path is None else self.class_of(image.path)
+
+    def _encode(
+        self,
+        x_0: Tensor,
+        names: Sequence[str | None],
+        *,
+        steps: int | None,
+        inversion: str,
+        iterations: int | None,
+        with_x_T: bool,
+        advance: Advance | None,
+    ) -> Codes:
+        """``x_0`` (N, *image_shape), checked already, and the images' classes to codes."""
         if len(names) != len(x_0):
             raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
         numbers = class_numbers(self.bundle, names)
@@ -131,7 +180,7 @@ class Coder(Runner):
         assert solver.encode is not None
         num_iterations = solver.iterations if iterations is None else iterations
         if num_iterations < 1:
-            raise UsageError(f"--iterations {num_iterations}: the network is asked once at least")
+            raise UsageError(f"{setting('iterations')} {num_iterations}: the network is asked once at least")
         upward = solver.encode
         known = self.timesteps(spec, n)
 
@@ -158,46 +207,89 @@ class Coder(Runner):
         infos = tuple(replace(info, class_name=name) for name in names)
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
 
-    def _images(self, x_0: Tensor) -> Tensor:
-        """``x_0`` in float32; raises ValueError where it is not (N, *image_shape) in [-1, 1].
+    @overload
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Literal["pt"] = "pt",
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor: ...
 
-        What a network decodes may lie a little outside; 0..255, or no number at all, does not pass for it.
-        """
-        shape = self.bundle.model.image_shape
-        if not isinstance(x_0, Tensor) or tuple(x_0.shape[1:]) != tuple(shape) or not len(x_0):
-            found = tuple(x_0.shape) if isinstance(x_0, Tensor) else type(x_0).__name__
-            raise ValueError(f"x_0 must be a tensor (N, {', '.join(map(str, shape))}), not {found}")
-        if not x_0.is_floating_point():
-            raise ValueError(f"x_0 must be of floats in [-1, 1], not {x_0.dtype}: pixels / 127.5 - 1")
-        x_0 = x_0.float()
-        largest = float(x_0.abs().max())
-        if not largest <= LARGEST_PIXEL:  # nan is not either
-            raise ValueError(f"x_0 must lie in [-1, 1], and reaches {largest:g}: pixels / 127.5 - 1")
-        return x_0
+    @overload
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Literal["pil"],
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> list[Image]: ...
+
+    @overload
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Output,
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> Pictures: ...
 
     def decode(
         self,
         codes: Codes,
         *,
+        output: Output = "pt",
         steps: int | None = None,
+        solver: str | None = None,
         seed: int = 0,
         keys: Sequence[int | str] | None = None,
         advance: Advance | None = None,
-    ) -> Tensor:
-        """Codes to images x_0 (N, 3, H, W) in [-1, 1].
+    ) -> Pictures:
+        """Codes to pictures.
 
-        Each code is decoded as the coder's ``sampler`` says, or without one the way that it records, or as
-        its bundle samples where it records none; ``steps`` changes the number of steps. A code that decodes
-        in one way alone is refused where sampler or steps ask for another (:mod:`rdm_cli.pipeline.sampling`).
-        A code without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes. Raises
-        CodeError, and ValueError for other than one key a code.
+        ``output``: "pt" is a tensor x_0 (N, 3, H, W) in [-1, 1]; "pil" a list of PIL images; "np" a uint8
+        array (N, H, W, 3).
+
+        Each code is decoded by ``solver`` or, where it is None, as the pipeline was opened to; else the way
+        that the code records, or as its bundle samples where it records none; ``steps`` changes the number of
+        steps. A code that decodes in one way alone is refused where solver or steps ask for another
+        (:mod:`rdm_cli.pipeline.sampling`). A code without x_T gets one drawn for (``seed``, its key);
+        ``keys`` None numbers the codes. Raises CodeError, UsageError for steps and solvers that there are
+        not, and ValueError for other than one key a code, an unknown output and what are no codes.
         """
+        checked_output(output)
+        sampler = self.sampler if solver is None else Sampler(solver=checked_solver(solver))
+        return as_output(self._decoded(codes, sampler, steps, seed, keys, advance), output)
+
+    def _decoded(
+        self,
+        codes: Codes,
+        sampler: Sampler | None,
+        steps: int | None,
+        seed: int,
+        keys: Sequence[int | str] | None,
+        advance: Advance | None,
+    ) -> Tensor:
+        check_codes(self.bundle, codes)
         if keys is not None and len(keys) != len(codes):
             raise ValueError(f"{len(codes)} codes need as many keys, not {len(keys)}")
-        check_codes(self.bundle, codes)
         codes = self.as_asked(codes)
         if self.bundle.model.style_shape and codes.style is None:
-            raise CodeError("the code holds no style", hint="name an image that has one with --style")
+            raise CodeError(
+                "the code holds no style", hint=f"name an image that has one with {setting('style')}"
+            )
         conditions = class_numbers(self.bundle, [info.class_name for info in codes.infos])
         conditions |= {} if codes.style is None else {"style": codes.style}
         self.check_precision(codes)
@@ -206,8 +298,7 @@ class Coder(Runner):
             x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
         has_x_T = codes.x_T is not None
         ways = [
-            way_down(self.bundle, info, has_x_T=has_x_T, steps=steps, sampler=self.sampler)
-            for info in codes.infos
+            way_down(self.bundle, info, has_x_T=has_x_T, steps=steps, sampler=sampler) for info in codes.infos
         ]
         x_0 = torch.empty(len(codes), *self.bundle.model.image_shape, dtype=torch.float32)
         for way in dict.fromkeys(ways):
@@ -246,7 +337,7 @@ class Coder(Runner):
             if info.precision != self.precision:
                 raise CodeError(
                     f"this code was made in {info.precision} and does not decode in {self.precision}",
-                    hint=f"--precision {info.precision}",
+                    hint=f"{setting('precision')} {info.precision}",
                 )
 
     def decodes_as_made(self, info: CodeInfo, steps: int | None) -> bool:

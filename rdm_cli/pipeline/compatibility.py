@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import Codes
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, UsageError, setting
 
 
 def stop_shift_for(bundle: Bundle, given: float | None) -> float:
@@ -16,19 +16,21 @@ def stop_shift_for(bundle: Bundle, given: float | None) -> float:
     """
     usual = bundle.model.stop_shift
     if given is not None and usual is None:
-        raise UsageError(f"{bundle.name}: --stop-shift: there is no shift, this is no PDAE")
+        raise UsageError(f"{bundle.name}: {setting('stop_shift')}: there is no shift, this is no PDAE")
     return (usual or 0.0) if given is None else given
 
 
 def check_codes(bundle: Bundle, codes: Codes) -> None:
-    """Raise CodeError unless ``codes`` were made with this bundle's networks."""
+    """Raise CodeError unless ``codes`` were made with this bundle's networks, ValueError for no Codes."""
+    if not isinstance(codes, Codes):
+        raise ValueError(f"codes are rdm_cli.Codes, as encode gives, and no {type(codes).__name__}")
     model = bundle.model
     for info in codes.infos:
         if info.bundle_digest != bundle.digest:
             raise CodeError(
                 f"this code was made with bundle {info.bundle} ({info.bundle_digest[:12]}), "
                 f"not with {bundle.name} ({bundle.digest[:12]})",
-                hint="name that one with --bundle, or encode the image again",
+                hint=f"name that one with {setting('bundle')}, or encode the image again",
             )
         most = model.sampling.schedule.num_train_steps
         if info.steps is not None and not 1 <= info.steps <= most:
@@ -55,5 +57,6 @@ def check_steps_of_z(bundle: Bundle, z: Tensor, num_steps: int) -> None:
     if bundle.model.time_dependent and z.shape[1] != num_steps:
         raise CodeError(
             f"the code holds z at the {z.shape[1]} steps that it was made for, and not at {num_steps}",
-            hint=f"decode with --steps {z.shape[1]}, or encode again with --steps {num_steps}",
+            hint=f"decode with {setting('steps')} {z.shape[1]}, "
+            f"or encode again with {setting('steps')} {num_steps}",
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import Fit
-from rdm_cli.errors import CodeError, RdmError, UsageError
+from rdm_cli.errors import CodeError, RdmError, UsageError, setting
 from rdm_cli.metrics.reconstruction import mse, psnr
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
@@ -86,7 +86,7 @@ def check_effort(pipeline: Pipeline, effort: Effort) -> None:
     """Raise UsageError for what no image can be encoded by: unknown steps, iterations that mean nothing."""
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     if effort.iterations is not None and way.kernel.iterations == 1:
-        raise UsageError(f"--iterations: {effort.inversion} solves no equation")
+        raise UsageError(f"{setting('iterations')}: {effort.inversion} solves no equation")
 
 
 def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
@@ -157,8 +157,10 @@ def encode_verified(
 def _short(found: Verified | None, min_psnr_db: float | None) -> CodeError:
     """What to say of an image whose code does not bring it back, or not so well as was asked."""
     if found is None:
-        return CodeError("its code decodes to values that are not finite", hint="try another --precision")
+        return CodeError(
+            "its code decodes to values that are not finite", hint=f"try another {setting('precision')}"
+        )
     return CodeError(
         f"its code reaches {found.psnr_db:.1f} dB and no more, {min_psnr_db:g} were asked for",
-        hint="ask for less, or add --lossless without --min-psnr",
+        hint=f"ask for less, or add {setting('lossless')} without {setting('min_psnr')}",
     )

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from rdm_cli.bundles.bundle import open_bundle
@@ -21,15 +22,17 @@ from rdm_cli.bundles.reading import refuse_not_finite
 from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import MAX_PIXELS, Remark, warn_of
 from rdm_cli.data.images.value_range import ValueRange
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, RdmError, UsageError, setting
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
+from rdm_cli.pipeline.attributes import Attributes
 from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.pipeline.coding import Coder
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
+from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
 from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down
 from rdm_cli.priors.gaussian import GaussianPrior
@@ -74,7 +77,7 @@ def open_pipeline(
     if threads is not None:
         use_threads(threads)
     if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
-        raise UsageError(f"--batch-size {batch_size}: at least one image goes into a batch")
+        raise UsageError(f"{setting('batch_size')} {batch_size}: at least one image goes into a batch")
     if prior is not None and prior not in PRIORS:
         raise UsageError(f"there is no prior {prior!r}", hint=nearest(prior, PRIORS))
     opened = open_bundle(bundle, resolved, fetches=fetches)
@@ -85,7 +88,7 @@ def open_pipeline(
             f"{opened.name}: works on images of {channels} channels, and rdm reads grey and colour ones"
         )
     if style is not None and not opened.model.style_shape:
-        raise UsageError(f"{opened.name}: --style: this is no model of style and shape")
+        raise UsageError(f"{opened.name}: {setting('style')}: this is no model of style and shape")
     pipeline = Pipeline(
         bundle=opened,
         precision=precision,
@@ -124,11 +127,95 @@ class Pipeline(Coder):
         """What draws z; raises BundleError where it was not trained, UsageError where it does not apply."""
         return self.bundle.prior_named(self.prior)
 
-    def manipulate(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
+    def __repr__(self) -> str:
+        """What it works on and where, in a few lines."""
+        model, bundle = self.bundle.model, self.bundle
+        channels, height, width = model.image_shape
+        try:
+            names = bundle.directions.names
+        except RdmError:
+            names = ()  # a plain DPM's, or not trained
+        told = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+        lines = {
+            "images": f"{height} x {width}, {'grey' if channels == 1 else 'RGB'}",
+            "z": str(tuple(model.z_shape)) if bundle.has_z else "none",
+            "x_T": str(tuple(model.x_T_shape)),
+            "attributes": f"{len(names)}: {told}" if names else "none",
+            "device": f"{bundle.device}, {self.precision}",
+        }
+        text = "\n".join(f"  {name:10}  {value}" for name, value in lines.items())
+        return f"<Pipeline {bundle.name}, method {bundle.method.name}\n{text}>"
+
+    def __dir__(self) -> list[str]:
+        """What a user has use for; the verbs over files use more."""
+        return sorted((*_FOR_USERS, *(name for name in super().__dir__() if name.startswith("__"))))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.bundle.device
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes that :meth:`manipulate` knows, each with its scores; printed, a line for each.
+
+        Raises BundleError where the bundle has none, UsageError for a plain DPM, which has no z.
+        """
+        return Attributes(self.bundle.directions)
+
+    def to(self, device: str | torch.device) -> Pipeline:
+        """Move the networks to ``device`` ("cuda", "mps", "cpu", "auto"), in place; gives the pipeline back.
+
+        Pipelines that share the open bundle move with it. Raises UsageError for a device that is not there or
+        has not the pipeline's precision, RdmError where it has not the memory.
+        """
+        resolved = resolve_device(device)
+        checked_precision(resolved, self.precision)
+        self.bundle.move_to(resolved)
+        return self
+
+    @overload
+    def manipulate(self, images: Codes, attributes: Mapping[str, float], *, output: None = None) -> Codes: ...
+
+    @overload
+    def manipulate(
+        self, images: Codes | Images, attributes: Mapping[str, float], *, output: Literal["pil"]
+    ) -> list[Image]: ...
+
+    @overload
+    def manipulate(
+        self, images: Codes | Images, attributes: Mapping[str, float], *, output: Output | None = None
+    ) -> Codes | Pictures: ...
+
+    def manipulate(
+        self,
+        images: Codes | Images,
+        attributes: Mapping[str, float],
+        *,
+        output: Output | None = None,
+        steps: int | None = None,
+    ) -> Codes | Pictures:
         """Move z along attribute directions, by each attribute's scale; x_T stays.
 
-        z' = denorm(norm(z) + scale sqrt(d) w / ||w||). Raises UsageError for an unknown name.
+        z' = denorm(norm(z) + scale sqrt(d) w / ||w||).
+
+        Codes come back as codes, unless an ``output`` ("pt", "pil" or "np", as in :meth:`decode`) asks for
+        pictures. Images, of every kind that :meth:`encode` takes, are encoded in ``steps``, edited and
+        decoded: pictures come back, as a tensor where no ``output`` is named. Raises UsageError for an
+        unknown name and for a scale that is not finite, and what encode and decode raise.
         """
+        checked_output(output)
+        if not isinstance(attributes, Mapping) or not all(isinstance(s, Real) for s in attributes.values()):
+            raise ValueError(f"attributes map names to numbers, as in {{'smiling': 0.3}}, not {attributes!r}")
+        if isinstance(images, Codes):
+            edited = self._edited(images, attributes)
+            return edited if output is None else self.decode(edited, output=output, steps=steps)
+        for name in attributes:
+            self.bundle.directions.index(name)  # an unknown one is told before any work
+        edited = self._edited(self.encode(images, steps=steps), attributes)
+        return self.decode(edited, output=output or "pt")
+
+    def _edited(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
         check_codes(self.bundle, codes)
         codes = self.as_asked(codes)
         z = codes.z
@@ -145,7 +232,7 @@ class Pipeline(Coder):
         numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed.
         """
         first, second = self._ends(first, second)
-        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        alpha = _checked_alphas(alphas)
         x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
         style = None
@@ -170,10 +257,12 @@ class Pipeline(Coder):
         """
         first, second = self._ends(first, second)
         if self.bundle.model.style_shape:
-            raise UsageError(f"{self.bundle.name}: --path trajectory: not for a model of style and shape")
+            raise UsageError(
+                f"{self.bundle.name}: {setting('path')} trajectory: not for a model of style and shape"
+            )
         if first.x_T is None or second.x_T is None:
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
-        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+        alpha = _checked_alphas(alphas)
         other = _between(first.other, second.other, alpha)
         states = [slerp(first.x_T[0], second.x_T[0], alpha), *([] if other is None else [other])]
         self.check_precision(first, second)
@@ -243,29 +332,75 @@ class Pipeline(Coder):
         common_class(first.infos[0], second.infos[0])
         return first, second
 
+    @overload
     def sample(
         self,
         num: int,
         *,
         seed: int = 0,
+        solver: str | None = None,
         steps: int | None = None,
+        output: None = None,
         prior_steps: int | None = None,
         prior_solver: str | None = None,
         first: int = 0,
         stop_shift: float | None = None,
-    ) -> Codes:
+    ) -> Codes: ...
+
+    @overload
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        solver: str | None = None,
+        steps: int | None = None,
+        output: Output,
+        prior_steps: int | None = None,
+        prior_solver: str | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Pictures: ...
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        solver: str | None = None,
+        steps: int | None = None,
+        output: Output | None = None,
+        prior_steps: int | None = None,
+        prior_solver: str | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Codes | Pictures:
         """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the pipeline's prior.
 
-        Draw i (from ``first`` on) depends on (``seed``, i) alone. They are to be decoded in ``steps`` (None:
-        the bundle's own), which matters where z depends on t. ``stop_shift`` None is the method's own.
-        Raises BundleError without a prior, UsageError for steps that there are not, ValueError for fewer
-        than one code.
+        Draw i (from ``first`` on) depends on (``seed``, i) alone. ``solver`` and ``steps`` are those that the
+        draws are to be decoded by, and the codes record them; None: the pipeline's and the bundle's own. An
+        ``output`` ("pt", "pil" or "np", as in :meth:`decode`) asks for the pictures instead of the codes.
+        ``prior_steps`` and ``prior_solver`` are those of a trained prior, ``stop_shift`` PDAE's; None: the
+        method's own. Raises BundleError without a prior, UsageError for steps and solvers that there are
+        not, ValueError for fewer than one code.
         """
+        checked_output(output)
+        if not isinstance(num, Integral):
+            raise ValueError(f"a whole number of codes is drawn, not {num!r}")
         if num < 1:
             raise ValueError(f"at least one code is drawn, not {num}")
-        keys = range(first, first + num)
-        z = self.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
-        return self.drawn(z, keys, seed=seed, stop_shift=stop_shift)
+        if solver is not None:
+            drawing = replace(self, sampler=Sampler(solver=checked_solver(solver)))
+        else:
+            drawing = self
+        keys = range(first, first + int(num))
+        z = drawing.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
+        codes = drawing.drawn(z, keys, seed=seed, stop_shift=stop_shift)
+        if solver is not None or steps is not None:
+            way = sampling_way(self.bundle, drawing.sampler, steps)
+            how: Any = {"solver": way.solver, "spacing": way.spacing, "steps": way.steps}
+            codes = codes.replace(infos=tuple(replace(info, **how) for info in codes.infos))
+        return codes if output is None else drawing.decode(codes, output=output)
 
     def drawn(
         self, z: Tensor, keys: Sequence[int], *, seed: int = 0, stop_shift: float | None = None
@@ -301,6 +436,24 @@ class Pipeline(Coder):
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
+
+
+_NAMES_SHOWN = 8
+_FOR_USERS = (
+    "attributes", "batch_size", "bundle", "class_name", "decode", "device", "encode", "interpolate",
+    "load_images", "manipulate", "precision", "sample", "to", "trajectory",
+)  # fmt: skip
+
+
+def _checked_alphas(alphas: Sequence[float]) -> Tensor:
+    """``alphas`` as a tensor; raises ValueError where they are not numbers in [0, 1]."""
+    try:
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"alphas are numbers in [0, 1], not {alphas!r}") from error
+    if alpha.ndim != 1 or not bool(((alpha >= 0) & (alpha <= 1)).all()):
+        raise ValueError(f"alphas are numbers in [0, 1], not {list(alphas)}")
+    return alpha
 
 
 def _infos_between(first: Codes, second: Codes, alphas: Sequence[float]) -> tuple[CodeInfo, ...]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.bundles.bundle import Bundle
+from rdm_cli.errors import setting
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.methods.diffusion_model import at_timesteps
 from rdm_cli.pipeline.batching import in_padded_batches
@@ -98,7 +99,11 @@ class Runner:
         """
         size, device = self.size_of_batches(len(tensors[0]), at_least=at_least), self.bundle.device
         what = f"{size} image{'' if size == 1 else 's'} at once on {device}"
-        hint = f"take fewer: --batch-size {size // 2}" if size > 1 else "another --device may have more"
+        hint = (
+            f"take fewer: {setting('batch_size')} {size // 2}"
+            if size > 1
+            else f"another {setting('device')} may have more"
+        )
         with autocast(device, "fp32"), memory_told(what, hint):  # whatever the caller has set
             return in_padded_batches(run, *tensors, size=size, device=device)
 

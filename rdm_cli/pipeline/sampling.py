@@ -18,7 +18,7 @@ from typing import get_args
 
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import CodeInfo
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, UsageError, setting
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.solvers import Solver
 from rdm_cli.kernels.spec import Sampler, SamplingSpec
@@ -70,7 +70,9 @@ def way_up(bundle: Bundle, inversion: str, steps: int | None) -> Way:
     """
     solver = solver_named(inversion)
     if solver.encode is None:
-        raise UsageError(f"--inversion {inversion}: this solver only decodes", hint=", ".join(INVERSIONS))
+        raise UsageError(
+            f"{setting('inversion')} {inversion}: this solver only decodes", hint=", ".join(INVERSIONS)
+        )
     num = _first(steps, solver.steps, bundle.model.sampling.steps)
     way = Way(solver=inversion, spacing=solver.spacing, steps=num)
     # LRDM's inverse leads from the first of its timesteps to the last: there must be two
@@ -110,7 +112,7 @@ def way_down(
         if (asked_solver, asked_spacing, asked_steps) != (own.solver, own.spacing, own.steps):
             raise CodeError(
                 f"this code was made by {own.solver} in {own.steps} steps, and decodes in no other way",
-                hint="leave out --steps and --solver",
+                hint=f"leave out {setting('steps')} and {setting('solver')}",
             )
         return _checked(bundle, own)
     if sampler is not None:
@@ -118,7 +120,7 @@ def way_down(
         if bound and asked.steps == own.steps and asked.timesteps(bundle) != own.timesteps(bundle):
             raise CodeError(
                 f"the code holds z at the timesteps of {own.solver}, and not at those of {asked.solver}",
-                hint="leave out --solver",
+                hint=f"leave out {setting('solver')}",
             )
         return asked
     return _checked(bundle, replace(own, steps=_first(steps, own.steps)))
@@ -130,12 +132,14 @@ def _first(*numbers: int | None) -> int:
     try:
         return int(operator.index(number))
     except TypeError:
-        raise UsageError(f"--steps {number!r}: a whole number is needed") from None
+        raise UsageError(f"{setting('steps')} {number!r}: a whole number is needed") from None
 
 
 def _checked(bundle: Bundle, way: Way, least: int = 1) -> Way:
     most = way.spec(bundle).max_steps
     least = 2 if way.kernel.in_pairs else least
     if not least <= way.steps <= most:
-        raise UsageError(f"{bundle.name}: --steps {way.steps}: {way.solver} takes {least} to {most}")
+        raise UsageError(
+            f"{bundle.name}: {setting('steps')} {way.steps}: {way.solver} takes {least} to {most}"
+        )
     return way

@@ -238,7 +238,7 @@ def test_the_python_api_opens_a_bundle(tiny_bundle: Path, faces: Path) -> None:
     assert picture.shape == x_0.shape
     with pytest.raises(RdmError, match="no such bundle"):
         rdm_cli.open_pipeline("nosuch", device="cpu")
-    with pytest.raises(UsageError, match="--device nonsense"):
+    with pytest.raises(UsageError, match="^device nonsense"):
         rdm_cli.open_pipeline(str(tiny_bundle), device="nonsense")
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         rdm_cli.open_pipeline(str(tiny_bundle), device="cpu", precision="fp16")
@@ -301,12 +301,12 @@ def test_steps_that_there_are_not_are_refused_and_0_is_not_the_usual_number(
         lambda: pipeline.trajectory(codes[0], codes[1], [0.5], steps=steps),
     )
     for use in uses:
-        with pytest.raises(UsageError, match=f"--steps {steps!r}: (ddim takes 1 to 1000|a whole number)"):
+        with pytest.raises(UsageError, match=f"steps {steps!r}: (ddim takes 1 to 1000|a whole number)"):
             use()
     if isinstance(steps, int):
-        with pytest.raises(UsageError, match=f"--prior-steps {steps}: the prior takes 1 to 1000"):
+        with pytest.raises(UsageError, match=f"prior_steps {steps}: the prior takes 1 to 1000"):
             pipeline.sample(1, prior_steps=steps)
-        with pytest.raises(UsageError, match=f"--steps {steps}: "):
+        with pytest.raises(UsageError, match=f"steps {steps}: "):
             sampled_by(pipeline, solver="ddim", steps=steps).decode(codes[0])
 
 
@@ -317,7 +317,7 @@ def test_steps_of_numpy_are_steps(pipeline: Pipeline, x_0: Tensor, codes: Codes)
 
 def test_iterations_of_0_are_refused(pipeline: Pipeline, x_0: Tensor) -> None:
     for inversion in ("fixed-point", "exact"):
-        with pytest.raises(UsageError, match="--iterations 0: the network is asked once at least"):
+        with pytest.raises(UsageError, match="iterations 0: the network is asked once at least"):
             pipeline.encode(x_0[:1], inversion=inversion, iterations=0)
 
 
@@ -330,11 +330,11 @@ def test_iterations_of_0_are_refused(pipeline: Pipeline, x_0: Tensor) -> None:
         (torch.full((1, 3, 16, 16), -3.0), "reaches 3: "),
         (torch.full((1, 3, 16, 16), float("nan")), "reaches nan"),
         (torch.full((1, 3, 16, 16), float("inf")), "reaches inf"),
-        (torch.zeros(1, 3, 32, 32), r"\(N, 3, 16, 16\), not \(1, 3, 32, 32\)"),
+        (torch.zeros(1, 3, 32, 32), r"\(N, 3, 16, 16\) or \(3, 16, 16\), not \(1, 3, 32, 32\)"),
         (torch.zeros(1, 1, 16, 16), r"not \(1, 1, 16, 16\)"),
-        (torch.zeros(3, 16, 16), r"not \(3, 16, 16\)"),
+        (torch.zeros(16, 16), r"not \(16, 16\)"),
         (torch.zeros(0, 3, 16, 16), r"not \(0, 3, 16, 16\)"),
-        (np.zeros((1, 3, 16, 16), dtype=np.float32), "not ndarray"),
+        (np.zeros((1, 3, 16, 16), dtype=np.float32), r"uint8 .*, and not float32 \(1, 3, 16, 16\)"),
     ],
 )
 def test_what_are_no_images_in_unit_range_are_refused(pipeline: Pipeline, wrong: Any, told: str) -> None:

@@ -31,7 +31,7 @@ from rdm_cli.data.images.value_range import (
     num_not_finite,
 )
 from rdm_cli.data.io.places import Readable
-from rdm_cli.errors import ImageError, PictureError
+from rdm_cli.errors import ImageError, PictureError, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,9 +97,7 @@ def load_rgb(
             if image is None:
                 raise _unidentified(name, kind)
             if _num_pixels(image) > max_pixels:
-                raise ImageError(
-                    f"{path}: more than {max_pixels:,} pixels", hint="raise --max-pixels if it can be trusted"
-                )
+                raise _too_large(name, max_pixels)
             stored = _stored_as(name, image)
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -118,6 +116,39 @@ def load_rgb(
     for remark in remarks:
         on_remark(name, remark)
     return rgb
+
+
+def opened_rgb(
+    image: Image.Image,
+    name: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    on_remark: Remark = warn_of,
+) -> Image.Image:
+    """What :func:`load_rgb` makes of a file, of an ``image`` that Pillow has opened, called ``name``.
+
+    Of several pages it takes the one that the image stands at.
+    """
+    remarks: list[str] = []
+    try:
+        if image.width * image.height > max_pixels:
+            raise _too_large(name, max_pixels)
+        stored = _stored_as(name, image)
+        rgb = _opaque_rgb(name, ImageOps.exif_transpose(image), stored, value_range, remarks)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name}: more pixels than Pillow reads in such a file ({error})") from error
+    except DECODER_ERRORS as error:
+        raise ImageError(f"{name}: damaged image ({' '.join(str(error).split()).rstrip('.')})") from error
+    for remark in remarks:
+        on_remark(name, remark)
+    return rgb
+
+
+def _too_large(name: str, max_pixels: int) -> ImageError:
+    return ImageError(
+        f"{name}: more than {max_pixels:,} pixels", hint=f"raise {setting('max_pixels')} if it can be trusted"
+    )
 
 
 def _refuse_no_file(path: Path) -> Path:
@@ -352,7 +383,7 @@ def _check_wide_colour(name: str, image: Image.Image, value_range: ValueRange | 
         raise ImageError(
             f"{name}: its colours of 16 bits reach {256 * found.highest + 255:,.0f} of 65,535: they may hold "
             "fewer bits",
-            hint="scale them to 16 bits, or take them as they are with --range 0,65535",
+            hint=f"scale them to 16 bits, or take them as they are with {setting('value_range')} 0,65535",
         )
 
 
@@ -415,7 +446,8 @@ def to_pixels(x_0: Tensor, name: str = "a picture") -> Tensor:
     """
     if not bool(x_0.isfinite().all()):
         raise PictureError(
-            f"{name}: holds values that are not finite, so it is not written", hint="try another --precision"
+            f"{name}: holds values that are not finite, so it is not written",
+            hint=f"try another {setting('precision')}",
         )
     return ((x_0.float() + 1) * 127.5).round().clamp(0, 255).byte()
 

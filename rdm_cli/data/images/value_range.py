@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rdm_cli.errors import ImageError, UsageError
+from rdm_cli.errors import ImageError, UsageError, setting
 
 ValueRange = tuple[float, float]
 """The values that are black and white."""
@@ -122,7 +122,7 @@ def _usual_range(name: str, found: Found, kind: str) -> ValueRange:
     raise ImageError(
         f"{name}: its {kind} values are {_number(found.lowest)} to {_number(found.highest)}{why}: "
         "which of them are black and white is not known",
-        hint=f"say it with --range, as in --range {_suggested(found, kind)}",
+        hint="say it with {0}, as in {0} {1}".format(setting("value_range"), _suggested(found, kind)),
     )
 
 

@@ -20,7 +20,7 @@ from rdm_cli.errors import ImageError
 def test_the_limit_holds_to_the_pixel(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bomb.{suffix}"
     Image.new("RGB", (20, 20)).save(path)
-    with pytest.raises(ImageError, match=r"more than 399 pixels; raise --max-pixels"):
+    with pytest.raises(ImageError, match=r"more than 399 pixels; raise max_pixels"):
         load_rgb(path, max_pixels=399)
     assert load_rgb(path, max_pixels=400).size == (20, 20)
 
