@@ -140,7 +140,7 @@ def test_other_ranges_are_refused_with_what_was_found_until_they_are_said(tmp_pa
     with pytest.raises(ImageError) as caught:
         load_rgb(path)
     assert caught.value.message.startswith(f"{path}: its ") and f" values are {found}" in caught.value.message
-    assert caught.value.hint == f"say it with --range, as in --range {option}"
+    assert caught.value.hint == f"say it with value_range, as in value_range {option}"
     black, white = parse_range(option)
     expected = (values - black) / (white - black) * 255
     np.testing.assert_allclose(grey_of(path, value_range=(black, white)), expected, atol=1)
@@ -152,7 +152,7 @@ def test_12_bits_with_a_hot_pixel_are_still_12_bits(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", values)
     with pytest.raises(ImageError, match="are 0 to 65,535, which do not fit the usual range") as caught:
         load_rgb(path)
-    assert str(caught.value.hint).endswith("--range 0,4095")
+    assert str(caught.value.hint).endswith("value_range 0,4095")
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i4", "f4"])
@@ -201,7 +201,7 @@ def test_dark_colours_of_16_bits_are_refused_until_they_are_said(tmp_path: Path)
     path = write_png(tmp_path / "a.png", np.round(COLOUR * 4095))
     with pytest.raises(ImageError, match="reach 4,095 of 65,535") as caught:
         load_rgb(path)
-    assert str(caught.value.hint).endswith("--range 0,65535")
+    assert str(caught.value.hint).endswith("value_range 0,65535")
     assert np.asarray(load_rgb(path, value_range=(0, 65535))).max() == 15
     with pytest.raises(ImageError, match="can only be read as 0 to 65,535"):
         load_rgb(path, value_range=(0, 4095))
