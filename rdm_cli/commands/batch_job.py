@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rdm_cli.console import Console, say
-from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.core.batch import Outcome, Tally, Task, check_failures
 from rdm_cli.data.atomic import naming
 from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
@@ -212,6 +212,8 @@ def report(
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
     from rdm_cli.core.manifests import open_manifest
 
+    if failures is not None:
+        check_failures(failures)
     tally = Tally()
     complete = False
     try:

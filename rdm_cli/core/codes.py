@@ -87,6 +87,14 @@ class Codes:
     other: Tensor | None = None
     residuals: tuple[bytes, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.z, Tensor) or not self.z.is_floating_point():
+            raise ValueError("z must be a tensor of floats")
+        held = {"z": self.z, **self._maps(), "residuals": self.residuals}
+        for name, values in held.items():
+            if values is not None and len(values) != len(self.infos):
+                raise ValueError(f"{len(self.infos)} infos need as many rows of {name}, not {len(values)}")
+
     def __len__(self) -> int:
         return len(self.infos)
 
@@ -97,6 +105,8 @@ class Codes:
 
     def select(self, indices: Sequence[int]) -> Codes:
         """Some of the codes, in the order of ``indices``; raises IndexError where there are not so many."""
+        if isinstance(indices, Tensor) and indices.dtype == torch.bool:
+            raise TypeError("codes are chosen by numbers, not by a mask: mask.nonzero().flatten()")
         rows = [range(len(self))[i] for i in indices]
         maps = {name: None if m is None else m[rows] for name, m in self._maps().items()}
         return Codes(
@@ -133,6 +143,8 @@ class Codes:
         CodeError at the first code that holds values that are not finite; those before it are written.
         """
         found = paths_of(places)
+        if len({str(place) for place in found}) != len(found):
+            raise ValueError("each code needs a place of its own")
         if len(found) != len(self):
             raise ValueError(f"{len(self)} codes need as many places, not {len(found)}")
         return [put(place, code._to_bytes(place)) for code, place in zip(self, found, strict=True)]
