@@ -103,6 +103,14 @@ class Codes:
         residuals = "" if self.residuals is None else ", residuals"
         return f"<Codes: {len(self)} of {bundles}; {shapes}{residuals}>"
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.z, Tensor) or not self.z.is_floating_point():
+            raise ValueError("z must be a tensor of floats")
+        held = {"z": self.z, **self._maps(), "residuals": self.residuals}
+        for name, values in held.items():
+            if values is not None and len(values) != len(self.infos):
+                raise ValueError(f"{len(self.infos)} infos need as many rows of {name}, not {len(values)}")
+
     def __len__(self) -> int:
         return len(self.infos)
 
@@ -113,6 +121,8 @@ class Codes:
 
     def select(self, indices: Sequence[int]) -> Codes:
         """Some of the codes, in the order of ``indices``; raises IndexError where there are not so many."""
+        if isinstance(indices, Tensor) and indices.dtype == torch.bool:
+            raise TypeError("codes are chosen by numbers, not by a mask: mask.nonzero().flatten()")
         rows = [range(len(self))[i] for i in indices]
         maps = {name: None if m is None else m[rows] for name, m in self._maps().items()}
         return Codes(
@@ -154,6 +164,8 @@ class Codes:
         if isinstance(places, str | Path) and _is_folder(Path(places)):
             places = self._places_in(Path(places))
         found = paths_of(places)
+        if len({str(place) for place in found}) != len(found):
+            raise ValueError("each code needs a place of its own")
         if len(found) != len(self):
             raise ValueError(f"{len(self)} codes need as many places, not {len(found)}")
         return [put(place, code._to_bytes(place)) for code, place in zip(self, found, strict=True)]

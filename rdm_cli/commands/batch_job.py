@@ -18,7 +18,7 @@ from rdm_cli.console import Console, say
 from rdm_cli.data.io.atomic import naming
 from rdm_cli.data.sources.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
-from rdm_cli.jobs.batch import Outcome, Tally, Task
+from rdm_cli.jobs.batch import Outcome, Tally, Task, check_failures
 
 if TYPE_CHECKING:
     from rdm_cli.data.sinks.outputs import Sink
@@ -212,6 +212,8 @@ def report(
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
     from rdm_cli.jobs.manifests import open_manifest
 
+    if failures is not None:
+        check_failures(failures)
     tally = Tally()
     complete = False
     try:

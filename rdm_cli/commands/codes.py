@@ -210,9 +210,9 @@ def table(
         suffixes=CODE_SUFFIXES,
         shard=asked,
     ) as job:
-        from rdm_cli.jobs.table import pyarrow_modules, write_table
+        from rdm_cli.jobs.table import check_output, write_table
 
-        pyarrow_modules()  # what is missing is told before any work
+        check_output(output)  # before any work
         rows = 0
 
         def outcomes(_: object) -> Iterator[Outcome[Task]]:

@@ -205,8 +205,25 @@ class Tally:
         return ", ".join(parts)
 
     def write_failures(self, path: Path) -> None:
-        """One JSON object a line; an empty file where nothing failed."""
+        """One JSON object a line; an empty file where nothing failed. Raises as :func:`check_failures`."""
+        check_failures(path)
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             self.failures.seek(0)
             shutil.copyfileobj(self.failures, file)
             self.failures.seek(0, os.SEEK_END)
+
+
+def check_failures(path: Path) -> None:
+    """Raise OccupiedError where a file stands that is no list of failures, so that it would be lost."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with path.open("rb") as file:
+            first = json.loads(file.readline(2**20))
+        if first.keys() == {"input", "error"}:
+            return
+    except (ValueError, AttributeError):
+        pass
+    raise OccupiedError(
+        f"--failures {path}: is there already, and is no list of failures", hint="name another file"
+    )

@@ -20,7 +20,7 @@ from rdm_cli.data.io.atomic import atomic_path
 from rdm_cli.data.io.optional import optional_module
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import fingerprint
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, OccupiedError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
 
 RECORDED = ("method", "bundle", "bundle_digest", "image_size", "fit", "class_name", "source", "source_digest",
@@ -100,11 +100,29 @@ def merge_tables(tables: Sequence[Path], output: Path) -> int:
         if not table.schema_arrow.equals(first, check_metadata=True):
             raise UsageError(f"{path}: its columns or its z are not those of {tables[0]}")
     _refuse_repeated(tables, opened)
+    check_output(output)
+    if output.resolve() in {path.resolve() for path in tables}:
+        raise OccupiedError(f"{output}: is one of the tables to merge", hint="name another file with -o")
     with atomic_path(output) as temporary, parquet.ParquetWriter(temporary, first) as writer:
         for table in opened:
             for batch in table.iter_batches(ROWS_AT_ONCE):
                 writer.write_batch(batch)
     return sum(table.metadata.num_rows for table in opened)
+
+
+def check_output(output: Path) -> None:
+    """Raise OccupiedError where a file stands that is no table of codes, so that it would be lost."""
+    arrow, parquet = pyarrow_modules()
+    if not output.is_file() or not output.stat().st_size:
+        return
+    try:
+        if b"z_shape" in (_open_table(arrow, parquet, output).schema_arrow.metadata or {}):
+            return
+    except UsageError:
+        pass
+    raise OccupiedError(
+        f"{output}: is there already, and is no table of codes", hint="name another file with -o"
+    )
 
 
 def _refuse_repeated(paths: Sequence[Path], tables: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ from rdm_cli.data.io.atomic import atomic_path
 from rdm_cli.data.io.places import Blob, digest_of, fetched
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import Shard, fingerprint
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, OccupiedError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
 from rdm_cli.jobs.manifests import Part, Record, age, latest, place_among, read_manifest
 
@@ -91,6 +91,12 @@ def merge_manifests(manifests: Sequence[Path], output: Path) -> PartStatus:
     known = [part.num_items for part in parts if part.num_items is not None]
     num_items = sum(known) if len(known) == len(parts) else None
     part = Part(verb=verbs[0], shard=Shard(index=1, count=1), num_items=num_items)
+    for line in read_manifest(output) if output.is_file() else ():  # raises where it is another file
+        if isinstance(line, Part) and (line.verb, line.shard) != (verbs[0], part.shard):
+            raise OccupiedError(
+                f"{output}: is there already, and is the manifest of {line.verb}, shard {line.shard}",
+                hint="name another file with -o",
+            )
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(part.as_line())
         file.writelines(record.as_line() for record in latest(manifests))

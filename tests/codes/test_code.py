@@ -216,3 +216,30 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         told = (caught.value.errno, caught.value.strerror, caught.value.filename)
         assert told == (errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     assert os.listdir(tmp_path) == []
+
+
+def test_tensors_and_infos_of_other_numbers_are_no_codes() -> None:
+    made = codes(3)
+    assert made.x_T is not None
+    for changes in (
+        {"infos": made.infos[:1]},
+        {"z": made.z[:2]},
+        {"x_T": made.x_T[:1]},
+        {"residuals": (b"",)},
+    ):
+        with pytest.raises(ValueError, match="infos need as many rows"):
+            made.replace(**changes)
+    for z in (made.z.int(), made.z.numpy()):
+        with pytest.raises(ValueError, match="a tensor of floats"):
+            made.replace(z=z)
+
+
+def test_a_mask_chooses_no_codes() -> None:
+    with pytest.raises(TypeError, match="not by a mask"):
+        codes(3).select(torch.tensor([True, False, True]))  # type: ignore[arg-type]
+
+
+def test_two_codes_are_not_saved_in_one_place(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a place of its own"):
+        codes(2).save([tmp_path / "a.safetensors"] * 2)
+    assert not list(tmp_path.iterdir())

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from rdm_cli.errors import ImageError
-from rdm_cli.jobs.batch import Outcome, Tally, run_batches
+from rdm_cli.errors import ImageError, OccupiedError
+from rdm_cli.jobs.batch import Outcome, Tally, check_failures, run_batches
 
 
 def numbers(
@@ -178,3 +178,21 @@ def test_summary_and_failures(tmp_path: Path) -> None:
     with closing(Tally()) as nothing:
         nothing.write_failures(tmp_path / "none")
     assert (tmp_path / "none").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "content", [b"a.png\nb.png\n", b'{"input": "a", "output": "b"}\n', b"\x89PNG\r\n", b"[]"]
+)
+def test_a_list_of_failures_takes_no_other_files_place(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(content)
+    with closing(Tally()) as tally, pytest.raises(OccupiedError, match="no list of failures"):
+        tally.write_failures(path)
+    assert path.read_bytes() == content
+
+
+def test_a_list_of_failures_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    for content in ("", '{"input": "a.png", "error": "damaged"}\n'):
+        path.write_text(content)
+        check_failures(path)

@@ -4,7 +4,8 @@ An archive is written beside its place and takes it when the last result is in, 
 not at all. Members stand in the order of their inputs, with nothing of the day or the user about them: equal
 results are equal archives. What an archive in that place holds already is taken over, and where that is all,
 it stays. Members that are no results of this run (of inputs that failed, or that were not named) are kept,
-behind the others.
+behind the others. An archive that rdm did not write (its members have dates, owners or links, or it is
+compressed) stays, and the run is refused.
 
 Two threads use a sink. The one that reads inputs places and expects results, and looks at what is there
 already, by its position in the file. The one that settles results alone writes and ends archives.
@@ -19,7 +20,7 @@ from collections import deque
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 from rdm_cli.data.io.atomic import atomic_path, naming
 from rdm_cli.data.io.places import Named, Place
@@ -27,7 +28,9 @@ from rdm_cli.data.sinks.outputs import Sink, mirrored
 from rdm_cli.data.sources.folders import Item
 from rdm_cli.data.sources.remote import RemoteFile, place_of
 from rdm_cli.data.sources.tars import forget_members, strict_headers
-from rdm_cli.errors import SourceError
+from rdm_cli.errors import OccupiedError, SourceError
+
+_OWN = (0, 0, 0, 0o644)  # date, owner, group and mode of each member that rdm writes
 
 
 class Tars(Sink):
@@ -157,10 +160,22 @@ class TarOfResults:
                 for member in archive:
                     forget_members(archive)
                     start = member.offset_data
-                    if member.isreg() and not member.issparse() and start + member.size <= size:
+                    is_own = member.isreg() and not member.issparse() and member.name not in self.before
+                    if not is_own or (member.mtime, member.uid, member.gid, member.mode) != _OWN:
+                        self._refuse("rdm did not write it")
+                    if start + member.size <= size:
                         self.before[member.name] = start, member.size
         except (tarfile.TarError, EOFError, OSError, ValueError):
+            if size and not self.before:
+                self._refuse("is no archive that can be taken over")
             self._is_damaged = True
+
+    def _refuse(self, reason: str) -> NoReturn:
+        self._files.close()
+        raise OccupiedError(
+            f"{self.path}: is there already, and {reason}",
+            hint="choose another place with -o, or move it away",
+        )
 
     def read_before(self, name: str) -> bytes:
         """A member of the archive that stood in the place before; any thread may ask."""
@@ -215,7 +230,8 @@ class TarOfResults:
         self._taken.add(name)
         archive = self._begun()
         member = tarfile.TarInfo(name)
-        member.size, member.mode = len(data), 0o644
+        member.size = len(data)
+        member.mtime, member.uid, member.gid, member.mode = _OWN
         archive.addfile(member, io.BytesIO(data))
         forget_members(archive)
 

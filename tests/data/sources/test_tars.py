@@ -18,7 +18,7 @@ from rdm_cli.data.sinks.tar import Tars
 from rdm_cli.data.sources.folders import Item
 from rdm_cli.data.sources.opening import sources_of
 from rdm_cli.data.sources.tars import TarShard, split_key, tar_stem
-from rdm_cli.errors import SourceError, UsageError
+from rdm_cli.errors import OccupiedError, SourceError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
 
 
@@ -288,9 +288,6 @@ def test_what_is_there_is_taken_over_and_an_unchanged_archive_stays(tmp_path: Pa
     assert path.stat().st_mtime_ns == stamp
     write(tmp_path, {"c": b"third", "d": b"4"}, "cd")
     assert members(path) == [("c.x", b"third"), ("d.x", b"4"), ("a.x", b"1"), ("b.x", b"new")]
-    path.write_bytes(b"no archive")
-    write(tmp_path, {"a": b"1"}, "a")
-    assert members(path) == [("a.x", b"1")]
     assert [p.name for p in tmp_path.iterdir()] == ["s.tar"]
 
 
@@ -327,6 +324,23 @@ def test_what_is_whole_in_a_damaged_archive_is_taken_over(tmp_path: Path) -> Non
     path.write_bytes(path.read_bytes()[:3000])
     write(tmp_path, {"a": None, "b": b"2", "c": b"3"}, "abc")
     assert members(path) == [("a.x", b"1"), ("b.x", b"2"), ("c.x", b"3")]
+
+
+@pytest.mark.parametrize("kind", ["dated", "link", "folder", "gzip", "text"])
+def test_an_archive_that_rdm_did_not_write_stays(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s.tar"
+    if kind == "text":
+        path.write_bytes(b"no archive")
+    else:
+        with tarfile.open(path, "w:gz" if kind == "gzip" else "w") as file:
+            member = tarfile.TarInfo("notes.txt")
+            member.mtime = 1_700_000_000 if kind == "dated" else 0
+            member.type = {"link": tarfile.SYMTYPE, "folder": tarfile.DIRTYPE}.get(kind, tarfile.REGTYPE)
+            file.addfile(member)
+    before = path.read_bytes()
+    with pytest.raises(OccupiedError, match="is there already"):
+        write(tmp_path, {"a": b"1"}, "a")
+    assert path.read_bytes() == before
 
 
 def test_an_interrupted_archive_is_not_there(tmp_path: Path) -> None:
