@@ -91,10 +91,6 @@ class Codes:
     residuals: tuple[bytes, ...] | None = None
     names: tuple[str, ...] | None = None
 
-    def __post_init__(self) -> None:
-        if self.names is not None and len(self.names) != len(self.infos):
-            raise ValueError(f"{len(self.infos)} codes need as many names, not {len(self.names)}")
-
     def __repr__(self) -> str:
         """What there is, in one line: no tensors."""
         held = {"z": self.z, **{name: values for name, values in self._maps().items() if values is not None}}
@@ -106,7 +102,7 @@ class Codes:
     def __post_init__(self) -> None:
         if not isinstance(self.z, Tensor) or not self.z.is_floating_point():
             raise ValueError("z must be a tensor of floats")
-        held = {"z": self.z, **self._maps(), "residuals": self.residuals}
+        held = {"z": self.z, **self._maps(), "residuals": self.residuals, "names": self.names}
         for name, values in held.items():
             if values is not None and len(values) != len(self.infos):
                 raise ValueError(f"{len(self.infos)} infos need as many rows of {name}, not {len(values)}")
