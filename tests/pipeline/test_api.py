@@ -145,7 +145,7 @@ def test_codes_are_saved_into_a_folder_and_keep_their_names(
     for name in ("../a", "/a", ""):
         with pytest.raises(ValueError, match="a path below the folder"):
             codes[0].replace(names=(name,)).save(tmp_path / "codes")
-    with pytest.raises(ValueError, match="1 codes need as many names, not 2"):
+    with pytest.raises(ValueError, match="1 infos need as many rows of names, not 2"):
         codes[0].replace(names=("a", "b"))
     with pytest.raises(rdm.RdmError, match="no codes found"):
         rdm.Codes.load(faces)
