@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.training_job import carry_out
+from rdm_cli.commands.training_job import train_or_forecast
 from rdm_cli.commands.training_words import (
     AROUND,
-    PRESETS,
     FirstStageKind,
     LossWeighting,
     Predicted,
@@ -22,11 +21,7 @@ from rdm_cli.commands.training_words import (
 from rdm_cli.console import Console
 from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.errors import UsageError
-
-
-def named(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``options`` that the user named."""
-    return {name: value for name, value in options.items() if value is not None}
+from rdm_cli.registry import PRESETS, load
 
 
 def _of_kind(preset: str | None, kind: FirstStageKind | None) -> str | None:
@@ -249,56 +244,49 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             raise UsageError("--images, --steps and --minutes exclude each other")
         if value_range is not None:
             parse_range(value_range)  # a wrong one is told before any work
-        changes: dict[str, Any] = {
-            "batch_size": batch_size,
-            "lr": lr,
-            "warmup_steps": warmup,
-            "decay_fraction": decay,
-            "weight_decay": weight_decay,
-            "ema_decay": ema,
-            "flip": flip,
-            "num_accumulations": gradient_accumulation,
-            "num_workers": workers,
-            "seed": seed,
-        }
-        adopting = {
-            "gamma": gamma,
-            "kl_weight": kl_weight,
-            "perceptual_weight": perceptual_weight,
-            "predict": predict and predict.value,
-            "weighting": weighting and weighting.value,
-        }
-        carry_out(
-            console,
-            method,
+        from rdm_cli.training.run.plan import TrainOptions
+
+        options = TrainOptions(
+            method=method,
             folder=folder,
             bundle=output,
             run_folder=run or Path("runs") / output.name,
+            classes=classes,
             preset=_of_kind(preset, kind) if around == "nothing" else preset,
-            changes=named(changes),
+            init_from=init_from,
+            pretrained=dpm or first_stage,
+            resume=resume,
             num_images=images,
             num_steps=steps,
             minutes=minutes,
-            resume=resume,
-            init_from=init_from,
-            pretrained=dpm or first_stage,
-            adopting=named(adopting),
-            classes=classes,
-            kept={
-                "fit": fit and fit.value,
-                "mixed_precision": mixed_precision and mixed_precision.value,
-                "max_pixels": max_pixels,
-                "value_range": value_range,
-                "weights": weights and weights.value,
-                "latents": None if cache_latents is None else str(cache_latents),
-            },
+            batch_size=batch_size,
+            lr=lr,
+            warmup_steps=warmup,
+            decay_fraction=decay,
+            weight_decay=weight_decay,
+            ema_decay=ema,
+            flip=flip,
+            num_accumulations=gradient_accumulation,
+            num_workers=workers,
+            seed=seed,
+            gamma=gamma,
+            kl_weight=kl_weight,
+            perceptual_weight=perceptual_weight,
+            predict=predict and predict.value,
+            weighting=weighting and weighting.value,
+            fit=fit and fit.value,
+            mixed_precision=mixed_precision and mixed_precision.value,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            weights=weights and weights.value,
+            latents=cache_latents,
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
             device=device,
             threads=threads,
-            dry_run=dry_run,
         )
+        train_or_forecast(console, options, dry_run=dry_run)
 
     train.__doc__ = f"""Train {what} on any folder of images.
 
@@ -308,10 +296,13 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
     """
     foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
     signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
-    told = f"Networks and recipe: {PRESETS[method]} (docs/training.md)."
-    option = typer.Option("--preset", help=told, show_default="small64")
+    presets = load(PRESETS, "method", method)  # names alone, without torch
+    kinds = tuple(f"{kind.value}-" for kind in FirstStageKind)
+    names = dict.fromkeys(name.partition("-")[2] if name.startswith(kinds) else name for name in presets)
+    listed = f"Networks and recipe: {', '.join(names)} (docs/training.md)."
+    option = typer.Option("--preset", help=listed, show_default="small64")
     known = dict(signature.parameters)
     known["preset"] = known["preset"].replace(annotation=Annotated[str | None, option])
-    kept = [p for name, p in known.items() if name not in foreign]
-    train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    own = [parameter for name, parameter in known.items() if name not in foreign]
+    train.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
     return train

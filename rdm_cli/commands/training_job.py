@@ -1,4 +1,4 @@
-"""Training, as commanded: words become a plan, the plan a run or a forecast; one process speaks for all."""
+"""Training as it is commanded: options become a plan, the plan a run that is followed, or a forecast."""
 
 from __future__ import annotations
 
@@ -9,110 +9,85 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, NoReturn
 
-from rdm_cli.commands.training_progress import follow
 from rdm_cli.console import Console
-from rdm_cli.data.sources.folders import class_names
+from rdm_cli.errors import StreamError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from rdm_cli.training.loop import StepRecord
     from rdm_cli.training.run.forecast import Forecast
+    from rdm_cli.training.run.plan import TrainOptions
+    from rdm_cli.training.run.run import TrainingRun
 
 INTERRUPTED = 130
-LETTING_GO_SECONDS = 0.2
-"""For what :func:`_leave` tells of, where this process has something to say before it ends."""
+LAST_WORDS_SECONDS = 0.2
+"""How long a process that has reported why it ends waits before it does: see :func:`_leave`."""
+REPORT_SECONDS = 30.0
 
 
-def carry_out(
-    console: Console,
-    method: str,
-    *,
-    folder: Path,
-    run_folder: Path,
-    adopting: Mapping[str, Any],
-    classes: bool,
-    resume: bool,
-    kept: Mapping[str, str | int | None],
-    tensorboard: bool,
-    device: str,
-    threads: int | None,
-    dry_run: bool,
-    **words: Any,
-) -> None:
-    """Train ``method`` as ``words`` say, or with ``dry_run`` say what that would be.
-
-    ``classes`` makes each sub-folder of ``folder`` one. ``kept`` are the words that a resumed run has from
-    its checkpoint unless they are named again, ``words`` the rest of
-    :func:`~rdm_cli.training.run.plan.make_plan`'s.
-    """
+def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool) -> None:
+    """Train as ``options`` say, or with ``dry_run`` print what that would be."""
     from rdm_cli.training.processes import together
-    from rdm_cli.training.run import plan as training_plan
-    from rdm_cli.training.run import run as training_run
+    from rdm_cli.training.run.plan import join_processes, make_accelerator, make_plan
 
-    processes = training_plan.join_processes(device=device, threads=threads)
-    with one_voice(processes):
+    processes = join_processes(device=options.device, threads=options.threads)
+    with only_one_reports(processes):
         with together(processes):
-            settled = training_plan.settle_words(resume_from=run_folder if resume else None, **kept)
-            accelerator = training_plan.make_accelerator(
-                device=device,
-                threads=threads,
-                mixed_precision=settled["mixed_precision"],
-                tracker_folder=run_folder if tensorboard else None,
-            )
-            plan = training_plan.make_plan(
-                method,
-                folder=folder,
-                run_folder=run_folder,
-                adopting={**adopting, **({"classes": class_names(folder)} if classes else {})},
-                resume=resume,
-                num_processes=accelerator.num_processes,
-                on_cpu=accelerator.device.type == "cpu",
+            plan = make_plan(
+                options,
+                num_processes=processes.num_processes,
+                on_cpu=processes.device.type == "cpu",
                 command=shlex.join(["rdm", *sys.argv[1:]]),
-                tensorboard=tensorboard,
-                **settled,
-                **words,
+            )
+            accelerator = make_accelerator(
+                device=options.device,
+                threads=options.threads,
+                mixed_precision=plan.mixed_precision,
+                tracker_folder=plan.run_folder if plan.tensorboard else None,
             )
         if not dry_run:
-            follow(console, training_run.TrainingRun(plan, accelerator, console.note, console.problem))
+            from rdm_cli.training.run.run import TrainingRun
+
+            follow(console, TrainingRun(plan, accelerator, console.note, console.problem))
             return
         from rdm_cli.training.run.forecast import forecast
 
         with together(processes):
             expected = forecast(plan, num_processes=accelerator.num_processes)
         if processes.is_main_process:
-            tell(console, expected)
+            print_forecast(console, expected)
         accelerator.end_training()
 
 
 @contextmanager
-def one_voice(processes: PartialState) -> Iterator[None]:
-    """Within the block, what ends all is told by one process; the others end here, without a word."""
-    from rdm_cli.training.processes import ToldElsewhereError, lost_processes_told
+def only_one_reports(processes: PartialState) -> Iterator[None]:
+    """Within the block, one process reports what ends all of them; the others end here, without a word."""
+    from rdm_cli.training.processes import ReportedElsewhereError, lost_processes_reported
 
     if processes.num_processes == 1:
         yield
         return
     try:
-        with lost_processes_told(processes):
+        with lost_processes_reported(processes):
             yield
     except BaseException as error:
         if threading.current_thread() is threading.main_thread():
             # a launcher sends it to those who are left when one has gone: these are on their way out
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if isinstance(error, ToldElsewhereError):
+        if isinstance(error, ReportedElsewhereError):
             _leave(error.exit_code)
         if isinstance(error, KeyboardInterrupt) and not processes.is_main_process:
             _leave(INTERRUPTED)
-        time.sleep(LETTING_GO_SECONDS)
+        time.sleep(LAST_WORDS_SECONDS)
         raise
     if not processes.is_main_process:
         _leave(0)
-    time.sleep(LETTING_GO_SECONDS)
+    time.sleep(LAST_WORDS_SECONDS)
 
 
 def _leave(code: int) -> NoReturn:
@@ -123,7 +98,55 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def tell(console: Console, expected: Forecast) -> None:
+def follow(console: Console, training: TrainingRun) -> None:
+    """Run ``training`` to its end; the main process alone speaks."""
+    plan = training.plan
+    if not training.is_main:
+        for _ in training.steps():
+            pass
+        return
+    reported_at = time.monotonic()
+    try:
+        # closed whatever happens: closing is what saves the state
+        with (
+            console.progress("training", 100.0, in_logs=False) as advance,
+            closing(training.steps()) as records,
+        ):
+            done = 0.0
+            for record in records:
+                advance(100 * record.fraction - done)
+                done = 100 * record.fraction
+                now = time.monotonic()
+                if now - reported_at >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1:
+                    reported_at = now
+                    _report(console, record)
+    except (KeyboardInterrupt, StreamError):
+        if training.saved_step is not None:
+            again = plan.command if plan.resume else f"{plan.command} --resume"
+            console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
+        raise
+    console.emit(str(plan.bundle), output=str(plan.bundle), run=str(plan.run_folder))
+
+
+def _report(console: Console, record: StepRecord) -> None:
+    minutes, seconds = divmod(int(record.seconds_left), 60)
+    console.note(
+        f"step {record.step}, {record.num_images:,} images: loss {record.loss:.4f}, "
+        f"{record.images_per_second:.1f} images/s, {minutes} min {seconds:02d} s left"
+    )
+    if console.as_json:
+        console.emit(
+            "",
+            step=record.step,
+            num_images=record.num_images,
+            loss=record.loss,
+            lr=record.lr,
+            images_per_second=record.images_per_second,
+            seconds_left=record.seconds_left,
+        )
+
+
+def print_forecast(console: Console, expected: Forecast) -> None:
     """Print a forecast: a line a subject or, with --json, one object."""
     console.emit_document("\n".join(_lines(expected)), **expected.facts())
 
