@@ -17,13 +17,7 @@ METHODS = {
 }
 FIRST_STAGE = "first-stage"
 TRAINABLE = METHODS | {FIRST_STAGE: "rdm_cli.methods.first_stage.method:METHOD"}
-PRESETS = {
-    "pdae": "rdm_cli.methods.pdae.presets:PRESETS",
-    "dpm": "rdm_cli.methods.dpm.presets:PRESETS",
-    "lrdm": "rdm_cli.methods.lrdm.presets:PRESETS",
-    "diffae": "rdm_cli.methods.diffae.presets:PRESETS",
-    FIRST_STAGE: "rdm_cli.methods.first_stage.presets:PRESETS",
-}
+PRESETS = {name: place.replace(".method:METHOD", ".presets:PRESETS") for name, place in TRAINABLE.items()}
 PRIORS = {
     "latent-ddim": "rdm_cli.priors.latent_ddim:LatentDDIM",
     "gaussian": "rdm_cli.priors.gaussian:GaussianPrior",

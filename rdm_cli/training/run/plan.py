@@ -99,7 +99,7 @@ class TrainOptions:
 
 _OF_THE_NETWORKS = ("gamma", "kl_weight", "perceptual_weight", "predict", "weighting")
 _STARTING_POINTS = ("preset", "init_from", "pretrained")
-_KEPT_ON_RESUMING = ("fit", "mixed_precision", "max_pixels", "value_range", "weights", "latents")
+_RUN_OPTIONS = ("fit", "mixed_precision", "max_pixels", "value_range", "weights", "latents")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,10 +234,10 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
         budget = Budget(num_images=options.num_images)
     elif options.minutes is not None:
         budget = Budget(num_images=budget.num_images, minutes=options.minutes)
-    kept = {name: stored[name] for name in _KEPT_ON_RESUMING if stored.get(name)}
-    kept |= options.given(_KEPT_ON_RESUMING)
-    if "latents" in kept:
-        kept["latents"] = Path(kept["latents"])
+    run_options = {name: stored[name] for name in _RUN_OPTIONS if stored.get(name)}
+    run_options |= options.given(_RUN_OPTIONS)
+    if "latents" in run_options:
+        run_options["latents"] = Path(run_options["latents"])
         if not getattr(config, "takes_latents", False):
             raise UsageError("--cache-latents: this model is trained on the images themselves")
     earlier = [str(line) for line in stored.get("commands", ())]
@@ -257,7 +257,7 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
         checkpoint_minutes=options.checkpoint_minutes,
         sheet_minutes=options.sheet_minutes,
         tensorboard=options.tensorboard,
-        **kept,
+        **run_options,
     )
 
 

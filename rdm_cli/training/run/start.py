@@ -124,17 +124,10 @@ def training_data(
 
     With their classes, where there are some. Raises UsageError for a model that needs the images themselves.
     """
-    stored = images if plan.latents is None else _latents(plan, plan.latents, images, model, device, note)
+    stored: Dataset[Tensor] = images
+    if plan.latents is not None:
+        network = cast(Any, model).first_stage
+        stored = cached_latents(
+            plan.latents, images, network, flip=plan.settings.flip, device=device, note=note
+        )
     return WithClasses(stored, images) if images.class_names else stored
-
-
-def _latents(
-    plan: RunPlan,
-    folder: Path,
-    images: ImageFolder,
-    model: nn.Module,
-    device: torch.device,
-    note: Callable[[str], None],
-) -> Dataset[Tensor]:
-    network = cast(Any, model).first_stage
-    return cached_latents(folder, images, network, flip=plan.settings.flip, device=device, note=note)
