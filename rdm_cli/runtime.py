@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
 from typing import Literal, cast, get_args
 
@@ -52,16 +52,15 @@ def resolve_device(name: str | torch.device) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        torch.device(name)
-    except RuntimeError:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
         hint = "cuda is a GPU of NVIDIA's or AMD's, mps one of Apple's, auto whichever there is"
         raise UsageError(f"--device {name}: there is no such kind of device", hint=hint) from None
     try:
-        device = torch.device(name)
         if device.type == "meta":
             raise RuntimeError("its tensors hold no values")
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(f"--device {name}", "wait until others leave it, or name another") from error
         reason = str(error).splitlines()[0]
@@ -147,7 +146,8 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """
     checked_precision(device, precision)
     if precision == "fp32":
-        return torch.autocast(device.type, enabled=False)
+        known = torch.amp.is_autocast_available(device.type)  # where not, there is nothing to switch off
+        return torch.autocast(device.type, enabled=False) if known else nullcontext()
     return torch.autocast(device.type, _DTYPES[precision])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,30 @@ def golden() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture
+def pixels_of() -> Callable[[Path], bytes]:
+    """What a picture shows. Its file's bytes say besides how it was made, and so differ between verbs."""
+    from PIL import Image
+
+    def shown(path: Path) -> bytes:
+        with Image.open(path) as image:
+            return image.tobytes()
+
+    return shown
+
+
+@pytest.fixture(autouse=True)
+def threads_as_told() -> Iterator[None]:
+    """A command that a test runs may set torch's threads: those after it compute on OMP_NUM_THREADS again.
+
+    Two processes of two threads each on two cores wait for one another most of the time.
+    """
+    yield
+    told, torch = os.environ.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    if told is not None and torch is not None and torch.get_num_threads() != int(told):
+        torch.set_num_threads(int(told))
 
 
 @pytest.fixture

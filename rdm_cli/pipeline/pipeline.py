@@ -181,7 +181,7 @@ class Pipeline(Coder):
             way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler)
             for info in _infos_between(first, second, alphas)
         ]
-        x_0 = torch.empty(len(alpha), *self.bundle.model.image_shape)
+        x_0 = torch.empty(len(alpha), *self.bundle.model.image_shape, dtype=torch.float32)
         for way in dict.fromkeys(ways):
             chosen = [i for i, other_way in enumerate(ways) if other_way == way]
             rows = [values[chosen] for values in (alpha, *states)]

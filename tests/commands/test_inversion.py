@@ -141,7 +141,7 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
 
 def test_what_is_no_picture_is_no_code(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        Pipeline, "decode", lambda self, codes: torch.full_like(images(len(codes)), torch.nan)
+        Pipeline, "decode", lambda self, codes, **_: torch.full_like(images(len(codes)), torch.nan)
     )
     for wanted in (None, 10.0):
         made = encode_verified(pipeline, images(2), [None] * 2, Effort(steps=2), min_psnr_db=wanted)
@@ -282,12 +282,11 @@ def test_samples_are_decoded_again_by_the_solver_that_drew_them(
     code = tmp_path / "s" / "000001.safetensors"
     assert read_info(code).solver == solver and read_info(code).steps == 4
     assert tiny("decode", code, "-o", tmp_path / "again").code == 0
-    picture = (tmp_path / "s" / "000001.png").read_bytes()
     # alone it is decoded at another batch size, which rounds differently
     shown, again = (pixels(tmp_path / name / "000001.png") for name in ("s", "again"))
     assert abs(shown - again).max() <= 1
     other = ("sample", "-n", 2, "-o", tmp_path / "p", "--solver", solver, "--steps", 4)
     assert tiny(*other, "--prior-solver", solver, "--prior-steps", 6).code == 0
-    assert (tmp_path / "p" / "000001.png").read_bytes() != picture
+    assert abs(pixels(tmp_path / "p" / "000001.png") - shown).max() > 0
     assert tiny("decode", code, "-o", tmp_path / "ddim", "--solver", "ddim").code == 0
-    assert (tmp_path / "ddim" / "000001.png").read_bytes() != picture
+    assert abs(pixels(tmp_path / "ddim" / "000001.png") - shown).max() > 0

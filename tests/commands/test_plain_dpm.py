@@ -196,7 +196,8 @@ def test_grey_images(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     words = ("--dpm", grey, "--batch-size", 2, "--steps", 2, "--threads", 1)
     trained = rdm("train", "pdae", faces, "-o", mine, "--run", tmp_path / "run", *words)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
-    assert rdm("reconstruct", faces / "a.png", "-o", made, "-b", mine, "--steps", 4).code == 0
+    words = ("-o", tmp_path / "mine-made", "-b", mine, "--steps", 4)
+    assert rdm("reconstruct", faces / "a.png", *words).code == 0
 
 
 def test_images_of_other_channels_are_refused(rdm: Rdm, faces: Path, tmp_path: Path) -> None:

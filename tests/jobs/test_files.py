@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -221,14 +221,16 @@ def test_random_noise_is_keyed_by_the_file(pipeline: Pipeline, faces: Path, tmp_
     assert drawn("b", 1, "other") != {"b.png": whole["b.png"]}
 
 
-def test_reconstruction_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
+def test_reconstruction_files(
+    pipeline: Pipeline, faces: Path, tmp_path: Path, pixels_of: Callable[[Path], bytes]
+) -> None:
     tasks = tasks_for([faces / "a.png"], tmp_path, "-r.png")
     (inferred,) = reconstruct_files(pipeline, tasks, variations=2)
     with Image.open(inferred.data["side_by_side"]) as sheet:
         assert sheet.size == (16 * 4 + 2 * 3, 16)
-    first = (tmp_path / "a-r.png").read_bytes()
+    first = pixels_of(tmp_path / "a-r.png")
     (random,) = reconstruct_files(pipeline, tasks, effort=Effort(with_x_T=False), force=True)
-    assert (tmp_path / "a-r.png").read_bytes() != first
+    assert pixels_of(tmp_path / "a-r.png") != first
     assert 0 < inferred.data["mse"] < 1 and random.data["mse"] != inferred.data["mse"]
 
 
