@@ -29,7 +29,7 @@ from rdm_cli.metrics.reconstruction import mse, psnr
 from rdm_cli.reports.plots import Line, Plot, save_plot
 from rdm_cli.runtime import set_up
 from rdm_cli.training.checkpoint import FILE_NAME
-from rdm_cli.training.run.plan import RunPlan, make_accelerator, make_plan
+from rdm_cli.training.run.plan import RunPlan, TrainOptions, make_accelerator, make_plan
 from rdm_cli.training.run.run import TrainingRun
 
 WIDE_CHANNELS = (64, 128, 256, 352)
@@ -41,25 +41,21 @@ def plan_to(method: str, num_images: int, out: Path, train: Path, dpm: str, prec
     """A plan that starts ``method``, or goes on, until ``num_images`` were seen."""
     run_folder = out / f"run-{method}"
     resume = (run_folder / FILE_NAME).exists()
-    plan = make_plan(
-        method,
+    recipe: dict[str, Any] = {} if resume else {"decay_fraction": 0.0, "flip": False, "seed": 1}
+    options = TrainOptions(
+        method=method,
         folder=train,
         bundle=out / f"{method}-{num_images}",
         run_folder=run_folder,
         preset="small64",
-        changes={} if resume else {"decay_fraction": 0.0, "flip": False, "seed": 1},
         num_images=num_images,
-        num_steps=None,
-        minutes=None,
         resume=resume,
-        init_from=None,
         pretrained=dpm if method == "pdae" else None,
-        num_processes=1,
-        on_cpu=True,
-        command=" ".join(sys.argv),
         mixed_precision=precision,
         sheet_minutes=None,
+        **recipe,
     )
+    plan = make_plan(options, num_processes=1, on_cpu=True, command=" ".join(sys.argv))
     if method == "pdae" and not resume:
         encoder = dataclasses.replace(plan.config.encoder, channels=WIDE_CHANNELS)
         plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, encoder=encoder))

@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import Codes
 from rdm_cli.methods.method import Method
-from rdm_cli.methods.pdae.presets import pdae_config
+from rdm_cli.methods.pdae.config import pdae_config
 from rdm_cli.methods.presets import Preset
 from rdm_cli.pipeline.compatibility import stop_shift_for
 from rdm_cli.pipeline.pipeline import Pipeline

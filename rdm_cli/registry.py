@@ -17,6 +17,7 @@ METHODS = {
 }
 FIRST_STAGE = "first-stage"
 TRAINABLE = METHODS | {FIRST_STAGE: "rdm_cli.methods.first_stage.method:METHOD"}
+PRESETS = {name: place.replace(".method:METHOD", ".presets:PRESETS") for name, place in TRAINABLE.items()}
 PRIORS = {
     "latent-ddim": "rdm_cli.priors.latent_ddim:LatentDDIM",
     "gaussian": "rdm_cli.priors.gaussian:GaussianPrior",

@@ -1,19 +1,28 @@
-"""rdm train METHOD: a method, or a first stage, on a folder of images."""
+"""rdm train METHOD: a method, or a first stage, on a folder of images.
+
+The options become a plan, the plan a run that is followed on the terminal or, with --dry-run, a forecast.
+"""
 
 from __future__ import annotations
 
+import atexit
 import inspect
-from collections.abc import Callable
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.training_job import carry_out
 from rdm_cli.commands.training_words import (
     AROUND,
-    PRESETS,
     FirstStageKind,
     LossWeighting,
     Predicted,
@@ -21,13 +30,22 @@ from rdm_cli.commands.training_words import (
 )
 from rdm_cli.console import Console
 from rdm_cli.data.images.value_range import parse_range
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import StreamError, UsageError
 from rdm_cli.option_groups import spread
+from rdm_cli.registry import PRESETS, load
 
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
-def named(options: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``options`` that the user named."""
-    return {name: value for name, value in options.items() if value is not None}
+    from rdm_cli.training.loop import StepRecord
+    from rdm_cli.training.run.forecast import Forecast
+    from rdm_cli.training.run.plan import TrainOptions
+    from rdm_cli.training.run.run import TrainingRun
+
+INTERRUPTED = 130
+LAST_WORDS_SECONDS = 0.2
+"""How long a process that has reported why it ends waits before it does: see :func:`_leave`."""
+REPORT_SECONDS = 30.0
 
 
 def _of_kind(preset: str | None, kind: FirstStageKind | None) -> str | None:
@@ -367,56 +385,49 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             raise UsageError("--images, --steps and --minutes exclude each other")
         if value_range is not None:
             parse_range(value_range)  # a wrong one is told before any work
-        changes: dict[str, Any] = {
-            "batch_size": batch_size,
-            "lr": lr,
-            "warmup_steps": warmup,
-            "decay_fraction": decay,
-            "weight_decay": weight_decay,
-            "ema_decay": ema,
-            "flip": flip,
-            "num_accumulations": gradient_accumulation,
-            "num_workers": workers,
-            "seed": seed,
-        }
-        adopting = {
-            "gamma": gamma,
-            "kl_weight": kl_weight,
-            "perceptual_weight": perceptual_weight,
-            "predict": predict,
-            "weighting": weighting,
-        }
-        carry_out(
-            console,
-            method,
+        from rdm_cli.training.run.plan import TrainOptions
+
+        options = TrainOptions(
+            method=method,
             folder=folder,
             bundle=output,
             run_folder=run or Path("runs") / output.name,
+            classes=classes,
             preset=_of_kind(preset, kind) if around == "nothing" else preset,
-            changes=named(changes),
+            init_from=init_from,
+            pretrained=dpm or first_stage,
+            resume=resume,
             num_images=images,
             num_steps=steps,
             minutes=minutes,
-            resume=resume,
-            init_from=init_from,
-            pretrained=dpm or first_stage,
-            adopting=named(adopting),
-            classes=classes,
-            kept={
-                "fit": fit,
-                "mixed_precision": mixed_precision,
-                "max_pixels": max_pixels,
-                "value_range": value_range,
-                "weights": weights,
-                "latents": None if cache_latents is None else str(cache_latents),
-            },
+            batch_size=batch_size,
+            lr=lr,
+            warmup_steps=warmup,
+            decay_fraction=decay,
+            weight_decay=weight_decay,
+            ema_decay=ema,
+            flip=flip,
+            num_accumulations=gradient_accumulation,
+            num_workers=workers,
+            seed=seed,
+            gamma=gamma,
+            kl_weight=kl_weight,
+            perceptual_weight=perceptual_weight,
+            predict=predict,
+            weighting=weighting,
+            fit=fit,
+            mixed_precision=mixed_precision,
+            max_pixels=max_pixels,
+            value_range=value_range,
+            weights=weights,
+            latents=cache_latents,
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
             device=processor.device,
             threads=processor.threads,
-            dry_run=dry_run,
         )
+        train_or_forecast(console, options, dry_run=dry_run)
 
     needed = {"dpm": " --dpm my-dpm", "first-stage": " --first-stage vae/"}.get(around or "", "")
     train.__doc__ = f"""Train {what} on any folder of images.
@@ -431,10 +442,162 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
     """
     foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
     signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
-    told = f"Networks and recipe: {PRESETS[method]} (docs/training.md)."
-    option = typer.Option("--preset", metavar="NAME", help=told, show_default="small64")
+    presets = load(PRESETS, "method", method)  # names alone, without torch
+    kinds = tuple(f"{kind}-" for kind in get_args(FirstStageKind))
+    names = dict.fromkeys(name.partition("-")[2] if name.startswith(kinds) else name for name in presets)
+    listed = f"Networks and recipe: {', '.join(names)} (docs/training.md)."
+    option = typer.Option("--preset", metavar="NAME", help=listed, show_default="small64")
     known = dict(signature.parameters)
     known["preset"] = known["preset"].replace(annotation=Annotated[str | None, option])
-    kept = [p for name, p in known.items() if name not in foreign]
-    train.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    own = [parameter for name, parameter in known.items() if name not in foreign]
+    train.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
     return train
+
+
+def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool) -> None:
+    """Train as ``options`` say, or with ``dry_run`` print what that would be."""
+    from rdm_cli.training.processes import together
+    from rdm_cli.training.run.plan import join_processes, make_accelerator, make_plan
+
+    processes = join_processes(device=options.device, threads=options.threads)
+    with only_one_reports(processes):
+        with together(processes):
+            plan = make_plan(
+                options,
+                num_processes=processes.num_processes,
+                on_cpu=processes.device.type == "cpu",
+                command=shlex.join(["rdm", *sys.argv[1:]]),
+            )
+            accelerator = make_accelerator(
+                device=options.device,
+                threads=options.threads,
+                mixed_precision=plan.mixed_precision,
+                tracker_folder=plan.run_folder if plan.tensorboard else None,
+            )
+        if not dry_run:
+            from rdm_cli.training.run.run import TrainingRun
+
+            follow(console, TrainingRun(plan, accelerator, console.note, console.problem))
+            return
+        from rdm_cli.training.run.forecast import forecast
+
+        with together(processes):
+            expected = forecast(plan, num_processes=accelerator.num_processes)
+        if processes.is_main_process:
+            print_forecast(console, expected)
+        accelerator.end_training()
+
+
+@contextmanager
+def only_one_reports(processes: PartialState) -> Iterator[None]:
+    """Within the block, one process reports what ends all of them; the others end here, without a word."""
+    from rdm_cli.training.processes import ReportedElsewhereError, lost_processes_reported
+
+    if processes.num_processes == 1:
+        yield
+        return
+    try:
+        with lost_processes_reported(processes):
+            yield
+    except BaseException as error:
+        if threading.current_thread() is threading.main_thread():
+            # a launcher sends it to those who are left when one has gone: these are on their way out
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if isinstance(error, ReportedElsewhereError):
+            _leave(error.exit_code)
+        if isinstance(error, KeyboardInterrupt) and not processes.is_main_process:
+            _leave(INTERRUPTED)
+        time.sleep(LAST_WORDS_SECONDS)
+        raise
+    if not processes.is_main_process:
+        _leave(0)
+    time.sleep(LAST_WORDS_SECONDS)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without Python's own end, in which a thread of torch's that drops a tensor aborts."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def follow(console: Console, training: TrainingRun) -> None:
+    """Run ``training`` to its end; the main process alone speaks."""
+    plan = training.plan
+    if not training.is_main:
+        for _ in training.steps():
+            pass
+        return
+    reported_at = time.monotonic()
+    try:
+        # closed whatever happens: closing is what saves the state
+        with (
+            console.progress("training", 100.0, in_logs=False) as advance,
+            closing(training.steps()) as records,
+        ):
+            done = 0.0
+            for record in records:
+                advance(100 * record.fraction - done)
+                done = 100 * record.fraction
+                now = time.monotonic()
+                if now - reported_at >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1:
+                    reported_at = now
+                    _report(console, record)
+    except (KeyboardInterrupt, StreamError):
+        if training.saved_step is not None:
+            again = plan.command if plan.resume else f"{plan.command} --resume"
+            console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
+        raise
+    console.emit(str(plan.bundle), output=str(plan.bundle), run=str(plan.run_folder))
+
+
+def _report(console: Console, record: StepRecord) -> None:
+    minutes, seconds = divmod(int(record.seconds_left), 60)
+    console.note(
+        f"step {record.step}, {record.num_images:,} images: loss {record.loss:.4f}, "
+        f"{record.images_per_second:.1f} images/s, {minutes} min {seconds:02d} s left"
+    )
+    if console.as_json:
+        console.emit(
+            "",
+            step=record.step,
+            num_images=record.num_images,
+            loss=record.loss,
+            lr=record.lr,
+            images_per_second=record.images_per_second,
+            seconds_left=record.seconds_left,
+        )
+
+
+def print_forecast(console: Console, expected: Forecast) -> None:
+    """Print a forecast: a line a subject or, with --json, one object."""
+    console.emit_document("\n".join(_lines(expected)), **expected.facts())
+
+
+def _lines(expected: Forecast) -> Iterator[str]:
+    of = expected
+    yield (
+        f"batch\t{_many(of.batch_size, 'image')}: {of.micro_batch_size} in a pass, "
+        f"{_many(of.num_accumulations, 'pass', 'es')}, {_many(of.num_processes, 'process', 'es')}"
+    )
+    yield f"images\t{of.num_items:,} found"
+    if of.minutes is not None:
+        left = max(0.0, of.minutes - of.minutes_spent)
+        yield f"to go\t{left:.1f} of {of.minutes:g} minutes; {_many(of.num_seen, 'image')} seen"
+    else:
+        assert of.num_left is not None and of.num_steps_left is not None
+        yield (
+            f"to go\t{of.num_left:,} of {of.num_images:,} images, in {_many(of.num_steps_left, 'step')}; "
+            f"{_many(of.num_seen, 'image')} seen"
+        )
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in of.memory.items())
+    yield f"memory\t{_bytes(sum(of.memory.values()))} a process: {parts}"
+
+
+def _many(num: int, thing: str, plural: str = "s") -> str:
+    return f"{num:,} {thing}{'' if num == 1 else plural}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"

@@ -1,12 +1,17 @@
-"""What every preset says, whichever paper it belongs to."""
+"""What every preset says, whichever paper it belongs to.
+
+A method's presets are named once, in the ``presets.py`` of its folder. Neither that file nor this one imports
+torch before a preset is used: the command line's help lists the names.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.models.latent_mlp import LatentMLPConfig
+if TYPE_CHECKING:
+    from rdm_cli.models.latent_mlp import LatentMLPConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,25 @@ class Preset:
     recipe: Recipe
 
 
+class Presets(Mapping[str, Preset]):
+    """A method's presets by name. Each is built when it is first asked for."""
+
+    def __init__(self, builders: Mapping[str, Callable[[], Preset]]) -> None:
+        self._builders = builders
+        self._built: dict[str, Preset] = {}
+
+    def __getitem__(self, name: str) -> Preset:
+        if name not in self._built:
+            self._built[name] = self._builders[name]()
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._builders)
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+
 SMALL_RECIPE = Recipe(
     batch_size=32,
     num_images=400_000,
@@ -47,6 +71,6 @@ SMALL_RECIPE = Recipe(
 )
 """How small presets are trained on a CPU; the published 0.9999 would be far too slow for 10,000 steps."""
 
-SMALL_SAMPLING = SamplingSpec(spacing="log-snr")
-"""How small presets of images sample. On the shipped faces DDIM both ways is 5 to 7 dB better than on the
-papers' even timesteps (the bundles' cards), and with random x_T 0.1 to 0.2 dB worse."""
+SMALL_SPACING: Literal["log-snr"] = "log-snr"
+"""On which timesteps small presets of images sample. On the shipped faces DDIM both ways is 5 to 7 dB better
+than on the papers' even timesteps (the bundles' cards), and with random x_T 0.1 to 0.2 dB worse."""

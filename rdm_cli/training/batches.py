@@ -1,14 +1,15 @@
-"""What is drawn for a step's images: flips, timesteps and noise, the same whoever has which image.
+"""A step's batch: which images it sees, and what is drawn for them: flips, timesteps and noise.
 
-Each image has a place in its step's batch, and everything drawn for it depends on (seed, step, place) alone:
-neither the number of processes that share the batch changes it nor the number of passes. Only dropout, which
-the networks draw themselves, is keyed by the pass.
+The images are a function of (seed, step), so that a resumed run goes on unmoved. Each of them has a place in
+its step's batch, and everything drawn for it depends on (seed, step, place) alone: neither the number of
+processes that share the batch changes it nor the number of passes. Only dropout, which the networks draw
+themselves, is keyed by the pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,6 +27,58 @@ class Share:
     step: int
     places: range
     batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOrder:
+    """Endless micro-batches of indices into ``num_items``, each epoch in an order of its own.
+
+    ``batch_size`` counts the images of one optimiser step over all processes and accumulations.
+    Iterating starts at ``first_step`` and yields, for this process, ``num_accumulations`` lists of
+    ``batch_size / (num_processes * num_accumulations)`` indices a step.
+    """
+
+    num_items: int
+    batch_size: int
+    seed: int
+    first_step: int = 0
+    process: int = 0
+    num_processes: int = 1
+    num_accumulations: int = 1
+    _permutations: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def indices(self, step: int) -> list[int]:
+        """The indices of the whole of ``step``'s batch."""
+        positions = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epochs = positions // self.num_items
+        found = []
+        for epoch in epochs.unique().tolist():
+            order = self._permutation(epoch)
+            found.append(order[positions[epochs == epoch] % self.num_items])
+        return torch.cat(found).tolist()
+
+    def _permutation(self, epoch: int) -> Tensor:
+        """The order of ``epoch``; that of the last one asked for is kept, for drawing it takes a while."""
+        if epoch not in self._permutations:
+            self._permutations.clear()
+            generator = keyed_generator(self.seed, "order", epoch)
+            self._permutations[epoch] = torch.randperm(self.num_items, generator=generator)
+        return self._permutations[epoch]
+
+    def share(self, step: int, i: int) -> Share:
+        """What pass ``i`` of this process sees of ``step``'s batch."""
+        size = self.batch_size // (self.num_processes * self.num_accumulations)
+        start = (self.process * self.num_accumulations + i) * size
+        return Share(step=step, places=range(start, start + size), batch_size=self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.first_step
+        while True:
+            whole = self.indices(step)
+            for i in range(self.num_accumulations):
+                places = self.share(step, i).places
+                yield whole[places.start : places.stop]
+            step += 1
 
 
 def stratified_timesteps(batch: int, num_train_steps: int, generator: torch.Generator) -> Tensor:

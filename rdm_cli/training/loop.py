@@ -21,13 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from rdm_cli.errors import ImageError, RdmError
 from rdm_cli.kernels.randomness import key_to_seed
-from rdm_cli.training.batches import Shape, training_batch
+from rdm_cli.training.batches import BatchOrder, Shape, training_batch
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.interrupts import ignore_interrupts
-from rdm_cli.training.order import BatchOrder
-from rdm_cli.training.processes import agree, mean_and_clock
-from rdm_cli.training.workers import dead_workers_told
+from rdm_cli.training.processes import agree, dead_workers_reported, mean_and_clock
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -169,7 +167,8 @@ def train_steps(
             given = [part.to(accelerator.device) for part in (x_0, t, eps, *y)]
             more = {name: part.to(accelerator.device) for name, part in noise.items()}
             torch.manual_seed(key_to_seed(settings.seed, "dropout", step, accelerator.process_index, i))
-            with _sync_on_last(accelerator, model, last=i == len(passes) - 1):
+            is_last = i == len(passes) - 1  # processes average their gradients after it alone
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
                 loss = model(*given, **({"noise": more} if more else {})).mean()
                 accelerator.backward(loss / settings.num_accumulations)
             losses.append(loss.detach())
@@ -202,16 +201,16 @@ def train_steps(
 def _fetch(batches: Iterator[Tensor | list[Tensor]], num: int) -> tuple[list[list[Tensor]], RdmError | None]:
     """The next ``num`` passes' images, and their classes where there are any; or why there are none.
 
-    What a worker process could not read is told without the worker's traceback.
+    What a worker process could not read is reported without the worker's traceback.
     """
     try:
-        with dead_workers_told():
+        with dead_workers_reported():
             passes = [next(batches) for _ in range(num)]
     except ImageError as error:
         last_line = error.message.strip().splitlines()[-1]
-        told = ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: "))
-        told.__cause__ = error
-        return [], told
+        bare = ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: "))
+        bare.__cause__ = error
+        return [], bare
     except RdmError as error:
         return [], error
     return [[batch] if isinstance(batch, Tensor) else batch for batch in passes], None
@@ -223,10 +222,6 @@ def _refuse_diverged(step: int, loss: float, grad_norm: float, accelerator: Acce
     # fp16's scaler meets infinite gradients now and then; it leaves such a step out by itself
     if accelerator.scaler is None and not math.isfinite(grad_norm):
         raise DivergedError(f"step {step}: the gradient's norm is {grad_norm}")
-
-
-def _sync_on_last(accelerator: Accelerator, model: nn.Module, *, last: bool) -> Any:
-    return contextlib.nullcontext() if last else accelerator.no_sync(model)
 
 
 def _pace(pace: list[tuple[float, int]]) -> float:

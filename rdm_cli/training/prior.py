@@ -17,10 +17,9 @@ from torch import Tensor
 from rdm_cli.kernels.randomness import key_to_seed, keyed_generator
 from rdm_cli.kernels.standardise import mean_and_std
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
-from rdm_cli.training.batches import stratified_timesteps
+from rdm_cli.training.batches import BatchOrder, stratified_timesteps
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Settings, make_optimizer
-from rdm_cli.training.order import BatchOrder
 
 NUM_PROBES = 1024
 

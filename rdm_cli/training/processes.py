@@ -1,13 +1,15 @@
 """The processes of one run: what they agree on, what they take turns at, and who of them speaks.
 
 accelerate starts them, averages their gradients and adds up their numbers. What is here keeps them together:
-none goes on where another one cannot, for the others would wait for it for ever.
+none goes on where another one cannot, for the others would wait for it for ever. Where a process that loads
+images for one of them dies, that is noticed here too.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, TypeVar
 
@@ -21,17 +23,20 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(hours=12)
 """How long processes wait for one another: while the first computes latents or draws sheets, all do."""
 
+NEWS_SECONDS = 0.5
+"""How long torch takes to notice that a process that loads images has died."""
+
 Processes: TypeAlias = "Accelerator | PartialState"
 """What knows of them: accelerate's view of the run, before or after the arithmetic of training is settled."""
 
 Result = TypeVar("Result")
 
 
-class ToldElsewhereError(RdmError):
-    """Why a run ends, which another process tells: this one is to end without a word.
+class ReportedElsewhereError(RdmError):
+    """Why a run ends, which another process reports: this one is to end without a word.
 
     Its exit code is 0 where all know that the run ends: a launcher would kill the others, who may be about to
-    save and to tell why, when it sees one fail.
+    save and to report why, when it sees one fail.
     """
 
     def __init__(self, message: str, *, exit_code: int = 0) -> None:
@@ -43,7 +48,7 @@ def agree(processes: Processes, *, asked: bool = False, error: Exception | None 
     """Whether any process was ``asked`` to end; to be called by all at the same point.
 
     Where any of them has an ``error``, all raise: a process alone its own, several in the main process what
-    the first of them says, an RdmError, and in the others ToldElsewhereError.
+    the first of them says, an RdmError, and in the others ReportedElsewhereError.
     """
     if processes.num_processes == 1:
         if error is not None:
@@ -61,12 +66,12 @@ def agree(processes: Processes, *, asked: bool = False, error: Exception | None 
 def _raise_in_all(processes: Processes, error: Exception | None) -> NoReturn:
     from accelerate.utils import gather_object
 
-    told = None if error is None else (str(getattr(error, "message", error)), getattr(error, "hint", None))
-    everyone = gather_object([told])
-    first = next(i for i, said in enumerate(everyone) if said is not None)
+    mine = None if error is None else (str(getattr(error, "message", error)), getattr(error, "hint", None))
+    everyone = gather_object([mine])
+    first = next(i for i, theirs in enumerate(everyone) if theirs is not None)
     message, hint = everyone[first]
     if not processes.is_main_process:
-        raise ToldElsewhereError(message) from error
+        raise ReportedElsewhereError(message) from error
     if error is not None:
         raise error
     raise RdmError(f"process {first} of {processes.num_processes}: {message}", hint=hint)
@@ -126,12 +131,12 @@ def mean_and_clock(processes: Processes, value: float, seconds: float) -> tuple[
 
 
 @contextmanager
-def lost_processes_told(
+def lost_processes_reported(
     processes: Processes, way_back: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
     """Within the block, what torch raises where another process has gone becomes an RdmError.
 
-    ``way_back()`` is its hint. The first that notices tells it, the others raise ToldElsewhereError.
+    ``way_back()`` is its hint. The first that notices reports it, the others raise ReportedElsewhereError.
     """
     try:
         yield
@@ -139,18 +144,18 @@ def lost_processes_told(
         if processes.num_processes == 1 or not _is_of_a_connection(error):
             raise
         message = "another process of this run has ended"
-        if not _is_first_to_tell(processes):
-            raise ToldElsewhereError(message, exit_code=1) from error
+        if not _is_first_to_report(processes):
+            raise ReportedElsewhereError(message, exit_code=1) from error
         raise RdmError(message, hint=way_back()) from error
 
 
 def _is_of_a_connection(error: RuntimeError) -> bool:
-    """torch has classes for NCCL's errors and its own; gloo's are told by their words."""
+    """torch has classes for NCCL's errors and its own; gloo's are known by their words."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
-def _is_first_to_tell(processes: Processes) -> bool:
-    """Whether no other process has told yet, by the store at which all of them met.
+def _is_first_to_report(processes: Processes) -> bool:
+    """Whether no other process has reported yet, by the store at which all of them met.
 
     A launcher may keep it, and it outlives the processes; else the main one does, and it has gone if the
     store has.
@@ -158,6 +163,29 @@ def _is_first_to_tell(processes: Processes) -> bool:
     from torch.distributed.distributed_c10d import _get_default_store
 
     try:
-        return bool(_get_default_store().add("lost_processes_told", 1) == 1)
+        return bool(_get_default_store().add("lost_processes_reported", 1) == 1)
     except RuntimeError:
         return processes.process_index == 1
+
+
+@contextmanager
+def dead_workers_reported() -> Iterator[None]:
+    """Within the block what torch raises where a DataLoader's worker died becomes an RdmError.
+
+    It has no exception of its own for it: a RuntimeError, from wherever the news arrives, or, where the dead
+    one's tensors are still being fetched, a connection that breaks off.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionResetError, ConnectionRefusedError, EOFError) as error:
+        message = str(error)
+        if isinstance(error, RuntimeError) and not message.startswith("DataLoader worker"):
+            raise
+        if not isinstance(error, RuntimeError):
+            with suppress(RuntimeError):
+                time.sleep(NEWS_SECONDS)  # or torch's own news would come amid whatever is done next
+        reason = " ".join(message.split()).rstrip(".") or "it broke off"
+        raise RdmError(
+            f"a process that loads images died ({reason})",
+            hint="often for want of memory: try fewer --workers; --resume goes on from the checkpoint",
+        ) from error

@@ -16,9 +16,9 @@ from evidence.store import Entry
 from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.evaluation.figures import Figure
 from rdm_cli.kernels.spec import SamplingSpec
+from rdm_cli.methods.pdae.config import pdae_config
 from rdm_cli.methods.pdae.method import METHOD
 from rdm_cli.methods.pdae.model import PDAE as Model
-from rdm_cli.methods.pdae.presets import pdae_config
 from rdm_cli.metrics.intervals import Estimate
 from rdm_cli.models.unet import UNetConfig
 

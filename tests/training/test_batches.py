@@ -1,14 +1,16 @@
-"""What is drawn for a step's images."""
+"""Which images a step sees, and what is drawn for them."""
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rdm_cli.training.batches import Share, stratified_timesteps, training_batch
+from rdm_cli.kernels.randomness import keyed_generator
+from rdm_cli.training.batches import BatchOrder, Share, stratified_timesteps, training_batch
 
 PIXELS = torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -88,3 +90,73 @@ def test_half_of_the_images_are_mirrored() -> None:
     mirrored = [torch.equal(image, plain.flip(2)) for image in x_0]
     assert all(torch.equal(image, plain) for image, turned in zip(x_0, mirrored, strict=True) if not turned)
     assert abs(sum(mirrored) - 500) < 5 * 16  # 5 standard deviations of a fair coin
+
+
+def flat(order: BatchOrder, num_steps: int) -> list[int]:
+    return list(chain.from_iterable(order.indices(step) for step in range(num_steps)))
+
+
+@pytest.mark.parametrize(("num_items", "batch_size"), [(12, 4), (10, 4), (7, 3), (3, 8), (1, 2)])
+def test_each_epoch_is_a_permutation_of_its_own(num_items: int, batch_size: int) -> None:
+    order = BatchOrder(num_items=num_items, batch_size=batch_size, seed=1)
+    seen = flat(order, 6 * num_items)
+    epochs = [seen[k : k + num_items] for k in range(0, len(seen) - num_items + 1, num_items)]
+    assert len(epochs) >= 6
+    assert all(sorted(epoch) == list(range(num_items)) for epoch in epochs)
+    if num_items > 6:
+        assert len({tuple(epoch) for epoch in epochs[:6]}) == 6
+
+
+def test_a_step_depends_on_seed_and_number_alone() -> None:
+    order, again = (BatchOrder(num_items=11, batch_size=4, seed=2) for _ in range(2))
+    later = [again.indices(step) for step in (7, 3)]
+    assert [order.indices(3), order.indices(7)] == later[::-1]
+    assert flat(BatchOrder(num_items=11, batch_size=4, seed=3), 5) != flat(order, 5)
+
+
+def test_iterating_begins_at_the_first_step() -> None:
+    whole = list(islice(BatchOrder(num_items=11, batch_size=4, seed=2), 9))
+    rest = list(islice(BatchOrder(num_items=11, batch_size=4, seed=2, first_step=5), 4))
+    assert rest == whole[5:]
+
+
+@pytest.mark.parametrize(("processes", "accumulations"), [(2, 1), (1, 3), (2, 3), (6, 2)])
+def test_processes_and_passes_share_each_batch(processes: int, accumulations: int) -> None:
+    def order(**place: int) -> BatchOrder:
+        return BatchOrder(num_items=17, batch_size=12, seed=0, num_accumulations=accumulations, **place)
+
+    shards = [
+        list(islice(order(process=p, num_processes=processes), 3 * accumulations)) for p in range(processes)
+    ]
+    for step in range(3):
+        passes = slice(step * accumulations, (step + 1) * accumulations)
+        micro_batches = [micro for shard in shards for micro in shard[passes]]
+        assert {len(micro) for micro in micro_batches} == {12 // (processes * accumulations)}
+        assert list(chain.from_iterable(micro_batches)) == order().indices(step)
+
+
+@pytest.mark.parametrize(("num_items", "batch_size"), [(1000, 64), (3, 8)])
+def test_an_epoch_s_order_is_that_of_its_key_and_drawn_once(
+    num_items: int, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit the order of earlier runs, which are resumed in it; each epoch's is drawn once."""
+    num_epochs = 4
+    keyed = torch.cat(
+        [
+            torch.randperm(num_items, generator=keyed_generator(5, "order", epoch))
+            for epoch in range(num_epochs)
+        ]
+    ).tolist()
+    drawn: list[int] = []
+    real = torch.randperm
+
+    def counted(num: int, **how: Any) -> Tensor:
+        drawn.append(num)
+        return real(num, **how)
+
+    monkeypatch.setattr(torch, "randperm", counted)
+    num_steps = num_epochs * num_items // batch_size
+    seen = flat(BatchOrder(num_items=num_items, batch_size=batch_size, seed=5), num_steps)
+    assert seen == keyed[: len(seen)]
+    if num_items > batch_size:
+        assert len(drawn) == num_epochs

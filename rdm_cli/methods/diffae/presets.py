@@ -7,12 +7,12 @@ map; ``small64`` is what the shipped bundle uses; its card has the command and t
 
 from __future__ import annotations
 
-from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.methods.diffae.config import DiffAEConfig
-from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SAMPLING, Preset, Recipe
-from rdm_cli.models.encoder import EncoderConfig
-from rdm_cli.models.latent_mlp import LatentMLPConfig
-from rdm_cli.models.unet import UNetConfig
+from typing import TYPE_CHECKING
+
+from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SPACING, Preset, Presets, Recipe
+
+if TYPE_CHECKING:
+    from rdm_cli.kernels.parameterization import Prediction
 
 
 def _published(
@@ -23,6 +23,11 @@ def _published(
     recipe: Recipe,
     prior_layers: int = 10,
 ) -> Preset:
+    from rdm_cli.methods.diffae.config import DiffAEConfig
+    from rdm_cli.models.encoder import EncoderConfig
+    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.unet import UNetConfig
+
     return Preset(
         config=DiffAEConfig(
             encoder=EncoderConfig(image_size=size, model_channels=channels, channel_mult=encoder_mult),
@@ -41,6 +46,12 @@ def _small(
     prediction: Prediction = "v",
     z_width: int = 256,
 ) -> Preset:
+    from rdm_cli.kernels.spec import SamplingSpec
+    from rdm_cli.methods.diffae.config import DiffAEConfig
+    from rdm_cli.models.encoder import EncoderConfig
+    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.unet import UNetConfig
+
     bottom = size // 2 // 2 ** (len(unet_mult) - 1)
     return Preset(
         config=DiffAEConfig(
@@ -66,7 +77,7 @@ def _small(
                 patch_size=2,
             ),
             prediction=prediction,
-            sampling=SMALL_SAMPLING,
+            sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
         prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
         recipe=recipe,
@@ -75,24 +86,28 @@ def _small(
 
 _FFHQ128_MULT = ((1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))
 
-PRESETS: dict[str, Preset] = {
-    "celeba64": _published(
-        64, 64, (1, 2, 4, 8), (1, 2, 4, 8, 8), Recipe(batch_size=128, num_images=72_000_000)
-    ),
-    "ffhq128": _published(128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=130_000_000)),
-    "ffhq256": _published(
-        256,
-        128,
-        (1, 1, 2, 2, 4, 4),
-        (1, 1, 2, 2, 4, 4, 4),
-        Recipe(batch_size=64, num_images=200_000_000),
-    ),
-    "horse128": _published(
-        128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=130_000_000), prior_layers=20
-    ),
-    "bedroom128": _published(
-        128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=120_000_000), prior_layers=20
-    ),
-    "small32": _small(32, (2, 4), (1, 2, 3), SMALL_RECIPE),
-    "small64": _small(64, (2, 4, 5), (1, 2, 3, 3), SMALL_RECIPE),
-}
+PRESETS = Presets(
+    {
+        "small32": lambda: _small(32, (2, 4), (1, 2, 3), SMALL_RECIPE),
+        "small64": lambda: _small(64, (2, 4, 5), (1, 2, 3, 3), SMALL_RECIPE),
+        "celeba64": lambda: _published(
+            64, 64, (1, 2, 4, 8), (1, 2, 4, 8, 8), Recipe(batch_size=128, num_images=72_000_000)
+        ),
+        "ffhq128": lambda: _published(
+            128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=130_000_000)
+        ),
+        "ffhq256": lambda: _published(
+            256,
+            128,
+            (1, 1, 2, 2, 4, 4),
+            (1, 1, 2, 2, 4, 4, 4),
+            Recipe(batch_size=64, num_images=200_000_000),
+        ),
+        "horse128": lambda: _published(
+            128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=130_000_000), prior_layers=20
+        ),
+        "bedroom128": lambda: _published(
+            128, 128, *_FFHQ128_MULT, Recipe(batch_size=128, num_images=120_000_000), prior_layers=20
+        ),
+    }
+)

@@ -6,12 +6,14 @@ a bundle of PDAE holds such a network and, beside it, most of a second one.
 
 from __future__ import annotations
 
-from rdm_cli.methods.dpm.model import DPMConfig
-from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SAMPLING, Preset
-from rdm_cli.models.unet import UNetConfig
+from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SPACING, Preset, Presets
 
 
 def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
+    from rdm_cli.kernels.spec import SamplingSpec
+    from rdm_cli.methods.dpm.model import DPMConfig
+    from rdm_cli.models.unet import UNetConfig
+
     return Preset(
         config=DPMConfig(
             unet=UNetConfig(
@@ -26,14 +28,16 @@ def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
                 patch_size=2,
             ),
             prediction="v",
-            sampling=SMALL_SAMPLING,
+            sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
         prior=None,
         recipe=SMALL_RECIPE,
     )
 
 
-PRESETS: dict[str, Preset] = {
-    "small32": _small(32, (2, 4)),
-    "small64": _small(64, (2, 3, 4)),
-}
+PRESETS = Presets(
+    {
+        "small32": lambda: _small(32, (2, 4)),
+        "small64": lambda: _small(64, (2, 3, 4)),
+    }
+)

@@ -13,9 +13,9 @@ from rdm_cli.errors import UsageError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.first_stage.model import FirstStageTraining, FirstStageTrainingConfig
+from rdm_cli.methods.first_stage.presets import PRESETS
 from rdm_cli.methods.method import Converted, Method
-from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
-from rdm_cli.models.first_stage import FirstStageConfig, f4
+from rdm_cli.models.first_stage import FirstStageConfig
 from rdm_cli.registry import FIRST_STAGE
 
 
@@ -36,21 +36,6 @@ def convert(files: Sequence[Path]) -> Converted:
     """None: LRDM's checkpoints bring theirs along."""
     raise UsageError("first stages need no conversion", hint="name a diffusers folder where one is needed")
 
-
-def _preset(kind: str, size: int, widths: tuple[int, ...], recipe: Recipe, **settings: Any) -> Preset:
-    config = FirstStageTrainingConfig(first_stage=f4(kind, widths, **settings), image_size=size)
-    return Preset(config=config, prior=None, recipe=recipe)
-
-
-_SMALL = replace(SMALL_RECIPE, num_images=300_000)
-_LARGE = Recipe(batch_size=32, num_images=10_000_000, lr=1e-4)
-
-PRESETS: dict[str, Preset] = {
-    **{f"{kind}-small{size}": _preset(kind, size, (32, 64, 64), _SMALL, layers=1, num_codes=512)
-       for kind in ("kl", "vq") for size in (32, 64)},
-    **{f"{kind}-256": _preset(kind, 256, (128, 256, 512), _LARGE, layers=2, num_codes=8192)
-       for kind in ("kl", "vq")},
-}  # fmt: skip
 
 METHOD = Method(
     name=FIRST_STAGE,

@@ -7,32 +7,35 @@ even in log-SNR; the published ones are the paper's in both.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig
-from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Recipe
-from rdm_cli.models.first_stage import FirstStageConfig, f4
-from rdm_cli.models.latent_mlp import LatentMLPConfig
-from rdm_cli.models.latent_unet import LatentUNetConfig
-from rdm_cli.models.representation import RepresentationConfig
-from rdm_cli.models.style_shape import StyleShapeConfig
+from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Presets, Recipe
+
+if TYPE_CHECKING:
+    from rdm_cli.models.representation import RepresentationConfig
+    from rdm_cli.models.style_shape import StyleShapeConfig
 
 
 def _lrdm(
     representation: RepresentationConfig | StyleShapeConfig,
     unet_mult: tuple[int, ...],
     *,
-    first_stage: FirstStageConfig,
+    first_stage: dict[str, Any],
     recipe: Recipe,
-    prior: LatentMLPConfig,
+    prior: dict[str, int],
     num_res_blocks: int = 2,
     dropout: float = 0.2,
-    prediction: Prediction = "x_0",
-    sampling: SamplingSpec = LRDM_SAMPLING,
+    **config: Any,
 ) -> Preset:
-    """A UNet of ``representation``'s size, channels and attention, around it."""
+    """A UNet of ``representation``'s size, channels and attention, around it.
+
+    ``first_stage`` and ``prior`` are the settings of these; ``config``: what else is unusual.
+    """
+    from rdm_cli.methods.lrdm.config import LRDMConfig
+    from rdm_cli.models.first_stage import f4
+    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.latent_unet import LatentUNetConfig
+
     unet = LatentUNetConfig(
         latent_size=representation.latent_size,
         latent_channels=representation.latent_channels,
@@ -43,14 +46,13 @@ def _lrdm(
         map_channels=representation.map_channels,
         dropout=dropout,
     )
-    config = LRDMConfig(
-        unet=unet,
-        representation=representation,
-        first_stage=first_stage,
-        prediction=prediction,
-        sampling=sampling,
+    return Preset(
+        config=LRDMConfig(
+            unet=unet, representation=representation, first_stage=f4("vq", **first_stage), **config
+        ),
+        prior=LatentMLPConfig(**prior),
+        recipe=recipe,
     )
-    return Preset(config=config, prior=prior, recipe=recipe)
 
 
 def _r(
@@ -61,6 +63,8 @@ def _r(
     Their sizes (48.71, 34.82 and, of t-LRDM, 35.48 M parameters) leave open whether the encoder has 4
     blocks a level and the pyramid 3, as here, or 3 and 4.
     """
+    from rdm_cli.models.representation import RepresentationConfig
+
     return RepresentationConfig(
         latent_size=64, latent_channels=3, model_channels=128, channel_mult=channel_mult,
         z_channels=z_channels, hidden_channels=z_channels, num_encoder_blocks=4, num_decoder_blocks=2,
@@ -68,23 +72,42 @@ def _r(
     )  # fmt: skip
 
 
-_F4 = f4("vq", (128, 256, 512), num_codes=8192)
-_PUBLISHED: dict[str, Any] = {
-    "first_stage": _F4,
-    "recipe": Recipe(batch_size=64, num_images=30_000_000),
-    "prior": LatentMLPConfig(),
-}
-_SMALL: dict[str, Any] = {
-    "recipe": replace(SMALL_RECIPE, num_images=600_000),
-    "prior": LatentMLPConfig(z_width=256, hidden_width=384, num_layers=5, time_channels=64),
-    "num_res_blocks": 1,
-    "dropout": 0.0,
-    "prediction": "v",
-    "sampling": LRDM_SAMPLING.spaced("log-snr"),
-}
+def _published(
+    representation: RepresentationConfig | StyleShapeConfig,
+    unet_mult: tuple[int, ...],
+    num_res_blocks: int = 2,
+) -> Preset:
+    return _lrdm(
+        representation,
+        unet_mult,
+        first_stage={"widths": (128, 256, 512), "num_codes": 8192},
+        recipe=Recipe(batch_size=64, num_images=30_000_000),
+        prior={},
+        num_res_blocks=num_res_blocks,
+    )
+
+
+def _on_a_cpu(
+    representation: RepresentationConfig | StyleShapeConfig, unet_mult: tuple[int, ...] = (1, 2, 2)
+) -> Preset:
+    from rdm_cli.methods.lrdm.config import LRDM_SAMPLING
+
+    return _lrdm(
+        representation,
+        unet_mult,
+        first_stage={"widths": (32, 64, 64), "num_codes": 512, "layers": 1},
+        recipe=replace(SMALL_RECIPE, num_images=600_000),
+        prior={"z_width": 256, "hidden_width": 384, "num_layers": 5, "time_channels": 64},
+        num_res_blocks=1,
+        dropout=0.0,
+        prediction="v",
+        sampling=LRDM_SAMPLING.spaced("log-snr"),
+    )
 
 
 def _small(latent_size: int, **changes: Any) -> RepresentationConfig:
+    from rdm_cli.models.representation import RepresentationConfig
+
     settings: dict[str, Any] = {
         "latent_size": latent_size, "latent_channels": 3, "model_channels": 64, "channel_mult": (1, 2, 2),
         "z_channels": 16, "hidden_channels": 64, "num_encoder_blocks": 1, "num_decoder_blocks": 1,
@@ -98,6 +121,8 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
 
     By the published lambda their z, which is large for what it holds, takes the style as well.
     """
+    from rdm_cli.models.style_shape import StyleShapeConfig
+
     return StyleShapeConfig(
         latent_size=latent_size, latent_channels=3, model_channels=model_channels,
         channel_mult=channel_mult, z_channels=16, num_encoder_blocks=4 if latent_size > 16 else 1,
@@ -108,18 +133,18 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
     )  # fmt: skip
 
 
-_SMALL_F4 = f4("vq", (32, 64, 64), num_codes=512, layers=1)
-
-PRESETS: dict[str, Preset] = {
-    "small32": _lrdm(_small(8), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
-    "small64": _lrdm(_small(16), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
-    "small64-vector": _lrdm(_small(16, z_width=256), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
-    "small32-t": _lrdm(_small(8, time=True), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
-    "small64-t": _lrdm(_small(16, time=True), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
-    "small32-style": _lrdm(_style(8, 64, (1, 2)), (1, 2), first_stage=_SMALL_F4, **_SMALL),
-    "small64-style": _lrdm(_style(16, 64, (1, 2, 2)), (1, 2, 2), first_stage=_SMALL_F4, **_SMALL),
-    "r64x8x8": _lrdm(_r((1, 2, 2, 2), (32, 16, 8), 64), (1, 2, 2, 2), num_res_blocks=3, **_PUBLISHED),
-    "r16x16x16": _lrdm(_r((1, 2, 2), (32, 16), 16), (1, 2, 4), **_PUBLISHED),
-    "t-r16x16x16": _lrdm(_r((1, 2, 2), (32, 16), 16, time=True), (1, 2, 4), **_PUBLISHED),
-    "style": _lrdm(_style(64, 128, (1, 4)), (1, 4), **_PUBLISHED),
-}
+PRESETS = Presets(
+    {
+        "small32": lambda: _on_a_cpu(_small(8)),
+        "small64": lambda: _on_a_cpu(_small(16)),
+        "small64-vector": lambda: _on_a_cpu(_small(16, z_width=256)),
+        "small32-t": lambda: _on_a_cpu(_small(8, time=True)),
+        "small64-t": lambda: _on_a_cpu(_small(16, time=True)),
+        "small32-style": lambda: _on_a_cpu(_style(8, 64, (1, 2)), (1, 2)),
+        "small64-style": lambda: _on_a_cpu(_style(16, 64, (1, 2, 2))),
+        "r64x8x8": lambda: _published(_r((1, 2, 2, 2), (32, 16, 8), 64), (1, 2, 2, 2), num_res_blocks=3),
+        "r16x16x16": lambda: _published(_r((1, 2, 2), (32, 16), 16), (1, 2, 4)),
+        "t-r16x16x16": lambda: _published(_r((1, 2, 2), (32, 16), 16, time=True), (1, 2, 4)),
+        "style": lambda: _published(_style(64, 128, (1, 4)), (1, 4)),
+    }
+)

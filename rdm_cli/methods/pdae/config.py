@@ -8,7 +8,7 @@ from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.shift_branch import ShiftConfig
-from rdm_cli.models.strided_encoder import StridedEncoderConfig
+from rdm_cli.models.strided_encoder import StridedEncoderConfig, published_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +34,31 @@ class PDAEConfig:
             raise ValueError("the encoder and the shift branch disagree about the width of z")
         if self.encoder.image_size != self.unet.image_size:
             raise ValueError("the encoder and the UNet disagree about the size of images")
+
+
+def pdae_config(
+    unet: Backbone,
+    *,
+    z_width: int,
+    prediction: Prediction,
+    sampling: SamplingSpec,
+    gamma: float | None,
+    channels: tuple[int, ...] | None = None,
+    sees_prediction: bool = False,
+) -> PDAEConfig:
+    """The networks around a frozen ``unet``; raises ValueError for a size that no encoder takes.
+
+    ``channels`` of the encoder None: the published ones, and the like at other sizes.
+    """
+    return PDAEConfig(
+        unet=unet,
+        encoder=StridedEncoderConfig(
+            image_size=unet.image_size,
+            channels=channels or published_channels(unet.image_size),
+            z_width=z_width,
+            image_channels=unet.image_channels,
+        ),
+        shift=ShiftConfig(unet=unet, z_width=z_width, gamma=gamma, sees_prediction=sees_prediction),
+        prediction=prediction,
+        sampling=sampling,
+    )

@@ -14,10 +14,10 @@ from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.model import DPM
 from rdm_cli.methods.method import Converted, Method, Pretrained
-from rdm_cli.methods.pdae.config import PDAEConfig
+from rdm_cli.methods.pdae.config import PDAEConfig, pdae_config
 from rdm_cli.methods.pdae.convert import OfficialPDAE, read_pdae
 from rdm_cli.methods.pdae.model import PDAE
-from rdm_cli.methods.pdae.presets import PRESETS, pdae_config
+from rdm_cli.methods.pdae.presets import PRESETS
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.shift_branch import ShiftConfig

@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rdm_cli.training.checkpoint import Progress
+from rdm_cli.training.checkpoint import Progress, load_header
 from rdm_cli.training.run.plan import RunPlan
-from rdm_cli.training.run.start import earlier_checkpoint, training_images
+from rdm_cli.training.run.start import training_images
 from rdm_cli.training.run.step_memory import step_memory
 
 
@@ -55,11 +55,9 @@ class Forecast:
 def forecast(plan: RunPlan, *, num_processes: int) -> Forecast:
     """What ``plan`` comes to on ``num_processes``; reads images' names and a checkpoint, writes nothing.
 
-    Raises what the run would raise where it cannot begin; see
-    :func:`~rdm_cli.training.run.start.earlier_checkpoint`.
+    Raises what the run would raise where it cannot begin.
     """
-    checkpoint = earlier_checkpoint(plan, tensors=False)
-    progress = Progress() if checkpoint is None else checkpoint.progress
+    progress = load_header(plan.run_folder).progress if plan.resume else Progress()
     settings, budget = plan.settings, plan.budget
     micro_batch_size = settings.batch_size // (num_processes * settings.num_accumulations)
     timed = budget.minutes is not None

@@ -108,12 +108,12 @@ def write_latents(
     shape = (len(images), *first.shape[1:])
     header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
-    told = time.monotonic()
+    reported_at = time.monotonic()
     for start in range(0, len(images), NUM_AT_ONCE):
         chosen = range(start, min(start + NUM_AT_ONCE, len(images)))
         file.write(_moments(images, chosen, network, flip=flip, device=device).tobytes())
-        if time.monotonic() - told >= REPORT_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported_at >= REPORT_SECONDS:
+            reported_at = time.monotonic()
             note(f"latents of {chosen.stop:,} of {len(images):,} images")
 
 

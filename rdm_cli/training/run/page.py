@@ -30,14 +30,14 @@ def write_run_page(folder: Path, *, name: str, facts: Mapping[str, object]) -> P
     the sheets that are shown.
     """
     losses, last = _history(folder / "log.jsonl")
-    told = list(_lines(folder / "diagnostics.jsonl"))
+    records = list(_lines(folder / "diagnostics.jsonl"))
     page = HtmlPage(
         f"training {name}", "Written with the last sheet; load it again to see how the run goes on."
     )
     page.section("Run")
     page.facts({**facts, **_progress(last)})
     page.section("Loss")
-    plots = [plot for plot in (loss_plot(losses), swapped_plot(told)) if plot is not None]
+    plots = [plot for plot in (loss_plot(losses), swapped_plot(records)) if plot is not None]
     for plot in plots if can_plot() else ():
         page.plot(plot, f"{plot.title}, over {plot.x_label}")
     if plots and not can_plot():
@@ -45,7 +45,7 @@ def write_run_page(folder: Path, *, name: str, facts: Mapping[str, object]) -> P
     if not plots:
         page.paragraph("No step is logged yet.")
     page.section("Sheets")
-    sheets = {int(record["step"]): folder / "sheets" / str(record["sheet"]) for record in told}
+    sheets = {int(record["step"]): folder / "sheets" / str(record["sheet"]) for record in records}
     present = {step: path for step, path in sheets.items() if path.is_file()}
     shown = spread(sorted(present), SHEETS_SHOWN)
     if len(shown) < len(present):
@@ -78,10 +78,10 @@ def loss_plot(losses: Sequence[tuple[int, float]]) -> Plot | None:
     )
 
 
-def swapped_plot(told: Sequence[Mapping[str, Any]]) -> Plot | None:
+def swapped_plot(records: Sequence[Mapping[str, Any]]) -> Plot | None:
     """How much the loss rises when z is swapped between images; None where nothing was swapped twice."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for record in told:
+    for record in records:
         for t, (own, other) in (record.get("swapped_z") or {}).items():
             if own > 0:
                 found.setdefault(f"t={t}", []).append((float(record["step"]), other / own))

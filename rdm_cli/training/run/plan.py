@@ -1,10 +1,10 @@
-"""From the user's words to a training plan: presets, overrides, resuming, starting from a bundle."""
+"""From what a user asks for, :class:`TrainOptions`, to what a run does, :class:`RunPlan`."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,24 +13,98 @@ import torch
 
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.bundles.config_json import from_json
+from rdm_cli.bundles.places import INDEX
 from rdm_cli.bundles.pretrained import open_first_stage, open_pretrained
 from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.sources.folders import class_names
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import TRAINABLE, load, nearest
 from rdm_cli.runtime import set_up
-from rdm_cli.training.checkpoint import load_settings
+from rdm_cli.training.checkpoint import FILE_NAME, load_settings
 from rdm_cli.training.loop import Budget, Settings
 from rdm_cli.training.processes import PATIENCE
-from rdm_cli.training.run.places import refuse_places
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What the user asks of ``rdm train METHOD``. None: the user did not say.
+
+    A new run then takes the value of its preset or the usual one, a resumed run that of its checkpoint.
+
+    - ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``classes``: each
+      sub-folder of ``folder`` is one.
+    - Where it starts: a ``preset`` of the ``method``, the weights of the bundle ``init_from``, ``pretrained``
+      for the model that the method is trained around, or with ``resume`` the checkpoint in ``run_folder``.
+    - When it ends: at most one of ``num_images`` seen, ``num_steps`` and ``minutes``.
+    - ``batch_size`` to ``seed``: changes of the recipe, as in :class:`~rdm_cli.training.loop.Settings`.
+    - ``gamma`` to ``weighting``: changes of the networks, which the method's ``adopt`` takes by these names.
+    - ``fit`` to ``latents``: see :class:`RunPlan`; a resumed run keeps them.
+    - ``checkpoint_minutes`` to ``threads``: of this process alone. ``sheet_minutes`` None: no sheets.
+    """
+
+    method: str
+    folder: Path
+    bundle: Path
+    run_folder: Path
+    classes: bool = False
+
+    preset: str | None = None
+    init_from: str | None = None
+    pretrained: str | None = None
+    resume: bool = False
+
+    num_images: int | None = None
+    num_steps: int | None = None
+    minutes: float | None = None
+
+    batch_size: int | None = None
+    lr: float | None = None
+    warmup_steps: int | None = None
+    decay_fraction: float | None = None
+    weight_decay: float | None = None
+    ema_decay: float | None = None
+    flip: bool | None = None
+    num_accumulations: int | None = None
+    num_workers: int | None = None
+    seed: int | None = None
+
+    gamma: float | None = None
+    kl_weight: float | None = None
+    perceptual_weight: float | None = None
+    predict: str | None = None
+    weighting: str | None = None
+
+    fit: str | None = None
+    mixed_precision: str | None = None
+    max_pixels: int | None = None
+    value_range: str | None = None
+    weights: str | None = None
+    latents: Path | None = None
+
+    checkpoint_minutes: float = 5.0
+    sheet_minutes: float | None = 15.0
+    tensorboard: bool = False
+    device: str = "auto"
+    threads: int | None = None
+
+    def given(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of ``names`` that are options and that the user gave, with their values."""
+        values = {name: getattr(self, name, None) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_OF_THE_NETWORKS = ("gamma", "kl_weight", "perceptual_weight", "predict", "weighting")
+_STARTING_POINTS = ("preset", "init_from", "pretrained")
+_RUN_OPTIONS = ("fit", "mixed_precision", "max_pixels", "value_range", "weights", "latents")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """What the user asked for.
+    """What a run does.
 
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
     bundle to start from, ``pretrained`` one whose model the method is trained around. ``commands`` are those
@@ -111,72 +185,38 @@ def make_accelerator(
     )
 
 
-_WORDS = {
-    "fit": "crop",
-    "mixed_precision": "no",
-    "max_pixels": MAX_PIXELS,
-    "value_range": None,
-    "weights": "fp32",
-    "latents": None,
-}
+def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, command: str) -> RunPlan:
+    """What a run does that is begun by ``command`` with ``options``, on ``num_processes``.
 
-
-def settle_words(*, resume_from: Path | None, **given: str | int | None) -> dict[str, Any]:
-    """What ``_WORDS`` names: as given, or as the run in ``resume_from`` has it.
-
-    Raises CheckpointError where there is no such run.
+    A new run takes the recipe of its preset and, with ``init_from``, that bundle's networks. A resumed one
+    takes what its checkpoint recorded: where it started may be named again but not changed. Raises
+    UsageError for what does not fit together, CheckpointError where there is nothing to resume.
     """
-    stored = {} if resume_from is None else load_settings(resume_from)
-    return {name: given.get(name) or stored.get(name, default) for name, default in _WORDS.items()}
-
-
-def make_plan(
-    method_name: str,
-    *,
-    folder: Path,
-    bundle: Path,
-    run_folder: Path,
-    preset: str | None,
-    changes: dict[str, Any],
-    num_images: int | None,
-    num_steps: int | None,
-    minutes: float | None,
-    resume: bool,
-    init_from: str | None,
-    pretrained: str | None = None,
-    adopting: Mapping[str, Any] | None = None,
-    num_processes: int,
-    on_cpu: bool,
-    command: str,
-    latents: str | None = None,
-    **rest: Any,
-) -> RunPlan:
-    """Settle what a run does.
-
-    A new run takes the recipe of its ``preset`` (None: the method's first choice) and, with ``init_from``,
-    that bundle's networks; a resumed one takes what its checkpoint recorded, and what it began with may be
-    said again but not changed. ``changes`` replace single settings of either. Raises UsageError for what does
-    not fit together.
-    """
-    method: Method = load(TRAINABLE, "method", method_name)
+    run_folder, preset, resume = options.run_folder, options.preset, options.resume
+    stored = load_settings(run_folder) if resume else {}
+    method: Method = load(TRAINABLE, "method", options.method)
     if preset is not None and preset not in method.presets:
         raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
-    refuse_places(folder, bundle, run_folder, resume=resume, sources=(init_from, pretrained))
-    began: dict[str, Any] = {"preset": preset, "init_from": init_from, "pretrained": pretrained}
-    commands: tuple[str, ...] = (command,)
+    refuse_places(options)
+    networks = options.given(_OF_THE_NETWORKS)
+    if options.classes:
+        networks["classes"] = class_names(options.folder)
     if resume:
-        settings, budget, config = _recorded(run_folder, method)
-        began, commands = _as_begun(run_folder, began, command)
+        settings, budget, config = _recorded(stored, run_folder, method)
+        _refuse_another_start(options, stored, method)
+        is_refused = bool(networks) and not _changes_nothing(method, config, options.pretrained, networks)
     else:
-        began["preset"] = preset = preset or method.usual_preset
-        chosen = method.presets[preset]
-        config = chosen.config if init_from is None else _bundle_config(method, chosen.config, init_from)
-        if method.adopt is not None and init_from is None:
-            config = _adopted(method, config, pretrained, adopting or {})
-            adopting = None
-        recipe = dataclasses.asdict(chosen.recipe)
+        preset = preset or method.usual_preset
+        config = method.presets[preset].config
+        if options.init_from is not None:
+            config = _bundle_config(method, config, options.init_from)
+        elif method.adopt is not None:
+            config, networks = _adopted(method, config, options.pretrained, networks), {}
+        recipe = dataclasses.asdict(method.presets[preset].recipe)
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
+        is_refused = bool(networks)
+    changes = options.given(field.name for field in dataclasses.fields(Settings))
     settings = dataclasses.replace(settings, **changes)
     if not -(2**63) <= settings.seed < 2**64:
         raise UsageError(f"--seed {settings.seed}: training takes seeds of 64 bits")
@@ -186,59 +226,106 @@ def make_plan(
             f"{settings.num_accumulations} passes each",
             hint="choose a multiple",
         )
-    if adopting and not (resume and _changes_nothing(method, config, pretrained, adopting)):
-        raise UsageError(f"{_option(next(iter(adopting)))}: what is resumed or started from keeps its own")
-    if latents is not None and not getattr(config, "takes_latents", False):
-        raise UsageError("--cache-latents: this model is trained on the images themselves")
-    if num_steps is not None:
-        budget = Budget(num_images=num_steps * settings.batch_size)
-    elif num_images is not None:
-        budget = Budget(num_images=num_images)
-    elif minutes is not None:
-        budget = Budget(num_images=budget.num_images, minutes=minutes)
+    if is_refused:
+        raise UsageError(f"{_option(next(iter(networks)))}: what is resumed or started from keeps its own")
+    if options.num_steps is not None:
+        budget = Budget(num_images=options.num_steps * settings.batch_size)
+    elif options.num_images is not None:
+        budget = Budget(num_images=options.num_images)
+    elif options.minutes is not None:
+        budget = Budget(num_images=budget.num_images, minutes=options.minutes)
+    run_options = {name: stored[name] for name in _RUN_OPTIONS if stored.get(name)}
+    run_options |= options.given(_RUN_OPTIONS)
+    if "latents" in run_options:
+        run_options["latents"] = Path(run_options["latents"])
+        if not getattr(config, "takes_latents", False):
+            raise UsageError("--cache-latents: this model is trained on the images themselves")
+    earlier = [str(line) for line in stored.get("commands", ())]
     return RunPlan(
-        folder=folder,
-        bundle=bundle,
+        folder=options.folder,
+        bundle=options.bundle,
         run_folder=run_folder,
         method=method,
         config=config,
         settings=settings,
         budget=budget,
+        preset=cast(str, stored.get("preset") or preset),
+        init_from=stored.get("init_from") or options.init_from,
+        pretrained=stored.get("pretrained") or options.pretrained,
+        commands=tuple(earlier if command in earlier else [*earlier, command]),
         resume=resume,
-        commands=commands,
-        latents=None if latents is None else Path(latents),
-        **began,
-        **rest,
+        checkpoint_minutes=options.checkpoint_minutes,
+        sheet_minutes=options.sheet_minutes,
+        tensorboard=options.tensorboard,
+        **run_options,
     )
+
+
+def refuse_places(options: TrainOptions) -> None:
+    """Refuse before hours of training what would fail, or destroy something, after them: UsageError.
+
+    A bundle that is there is replaced where a run is resumed, for it may be that run's own; one that training
+    starts from, or around, never is.
+    """
+    bundle, run_folder = options.bundle, options.run_folder
+    if not options.resume and (run_folder / FILE_NAME).exists():
+        raise UsageError(
+            f"{run_folder}: a run lies here already",
+            hint="continue it with --resume, or name another --run",
+        )
+    if bundle.exists() and not _is_empty_folder(bundle):
+        if not (bundle / INDEX).is_file():
+            raise UsageError(f"{bundle}: something lies here that is no bundle", hint="name another --output")
+        for source in (options.init_from, options.pretrained):
+            if source is not None and _is_the_same(Path(source), bundle):
+                raise UsageError(f"{bundle}: training starts from this bundle", hint="name another --output")
+        if not options.resume:
+            raise UsageError(
+                f"{bundle}: a bundle lies here already", hint="name another --output, or remove it"
+            )
+    if run_folder.resolve().is_relative_to(options.folder.resolve()):
+        raise UsageError(
+            f"{run_folder}: the run's sheets would lie among the images of {options.folder}",
+            hint="name another --run",
+        )
+    for place in (bundle.absolute().parent, run_folder.absolute()):
+        nearest_there = next(p for p in (place, *place.parents) if os.path.lexists(p))
+        if not nearest_there.is_dir() or not os.access(nearest_there, os.W_OK | os.X_OK):
+            raise UsageError(f"{nearest_there}: nothing can be written here")
+
+
+def _is_the_same(source: Path, bundle: Path) -> bool:
+    """Whether ``source`` is ``bundle`` or a part of it, as its first stage is."""
+    return source.exists() and source.resolve().is_relative_to(bundle.resolve())
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _as_begun(
-    run_folder: Path, given: Mapping[str, Any], command: str
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the run in ``run_folder`` began with, and its commands, of which ``command`` is the latest.
-
-    Raises UsageError where something else is ``given``.
-    """
-    stored = load_settings(run_folder)
-    for name, value in given.items():
-        if value is not None and name in stored and stored[name] != value:
-            word = stored[name] or "nothing"
+def _refuse_another_start(options: TrainOptions, stored: Mapping[str, Any], method: Method) -> None:
+    """Raise UsageError where ``options`` name another start than the run has ``stored``."""
+    for name, value in options.given(_STARTING_POINTS).items():
+        if name in stored and stored[name] != value:
+            option = _option(name)
+            if name == "pretrained" and method.pretrained is not None:
+                option = method.pretrained.option
             raise UsageError(
-                f"{_option(name)} {value}: the run in {run_folder} began with {word}, and keeps it",
+                f"{option} {value}: the run in {options.run_folder} began with {stored[name] or 'nothing'}, "
+                "and keeps it",
                 hint="leave it out, or begin another --run",
             )
-    earlier = [str(line) for line in stored.get("commands", ())]
-    commands = earlier if command in earlier else [*earlier, command]
-    return {name: stored.get(name) or given[name] for name in given}, tuple(commands)
 
 
-def _recorded(run_folder: Path, method: Method) -> tuple[Settings, Budget, Any]:
-    """What the run's checkpoint says of settings, budget and networks; CheckpointError if it does not."""
-    stored = load_settings(run_folder)
+def _recorded(stored: Mapping[str, Any], run_folder: Path, method: Method) -> tuple[Settings, Budget, Any]:
+    """Settings, budget and networks that the checkpoint in ``run_folder`` has ``stored``.
+
+    Raises CheckpointError where it does not say them, or is of another method.
+    """
     config = type(next(iter(method.presets.values())).config)
     try:
         if stored["method"] != method.name:

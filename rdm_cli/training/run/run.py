@@ -24,7 +24,7 @@ from rdm_cli.errors import ImageError, PictureError, RdmError, UsageError
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.runtime import is_out_of_memory, out_of_memory, weights_dtype
 from rdm_cli.training import diagnostics
-from rdm_cli.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from rdm_cli.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.interrupts import DeferredInterrupt
 from rdm_cli.training.loop import (
@@ -35,11 +35,12 @@ from rdm_cli.training.loop import (
     train_steps,
 )
 from rdm_cli.training.processes import (
-    ToldElsewhereError,
+    ReportedElsewhereError,
     agree,
+    dead_workers_reported,
     in_turn,
     is_the_same,
-    lost_processes_told,
+    lost_processes_reported,
     together,
 )
 from rdm_cli.training.run.log import RunLog
@@ -47,15 +48,12 @@ from rdm_cli.training.run.page import write_run_page
 from rdm_cli.training.run.plan import RunPlan
 from rdm_cli.training.run.sheets import draw_sheet
 from rdm_cli.training.run.start import (
-    earlier_checkpoint,
     file_digests,
-    fingerprint,
     pixel_cache,
     starting_model,
     training_data,
     training_images,
 )
-from rdm_cli.training.workers import dead_workers_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -81,13 +79,14 @@ class TrainingRun:
         self._log: RunLog | None = None
         self.saved_step: int | None = None
         with together(accelerator):
-            checkpoint = earlier_checkpoint(plan)
+            checkpoint = load_checkpoint(plan.run_folder) if plan.resume else None
             on_bad, on_remark = partial(_report_bad, problem or note), partial(_report_remark, note)
             self.images = training_images(plan, on_bad=on_bad, on_remark=on_remark)
             if plan.latents is None:  # else each image is read once
                 self.images.cache = pixel_cache(plan, self.images, problem or note)
             self.file_digests = file_digests(self.images)
-        agreed = is_the_same(accelerator, fingerprint(self.images))
+        named_63_bits = int(self.file_digests["named"][:16], 16) >> 1
+        agreed = is_the_same(accelerator, named_63_bits)
         device = accelerator.device
         with together(accelerator):
             if not agreed:
@@ -97,6 +96,7 @@ class TrainingRun:
             if len(self.images) < plan.settings.batch_size:
                 self.note(f"only {len(self.images)} images: some are seen twice in one step")
             self.model = starting_model(plan, self.images, device, resumed=checkpoint is not None)
+            self.described = cast(RepresentationModel, self.model)  # as the commands use it
             self.optimizer = make_optimizer(self.model, plan.settings)
             self.average = WeightAverage(self.model, plan.settings.ema_decay, only=plan.method.averaged)
             self.progress = Progress()
@@ -106,11 +106,6 @@ class TrainingRun:
             accelerator, lambda: training_data(plan, self.images, self.model, device, self.note)
         )
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
-
-    @property
-    def described(self) -> RepresentationModel:
-        """The model, as the core uses it."""
-        return cast(RepresentationModel, self.model)
 
     def note(self, text: str) -> None:
         """A remark, once for all processes."""
@@ -173,7 +168,7 @@ class TrainingRun:
         Ctrl-C (KeyboardInterrupt, after the step under way) and closing the generator save a checkpoint
         first. Nothing else that ends a run early does: half a step, or weights that are not numbers,
         must not replace the last good one. Raises RdmError where training diverges. What ends one process
-        ends all; those that are not the main one raise ToldElsewhereError.
+        ends all; those that are not the main one raise ReportedElsewhereError.
         """
         plan = self.plan
         with together(self.accelerator):
@@ -210,7 +205,7 @@ class TrainingRun:
                     yield record
             except DivergedError as error:
                 if not self.is_main:
-                    raise ToldElsewhereError(error.message) from error
+                    raise ReportedElsewhereError(error.message) from error
                 hint = self._way_back("a lower --lr")
                 raise RdmError(f"training stops at {error.message}", hint=hint) from error
             finally:
@@ -223,7 +218,7 @@ class TrainingRun:
         if agree(self.accelerator, asked=interrupt.asked):
             self.accelerator.end_training()
             if not self.is_main:
-                raise ToldElsewhereError("interrupted")
+                raise ReportedElsewhereError("interrupted")
             raise KeyboardInterrupt
         if self.is_main:
             if plan.sheet_minutes:
@@ -233,7 +228,11 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
-        with lost_processes_told(self.accelerator, self._way_back), dead_workers_told(), self._memory_told():
+        with (
+            lost_processes_reported(self.accelerator, self._way_back),
+            dead_workers_reported(),
+            self._out_of_memory_reported(),
+        ):
             yield from train_steps(
                 self.wrapped,
                 average=self.average,
@@ -250,7 +249,7 @@ class TrainingRun:
             )
 
     @contextmanager
-    def _memory_told(self) -> Iterator[None]:
+    def _out_of_memory_reported(self) -> Iterator[None]:
         """Within the block, a step that the memory does not suffice for is an RdmError with a way back."""
         try:
             yield
@@ -321,8 +320,8 @@ class TrainingRun:
         except PictureError as error:  # a sheet is no reason to end a run
             self.note(f"{path}: {error.message}")
             return
-        told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
-        remark = f"loss with own -> swapped z at {told}" if losses else remark
+        pairs = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
+        remark = f"loss with own -> swapped z at {pairs}" if losses else remark
         self.note(f"{path}; {remark}" if remark else str(path))
         if self._log is not None:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)

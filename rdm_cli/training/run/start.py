@@ -1,4 +1,4 @@
-"""What a training run starts from: a checkpoint, or a model with fresh or given weights, and images."""
+"""What a training run starts from: a model with fresh or given weights, and images."""
 
 from __future__ import annotations
 
@@ -20,23 +20,12 @@ from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.data.pixel_cache import PATTERN, PixelCache
 from rdm_cli.errors import ImageError
 from rdm_cli.methods.method import Method
-from rdm_cli.training.checkpoint import Checkpoint, load_checkpoint, load_header
 from rdm_cli.training.run.latent_cache import cached_latents
 from rdm_cli.training.run.plan import RunPlan
 
 CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
 CALIBRATION_BATCH = 16
 PIXELS_DIGEST_LENGTH = 16
-
-
-def earlier_checkpoint(plan: RunPlan, *, tensors: bool = True) -> Checkpoint | None:
-    """What ``plan`` goes on from, None for a new run; without ``tensors`` just how far it has come.
-
-    Raises CheckpointError where there is nothing to resume.
-    """
-    if not plan.resume:
-        return None
-    return load_checkpoint(plan.run_folder) if tensors else load_header(plan.run_folder)
 
 
 def training_images(
@@ -70,16 +59,8 @@ def pixel_cache(plan: RunPlan, images: ImageFolder, note: Callable[[str], None])
     )
 
 
-def fingerprint(images: ImageFolder) -> int:
-    """63 bits of which images there are, and in which order, wherever their folder lies."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in images.paths:
-        digest.update(os.fsencode(path.relative_to(images.folder)) + b"\0")
-    return int.from_bytes(digest.digest(), "big") >> 1
-
-
 def file_digests(images: ImageFolder) -> dict[str, str]:
-    """By which a resumed run knows its images again, wherever their folder lies now.
+    """By which a resumed run knows its images again, and processes that they all have the same.
 
     ``named``: of their names and sizes in bytes; ``timed``: of these and of when each was written last, which
     a copy of the folder may lose. No file is opened, for there may be millions.
@@ -143,17 +124,10 @@ def training_data(
 
     With their classes, where there are some. Raises UsageError for a model that needs the images themselves.
     """
-    stored = images if plan.latents is None else _latents(plan, plan.latents, images, model, device, note)
+    stored: Dataset[Tensor] = images
+    if plan.latents is not None:
+        network = cast(Any, model).first_stage
+        stored = cached_latents(
+            plan.latents, images, network, flip=plan.settings.flip, device=device, note=note
+        )
     return WithClasses(stored, images) if images.class_names else stored
-
-
-def _latents(
-    plan: RunPlan,
-    folder: Path,
-    images: ImageFolder,
-    model: nn.Module,
-    device: torch.device,
-    note: Callable[[str], None],
-) -> Dataset[Tensor]:
-    network = cast(Any, model).first_stage
-    return cached_latents(folder, images, network, flip=plan.settings.flip, device=device, note=note)

@@ -13,9 +13,10 @@ from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.pdae.coefficients import mean_shift, score_shift
+from rdm_cli.methods.pdae.config import pdae_config
 from rdm_cli.methods.pdae.method import adopt
 from rdm_cli.methods.pdae.model import PDAE
-from rdm_cli.methods.pdae.presets import PRESETS, pdae_config
+from rdm_cli.methods.pdae.presets import PRESETS
 from rdm_cli.models.strided_encoder import (
     SIZES,
     StridedEncoder,

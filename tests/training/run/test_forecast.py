@@ -16,7 +16,7 @@ from rdm_cli.training.checkpoint import Progress, save_checkpoint
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.run import forecast as forecasts
 from rdm_cli.training.run.forecast import Forecast, forecast
-from rdm_cli.training.run.plan import RunPlan, make_plan
+from rdm_cli.training.run.plan import RunPlan, TrainOptions, make_plan
 
 Plan = Callable[..., RunPlan]
 
@@ -28,14 +28,15 @@ def plan(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         forecasts, "step_memory", lambda plan, *, micro_batch_size: {"activations": micro_batch_size}
     )
 
-    def build(batch_size: int = 8, num_accumulations: int = 1, **words: Any) -> RunPlan:
+    def build(
+        batch_size: int = 8, num_accumulations: int = 1, num_processes: int = 1, **options: Any
+    ) -> RunPlan:
         usual: dict[str, Any] = {
-            "folder": faces, "bundle": tmp_path / "out", "run_folder": tmp_path / "run", "preset": "small32",
-            "num_images": None, "num_steps": None, "minutes": None, "resume": False, "init_from": None,
-            "num_processes": 1, "on_cpu": True, "command": "rdm train",
+            "method": "diffae", "folder": faces, "bundle": tmp_path / "out", "run_folder": tmp_path / "run",
+            "preset": "small32", "batch_size": batch_size, "num_accumulations": num_accumulations,
         }  # fmt: skip
-        changes = {"batch_size": batch_size, "num_accumulations": num_accumulations}
-        return make_plan("diffae", changes=changes, **usual | words)
+        asked = TrainOptions(**usual | options)
+        return make_plan(asked, num_processes=num_processes, on_cpu=True, command="rdm train")
 
     return build
 

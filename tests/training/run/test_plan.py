@@ -1,4 +1,4 @@
-"""From the user's words to a plan."""
+"""From what the user asks for to a plan."""
 
 from __future__ import annotations
 
@@ -15,20 +15,30 @@ from rdm_cli.bundles.config_json import to_json
 from rdm_cli.data.images.pixels import MAX_PIXELS
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.diffae.presets import PRESETS
+from rdm_cli.methods.lrdm.presets import PRESETS as LRDM_PRESETS
+from rdm_cli.methods.pdae.presets import PRESETS as PDAE_PRESETS
 from rdm_cli.training.checkpoint import FILE_NAME, Progress, save_checkpoint
 from rdm_cli.training.ema import WeightAverage
-from rdm_cli.training.loop import Budget
-from rdm_cli.training.run.plan import RunPlan, make_accelerator, make_plan, settle_words
+from rdm_cli.training.loop import Budget, Settings
+from rdm_cli.training.run.plan import RunPlan, TrainOptions, make_accelerator, make_plan
 
 
-def plan(tmp_path: Path, *, changes: dict[str, Any] | None = None, **words: Any) -> RunPlan:
+def plan(
+    tmp_path: Path,
+    *,
+    changes: dict[str, Any] | None = None,
+    num_processes: int = 1,
+    on_cpu: bool = True,
+    command: str = "rdm train",
+    **options: Any,
+) -> RunPlan:
     """A plan for images in ``tmp_path/faces``."""
     usual: dict[str, Any] = {
-        "folder": tmp_path / "faces", "bundle": tmp_path / "out", "run_folder": tmp_path / "run",
-        "preset": "small32", "num_images": None, "num_steps": None, "minutes": None, "resume": False,
-        "init_from": None, "num_processes": 1, "on_cpu": True, "command": "rdm train",
+        "method": "diffae", "folder": tmp_path / "faces", "bundle": tmp_path / "out",
+        "run_folder": tmp_path / "run", "preset": "small32",
     }  # fmt: skip
-    return make_plan("diffae", changes=changes or {}, **usual | words)
+    asked = TrainOptions(**usual | (changes or {}) | options)
+    return make_plan(asked, num_processes=num_processes, on_cpu=on_cpu, command=command)
 
 
 def record(planned: RunPlan, **settings: Any) -> None:
@@ -125,8 +135,6 @@ def test_on_resuming_images_change_the_budget_alone(tmp_path: Path) -> None:
 def test_resuming_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint to resume from; start without --resume"):
         plan(tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
-        settle_words(resume_from=tmp_path / "run", fit=None, mixed_precision=None)
 
 
 @pytest.mark.parametrize(
@@ -149,19 +157,43 @@ def test_fit_and_arithmetic_are_kept_unless_named_again(tmp_path: Path) -> None:
         "fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS, "value_range": None,
         "weights": "fp32", "latents": None,
     }  # fmt: skip
-    assert settle_words(resume_from=None) == usual
     begun = {
         "fit": "pad", "mixed_precision": "bf16", "max_pixels": 1000, "value_range": "0,4095",
         "weights": "fp16", "latents": "l",
     }  # fmt: skip
-    run = tmp_path / "run"
-    record(plan(tmp_path), **begun)
-    assert settle_words(resume_from=run, fit=None, mixed_precision=None) == begun
-    named = settle_words(resume_from=run, fit="crop", mixed_precision=None, max_pixels=7, weights="fp32")
-    assert named == begun | {"fit": "crop", "max_pixels": 7, "weights": "fp32"}
-    (run / FILE_NAME).unlink()
-    record(plan(tmp_path))  # an early checkpoint says none of them
-    assert settle_words(resume_from=run) == usual
+    on_disk = begun | {"latents": Path("l")}
+
+    def kept(**named: Any) -> dict[str, Any]:
+        again = plan(tmp_path, method="lrdm", preset=None, resume=True, **named)
+        return {name: getattr(again, name) for name in usual}
+
+    first = plan(tmp_path)
+    assert {name: getattr(first, name) for name in usual} == usual
+    lrdm = {"method": "lrdm", "config": to_json(LRDM_PRESETS["small32"].config)}
+    record(first, **lrdm, **begun)
+    assert kept() == on_disk
+    named = {"fit": "crop", "max_pixels": 7, "weights": "fp32", "latents": Path("other")}
+    assert kept(**named) == on_disk | named
+    (tmp_path / "run" / FILE_NAME).unlink()
+    record(first, **lrdm)  # an early checkpoint says none of them
+    assert kept() == usual
+
+
+def test_options_are_one_record_that_nothing_changes(tmp_path: Path) -> None:
+    options = TrainOptions(method="diffae", folder=tmp_path, bundle=tmp_path, run_folder=tmp_path, lr=0.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.lr = 1.0  # type: ignore[misc]
+    assert options.given(["lr", "flip", "clip_norm"]) == {"lr": 0.0}  # 0 is said, None is not
+    recipe = {field.name for field in dataclasses.fields(Settings)}
+    assert recipe - {field.name for field in dataclasses.fields(TrainOptions)} == {"clip_norm"}
+
+
+def test_another_model_to_train_around_is_refused_by_its_option(tmp_path: Path) -> None:
+    first = plan(tmp_path)
+    config = to_json(PDAE_PRESETS["small32"].config)
+    record(first, method="pdae", config=config, pretrained="a-dpm")
+    with pytest.raises(UsageError, match=r"--dpm another: the run in .* began with a-dpm, and keeps it"):
+        plan(tmp_path, method="pdae", preset=None, resume=True, pretrained="another")
 
 
 def test_a_resumed_run_keeps_what_it_began_with(tmp_path: Path) -> None:

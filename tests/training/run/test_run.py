@@ -20,7 +20,7 @@ from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.data import dataset
 from rdm_cli.errors import CheckpointError, RdmError, UsageError
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
-from rdm_cli.training.run.plan import RunPlan, make_accelerator, make_plan
+from rdm_cli.training.run.plan import TrainOptions, make_accelerator, make_plan
 from rdm_cli.training.run.run import TrainingRun
 
 Start = Callable[..., TrainingRun]
@@ -38,15 +38,14 @@ def start(tmp_path: Path, faces: Path, tiny_bundle: Path, fresh_accelerate: None
         changes: dict[str, Any] | None = None,
         **rest: Any,
     ) -> TrainingRun:
-        words: dict[str, Any] = {
-            "folder": faces, "run_folder": tmp_path / run, "preset": "small32",
-            "bundle": tmp_path / ("out" if run == "run" else f"out-of-{run}"),
-            "num_images": None, "num_steps": steps, "minutes": None, "resume": False,
-            "init_from": str(tiny_bundle), "num_processes": 1, "on_cpu": True, "command": "rdm train",
-            "sheet_minutes": None,
+        usual: dict[str, Any] = {
+            "method": "diffae", "folder": faces, "run_folder": tmp_path / run, "preset": "small32",
+            "bundle": tmp_path / ("out" if run == "run" else f"out-of-{run}"), "num_steps": steps,
+            "init_from": str(tiny_bundle), "sheet_minutes": None, "batch_size": 2, "warmup_steps": 0,
+            "decay_fraction": 0.0,
         }  # fmt: skip
-        changed = {"batch_size": 2, "warmup_steps": 0, "decay_fraction": 0.0, **(changes or {})}
-        plan: RunPlan = make_plan("diffae", changes=changed, **words | rest)
+        options = TrainOptions(**usual | (changes or {}) | rest)
+        plan = make_plan(options, num_processes=1, on_cpu=True, command="rdm train")
         accelerator = make_accelerator(device="cpu", threads=None, mixed_precision="no", tracker_folder=None)
         return TrainingRun(plan, accelerator, (said if said is not None else []).append)
 

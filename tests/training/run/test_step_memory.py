@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rdm_cli.methods.method import RepresentationModel
-from rdm_cli.training.run.plan import RunPlan, make_plan
+from rdm_cli.training.run.plan import RunPlan, TrainOptions, make_plan
 from rdm_cli.training.run.start import build_model
 from rdm_cli.training.run.step_memory import LiveBytes, pass_peak, step_memory
 
@@ -21,11 +21,11 @@ MIB = 2**20
 @pytest.fixture
 def plan(tmp_path: Path) -> RunPlan:
     """small32 of Diff-AE."""
-    return make_plan(
-        "diffae", folder=tmp_path / "faces", bundle=tmp_path / "out", run_folder=tmp_path / "run",
-        preset="small32", changes={}, num_images=None, num_steps=None, minutes=None, resume=False,
-        init_from=None, num_processes=1, on_cpu=True, command="rdm train",
+    options = TrainOptions(
+        method="diffae", folder=tmp_path / "faces", bundle=tmp_path / "out", run_folder=tmp_path / "run",
+        preset="small32",
     )  # fmt: skip
+    return make_plan(options, num_processes=1, on_cpu=True, command="rdm train")
 
 
 def test_tensors_are_counted_from_their_making_to_their_end() -> None:

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from rdm_cli.training.workers import dead_workers_told
+from rdm_cli.training.processes import dead_workers_reported
 
 # A process of its own: torch tells of the death through a signal, which might reach pytest.
 PROGRAM = """
 import os, signal, torch
 from torch.utils.data import DataLoader, Dataset
 from rdm_cli.errors import RdmError
-from rdm_cli.training.workers import dead_workers_told
+from rdm_cli.training.processes import dead_workers_reported
 
 class Deadly(Dataset):
     def __len__(self):
@@ -26,7 +26,7 @@ class Deadly(Dataset):
         return torch.zeros(1)
 
 try:
-    with dead_workers_told():
+    with dead_workers_reported():
         list(DataLoader(Deadly(), num_workers=1))
 except RdmError as error:
     print(error, flush=True)
@@ -41,5 +41,5 @@ def test_a_killed_worker_is_told() -> None:
 
 
 def test_other_errors_are_as_they_were() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), dead_workers_told():
+    with pytest.raises(RuntimeError, match="shapes"), dead_workers_reported():
         raise RuntimeError("shapes do not agree")
