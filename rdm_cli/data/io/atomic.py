@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,8 +48,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Where the block fails or is interrupted, the temporary file goes and ``path`` stays as it was. The first
     time that this process writes to a folder, leftovers of others go. A full disk's error names ``path``.
     """
-    with _replacing(path) as (temporary, _):
+    with _replacing(path) as (temporary, handle):
         yield temporary
+        # safetensors makes the file anew, with permissions of its own
+        temporary.chmod(stat.S_IMODE(os.fstat(handle).st_mode))
 
 
 def write_whole(path: Path, data: bytes) -> None:
