@@ -198,7 +198,7 @@ def test_too_little_memory_is_one_line_that_says_what_to_do(tiny_bundle: Path, e
     for use in (lambda: pipeline.decode(codes), lambda: pipeline.encode(torch.zeros(1, 3, 16, 16))):
         with pytest.raises(RdmError) as caught:
             use()
-        told = "8 images at once on cpu: the memory does not suffice; take fewer: --batch-size 4"
+        told = "8 images at once on cpu: the memory does not suffice; take fewer: batch_size 4"
         assert str(caught.value) == told
 
 
