@@ -151,6 +151,7 @@ class Tally:
 
     num_done: int = 0
     num_skipped: int = 0
+    num_replaced: int = 0
     num_failed: int = 0
     num_lost: int = 0
     begun: float = field(default_factory=time.monotonic)
@@ -168,6 +169,7 @@ class Tally:
             self.num_skipped += 1
         else:
             self.num_done += 1
+            self.num_replaced += bool(outcome.data.get("replaced"))
 
     def lose(self, num: int) -> None:
         """Take back ``num`` that were done: they went into a file that was not finished, and is not there."""
@@ -194,6 +196,8 @@ class Tally:
         parts = [f"{verb} {self.num_done} {noun}{'' if self.num_done == 1 else 's'} in {seconds:.1f} s"]
         if self.num_done:
             parts[0] += f" ({self.num_done / max(seconds, 1e-9):.2f} {noun}s/s)"
+        if self.num_replaced:
+            parts.append(f"{self.num_replaced} in place of codes of other images")
         if self.num_skipped:
             parts.append(f"{self.num_skipped} already done")
         if self.num_failed:

@@ -66,6 +66,8 @@ def encode_files(
     effort = encoding.effort
     wanted = info_wanted(pipeline, effort, fit)
 
+    of_other_images: set[str] = set()  # places whose codes, of other images, are about to be replaced
+
     def load(task: Task) -> LoadedImage | Outcome[Task]:
         file = hashed(pipeline, task.source)
         if force or not task.target.is_file():
@@ -80,6 +82,8 @@ def encode_files(
             raise OccupiedError(f"{task.target}: is there already, and is no code of rdm's", hint=HINT)
         if (better := _what_is_better(*found, wanted_here, encoding)) is not None:
             raise OccupiedError(f"{task.target}: {better}", hint=HINT)
+        if found[0].source_digest != file.digest:
+            of_other_images.add(str(task.target))
         return loaded
 
     def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
@@ -105,7 +109,17 @@ def encode_files(
                 yield error
                 continue
             sizes = {"source_size": image.size, "image_size": pipeline.bundle.model.image_size}
-            yield {"output": str(task.target), "skipped": False, "digest": digest, **sizes, **data}
+            target = str(task.target)
+            replaced = target in of_other_images
+            of_other_images.discard(target)
+            yield {
+                "output": target,
+                "skipped": False,
+                "replaced": replaced,
+                "digest": digest,
+                **sizes,
+                **data,
+            }
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 

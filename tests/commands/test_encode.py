@@ -150,6 +150,18 @@ def test_only_what_changed_is_encoded_again(tiny: Rdm, faces: Path, tmp_path: Pa
     assert Codes.load(output / "a.safetensors").x_T is None
 
 
+def test_codes_of_other_images_that_are_replaced_are_counted(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    """As where two folders with files of the same names are encoded into one."""
+    others = shutil.copytree(faces, tmp_path / "others")
+    shutil.copy(faces / "c.png", others / "a.png")
+    assert "in place of" not in tiny("encode", faces, "-o", tmp_path / "codes", "--steps", 1).err
+    result = tiny("encode", others, "-o", tmp_path / "codes", "--steps", 1, "--json")
+    assert (
+        "encoded 1 image" in result.err and ", 1 in place of codes of other images, 4 already" in result.err
+    )
+    assert [o["replaced"] for o in result.objects if not o["skipped"]] == [True]
+
+
 def test_results_lie_beside_their_images(tiny: Rdm, faces: Path) -> None:
     result = tiny("encode", faces / "a.png", faces / "sub", "--steps", 1)
     assert result.code == 0
