@@ -33,6 +33,7 @@ from rdm_cli.core.training_start import (
 from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.pixel_cache import remove_pixels
 from rdm_cli.errors import ImageError, RdmError, UsageError
+from rdm_cli.kernels.spacing import even_shares
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 from rdm_cli.training.checkpoint import Checkpoint, Progress, save_checkpoint
@@ -57,6 +58,7 @@ from rdm_cli.training.workers import dead_workers_told
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
 
 class TrainingRun:
@@ -217,6 +219,7 @@ class TrainingRun:
                 optimizer=self.prepared,
                 images=self.data,
                 num_train_steps=self.described.sampling.schedule.num_train_steps,
+                timestep_shares=self._timestep_shares(),
                 x_T_shape=self.described.x_T_shape,
                 settings=self.plan.settings,
                 budget=self.plan.budget,
@@ -225,6 +228,11 @@ class TrainingRun:
                 noise_shapes=self.described.noise_shapes,
                 asked=asked,
             )
+
+    def _timestep_shares(self) -> Tensor | None:
+        if self.plan.settings.timesteps == "uniform":
+            return None
+        return even_shares(self.described.sampling.schedule.alpha_bar(), self.plan.settings.timesteps)
 
     def _take(self, record: StepRecord) -> None:
         self.progress = Progress(
