@@ -52,9 +52,9 @@ class DiffAE(UNetModel):
 
     def component_config(self, name: str) -> EncoderConfig | UNetConfig | GeneratorConfig | None:
         """The config of ``encoder``, ``unet`` or ``generator``."""
-        return {"encoder": self.config.encoder, "unet": self.config.unet, "generator": self.config.generator}[
-            name
-        ]
+        if name == "generator":
+            return self.config.generator
+        return self.config.encoder if name == "encoder" else self.config.unet
 
     def _condition(self, z: Tensor | None) -> Condition:
         assert z is not None
