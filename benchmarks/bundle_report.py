@@ -26,8 +26,9 @@ from report_tables import fill_card, keep_json, markdown
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.core.runtime import set_up
 from rdm_cli.data.labels import match, read_labels
-from rdm_cli.metrics.probes import auroc, average_precision
+from rdm_cli.metrics.ranking import auroc, average_precision
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.training.diagnostics import swapped_z_losses
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
@@ -168,7 +169,7 @@ def main(
 ) -> None:
     """Measure, and print the tables."""
     wanted = part or list(PARTS)
-    pipeline = open_pipeline(bundle, precision=precision, batch_size=40)  # type: ignore[arg-type]
+    pipeline = open_pipeline(bundle, device=set_up(), precision=precision, batch_size=40)  # type: ignore[arg-type]
     x_0, labels = load_folder(pipeline, held_out, num)
     figures = known_figures(
         json_file,

@@ -28,7 +28,9 @@ from torch import Tensor
 from rdm_cli import Codes, Pipeline, open_pipeline
 from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.running import ignore_progress
-from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.core.runtime import set_up
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
@@ -131,7 +133,7 @@ def main(
 ) -> None:
     """Measure, draw, and print the table."""
     refuse_unmarked(page, SCRIPT)
-    pipeline = open_pipeline(bundle, batch_size=40)
+    pipeline = open_pipeline(bundle, device=set_up(), batch_size=40)
     images, labels = load_folder(pipeline, train, num_train)
     judge = train_pixel_judge(images, torch.stack([labels[n] for n in JUDGED], dim=1), JUDGED)
     x_0, known = load_folder(pipeline, held_out, 4 * num)
@@ -144,7 +146,9 @@ def main(
     if sheet is not None:
         shown = len(rows_shown(x_0))
         lines = [rows_shown(x_0), *(row[:shown] for block in rows.values() for row in block)]
-        save_image(grid([to_pil(picture) for line in lines for picture in line], shown), sheet)
+        save_image(
+            grid([to_pil(picture) for line in lines for picture in line], shown), sheet, new_record("figure")
+        )
     publish(markdown(figures, len(x_0)), page, SCRIPT)
 
 

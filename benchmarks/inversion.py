@@ -22,14 +22,15 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from edict import edict_decode, edict_encode
+from noise_statistics import noise_statistics
 from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import open_pipeline
+from rdm_cli.core.runtime import set_up
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
-from rdm_cli.kernels.edict import edict_decode, edict_encode
 from rdm_cli.kernels.fixed_point import fixed_point_encode
-from rdm_cli.kernels.noise_statistics import noise_statistics
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn
@@ -181,7 +182,7 @@ def main(
     paths = sorted(images.glob("*.png"))[:n]
     if not paths:
         raise typer.BadParameter(f"{images}: no PNG files here")
-    pipeline = open_pipeline(bundle, precision=precision, batch_size=len(paths))  # type: ignore[arg-type]
+    pipeline = open_pipeline(bundle, device=set_up(), precision=precision, batch_size=len(paths))  # type: ignore[arg-type]
     x_0 = pipeline.load_images(paths).to(pipeline.bundle.device)
     rows = {}
     for name in method or METHODS:

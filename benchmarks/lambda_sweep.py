@@ -31,6 +31,7 @@ from rdm_cli.core.evaluation.generation import Reference, measure_generation
 from rdm_cli.core.evaluation.material import Subject, gather
 from rdm_cli.core.evaluation.reconstruction import measure_reconstruction
 from rdm_cli.core.running import ignore_progress
+from rdm_cli.core.runtime import set_up
 from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.metrics.features import FeatureExtractor, open_effnet_lite0
 
@@ -83,7 +84,7 @@ def sweep(
     extractor = open_effnet_lite0()
     data = gather(held_out, max(num, num_samples))
     settings = {"num": num, "num_samples": num_samples, "steps": steps, "data_sha256": data.digest}
-    opened = [open_pipeline(bundle, batch_size=40) for bundle in bundles]
+    opened = [open_pipeline(bundle, device=set_up(), batch_size=40) for bundle in bundles]
     subjects = [Subject(name=pipeline.bundle.name, pipeline=pipeline) for pipeline in opened]
     names = {subject.name: f"{weight_of(subject):g}" for subject in subjects}
     if len(set(names.values())) < len(subjects):

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from rdm_cli import Pipeline, open_pipeline
 from rdm_cli.core.bundle_folders import assets_folder
-from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.core.runtime import set_up
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True)
@@ -36,7 +38,7 @@ def faces(pipeline: Pipeline) -> Tensor:
 def write(rows: list[Tensor], output: Path) -> None:
     """One sheet of rows of pictures, each (N, 3, H, W), at twice their size."""
     sheet = grid([to_pil(picture) for row in rows for picture in row], len(rows[0]))
-    save_image(sheet.resize((sheet.width * 2, sheet.height * 2), 0), output)
+    save_image(sheet.resize((sheet.width * 2, sheet.height * 2), 0), output, new_record("figure"))
     print(output)
 
 
@@ -47,7 +49,7 @@ def t(bundle: Bundle, output: Output, steps: Steps = 20) -> None:
     Rows 4 to 7 have the next face's z at the noisiest quarter, half and three quarters of the steps, and at
     all of them. The last row is drawn from N(0, I).
     """
-    pipeline = open_pipeline(bundle)
+    pipeline = open_pipeline(bundle, device=set_up())
     if not pipeline.bundle.model.time_dependent:
         raise UsageError(f"{bundle}: z is no function of t")
     x_0 = faces(pipeline)
@@ -67,7 +69,7 @@ def t(bundle: Bundle, output: Output, steps: Steps = 20) -> None:
 @app.command()
 def style(bundle: Bundle, output: Output, steps: Steps = 20) -> None:
     """The first row gives the style, the first column the shape; below, shapes drawn from N(0, I)."""
-    pipeline = open_pipeline(bundle)
+    pipeline = open_pipeline(bundle, device=set_up())
     if not pipeline.bundle.model.style_shape:
         raise UsageError(f"{bundle}: no model of style and shape")
     x_0 = faces(pipeline)

@@ -15,7 +15,9 @@ import typer
 
 from rdm_cli import open_pipeline
 from rdm_cli.core.bundle_folders import assets_folder
-from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.core.runtime import set_up
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.picture_record import new_record, save_image
 
 EDITS = ({"smiling": -0.3}, {"smiling": 0.3}, {"glasses": 0.3})
 
@@ -26,7 +28,7 @@ def main(
     zoom: Annotated[int, typer.Option(help="Screen pixels a picture's pixel.")] = 2,
 ) -> None:
     """Draw the figure."""
-    pipeline = open_pipeline(bundle)
+    pipeline = open_pipeline(bundle, device=set_up())
     x_0 = pipeline.load_images(sorted((assets_folder() / "faces").glob("*.png")))
     codes = pipeline.encode(x_0)
     rows = [x_0, pipeline.decode(codes)]
@@ -34,7 +36,7 @@ def main(
     rows += [pipeline.decode(without, keys=[f"{k} {i}" for i in range(len(codes))]) for k in range(2)]
     rows += [pipeline.decode(pipeline.manipulate(codes, edit)) for edit in EDITS]
     sheet = grid([to_pil(picture) for row in rows for picture in row], len(x_0))
-    save_image(sheet.resize((sheet.width * zoom, sheet.height * zoom), 0), output)
+    save_image(sheet.resize((sheet.width * zoom, sheet.height * zoom), 0), output, new_record("figure"))
     print(output)
 
 

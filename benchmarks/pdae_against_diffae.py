@@ -25,6 +25,7 @@ from report_tables import keep_json
 
 from rdm_cli import open_pipeline
 from rdm_cli.core.plots import Line, Plot, save_plot
+from rdm_cli.core.runtime import set_up
 from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan
 from rdm_cli.core.training_run import TrainingRun
 from rdm_cli.data.folders import find_inputs
@@ -82,7 +83,7 @@ def told(text: str) -> None:
 
 def measure(bundle: Path, images: list[Path], steps: int) -> dict[str, Any]:
     """Mean MSE and PSNR with inferred and with random x_T, and half the width of the MSE's 95 % interval."""
-    pipeline = open_pipeline(str(bundle), batch_size=40)
+    pipeline = open_pipeline(str(bundle), device=set_up(), batch_size=40)
     x_0 = pipeline.load_images(images)
     codes = pipeline.encode(x_0, steps=steps)
     figures = {}

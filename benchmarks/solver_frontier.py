@@ -31,7 +31,7 @@ from rdm_cli import Codes, Pipeline, open_pipeline
 from rdm_cli.core.bundles import SCHEDULER
 from rdm_cli.core.configs import json_file, to_json
 from rdm_cli.core.plots import Line, Plot, save_plot
-from rdm_cli.core.runtime import Precision
+from rdm_cli.core.runtime import Precision, set_up
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.errors import UsageError
@@ -251,7 +251,9 @@ def main(
     kept = {}
     with torch.no_grad():
         for bundle in bundles:
-            pipeline = open_pipeline(bundle, batch_size=BATCH, precision=cast(Precision, precision))
+            pipeline = open_pipeline(
+                bundle, device=set_up(), batch_size=BATCH, precision=cast(Precision, precision)
+            )
             name = pipeline.bundle.name
             kept[name] = measured(
                 pipeline,

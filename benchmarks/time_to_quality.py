@@ -27,6 +27,7 @@ from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
 from rdm_cli.core.bundles import Bundle
+from rdm_cli.core.runtime import set_up
 from rdm_cli.kernels.schedules import Spacing
 
 SCRIPT = "time_to_quality"
@@ -156,7 +157,7 @@ def main(
 ) -> None:
     """Measure, and print the tables."""
     refuse_unmarked(page, SCRIPT)
-    pipeline = open_pipeline(bundle, batch_size=batch_size, device="cpu", threads=threads)
+    pipeline = open_pipeline(bundle, batch_size=batch_size, device=set_up(device="cpu", threads=threads))
     x_0 = pipeline.load_images(sorted(images.glob("*.png"))[:n])
     reached: dict[str, float] = {}
     restored: dict[str, float] = {}

@@ -13,15 +13,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rdm_cli.core.codes import Codes
     from rdm_cli.core.pipeline import Pipeline, open_pipeline
+    from rdm_cli.core.runtime import set_up
     from rdm_cli.errors import RdmError
 
-__all__ = ["Codes", "Pipeline", "RdmError", "__version__", "open_pipeline"]
+__all__ = ["Codes", "Pipeline", "RdmError", "__version__", "open_pipeline", "set_up"]
 
 _HOMES = {
     "Codes": "rdm_cli.core.codes",
     "Pipeline": "rdm_cli.core.pipeline",
     "RdmError": "rdm_cli.errors",
     "open_pipeline": "rdm_cli.core.pipeline",
+    "set_up": "rdm_cli.core.runtime",
 }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -30,8 +31,8 @@ from rdm_cli.commands import (
     sample,
     train,
 )
-from rdm_cli.console import say
-from rdm_cli.errors import RdmError
+from rdm_cli.console import open_closed_streams, say, stdout_failed, write_out
+from rdm_cli.errors import RdmError, ReaderGoneError, StreamError
 
 INTERRUPTED = 130
 
@@ -61,7 +62,7 @@ app.add_typer(data.app, name="data")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"rdm {__version__}")
+        write_out(f"rdm {__version__}\n".encode())
         raise typer.Exit
 
 
@@ -75,15 +76,21 @@ def rdm(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns 0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted."""
+    """Run one command; returns its exit code.
+
+    0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted, 141 the reader of stdout is gone.
+    """
     arguments = sys.argv[1:] if argv is None else argv
+    # Pillow's remarks on odd metadata, and its own limit on pixels, which --max-pixels says image by image
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
+        open_closed_streams()
         with _terminable():
             return _run(arguments)
-    except BrokenPipeError:
-        # the reader has gone: nothing is wrong, and Python must not complain when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except StreamError as error:
+        if not isinstance(error, ReaderGoneError):
+            say(_line(error.message, error.hint))
+        return error.exit_code
 
 
 @contextmanager
@@ -103,30 +110,62 @@ def _terminable() -> Iterator[None]:
 def _run(arguments: list[str]) -> int:
     try:
         result = app(arguments, prog_name="rdm", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
         if result == INTERRUPTED:
             return _interrupted()
         return result if isinstance(result, int) else 0
+    except StreamError:
+        raise
     except RdmError as error:
         return _fail(arguments, error.message, error.hint, error.exit_code)
     except TyperException as error:
-        message = " ".join(error.format_message().rstrip(".").split())
-        if not message:
-            return 2  # a command without arguments, whose help is on the screen by now
         context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context is not None:  # typer has no public name
+            write_out(f"{context.get_help()}\n".encode())
+            return 0
+        message = " ".join(error.format_message().rstrip(".").split())
         path = context.command_path if context is not None else "rdm"
         return _fail(arguments, message, f"see '{path} --help'", 2)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # which typer makes exit code 1
-            raise stop.__context__ from None
-        raise
-    except BrokenPipeError:
+            raise stdout_failed(stop.__context__) from None
         raise
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except OSError as error:
+        _flush()  # where it was stdout that failed, that is what is said
+        if _raised_by_typer(error):
+            raise stdout_failed(error) from error
         where = f"{error.filename}: " if error.filename else ""
         return _fail(arguments, f"{where}{error.strerror or error}", None, 1)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(arguments, "the memory does not suffice", "a smaller --batch-size needs less", 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the work ended for want of memory; where torch is not loaded, it has not said so."""
+    if isinstance(error, MemoryError):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    from rdm_cli.core.runtime import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _raised_by_typer(error: OSError) -> bool:
+    """Whether help could not be printed: typer writes nowhere but to stdout, and names no file."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).startswith("typer.")
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise stdout_failed(error) from error
 
 
 def _interrupted() -> int:
@@ -136,6 +175,11 @@ def _interrupted() -> int:
 
 def _fail(arguments: list[str], message: str, hint: str | None, code: int) -> int:
     if "--json" in arguments:
-        print(json.dumps({"error": message, "hint": hint}), flush=True)
-    say(f"rdm: {message}; {hint}" if hint else f"rdm: {message}")
+        with suppress(StreamError):  # stderr has it, too
+            write_out(json.dumps({"error": message, "hint": hint}).encode() + b"\n")
+    say(_line(message, hint))
     return code
+
+
+def _line(message: str, hint: str | None) -> str:
+    return f"rdm: {message}; {hint}" if hint else f"rdm: {message}"

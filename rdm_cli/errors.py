@@ -26,6 +26,22 @@ class UsageError(RdmError):
     exit_code = 2
 
 
+class StreamError(RdmError):
+    """stdout takes nothing more: a full disk, or it is closed."""
+
+
+class ReaderGoneError(StreamError):
+    """Whoever read stdout has closed it (``| head -1``); told by the exit code of SIGPIPE alone."""
+
+    exit_code = 141
+
+
+class PartialError(RdmError):
+    """Not all that was asked for was done; what was done is there."""
+
+    exit_code = 3
+
+
 class SourceError(RdmError):
     """A source or a place of results that cannot be read or written: an archive, a table, an object store."""
 
@@ -34,12 +50,26 @@ class ImageError(RdmError):
     """A file that should be an image and cannot be read as one."""
 
 
+class PictureError(RdmError):
+    """A picture, or its latents, that cannot be written: the values are not finite."""
+
+
 class BundleError(RdmError):
     """A bundle that is missing, incomplete or of another kind."""
 
 
+class UnknownBundleError(BundleError):
+    """A bundle's name that names none: a wrong word, as that of an unknown attribute is."""
+
+    exit_code = UsageError.exit_code
+
+
 class CodeError(RdmError):
     """A code file that is missing, damaged or belongs to another bundle."""
+
+
+class OccupiedError(RdmError):
+    """A place that holds what rdm did not write, or wrote for something else: it stays unless forced."""
 
 
 class CheckpointError(RdmError):

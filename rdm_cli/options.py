@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rdm_cli.data.images import MAX_PIXELS
+from rdm_cli.data.value_range import parse_range
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 
@@ -111,6 +112,15 @@ OutputPlace = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
 ]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="The column of Parquet files that holds the images.",
+        show_default="'image', or the only one that does",
+    ),
+]
 AsTar = Annotated[
     bool,
     typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),
@@ -163,7 +173,6 @@ Steps = Annotated[
     typer.Option(
         "--steps",
         min=1,
-        max=1000,
         help="Sampling steps; without it, the bundle's own number.",
         show_default=False,
     ),
@@ -172,7 +181,8 @@ InversionOption = Annotated[
     Inversion,
     typer.Option(
         "--inversion",
-        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each.",
+        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each "
+        "(but not what an LRDM's first stage loses).",
     ),
 ]
 Iterations = Annotated[
@@ -183,7 +193,14 @@ Iterations = Annotated[
 ]
 SolverOption = Annotated[
     Solver | None,
-    typer.Option("--solver", help="How what was drawn is decoded.", show_default="the bundle's own"),
+    typer.Option(
+        "--solver",
+        help="How x_T is decoded, whatever a code records; fixed-point and exact codes allow no other.",
+        show_default="each code's own, else the bundle's",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace what stands in a result's place, whoever made it.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 BatchSize = Annotated[
@@ -213,8 +230,21 @@ MaxPixels = Annotated[
         "--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, which may be bombs."
     ),
 ]
+ValueRangeOption = Annotated[
+    Any,
+    typer.Option(
+        "--range",
+        metavar="LO,HI",
+        parser=parse_range,
+        help="Grey images of more than 8 bits: which values are black and white.",
+        show_default="found from each image's values",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what failed.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Say only what failed; stdout still has its line for each result."),
+]
 Failures = Annotated[
     Path | None,
     typer.Option("--failures", metavar="FILE", help="Write what failed to FILE, one JSON object a line."),

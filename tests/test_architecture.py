@@ -30,6 +30,7 @@ LAYERS = [
     SIBLINGS,
     {"core"},
     {"__init__"},
+    {"option_groups"},
     {"options", "console"},
     {"commands"},
     {"cli"},

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from evidence.contenders import WITH_Z
 from evidence.study import SEED, WORK, Bench, Settings, Sizes, Study, titled
-from rdm_cli.core.conditional import Condition, draw_accepted, few_shot_condition
+from rdm_cli.core.conditional import Condition, accepted_draws, few_shot_condition
 from rdm_cli.core.evaluation.figures import Figure, Part, Scalar, Sheet, drawn, estimated, rows_of_points
 from rdm_cli.core.evaluation.judging import provenance_of
 from rdm_cli.core.evaluation.material import SHOWN, Material, Subject
+from rdm_cli.core.pictures import Draws
 from rdm_cli.core.plots import Plot
 from rdm_cli.core.running import Advance
 from rdm_cli.errors import BundleError, RdmError
@@ -121,7 +122,9 @@ def _after_examples(
             unlabelled=None,
             seed=k,
         )
-        codes, _, _ = draw_accepted(pipeline, condition, chosen["num"], seed=k, max_draws=chosen["max_draws"])
+        draws, num = Draws(seed=k), chosen["num"]
+        taken = accepted_draws(pipeline, condition, num, draws, max_draws=chosen["max_draws"])
+        codes = draws.codes(pipeline, draws.z(pipeline, taken.numbers), taken.numbers)
         found.append(pipeline.decode(codes, steps=chosen["steps"], advance=advance))
     return torch.cat(found)
 

@@ -134,7 +134,9 @@ def read_against(path: Path) -> tuple[tuple[Figure, ...], int | None]:
 
 def _error(name: str, seen: int, kind: str, found: Mapping[str, float], num: int) -> Figure:
     value, half = float(found["mse"]), float(found["half_width"])
-    interval = Estimate(value=value, low=value - half, high=value + half, level=LEVEL, num_resamples=0)
+    interval = Estimate(
+        value=value, low=value - half, high=value + half, level=LEVEL, num_resamples=0, method="normal"
+    )
     return Figure(
         bundle=name,
         name="MSE",

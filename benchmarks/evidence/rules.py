@@ -13,6 +13,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from evidence.contenders import DIFFAE, LRDM, PDAE, PLAIN
 from evidence.few_shot import NAME as SHARE
 from evidence.few_shot import NOTHING, SHARE_OF_SET
@@ -21,7 +23,7 @@ from rdm_cli.core.evaluation.attributes import MEAN
 from rdm_cli.core.evaluation.edit import WORST
 from rdm_cli.core.evaluation.figures import Figure
 from rdm_cli.core.evaluation.interpolation import NOISE, PIXELS
-from rdm_cli.metrics.intervals import LEVEL, Estimate
+from rdm_cli.metrics.intervals import LEVEL, STUDENT, Estimate, mean_half_width
 
 FULL_STEPS, FEW_STEPS, SAMPLE_STEPS = 100, 10, 50
 NEAR_SSIM = 0.99
@@ -74,7 +76,9 @@ def pooled(figures: Sequence[Figure]) -> Figure:
         math.sqrt(sum((w * (end - f.value)) ** 2 for w, f, end in zip(weights, figures, side, strict=True)))
         for side in zip(*(ends(f) for f in figures), strict=True)
     )
-    interval = Estimate(value=value, low=value - below, high=value + above, level=LEVEL, num_resamples=0)
+    interval = Estimate(
+        value=value, low=value - below, high=value + above, level=LEVEL, num_resamples=0, method="pooled"
+    )
     return replace(figures[0], value=value, num=total, interval=interval, condition={})
 
 
@@ -217,11 +221,11 @@ def conditional(given: str, findings: Findings, who: str) -> Ruling:
 
 def t_interval(values: Sequence[float]) -> Figure:
     """The mean of independent ``values``, two or more, with Student's interval."""
-    from scipy.stats import t
-
     num, mean = len(values), statistics.fmean(values)
-    half = float(t.ppf((1 + LEVEL) / 2, num - 1)) * statistics.stdev(values) / math.sqrt(num)
-    interval = Estimate(value=mean, low=mean - half, high=mean + half, level=LEVEL, num_resamples=0)
+    half = mean_half_width(torch.tensor(values, dtype=torch.float64), level=LEVEL)
+    interval = Estimate(
+        value=mean, low=mean - half, high=mean + half, level=LEVEL, num_resamples=0, method=STUDENT
+    )
     return Figure(bundle="", name="mean", value=mean, num=num, interval=interval)
 
 

@@ -32,6 +32,8 @@ def list_attributes(
         )
     if not as_json:
         console.table(f"attributes of {bundle}", ["attribute", "AUROC", "AP", "positives"], rows)
+    for line in filter(None, map(directions.doubts, directions.names)):
+        console.problem(f"rdm: {line}")
 
 
 @app.command("show")
@@ -49,6 +51,8 @@ def show_attribute(
     directions.index(name)
     related = directions.cosines(name)[:top]
     score: Any = directions.scores.get(name, {})
+    if doubts := directions.doubts(name):
+        console.problem(f"rdm: {doubts}")
     if as_json:
         console.emit("", attribute=name, **score, related=dict(related))
         return

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rdm_cli.console import Console
+from rdm_cli.console import Console, say
 from rdm_cli.core.batch import Outcome, Tally, Task
+from rdm_cli.data.atomic import naming
 from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
 
@@ -31,12 +32,14 @@ STDIN = "-"
 class Assignment:
     """A job as a command has it: ``to_stdout`` where the one result goes to stdout as bytes.
 
-    What becomes of its items is written to ``manifest``, where there is one.
+    What becomes of its items is written to ``manifest``, where there is one. ``remark`` says what was left
+    out of an image, whose file it calls by the name that the user knows.
     """
 
     job: Job
     to_stdout: bool
     manifest: str | None
+    remark: Callable[[str, str], None]
 
     @property
     def tasks(self) -> Iterator[Task]:
@@ -63,6 +66,7 @@ def planned_job(
     inputs: list[str] | None,
     *,
     files_from: str | None,
+    column: str | None = None,
     output: str | None = None,
     as_tar: bool = False,
     shard: tuple[Shard, str] | None = None,
@@ -73,13 +77,14 @@ def planned_job(
     companions: tuple[str, ...] = (),
     spared: tuple[str, ...] = (),
 ) -> Iterator[Assignment]:
-    """Find inputs, plan outputs, and refuse what cannot work before any work is done.
+    """Find inputs, plan outputs, and find what cannot work before any work is done.
 
-    ``-`` among the inputs is one file on stdin; ``-o -`` sends one result to stdout; ``as_tar`` collects
-    results in tar files. ``companions`` are the endings of what is written besides each result: what an
-    earlier run left is no input, and those that are ``spared`` must replace none. ``shard`` is the part that
-    is done of all that is planned, with what asked for it; None: all. Without ``manifest`` a shard's lies in
-    ``output``. Without ``result_suffix`` inputs are read and nothing is written beside them.
+    ``column`` is that of the images in Parquet files. ``-`` among the inputs is one file on stdin; ``-o -``
+    sends one result to stdout; ``as_tar`` collects results in tar files. ``companions`` are the endings of
+    what is written besides each result: what an earlier run left is no input, and those that are ``spared``
+    must replace none. ``shard`` is the part that is done of all that is planned, with what asked for it;
+    None: all. Without ``manifest`` a shard's lies in ``output``. Without ``result_suffix`` inputs are read
+    and nothing is written beside them.
     """
     from rdm_cli.core.jobs import plan_job
     from rdm_cli.data.outputs import Beside, Itself
@@ -103,6 +108,7 @@ def planned_job(
             list_file=None if files_from is None else _list_file(files_from, Path(scratch)),
             suffixes=suffixes,
             results=() if result_suffix is None else (result_suffix, *companions),
+            column=column,
         )
         mine, asked_by = shard or (WHOLE, "")
         to_stdout = output == STDIN
@@ -125,15 +131,23 @@ def planned_job(
         if mine.count > 1:
             known = job.num_items is not None
             how_many = f": {job.part.num_items} of {job.num_items} items" if known else ""
-            console.note(f"rdm: shard {mine}, by {asked_by}{how_many}")
+            told = f"rdm: shard {mine}, by {asked_by}{how_many}"
+            if asked_by == "--shard":
+                console.note(told)
+            else:
+                say(f"{told}; --shard 1/1 does all")  # with --quiet too, for nobody asked for it
             if manifest is None and output is not None:
                 manifest = f"{local_name(output).rstrip('/')}/{job.part.file_name}"
-        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest)
+
+        def remark(source: str, text: str) -> None:
+            console.note(f"rdm: {names.get(source, source)}: {text}")
+
+        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest, remark=remark)
 
 
 def _spooled(path: Path) -> Path:
     """All of stdin as a file."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return path
 
@@ -143,9 +157,10 @@ def _list_file(files_from: str, scratch: Path) -> Path:
     if files_from == STDIN:
         return _spooled(scratch / "names")
     if not Path(files_from).is_file():
-        with Path(files_from).open("rb") as file, (scratch / "names").open("wb") as copy:
+        names = scratch / "names"
+        with naming(names), Path(files_from).open("rb") as file, names.open("wb") as copy:
             shutil.copyfileobj(file, copy)
-        return scratch / "names"
+        return names
     return Path(files_from)
 
 
@@ -183,51 +198,122 @@ def report(
     describe: Callable[[dict[str, Any]], str | None] = lambda data: str(data["output"]),
     each: Callable[[dict[str, Any]], None] = lambda data: None,
     conclude: Callable[[], None] = lambda: None,
+    as_one: bool = False,
+    remarks: Callable[[], Sequence[str]] = lambda: (),
 ) -> None:
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
     ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
-    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last.
+    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last. ``as_one``:
+    all results are one file, which is there only when the last is done. ``remarks`` gives what else is to
+    be said, once, above the sum.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
     from rdm_cli.core.manifests import open_manifest
 
     tally = Tally()
+    complete = False
     try:
         with (
             open_manifest(job.manifest, job.job.part) as manifest,
-            console.progress(verb, total=job.job.part.num_items) as advance,
+            console.progress(verb, job.job.part.num_items, unit=f"{noun}s") as shown,
             _closing(job.job.sink),
         ):
-            for outcome in outcomes(advance):
+            progress = _Progress(shown)
+            for outcome in outcomes(progress.advance):
+                progress.settle()
                 name = outcome.item.name
                 if outcome.error is not None:
                     # what came by stdin lies in a scratch file, whose name would tell nobody anything
                     error = outcome.error.replace(str(outcome.item.source), name)
+                    if job.to_stdout:
+                        error = error.replace(str(outcome.item.target), STDIN)
                     outcome = replace(outcome, error=error)
                     console.problem(f"rdm: {_named(name, error)}")
-                    if console.as_json:
-                        console.emit("", source=name, error=error)
                 tally.add(name, outcome)
                 if manifest is not None:
                     manifest.add(outcome)
                 job.job.settle(outcome)
                 if outcome.error is not None:
+                    if console.as_json:
+                        console.emit("", input=name, error=outcome.error)
                     continue
                 each(outcome.data)
                 if job.to_stdout:
                     console.emit_bytes(Path(outcome.data["output"]).read_bytes())
                 elif (line := describe(outcome.data)) is not None:
-                    console.emit(line, source=name, **outcome.data)
+                    console.emit(line, input=name, **outcome.data)
+        complete = True
         conclude()
     finally:
-        console.note(tally.summary(verb, noun))
+        num_left: int | None = 0
+        if not complete:
+            tally.lose(tally.num_done if as_one or job.to_stdout else job.job.sink.num_unfinished)
+            num_left = _num_left(job.job.part.num_items, tally)
+        for line in remarks():
+            console.note(line)
+        said = str(job.job.passed_over)
+        console.note(tally.summary(verb, noun, num_left=num_left) + (f", {said}" if said else ""))
         with closing(tally):
             if failures is not None:
                 tally.write_failures(failures)
     if tally.exit_code:
         raise typer.Exit(tally.exit_code)
+
+
+class Fitted:
+    """Counts the images of another size than what their codes bring back, to say so once a run."""
+
+    def __init__(self, fit: str) -> None:
+        self._fit = fit
+        self._num = self._num_other = 0
+        self._first = ""
+
+    def add(self, data: dict[str, Any]) -> None:
+        """One image that was worked on."""
+        size, side = data.get("source_size"), data.get("image_size")
+        if size is None:
+            return
+        self._num += 1
+        if tuple(size) != (side, side):
+            self._num_other += 1
+            self._first = self._first or f"{size[0]}x{size[1]} comes back as {side}x{side}"
+
+    def remarks(self) -> list[str]:
+        """A line, where there were such images."""
+        if not self._num_other:
+            return []
+        return [
+            f"rdm: a code brings back the fitted image, not the file: {self._first} (--fit {self._fit}); "
+            f"{self._num_other} of {self._num} images had another size"
+        ]
+
+
+class _Progress:
+    """A job's progress by network calls; an item that needed none (it failed) counts when it is settled."""
+
+    def __init__(self, advance: Callable[[float], None]) -> None:
+        self._advance = advance
+        self._told = 0.0
+        self._num_settled = 0
+
+    def advance(self, amount: float) -> None:
+        """So many items' worth of work was done."""
+        self._told += amount
+        self._advance(amount)
+
+    def settle(self) -> None:
+        """What became of one item is known."""
+        self._num_settled += 1
+        self.advance(max(0.0, self._num_settled - self._told))
+
+
+def _num_left(num_items: int | None, tally: Tally) -> int | None:
+    if num_items is None:
+        return None
+    num_settled = tally.num_done + tally.num_skipped + tally.num_failed + tally.num_lost
+    return max(0, num_items - num_settled)  # verify settles codes that are recorded and not there, too
 
 
 @contextmanager
@@ -241,4 +327,5 @@ def _closing(sink: Sink) -> Iterator[None]:
 
 
 def _named(name: str, error: str) -> str:
-    return error if f"{name}: " in error else f"{name}: {error}"
+    is_named = f"{name}: " in error or f"{name}/: " in error  # folders are called with a slash
+    return error if is_named else f"{name}: {error}"

@@ -1,4 +1,4 @@
-"""rdm bundles: list, show, check, convert."""
+"""rdm bundles: list, show, check, copy, convert."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.console import Console
 
-app = typer.Typer(no_args_is_help=True, help="Trained bundles: list, show, check, convert.")
+app = typer.Typer(no_args_is_help=True, help="Trained bundles: list, show, check, copy, convert.")
 
 
 @app.command("list")
@@ -25,7 +25,9 @@ def list_bundles(as_json: o.Json = False) -> None:
         facts = summary(folder)
         if as_json:
             console.emit("", bundle=name, **facts)
-        rows.append([name, facts["method"], str(facts["image_size"]), facts["parts"], facts["megabytes"]])
+        rows.append(
+            [name, facts["method"], facts["image_size"], ", ".join(facts["parts"]), facts["megabytes"]]
+        )
     if not as_json:
         console.table(
             "shipped bundles",
@@ -76,6 +78,23 @@ def check_bundle(
     if failed:
         console.problem(f"rdm: {bundle}: not in order: {', '.join(failed)}")
         raise typer.Exit(1)
+
+
+@app.command("copy")
+def copy(
+    bundle: Annotated[str, typer.Argument(help="A shipped name, a folder, or hf:owner/name.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the copy goes.")],
+    as_json: o.Json = False,
+) -> None:
+    """Copy a bundle, to put a prior or attributes of your own into it.
+
+    Bundles that come with rdm, and fetched ones, are read-only. Codes of a bundle are codes of its copy.
+    """
+    console = Console(as_json=as_json)
+    from rdm_cli.core.bundle_folders import copy_bundle
+
+    source = copy_bundle(bundle, folder)
+    console.emit(str(folder), output=str(folder), bundle=bundle, input=str(source))
 
 
 @app.command("convert")

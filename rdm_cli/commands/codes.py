@@ -35,7 +35,8 @@ def status_of_jobs(
 ) -> None:
     """Say how much of each shard is done, failed and left.
 
-    Exits with 0 where all is done, 1 where nothing is, and 3 in between.
+    Exits with 0 where all is done, 1 where nothing is, and 3 in between. Where a job was run in 4 shards and
+    later in 8, the later are counted.
     """
     console = Console(as_json=as_json)
     from rdm_cli.core.code_checks import failures, statuses
@@ -44,7 +45,7 @@ def status_of_jobs(
     with found_manifests(manifests) as found:
         if failed:
             for record in failures(list(found)):
-                console.emit(record.input, source=record.input, error=record.error)
+                console.emit(record.input, input=record.input, error=record.error)
             return
         parts = statuses(list(found))
     rows = []
@@ -53,19 +54,38 @@ def status_of_jobs(
         counts |= {"left": part.num_left, "torn": part.num_torn}
         where = None if part.manifest is None else found[part.manifest]
         if as_json:
-            console.emit("", verb=part.verb, shard=str(part.shard), **counts, manifest=where)
+            what = {"verb": part.verb, "shard": str(part.shard)}
+            console.emit("", **what, **counts, manifest=where, counted=part.is_counted)
         cells = ["?" if count is None else str(count) for count in counts.values()]
-        rows.append([part.verb, str(part.shard), *cells, where or "no manifest: not begun"])
+        told = (where or "no manifest: not begun") + ("" if part.is_counted else " (not counted)")
+        rows.append([part.verb, str(part.shard), *cells, told])
+        if part.is_counted and part.num_others:
+            console.note(
+                f"rdm: {where}: records {part.num_others} inputs that its last run did not have: of another "
+                "job, or removed"
+            )
     if not as_json:
         console.table("", ["job", "shard", "items", "done", "failed", "left", "torn", "manifest"], rows)
-    if not all(part.is_complete for part in parts):
-        raise typer.Exit(3 if any(part.num_done for part in parts) else 1)
+    for verb in sorted({part.verb for part in parts if not part.is_counted}):
+        counts_of = {is_counted: set[int]() for is_counted in (True, False)}
+        for part in parts:
+            if part.verb == verb:
+                counts_of[part.is_counted].add(part.shard.count)
+        (latest,), others = counts_of[True], sorted(counts_of[False])
+        console.note(
+            f"rdm: {verb}: manifests of several shardings; the latest, in {latest}, is counted, and those in "
+            f"{' and '.join(map(str, others))} are not; delete the manifests of a sharding that is over"
+        )
+    counted = [part for part in parts if part.is_counted]
+    if not all(part.is_complete for part in counted):
+        raise typer.Exit(3 if any(part.num_done for part in counted) else 1)
 
 
 @app.command("verify")
 def verify(
     inputs: o.Inputs = None,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     manifest: Annotated[
         list[str] | None,
         typer.Option("--manifest", metavar="FILE", help="Manifests that lie elsewhere.", show_default=False),
@@ -83,7 +103,9 @@ def verify(
     from rdm_cli.core.manifests import found_manifests
 
     with (
-        planned_job(console, "verify", inputs, files_from=files_from, suffixes=CODE_SUFFIXES) as job,
+        planned_job(
+            console, "verify", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES
+        ) as job,
         found_manifests(inputs or [], required=False) as beside,
         found_manifests(manifest or [], required=bool(manifest)) as named,
     ):
@@ -135,6 +157,7 @@ def table(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .parquet file to write.")
     ] = None,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     shard: o.ShardOption = None,
     failures: o.Failures = None,
     as_json: o.Json = False,
@@ -146,11 +169,16 @@ def table(
     read.
     """
     console = Console(as_json=as_json, quiet=quiet)
-    if output is None or output.suffix != TABLE:
+    if output is None:
         raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
+    if output.suffix != TABLE:
+        name = output.with_suffix(TABLE) if output.name else f"z{TABLE}"
+        raise UsageError(
+            f"-o {output}: tables are Parquet files, which end in {TABLE}", hint=f"use -o {name}"
+        )
     asked = shard_asked_for(shard) if shard else None
     with planned_job(
-        console, "table", inputs, files_from=files_from, suffixes=CODE_SUFFIXES, shard=asked
+        console, "table", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES, shard=asked
     ) as job:
         from rdm_cli.core.code_table import pyarrow_modules, write_table
 
@@ -174,4 +202,5 @@ def table(
             describe=lambda data: None,
             each=count,
             conclude=lambda: console.emit(str(output), output=str(output), rows=rows),
+            as_one=True,
         )

@@ -24,6 +24,7 @@ def avatars(
     num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many faces.")] = 1000,
     size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Side in pixels.")] = 64,
     seed: o.Seed = 0,
+    force: o.Force = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes.", show_default="all cores")
     ] = None,
@@ -37,8 +38,9 @@ def avatars(
     console = Console(as_json=as_json, quiet=quiet)
     from rdm_cli.data.avatars import write_avatars
 
-    with console.progress("drawing", float(num)) as advance:
-        for path in write_avatars(folder, num_images=num, size=size, seed=seed, workers=workers):
+    with console.progress("drawing", num, unit="images") as advance:
+        drawn = write_avatars(folder, num_images=num, size=size, seed=seed, workers=workers, force=force)
+        for path in drawn:
             if path.suffix == ".png":
                 advance(1.0)
             console.emit(str(path), output=str(path), kind="image" if path.suffix == ".png" else "labels")

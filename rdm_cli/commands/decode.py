@@ -35,13 +35,16 @@ def decode(
         o.StartNoise, typer.Option("--x-t", help="The code's own x_T, or one drawn at random.")
     ] = o.StartNoise.inferred,
     seed: o.Seed = 0,
+    force: o.Force = False,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     as_tar: o.AsTar = False,
     shard: o.ShardOption = None,
     manifest: o.ManifestOption = None,
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOfCodes = None,
     device: o.Device = "auto",
@@ -52,6 +55,7 @@ def decode(
 ) -> None:
     """Decode codes into pictures: a.safetensors becomes a.png beside it, or under -o.
 
+    A picture has the bundle's size, whatever the size of the image that was encoded.
     Each code is decoded with the bundle, the steps and the precision that it records, unless told otherwise.
     """
     console = Console(as_json=as_json, quiet=quiet)
@@ -60,6 +64,7 @@ def decode(
         "decode",
         inputs,
         files_from=files_from,
+        column=column,
         shard=shard_asked_for(shard),
         manifest=manifest,
         output=output,
@@ -71,22 +76,23 @@ def decode(
         from rdm_cli.core.files import decode_files
         from rdm_cli.core.inputs import batch_size_for
         from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import autocast, precision_named, set_up
+        from rdm_cli.core.runtime import checked_precision, precision_named, set_up
 
         # a wrong option fails once, not once a code
         resolved = set_up(device=device, threads=threads)
         if precision is not None:
-            autocast(resolved, precision.value)
+            checked_precision(resolved, precision.value)
 
         @cache
         def opened(name: str, arithmetic: str, *, fetches: bool) -> Pipeline:
             return open_pipeline(
                 name,
-                device=device,
-                threads=threads,
+                device=resolved,
                 precision=precision_named(arithmetic),
                 batch_size=batch_size,
                 max_pixels=max_pixels,
+                value_range=value_range,
+                on_remark=job.remark,
                 style=style,
                 class_name=class_name,
                 solver=solver and solver.value,
@@ -119,6 +125,7 @@ def decode(
                 steps=steps,
                 x_T=x_t.value,
                 seed=seed,
+                force=force,
                 batch_size=batch_size or batch_size_for(resolved, job.num_items),
                 advance=advance,
             )

@@ -59,7 +59,7 @@ def _page(facts: dict[str, Any]) -> list[str]:
         blocked = "" if place["writable"] else ", cannot be written"
         lines.append(_line(name, f"{place['path']}: {place['free_gb']} GB free{blocked}"))
     lines += [_line(name, value) for name, value in facts["environment"].items()]
-    lines += [_line(f"bundle {key}", _value(value)) for key, value in facts.get("bundle", {}).items()]
+    lines += [_line(f"bundle {key}", _value(value)) for key, value in facts.get("bundle_facts", {}).items()]
     return lines + [_line("problem", problem) for problem in facts["problems"] or ["none"]]
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
+from rdm_cli.commands.batch_job import Fitted, planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.folders import CODE_SUFFIX
 from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rdm_cli.core.pipeline import Pipeline
 
 
 def encode(
@@ -30,7 +33,10 @@ def encode(
         bool, typer.Option("--verify", help="Decode each code at once and record its error.")
     ] = False,
     lossless: Annotated[
-        bool, typer.Option("--lossless", help="Add what brings back every pixel, and check that it does.")
+        bool,
+        typer.Option(
+            "--lossless", help="Add what restores every pixel of the fitted image, and check that it does."
+        ),
     ] = False,
     min_psnr: Annotated[
         float | None,
@@ -38,17 +44,21 @@ def encode(
             "--min-psnr",
             metavar="DB",
             min=0.0,
-            help="Work harder on each image, until its code alone brings it back so well.",
+            help="Add steps until the code alone brings the fitted image back at DB dB or better.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Encode again what is up to date.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Encode again what is up to date, and replace any other file.")
+    ] = False,
     fit: o.FitOption = o.Fit.crop,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     as_tar: o.AsTar = False,
     shard: o.ShardOption = None,
     manifest: o.ManifestOption = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -59,8 +69,12 @@ def encode(
 ) -> None:
     """Encode images into codes: a.png becomes a.safetensors beside it, or under -o.
 
-    --inversion exact loses nothing but rounding, and fixed-point little, each in far fewer steps than ddim.
-    An image whose code is there already, made from the same file with the same settings, is skipped.
+    What a code brings back is the fitted image: the square of the bundle's size that --fit makes of the file,
+    so a photo of 1600x1200 comes back as 64x64. Of it, --inversion exact loses nothing but rounding and
+    fixed-point little, each in far fewer steps than ddim. An LRDM brings back no more than its first stage
+    does, whatever the inversion. --lossless alone restores every pixel of the fitted image.
+    An image whose code is there already, made from the same file with the same settings, is skipped; a code
+    of another bundle, or one that holds more or was made with more effort than is asked for, stays.
     """
     console = Console(as_json=as_json, quiet=quiet)
     if no_x_T:
@@ -73,6 +87,7 @@ def encode(
         "encode",
         inputs,
         files_from=files_from,
+        column=column,
         shard=shard_asked_for(shard),
         manifest=manifest,
         output=output,
@@ -84,14 +99,16 @@ def encode(
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.encoding import Encoding, encode_files
         from rdm_cli.core.pipeline import open_pipeline
+        from rdm_cli.core.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,
-            device=device,
-            threads=threads,
+            device=set_up(device=device, threads=threads),
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=job.remark,
             class_name=class_name,
         )
         effort = Effort(inversion=inversion.value, steps=steps, iterations=iterations, with_x_T=not no_x_T)
@@ -116,7 +133,33 @@ def encode(
                 advance=advance,
             )
 
-        report(console, job, outcomes, verb="encoded", noun="image", failures=failures, describe=_describe)
+        fitted = Fitted(fit.value)
+
+        def remarks() -> list[str]:
+            limit = [] if lossless or inversion is o.Inversion.ddim else _first_stage_limit(pipeline)
+            return [*fitted.remarks(), *limit]
+
+        report(
+            console,
+            job,
+            outcomes,
+            verb="encoded",
+            noun="image",
+            failures=failures,
+            describe=_describe,
+            each=fitted.add,
+            remarks=remarks,
+        )
+
+
+def _first_stage_limit(pipeline: Pipeline) -> list[str]:
+    """A line, where images pass a first stage, which no inversion of the diffusion undoes."""
+    if getattr(pipeline.bundle.model, "first_stage", None) is None:
+        return []
+    return [
+        f"rdm: {pipeline.bundle.name}: its codes bring back no more than its first stage does; "
+        "--verify measures it, --lossless makes up for it"
+    ]
 
 
 def _describe(data: dict[str, Any]) -> str:

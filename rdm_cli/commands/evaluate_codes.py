@@ -31,6 +31,7 @@ def attributes(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -57,6 +58,8 @@ def attributes(
         precision=precision,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        console=console,
         class_name=class_name,
     )
     evaluate(
@@ -87,6 +90,7 @@ def disentanglement(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -117,6 +121,8 @@ def disentanglement(
         precision=precision,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        console=console,
         class_name=class_name,
     )
     evaluate(

@@ -51,6 +51,7 @@ def edit(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -87,6 +88,8 @@ def edit(
         precision=precision,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        console=console,
         class_name=class_name,
     )
     sides = court(material, learned, seed=seed)
@@ -105,7 +108,7 @@ def edit(
         output=output,
         seed=seed,
         precision=precision.value,
-        notes=missing,
+        notes=[*missing, *(learned.notes if learned is not None else ())],
         plots=edit_plots,
         steps=steps,
         judge_data_sha256=sides.learned.digest,

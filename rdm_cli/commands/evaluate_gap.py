@@ -12,7 +12,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, numbers
 from rdm_cli.console import Console
-from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.folders import PassedOver, find_inputs
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def gap(
         ),
     ] = None,
     num: Annotated[int, typer.Option("-n", "--n", min=2, help="Images, the first of the folder.")] = 128,
-    every: Annotated[
-        int, typer.Option("--every", min=1, max=1000, help="Distance of the timesteps measured.")
-    ] = 50,
+    every: Annotated[int, typer.Option("--every", min=1, help="Distance of the timesteps measured.")] = 50,
     at: Annotated[
         str, typer.Option("--at", metavar="T,...", help="Timesteps of the sheets.")
     ] = "400,500,600,700,800",
@@ -40,6 +38,7 @@ def gap(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -58,7 +57,10 @@ def gap(
     shown_at = numbers("--at", at)
     if min(shown_at) < 0:
         raise UsageError(f"--at {min(shown_at)}: timesteps start at 0")
-    paths = [item.source for item in find_inputs([folder])][:num]
+    passed_over = PassedOver()
+    paths = [item.source for item in find_inputs([folder], passed_over=passed_over)][:num]
+    if passed_over:
+        console.note(f"{folder}: {passed_over}")
     if len(paths) < 2:
         raise UsageError(f"{folder}: one image has no interval", hint="name a folder of two or more")
     check_output(output)
@@ -66,16 +68,19 @@ def gap(
     from rdm_cli.core.gap_report import save_gap_plot, save_json, save_sheet
     from rdm_cli.core.pipeline import open_pipeline
     from rdm_cli.core.plots import can_plot
+    from rdm_cli.core.runtime import set_up
 
+    resolved = set_up(device=device, threads=threads)
     records = []
     for spec in bundles:
         pipeline = open_pipeline(
             spec,
-            device=device,
-            threads=threads,
+            device=resolved,
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=console.remark,
             class_name=class_name,
         )
         last = pipeline.bundle.model.sampling.schedule.num_train_steps - 1

@@ -28,6 +28,7 @@ def interpolation(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -64,6 +65,8 @@ def interpolation(
         precision=precision,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        console=console,
         class_name=class_name,
     )
     plan = WayPlan(num_frames=frames, epsilon=epsilon, steps=steps)

@@ -28,6 +28,7 @@ def reconstruction(
     fit: o.FitOption = o.Fit.crop,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -61,6 +62,8 @@ def reconstruction(
         precision=precision,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        console=console,
         class_name=class_name,
     )
     distances, missing = open_distances(lpips_weights or [])

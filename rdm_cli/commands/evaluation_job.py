@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,10 +23,17 @@ Measure = Callable[["Subject", "Advance"], "Part"]
 
 
 def bundles_then_folder(words: Sequence[str]) -> tuple[list[str], Path]:
-    """One bundle or more, and the folder that was named last; raises UsageError."""
+    """One bundle or more, and the folder that was named last; raises UsageError, also for a bundle there."""
+    from rdm_cli.core.bundle_folders import names_bundle
+
     if len(words) < 2:
         raise UsageError("name one or more bundles, and then a folder of images")
     *bundles, folder = words
+    if names_bundle(folder):
+        raise UsageError(
+            f"{folder}: this is a bundle, and the folder of images comes last",
+            hint="rdm evaluate VERB BUNDLE... FOLDER",
+        )
     return bundles, Path(folder)
 
 
@@ -59,21 +67,26 @@ def opened(
     precision: o.Precision,
     batch_size: int | None,
     max_pixels: int,
+    value_range: ValueRange | None,
+    console: Console,
     class_name: str | None = None,
     solver: o.Solver | None = None,
 ) -> list[Subject]:
     """Every bundle, opened before any is measured, so that a wrong word is told at once."""
     from rdm_cli.core.evaluation.material import subjects
     from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.core.runtime import set_up
 
+    resolved = set_up(device=device, threads=threads)
     pipelines = [
         open_pipeline(
             spec,
-            device=device,
-            threads=threads,
+            device=resolved,
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=console.remark,
             class_name=class_name,
             solver=None if solver is None else solver.value,
         )
@@ -100,6 +113,8 @@ def evaluate(
     """
     from rdm_cli.core.evaluation.assembly import assembled
 
+    if material.passed_over:
+        console.note(f"{material.folder}: {material.passed_over}")
     parts = _measured(console, subjects, work, measure)
     _present(console, assembled(name, lead, material, subjects, parts, **rest), output)
 

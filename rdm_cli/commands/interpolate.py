@@ -46,9 +46,11 @@ def interpolate(
     inversion: o.InversionOption = o.Inversion.ddim,
     iterations: o.Iterations = None,
     fit: o.FitOption = o.Fit.crop,
+    force: o.Force = False,
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -61,6 +63,12 @@ def interpolate(
     Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
     reconstructions of the inputs. A trajectory's frames have no codes.
     """
+    for name in inputs:
+        if name.is_dir():
+            raise UsageError(
+                f"{name}: this is a folder, and the way leads from image to image in the order that you give",
+                hint=f"name the images, or all of them as {name}/*",
+            )
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=as_json, quiet=quiet)
@@ -68,14 +76,16 @@ def interpolate(
     from rdm_cli.core.effort import Effort, check_effort
     from rdm_cli.core.pictures import interpolate_files
     from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.core.runtime import set_up
 
     pipeline = open_pipeline(
         bundle,
-        device=device,
-        threads=threads,
+        device=set_up(device=device, threads=threads),
         precision=precision.value,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=console.remark,
         style=style,
         class_name=class_name,
     )
@@ -92,6 +102,7 @@ def interpolate(
             effort=effort,
             fit=fit.value,
             trajectory=path is Way.trajectory,
+            force=force,
             advance=advance,
         )
         for kind, written_to in written:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -40,10 +41,13 @@ def manipulate(
     ] = o.StartNoise.inferred,
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
+    force: o.Force = False,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -54,34 +58,38 @@ def manipulate(
 ) -> None:
     """Move attributes on images or codes: --attr smiling --scale 0.3.
 
-    a.png gives a-edited.png and its code a-edited.safetensors, which can be edited further; with
-    --scales it gives the strip a-edited.png alone.
+    a.png gives a-smiling+0.3.png and its code a-smiling+0.3.safetensors, which can be edited further; with
+    --scales -0.3,0.3 it gives the strip a-smiling-0.3+0.3.png alone.
     """
     edits = _edits(attr or [], scale or [], scales)
+    done = edit_name(edits)
     console = Console(as_json=as_json, quiet=quiet)
     with planned_job(
         console,
         "manipulate",
         inputs,
         files_from=files_from,
+        column=column,
         output=output,
         suffixes=SUFFIXES | CODE_SUFFIXES,
-        result_suffix="-edited.png",
+        result_suffix=f"-{done}.png",
         stdin_suffix=".image",
-        companions=("-edited.safetensors",),
-        spared=("-edited.safetensors",) if scales is None else (),
+        companions=(f"-{done}.safetensors",),
+        spared=(f"-{done}.safetensors",) if scales is None else (),
     ) as job:
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import manipulate_files, require_attributes
         from rdm_cli.core.pipeline import open_pipeline
+        from rdm_cli.core.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,
-            device=device,
-            threads=threads,
+            device=set_up(device=device, threads=threads),
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=job.remark,
             style=style,
             class_name=class_name,
         )
@@ -92,7 +100,8 @@ def manipulate(
             with_x_T=x_t is o.StartNoise.inferred,
         )
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
-        require_attributes(pipeline, list(edits[0]))
+        for line in require_attributes(pipeline, list(edits[0])):
+            console.problem(f"rdm: {line}")
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return manipulate_files(
@@ -104,10 +113,20 @@ def manipulate(
                 effort=effort,
                 seed=seed,
                 fit=fit.value,
+                force=force,
                 advance=advance,
             )
 
         report(console, job, outcomes, verb="edited", noun="image", failures=failures)
+
+
+def edit_name(edits: Sequence[Mapping[str, float]]) -> str:
+    """What was done, as part of a file's name: ``smiling+0.3-hat-1``; a strip names all its scales."""
+    parts = []
+    for name in edits[0]:
+        safe = re.sub(r"[^\w.]+", "_", name)  # an attribute may be called anything, and a file may not
+        parts.append(safe + "".join(f"{edit[name] + 0.0:+g}" for edit in edits))
+    return "-".join(parts)
 
 
 def _edits(names: list[str], scale: list[float], scales: str | None) -> list[dict[str, float]]:

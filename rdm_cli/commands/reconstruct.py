@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.commands.batch_job import Fitted, planned_job, report
 from rdm_cli.console import Console
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.data.images import SUFFIXES
@@ -32,10 +32,13 @@ def reconstruct(
     ] = 0,
     seed: o.Seed = 0,
     fit: o.FitOption = o.Fit.crop,
+    force: o.Force = False,
     files_from: o.FilesFrom = None,
+    column: o.Column = None,
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -46,6 +49,7 @@ def reconstruct(
 ) -> None:
     """Encode and decode images, and measure what is lost.
 
+    What is lost is measured on the fitted image: the square of the bundle's size that --fit makes of it.
     a.png gives a-reconstruction.png and a-reconstruction-side-by-side.png (original, reconstruction,
     variations), with MSE, PSNR and SSIM.
     """
@@ -55,6 +59,7 @@ def reconstruct(
         "reconstruct",
         inputs,
         files_from=files_from,
+        column=column,
         output=output,
         suffixes=SUFFIXES,
         result_suffix="-reconstruction.png",
@@ -65,14 +70,16 @@ def reconstruct(
         from rdm_cli.core.effort import Effort, check_effort
         from rdm_cli.core.files import reconstruct_files
         from rdm_cli.core.pipeline import open_pipeline
+        from rdm_cli.core.runtime import set_up
 
         pipeline = open_pipeline(
             bundle,
-            device=device,
-            threads=threads,
+            device=set_up(device=device, threads=threads),
             precision=precision.value,
             batch_size=batch_size,
             max_pixels=max_pixels,
+            value_range=value_range,
+            on_remark=job.remark,
             style=style,
             class_name=class_name,
             solver=solver and solver.value,
@@ -87,7 +94,11 @@ def reconstruct(
         if x_t is o.StartNoise.random or variations:
             pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
-        mean = _Mean()
+        mean, fitted = _Mean(), Fitted(fit.value)
+
+        def count(data: dict[str, Any]) -> None:
+            mean.add(data)
+            fitted.add(data)
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return reconstruct_files(
@@ -98,6 +109,7 @@ def reconstruct(
                 variations=variations,
                 seed=seed,
                 fit=fit.value,
+                force=force,
                 advance=advance,
             )
 
@@ -109,8 +121,9 @@ def reconstruct(
             noun="image",
             failures=failures,
             describe=_describe,
-            each=mean.add,
+            each=count,
             conclude=lambda: mean.emit(console),
+            remarks=fitted.remarks,
         )
 
 

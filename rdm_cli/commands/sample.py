@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.data.outputs import refuse_blocked
-from rdm_cli.errors import UsageError
+from rdm_cli.data.shards import WHOLE, parse_shard
+from rdm_cli.errors import PartialError, UsageError
 
 
 def sample(
@@ -22,6 +24,11 @@ def sample(
         o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the method's own")
     ] = None,
     seed: o.Seed = 0,
+    force: o.Force = False,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="Draw part I of N, from 1, of the samples."),
+    ] = None,
     like: Annotated[
         Path | None,
         typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
@@ -40,18 +47,14 @@ def sample(
     ] = None,
     max_draws: Annotated[
         int | None,
-        typer.Option(
-            "--max-draws", min=1, help="Give up after so many draws.", show_default="1000, or 100 a sample"
-        ),
+        typer.Option("--max-draws", min=1, help="Stop after N draws.", show_default="1000, or 100 a sample"),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     solver: o.SolverOption = None,
     prior_steps: Annotated[
         int | None,
-        typer.Option(
-            "--prior-steps", min=1, max=1000, help="Steps of the prior.", show_default="the prior's own"
-        ),
+        typer.Option("--prior-steps", min=1, help="Steps of the prior.", show_default="the prior's own"),
     ] = None,
     prior_solver: Annotated[
         o.Solver | None,
@@ -71,6 +74,7 @@ def sample(
     style: o.Style = None,
     class_name: o.ClassName = None,
     max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
+    value_range: o.ValueRangeOption = None,
     batch_size: o.BatchSize = None,
     precision: o.PrecisionOption = o.Precision.fp32,
     device: o.Device = "auto",
@@ -80,8 +84,10 @@ def sample(
 ) -> None:
     """Draw images: z from a prior, x_T from N(0, I).
 
-    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png. Sample i depends on the
-    seed and i alone. With --like or --attr, draws are accepted or rejected by a linear classifier on z.
+    Writes 000000.png and its code 000000.safetensors, and so on, and grid.png of the first 256. Sample i
+    depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
+    With --like or --attr, draws are accepted or rejected by a linear classifier on z; where too few are
+    accepted, the best-scoring of the others are kept, named, and the exit code is 3.
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -89,24 +95,25 @@ def sample(
         raise UsageError("--unlike and --unlabelled go with --like FOLDER")
     if like is not None and attr is not None:
         raise UsageError("--like and --attr exclude each other")
+    if max_draws is not None and max_draws < num:
+        raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
     console = Console(as_json=as_json, quiet=quiet)
-    drawn_by: dict[str, Any] = {
-        "prior_steps": prior_steps,
-        "prior_solver": prior_solver and prior_solver.value,
-    }
+    mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.core.compatibility import stop_shift_for
-    from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition
-    from rdm_cli.core.pictures import write_samples
+    from rdm_cli.core.conditional import accepted_draws, attribute_condition, few_shot_condition
+    from rdm_cli.core.pictures import Draws, write_samples
     from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.core.runtime import set_up
 
     pipeline = open_pipeline(
         bundle,
-        device=device,
-        threads=threads,
+        device=set_up(device=device, threads=threads),
         precision=precision.value,
         batch_size=batch_size,
         max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=console.remark,
         prior=prior and prior.value,
         style=style,
         class_name=class_name,
@@ -114,33 +121,63 @@ def sample(
     )
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
+    num_accepted = num
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
     elif attr is not None:
         condition = attribute_condition(pipeline, attr)
     else:
         condition = None
-    if condition is None:
-        codes = pipeline.sample(num, seed=seed, steps=steps, stop_shift=stop_shift, **drawn_by)
-        numbers = list(range(num))
-    else:
+    draws = Draws(
+        seed=seed,
+        steps=steps,
+        prior_steps=prior_steps,
+        prior_solver=prior_solver and prior_solver.value,
+        stop_shift=stop_shift,
+    )
+    numbers: Sequence[int] = range(num)
+    if condition is not None:
         console.note(condition.description)
-        codes, numbers, told = draw_accepted(
-            pipeline,
-            condition,
-            num,
-            seed=seed,
-            max_draws=budget,
-            decode_steps=steps,
-            stop_shift=stop_shift,
-            **drawn_by,
+        if condition.doubts:
+            console.problem(f"rdm: {condition.doubts}")
+        taken = accepted_draws(pipeline, condition, num, draws, max_draws=budget, keep_best=True)
+        numbers, num_accepted = taken.numbers, taken.num_accepted
+        console.note(taken.told)
+    best_others = frozenset(numbers[num_accepted:])
+    in_parts = mine.count > 1
+    if in_parts:
+        console.note(f"rdm: shard {mine}; grid.png is drawn by a run without --shard")
+    num_drawn = num_kept = 0
+    try:
+        with console.progress("sampling", num / mine.count, unit="images") as advance:
+            for made in write_samples(
+                pipeline,
+                draws,
+                numbers,
+                output,
+                holds=mine.holds if in_parts else None,
+                condition=None if condition is None else condition.record,
+                columns=columns,
+                force=force,
+                advance=advance,
+            ):
+                if made.kind == "sample":
+                    num_kept, num_drawn = num_kept + made.skipped, num_drawn + (not made.skipped)
+                console.emit(
+                    str(made.path),
+                    kind=made.kind,
+                    draw=made.number,
+                    accepted=None if made.number is None else made.number not in best_others,
+                    output=str(made.path),
+                    code=None if made.code is None else str(made.code),
+                    skipped=made.skipped,
+                )
+    finally:
+        if num_drawn or num_kept:  # else nothing was begun, and the error says why
+            kept = f", {num_kept} already there" if num_kept else ""
+            console.note(f"sampled {num_drawn} image{'' if num_drawn == 1 else 's'}{kept}")
+    if num_accepted < num:
+        raise PartialError(
+            f"{num - num_accepted} of {num} samples were not accepted: they are the best of {budget} draws",
+            hint="give more example images, use a stored --attr, or allow more draws: --max-draws",
         )
-        console.note(told)
-    with console.progress("sampling", float(num)) as advance:
-        written = write_samples(
-            pipeline, codes, numbers, output, steps=steps, columns=columns, seed=seed, advance=advance
-        )
-        for kind, number, path, code in written:
-            console.emit(
-                str(path), kind=kind, draw=number, output=str(path), code=None if code is None else str(code)
-            )

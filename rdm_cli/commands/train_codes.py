@@ -58,8 +58,9 @@ def prior(
     from rdm_cli.training.prior import PriorSettings
 
     opened = open_bundle(bundle, set_up(device=device, threads=threads))
+    had_one = "prior" in opened.parts
     settings = PriorSettings(num_samples=samples, batch_size=batch_size, lr=lr)
-    with console.progress("training the prior", float(settings.num_steps)) as advance:
+    with console.progress("training the prior", settings.num_steps, unit="steps") as advance:
 
         def on_record(record: PriorRecord) -> None:
             advance(1.0)
@@ -87,7 +88,10 @@ def prior(
             seed=seed,
             weights_dtype=weights_dtype(weights.value),
             on_record=on_record,
+            note=console.note,
         )
+    if had_one:
+        console.note(f"in place of the prior that {opened.name} had")
     folder = opened.folder / "prior"
     console.emit(str(folder), output=str(folder), num_codes=num)
 
@@ -108,19 +112,34 @@ def attributes(
         Along,
         typer.Option("--along", help="What edits follow: the classes' means, or the classifier (the paper)."),
     ] = Along.means,
+    replace_all: Annotated[
+        bool, typer.Option("--replace", help="Drop the other attributes that the bundle has.")
+    ] = False,
     seed: o.Seed = 0,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Fit a direction for each label, score it on held-out codes, and put all into the bundle."""
+    """Fit a direction for each label, score it on held-out codes, and put all into the bundle.
+
+    Attributes of the same names are replaced; the bundle's others stay. Bundles that come with rdm are
+    read-only: copy one with rdm bundles copy.
+    """
     console = Console(as_json=as_json, quiet=quiet)
     from rdm_cli.core.bundles import open_bundle
     from rdm_cli.core.train_codes import train_bundle_attributes
 
     opened = open_bundle(bundle)
-    fit, num_labelled, unmatched = train_bundle_attributes(
-        opened, codes, labels, held_out=held_out, seed=seed, along=along.value
+    trained = train_bundle_attributes(
+        opened,
+        codes,
+        labels,
+        held_out=held_out,
+        seed=seed,
+        along=along.value,
+        replace_all=replace_all,
+        note=console.note,
     )
+    fit = trained.fit
     for name in fit.names:
         score = fit.scores[name]
         console.emit(
@@ -130,7 +149,15 @@ def attributes(
             **score,
         )
     for name, reason in fit.skipped.items():
-        console.problem(f"rdm: {name} left out: {reason}")
-    if unmatched:
-        console.problem(f"rdm: {len(unmatched)} codes have no label, {unmatched[0]} among them")
-    console.note(f"{len(fit.names)} attributes from {num_labelled} codes -> {opened.folder / 'attributes'}")
+        stays = ": the bundle keeps the one it has" if name in trained.kept else ""
+        console.problem(f"rdm: {name} left out: {reason}{stays}")
+    for line in filter(None, map(fit.directions.doubts, fit.names)):
+        console.problem(f"rdm: {line}")
+    for line in trained.remarks:
+        console.problem(f"rdm: {labels.name}: {line}")
+    console.note(
+        f"{len(fit.names)} attributes from {trained.num_labelled} codes -> {opened.folder / 'attributes'}"
+    )
+    for done, names in (("kept", trained.kept), ("dropped", trained.dropped)):
+        if names:
+            console.note(f"{done}: {', '.join(names)}")

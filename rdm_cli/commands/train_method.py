@@ -20,6 +20,7 @@ from rdm_cli.commands.training_words import (
     Tracker,
 )
 from rdm_cli.console import Console
+from rdm_cli.data.value_range import parse_range
 from rdm_cli.errors import UsageError
 
 
@@ -226,6 +227,15 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 show_default=str(o.MAX_PIXELS_DEFAULT),
             ),
         ] = None,
+        value_range: Annotated[
+            str | None,
+            typer.Option(
+                "--range",
+                metavar="LO,HI",
+                help="Grey images of more than 8 bits: which values are black and white.",
+                show_default="found from each image's values",
+            ),
+        ] = None,
         seed: Annotated[
             int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
         ] = None,
@@ -237,6 +247,8 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         console = Console(as_json=as_json, quiet=quiet)
         if sum(given is not None for given in (images, steps, minutes)) > 1:
             raise UsageError("--images, --steps and --minutes exclude each other")
+        if value_range is not None:
+            parse_range(value_range)  # a wrong one is told before any work
         changes: dict[str, Any] = {
             "batch_size": batch_size,
             "lr": lr,
@@ -276,6 +288,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 "fit": fit and fit.value,
                 "mixed_precision": mixed_precision and mixed_precision.value,
                 "max_pixels": max_pixels,
+                "value_range": value_range,
                 "weights": weights and weights.value,
                 "latents": None if cache_latents is None else str(cache_latents),
             },

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from rdm_cli.console import Console
+from rdm_cli.errors import StreamError
 
 if TYPE_CHECKING:
     from rdm_cli.core.training_run import TrainingRun
@@ -23,16 +25,20 @@ def follow(console: Console, training: TrainingRun) -> None:
         return
     told = time.monotonic()
     try:
-        with console.progress("training", 100.0) as advance:
+        # closed whatever happens: closing is what saves the state
+        with (
+            console.progress("training", 100.0, in_logs=False) as advance,
+            closing(training.steps()) as records,
+        ):
             done = 0.0
-            for record in training.steps():
+            for record in records:
                 advance(100 * record.fraction - done)
                 done = 100 * record.fraction
                 now = time.monotonic()
                 if now - told >= REPORT_SECONDS or record.fraction >= 1 or record.step == 1:
                     told = now
                     _report(console, record)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StreamError):
         if training.saved_step is not None:
             again = plan.command if plan.resume else f"{plan.command} --resume"
             console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
 from rdm_cli.core.reading_ahead import ahead
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.atomic import atomic_path, naming
 from rdm_cli.data.places import Place, Readable
-from rdm_cli.errors import RdmError
+from rdm_cli.errors import OccupiedError, RdmError
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -27,12 +27,14 @@ class Task:
     """One input and where its result goes; ``name`` is what messages call it.
 
     ``result`` is the target's path below the output folder; empty where each result lies beside its input.
+    With an ``error`` nothing is read or written, and the task fails with it.
     """
 
     source: Readable
     target: Place
     name: str
     result: str = ""
+    error: RdmError | None = None
 
 
 def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
@@ -44,29 +46,35 @@ def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
 class Outcome(Generic[K]):
     """What became of one item: data about what was written, or ``error``, one line; and how long it took.
 
-    ``seconds`` are those of reading it and its part of those that its batch took.
+    ``seconds`` are those of reading it and its part of those that its batch took. ``occupied``: it failed
+    because its place holds something else, which stays.
     """
 
     item: K
     data: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
+    occupied: bool = False
 
 
 def run_batches(
     items: Iterable[K],
     *,
     load: Callable[[K], T | Outcome[K]],
-    process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any] | RdmError]],
+    process: Callable[[Sequence[K], Sequence[T]], Iterable[dict[str, Any] | RdmError]],
     batch_size: int,
-) -> Iterator[Outcome[K]]:
+) -> Generator[Outcome[K], None, None]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
-    Items are loaded in a thread of their own, a batch ahead of the one that is processed.
+    Items are loaded in a thread of their own, a batch ahead of the one that is processed. A :class:`Task`
+    with an error is not loaded.
     ``load`` may settle an item itself by returning its outcome (already done, say). An RdmError or
-    OSError of ``load`` concerns its item alone, and so does one that ``process`` returns in its place. One
-    that ``process`` raises (a full disk) concerns its batch, whose items are then tried one by one, so that
-    only those that cannot be done fail.
+    OSError of ``load`` concerns its item alone, and so does one that ``process`` gives in its place. One
+    that ``process`` raises (a full disk) concerns what it has not given yet, which is then tried one by one,
+    so that only what cannot be done fails.
+
+    A ``process`` that writes files is a generator that gives each result once it is written. So a caller who
+    stops early has counted every file that there is: the next is written when the next outcome is asked for.
     """
     waiting: list[tuple[K, T, float]] = []
 
@@ -95,34 +103,39 @@ def _loaded(
     for item in items:
         begun = time.perf_counter()
         try:
+            if isinstance(item, Task) and item.error is not None:
+                raise item.error
             loaded = load(item)
         except (RdmError, OSError) as error:
-            loaded = Outcome(item=item, error=_told(error))
+            loaded = Outcome(item=item, error=_told(error), occupied=isinstance(error, OccupiedError))
         yield item, loaded, time.perf_counter() - begun
 
 
 def _process(
     batch: Sequence[tuple[K, T, float]],
-    process: Callable[[Sequence[K], Sequence[T]], Sequence[dict[str, Any] | RdmError]],
+    process: Callable[[Sequence[K], Sequence[T]], Iterable[dict[str, Any] | RdmError]],
 ) -> Iterator[Outcome[K]]:
     items, loaded = [item for item, _, _ in batch], [value for _, value, _ in batch]
-    begun = time.perf_counter()
+    num_given, shared, begun = 0, 0.0, time.perf_counter()
     try:
-        results = process(items, loaded)
+        for (item, _, reading), result in zip(batch, process(items, loaded), strict=True):
+            seconds = time.perf_counter() - begun
+            if num_given == 0:  # what comes before the first result is the work on all of them
+                shared, seconds = seconds / len(batch), 0.0
+            num_given += 1
+            seconds += reading + shared
+            if isinstance(result, RdmError):
+                yield Outcome(item=item, error=_told(result), seconds=seconds)
+            else:
+                yield Outcome(item=item, data=result, seconds=seconds)
+            begun = time.perf_counter()
     except (RdmError, OSError) as error:
         if len(batch) == 1:
             seconds = batch[0][2] + time.perf_counter() - begun
             yield Outcome(item=items[0], error=_told(error), seconds=seconds)
             return
-        for one in batch:
+        for one in batch[num_given:]:
             yield from _process([one], process)
-        return
-    each = (time.perf_counter() - begun) / len(batch)
-    for (item, _, reading), result in zip(batch, results, strict=True):
-        if isinstance(result, RdmError):
-            yield Outcome(item=item, error=_told(result), seconds=reading + each)
-        else:
-            yield Outcome(item=item, data=result, seconds=reading + each)
 
 
 def _told(error: RdmError | OSError) -> str:
@@ -139,20 +152,27 @@ class Tally:
     num_done: int = 0
     num_skipped: int = 0
     num_failed: int = 0
+    num_lost: int = 0
     begun: float = field(default_factory=time.monotonic)
     failures: IO[str] = field(
         default_factory=lambda: tempfile.SpooledTemporaryFile(2**20, "w+", encoding="utf-8")
     )
 
-    def add(self, source: str, outcome: Outcome[Any]) -> None:
+    def add(self, name: str, outcome: Outcome[Any]) -> None:
         """Count one outcome."""
         if outcome.error is not None:
             self.num_failed += 1
-            self.failures.write(json.dumps({"source": source, "error": outcome.error}) + "\n")
+            with naming(tempfile.gettempdir()):
+                self.failures.write(json.dumps({"input": name, "error": outcome.error}) + "\n")
         elif outcome.data.get("skipped"):
             self.num_skipped += 1
         else:
             self.num_done += 1
+
+    def lose(self, num: int) -> None:
+        """Take back ``num`` that were done: they went into a file that was not finished, and is not there."""
+        self.num_done -= num
+        self.num_lost += num
 
     def close(self) -> None:
         """Let go of the scratch file."""
@@ -165,8 +185,11 @@ class Tally:
             return 0
         return 3 if self.num_done + self.num_skipped else 1
 
-    def summary(self, verb: str, noun: str) -> str:
-        """One line: how many, how fast, how many skipped and failed."""
+    def summary(self, verb: str, noun: str, *, num_left: int | None = 0) -> str:
+        """One line: how many, how fast, how many skipped, failed and lost.
+
+        ``num_left`` are those that a job which stopped early did not come to; None: it is not known how many.
+        """
         seconds = time.monotonic() - self.begun
         parts = [f"{verb} {self.num_done} {noun}{'' if self.num_done == 1 else 's'} in {seconds:.1f} s"]
         if self.num_done:
@@ -175,6 +198,10 @@ class Tally:
             parts.append(f"{self.num_skipped} already done")
         if self.num_failed:
             parts.append(f"{self.num_failed} failed")
+        if self.num_lost:
+            parts.append(f"{self.num_lost} lost, for the file that was to hold them is not finished")
+        if num_left != 0:
+            parts.append(f"stopped early: {'the rest was' if num_left is None else num_left} not done")
         return ", ".join(parts)
 
     def write_failures(self, path: Path) -> None:

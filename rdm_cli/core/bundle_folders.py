@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rdm_cli.data.atomic import atomic_folder
-from rdm_cli.errors import BundleError, UsageError
+from rdm_cli.errors import BundleError, UnknownBundleError, UsageError
 from rdm_cli.registry import nearest
 
 INDEX = "model_index.json"
@@ -29,7 +31,8 @@ def shipped_bundles() -> dict[str, Path]:
 def find_bundle(spec: str, *, fetches: bool = True) -> Path:
     """The folder that ``spec`` means: a folder, a shipped name, or ``hf:owner/name[@revision]``.
 
-    Without ``fetches``, the last is found where it was fetched before, and nowhere else. Raises BundleError.
+    Without ``fetches``, the last is found where it was fetched before, and nowhere else. Raises
+    UnknownBundleError where there is none, BundleError where it cannot be had.
     """
     if spec.startswith("hf:"):
         return fetch(spec.removeprefix("hf:"), local_only=not fetches)
@@ -44,12 +47,22 @@ def find_bundle(spec: str, *, fetches: bool = True) -> Path:
 
         if find_pipeline(folder) is not None:
             return folder.resolve()
-        raise BundleError(
+        raise UnknownBundleError(
             f"{spec}: {INDEX} is missing, so this is no bundle",
             hint="rdm bundles convert turns official checkpoints into one",
         )
     known = nearest(spec, shipped) if shipped else "no bundle is shipped with this copy"
-    raise BundleError(f"{spec}: no such bundle", hint=known)
+    raise UnknownBundleError(f"{spec}: no such bundle", hint=known)
+
+
+def names_bundle(spec: str) -> bool:
+    """Whether ``spec`` means a bundle, as far as that is known without opening or fetching it."""
+    folder = Path(spec)
+    return (
+        (folder / INDEX).is_file()
+        or spec.startswith("hf:")
+        or (spec in shipped_bundles() and not folder.is_dir())
+    )
 
 
 def fetch(name: str, *, local_only: bool = False, only: Sequence[str] = ()) -> Path:
@@ -85,8 +98,41 @@ def sub_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
 
 
+def refuse_shipped(folder: Path) -> None:
+    """Raise UsageError where ``folder`` is a bundle that comes with rdm, or lies in one: read-only."""
+    place = folder.resolve()
+    for name, shipped in shipped_bundles().items():
+        if place.is_relative_to(shipped.resolve()):
+            raise UsageError(
+                f"{name}: this bundle comes with rdm and is read-only",
+                hint=f"copy it, and name the copy: rdm bundles copy {name} DIR",
+            )
+
+
+def copy_bundle(spec: str, folder: Path) -> Path:
+    """Copy the bundle that ``spec`` means to ``folder``, which is new or empty; returns its source.
+
+    ``folder`` appears whole or not at all. Raises UsageError where it is taken, and for a bundle within
+    itself.
+    """
+    source = find_bundle(spec)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder} exists", hint="name another folder")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{folder}: a copy cannot lie within {source}", hint="name another folder")
+    refuse_shipped(folder)
+    with replace_folder(folder) as new:
+        # links are followed: what the hub's client keeps are links into its own folders
+        hidden = shutil.ignore_patterns(".*")
+        shutil.copytree(source, new, ignore=hidden, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        for part in (path for path in new.rglob("*") if path.is_dir()):
+            part.chmod(part.stat().st_mode | stat.S_IRWXU)  # an installation's folders may be read-only
+    return source
+
+
 def refuse_other_than_bundle(folder: Path) -> None:
-    """Raise UsageError where a bundle at ``folder`` would take the place of something that is none."""
+    """Raise UsageError where a bundle at ``folder`` would replace a shipped one, or something else."""
+    refuse_shipped(folder)
     if folder.is_dir():
         if (folder / INDEX).is_file() or not any(folder.iterdir()):
             return

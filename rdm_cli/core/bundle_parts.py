@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rdm_cli.core.configs import from_json
 from rdm_cli.data.json_text import read_object
-from rdm_cli.data.tensor_files import read_tensors, tensor_shapes
+from rdm_cli.data.tensor_files import first_not_finite, read_tensors, tensor_shapes
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.models.size_limit import no_larger_than
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 
 _NO_NETWORK = (
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
@@ -33,9 +35,18 @@ def read_directions(folder: Path) -> Directions:
         raise BundleError(f"{folder / 'attributes.json'}: not the attributes of a bundle")
     try:
         values: dict[str, Any] = {name: value.float() for name, value in tensors.items()}
-        return Directions(names=tuple(names), scores=scores, **values)
+        directions = Directions(names=tuple(names), scores=scores, **values)
     except (TypeError, ValueError) as error:
         raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
+    refuse_not_finite(values.items(), folder / "attributes.safetensors")
+    return directions
+
+
+def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:
+    """Raise BundleError where one of the named tensors of ``where`` holds NaN or an infinity."""
+    name = first_not_finite(tensors)
+    if name is not None:
+        raise BundleError(f"{where}: {name} holds values that are not finite")
 
 
 def _are_names(names: Any) -> TypeGuard[list[str]]:
@@ -63,7 +74,8 @@ def build_network(folder: Path, weights: Iterable[Path], build: Callable[[], Any
     """What ``build`` makes for the files ``weights`` to fill; raises BundleError where it makes nothing."""
     shapes = [shape for path in weights for shape in _read(tensor_shapes, path).values()]
     try:
-        with no_larger_than(shapes):
+        # layers draw their first weights: the numbers that the caller draws next are the caller's own
+        with no_larger_than(shapes), torch.random.fork_rng(devices=[]):
             return build()
     except _NO_NETWORK as error:
         # the values have the right types, so what is wrong with them only the networks can tell
@@ -79,6 +91,14 @@ def load_weights(network: nn.Module, folder: Path) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise BundleError(f"{folder / WEIGHTS}: the weights do not fit config.json: {first[:200]}") from error
+
+
+def in_float32(network: Network) -> Network:
+    """``network`` with its weights in float32, also where the process makes tensors in another by default."""
+    for value in network.state_dict(keep_vars=True).values():
+        if value.is_floating_point():
+            value.data = value.data.float()
+    return network
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from rdm_cli import __version__
-from rdm_cli.core.bundle_folders import INDEX, replace_bundle, replace_folder
-from rdm_cli.core.bundle_parts import WEIGHTS
+from rdm_cli.core.bundle_folders import INDEX, refuse_shipped, replace_bundle, replace_folder
+from rdm_cli.core.bundle_parts import WEIGHTS, read_directions
 from rdm_cli.core.bundles import SCHEDULER, Bundle
 from rdm_cli.core.configs import json_file, to_json
 from rdm_cli.core.schedulers import scheduler_json
-from rdm_cli.data.tensor_files import write_tensors
+from rdm_cli.data.tensor_files import first_not_finite, write_tensors
+from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.models.foreign_config import ForeignConfig
@@ -68,15 +69,38 @@ def save_bundle(
         (new / "README.md").write_text(card, encoding="utf-8")
 
 
+def refuse_read_only(bundle: Bundle) -> None:
+    """Raise UsageError, and say how to copy it, where nothing is put into ``bundle``.
+
+    That is one that comes with rdm, which every user of the installation shares, or a fetched one, which the
+    hub's client may fetch again.
+    """
+    if bundle.name.startswith("hf:"):
+        raise UsageError(
+            f"{bundle.name}: what was fetched is kept as it was published",
+            hint=f"copy it, and name the copy: rdm bundles copy {bundle.name} DIR",
+        )
+    refuse_shipped(bundle.folder)
+
+
 def add_prior(bundle: Bundle, prior: LatentDDIM, dtype: torch.dtype = torch.float32) -> None:
-    """Put ``prior`` into an existing bundle, in place of the one it had."""
+    """Put ``prior`` into an existing bundle, in place of the one it had; UsageError for a read-only one."""
+    refuse_read_only(bundle)
     with replace_folder(bundle.folder / "prior") as new:
         save_prior(new, prior, dtype)
 
 
-def add_directions(bundle: Bundle, directions: Directions) -> None:
-    """Put ``directions`` into an existing bundle, in place of those it had."""
-    with replace_folder(bundle.folder / "attributes") as new:
+def add_directions(bundle: Bundle, directions: Directions, *, replace_all: bool = False) -> None:
+    """Put ``directions`` into an existing bundle, in place of those of the same names; others stay.
+
+    With ``replace_all`` the others are dropped. Raises UsageError for a read-only bundle, BundleError where
+    what is stored cannot be read and so not be kept.
+    """
+    refuse_read_only(bundle)
+    folder = bundle.folder / "attributes"
+    if folder.is_dir() and not replace_all:
+        directions = read_directions(folder).updated(directions)
+    with replace_folder(folder) as new:
         save_directions(new, directions)
 
 
@@ -88,6 +112,11 @@ def save_component(folder: Path, config: Any, network: nn.Module, dtype: torch.d
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
     }
+    floats = ((name, value) for name, value in tensors.items() if value.is_floating_point())
+    if (name := first_not_finite(floats)) is not None:
+        raise BundleError(
+            f"{folder.name}: {name} holds values that are not finite in {dtype}, so it is not written"
+        )
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
 
 
@@ -102,6 +131,8 @@ def save_directions(folder: Path, directions: Directions) -> None:
     names = ("weight", "bias", "z_mean", "z_std", "pattern")
     given = {name: getattr(directions, name) for name in names}
     tensors = {name: t.float().contiguous().cpu() for name, t in given.items() if t is not None}
+    if (name := first_not_finite(tensors.items())) is not None:
+        raise BundleError(f"attributes: {name} holds values that are not finite, so they are not written")
     write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
     _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
 

@@ -10,13 +10,14 @@
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
 later, or another sampler for what is drawn, leaves it, and every code, valid. A diffusers pipeline of
-a UNet2DModel is opened as it is, as a plain DPM.
+a UNet2DModel, on images or on latents, is opened as it is, as a plain DPM.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,12 +32,14 @@ from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.bundle_parts import (
     WEIGHTS,
     build_network,
+    in_float32,
     load_weights,
     parse_config,
     read_directions,
     read_json,
+    refuse_not_finite,
 )
-from rdm_cli.core.runtime import Precision, with_cast_weights
+from rdm_cli.core.runtime import Precision, memory_told, with_cast_weights
 from rdm_cli.core.schedulers import read_scheduler, without_sampler
 from rdm_cli.errors import BundleError, CheckpointError, UsageError
 from rdm_cli.methods.directions import Directions
@@ -51,7 +54,10 @@ SCHEDULER = "scheduler/scheduler_config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """An open bundle; its networks are on ``device``, in evaluation mode and float32."""
+    """An open bundle; its networks are on ``device``, in evaluation mode and float32.
+
+    ``remarks`` are what of a diffusers pipeline is not followed.
+    """
 
     name: str
     folder: Path
@@ -59,6 +65,7 @@ class Bundle:
     model: RepresentationModel
     digest: str
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    remarks: tuple[str, ...] = ()
 
     @property
     def has_z(self) -> bool:
@@ -102,9 +109,15 @@ class Bundle:
         config = parse_config(LatentDDIMConfig, read_json(folder / "config.json"), folder)
         prior: LatentDDIM = build_network(folder, [folder / WEIGHTS], lambda: LatentDDIM(config))
         load_weights(prior, folder)
+        refuse_not_finite(prior.state_dict().items(), folder / WEIGHTS)
         if prior.z_width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
-        return prior.to(self.device).eval()
+        return in_float32(prior).to(self.device).eval()
+
+    @property
+    def prior_digest(self) -> str:
+        """SHA-256 over the latent prior's files, which the bundle's digest does not cover."""
+        return _digest({name: self.folder / "prior" / name for name in ("config.json", WEIGHTS)})
 
     def prior_named(self, name: str | None) -> LatentDDIM | GaussianPrior:
         """The prior ``name``, or the method's own; raises UsageError where z is not trained for it."""
@@ -129,7 +142,7 @@ class Bundle:
                 hint=f"train some: rdm train attributes CODES --labels FILE --bundle {self.name}",
             )
         directions = read_directions(folder)
-        width = directions.z_mean.numel()
+        width = directions.width
         if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions
@@ -140,12 +153,18 @@ class Bundle:
         return sub_folders(self.folder)
 
 
-def open_bundle(spec: str, device: torch.device | str = "cpu", *, fetches: bool = True) -> Bundle:
+def open_bundle(spec: str | Path, device: torch.device | str = "cpu", *, fetches: bool = True) -> Bundle:
     """Open a shipped name, a folder or ``hf:owner/name[@revision]``; of a bundle, or of a diffusers pipeline.
 
     Without ``fetches`` the network is not asked. Raises BundleError where it is not there, incomplete or
-    damaged.
+    damaged, RdmError where the device has not the memory for it.
     """
+    spec = os.fspath(spec)
+    with memory_told(f"{spec} on {device}", "close other programs, or take another --device"):
+        return _open_found(spec, torch.device(device), fetches=fetches)
+
+
+def _open_found(spec: str, device: torch.device, *, fetches: bool) -> Bundle:
     folder = find_bundle(spec, fetches=fetches)
     called = spec if spec.startswith("hf:") else folder.name
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
@@ -168,6 +187,12 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
             f"{folder}: a first stage, which encodes nothing by itself",
             hint=f"rdm train lrdm IMAGES -o my-lrdm --first-stage {folder}",
         )
+    pipeline = index.get("_class_name")
+    if "method" not in index and isinstance(pipeline, str) and pipeline != "RdmBundle":
+        raise BundleError(
+            f"{folder}: a diffusers {pipeline}, without a UNet2DModel in unet/",
+            hint="rdm opens pipelines of a UNet2DModel and a scheduler, with a vqvae or vae or without",
+        )
     if not isinstance(index.get("method"), str) or index["method"] not in METHODS:
         raise BundleError(
             f"{folder}: {INDEX} names no method that this rdm knows", hint=f"known: {', '.join(METHODS)}"
@@ -187,7 +212,7 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
     model = build_network(folder, weights, lambda: method.build(parts, sampling, prediction))
     for name in present:
         load_weights(getattr(model, name), folder / name)
-    model.to(device).eval().requires_grad_(False)
+    in_float32(model).to(device).eval().requires_grad_(False)
     return Bundle(
         name=called,
         folder=folder,
@@ -200,15 +225,17 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
 
 def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.device | str) -> Bundle:
     try:
-        model = read_pipeline(files)
+        with torch.random.fork_rng(devices=[]):
+            model = read_pipeline(files)
     except CheckpointError as error:
         raise BundleError(error.message, hint=error.hint) from error
-    model.to(device).eval().requires_grad_(False)
-    parts = {
-        "unet/config.json": files.config,
-        f"unet/{WEIGHTS}": files.weights,
-        SCHEDULER: files.scheduler,
-    }
+    in_float32(model).to(device).eval().requires_grad_(False)
+    parts = {"unet/config.json": files.config}
+    parts |= {f"unet/{path.name}": path for path in files.weights.files}
+    parts |= {SCHEDULER: files.scheduler}
+    if files.first_stage is not None and files.first_stage_weights is not None:
+        stage = [files.first_stage, *files.first_stage_weights.files]
+        parts |= {f"first_stage/{path.name}": path for path in stage}
     return Bundle(
         name=name,
         folder=folder,
@@ -216,6 +243,7 @@ def _open_pipeline(folder: Path, name: str, files: PipelineFiles, device: torch.
         model=model,
         digest=_digest(parts),
         device=torch.device(device),
+        remarks=files.remarks,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,20 @@ import numpy as np
 
 from rdm_cli.core.batch import Outcome, Task, run_batches
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.manifests import Part, Record, latest, place_among, read_manifest
+from rdm_cli.core.manifests import Part, Record, age, latest, place_among, read_manifest
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.folders import CODE_SUFFIX
-from rdm_cli.data.places import digest_of, fetched
+from rdm_cli.data.places import Blob, digest_of, fetched
 from rdm_cli.data.shards import Shard, fingerprint
-from rdm_cli.errors import CodeError
+from rdm_cli.errors import CodeError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartStatus:
     """How far a shard is; ``manifest`` None: no manifest of it was found.
 
-    ``num_torn`` lines were cut short, by a process that was killed.
+    ``num_torn`` lines were cut short, by a process that was killed. A shard of a sharding that is not the
+    verb's latest is not ``is_counted``.
     """
 
     verb: str
@@ -34,6 +35,12 @@ class PartStatus:
     num_done: int = 0
     num_failed: int = 0
     num_torn: int = 0
+    is_counted: bool = True
+
+    @property
+    def num_others(self) -> int:
+        """Records of inputs beyond those that the last run had: of another job, or since removed."""
+        return 0 if self.num_items is None else max(0, self.num_done + self.num_failed - self.num_items)
 
     @property
     def num_left(self) -> int | None:
@@ -49,11 +56,16 @@ class PartStatus:
 
 
 def statuses(manifests: Sequence[Path]) -> list[PartStatus]:
-    """One for each manifest, and one for each shard of the same jobs that has none; in the shards' order."""
-    found = [_status(path) for path in manifests]
-    jobs = {(status.verb, status.shard.count) for status in found}
+    """One for each manifest, and one for each shard of the same jobs that has none; in the shards' order.
+
+    Where a verb has manifests of several shardings, of 4 shards and of 8, the latest written to says which is
+    counted, and of the others only the manifests that are there are given.
+    """
+    found = [_status(path) for path in sorted(manifests, key=age)]
+    counted = {status.verb: status.shard.count for status in found}  # the last of each verb
     known = {(status.verb, status.shard) for status in found}
-    for verb, count in jobs:
+    found = [replace(one, is_counted=one.shard.count == counted[one.verb]) for one in found]
+    for verb, count in counted.items():
         every = (Shard(index=i + 1, count=count) for i in range(count))
         found += [
             PartStatus(verb=verb, shard=shard, manifest=None) for shard in every if (verb, shard) not in known
@@ -69,14 +81,16 @@ def failures(manifests: Sequence[Path]) -> Iterator[Record]:
 def merge_manifests(manifests: Sequence[Path], output: Path) -> PartStatus:
     """Write the latest record of every input to one manifest, as of one unsharded run; returns its status.
 
-    How many items there are is known of it where that is known of all shards.
+    How many items there are is known of it where that is known of all shards. Raises UsageError for manifests
+    of several verbs.
     """
-    parts = statuses(manifests)
-    known = [part.num_items for part in parts]
-    whole = len({(part.verb, part.shard.count) for part in parts}) == 1
-    counted = [n for n in known if n is not None]
-    num_items = sum(counted) if whole and len(counted) == len(known) else None
-    part = Part(verb=parts[0].verb, shard=Shard(index=1, count=1), num_items=num_items)
+    parts = [part for part in statuses(manifests) if part.is_counted]
+    verbs = sorted({part.verb for part in parts})
+    if len(verbs) > 1:
+        raise UsageError(f"these are manifests of {' and of '.join(verbs)}", hint="merge those of each apart")
+    known = [part.num_items for part in parts if part.num_items is not None]
+    num_items = sum(known) if len(known) == len(parts) else None
+    part = Part(verb=verbs[0], shard=Shard(index=1, count=1), num_items=num_items)
     with atomic_path(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(part.as_line())
         file.writelines(record.as_line() for record in latest(manifests))
@@ -132,7 +146,11 @@ class _Expected:
 
     def take(self, task: Task) -> int | None:
         """The 64 bits recorded of a result; None where nothing is recorded of it."""
-        for name in (task.result, task.name):
+        names = [task.result, task.name]
+        if isinstance(task.source, Blob):
+            # of files, an archive's results are recorded without the archive
+            names.append(task.result.partition("/")[2])
+        for name in names:
             place = self._find(name)
             if place is not None:
                 self.seen[place] = True
@@ -166,6 +184,11 @@ def _status(path: Path) -> PartStatus:
     num_torn = 0
     for line in read_manifest(path):
         if isinstance(line, Part):
+            if part is not None and part.verb != line.verb:
+                raise UsageError(
+                    f"{path}: {part.verb} and {line.verb} share this manifest, so neither can be counted",
+                    hint="delete it, and run each again with a manifest of its own",
+                )
             part = line
         num_torn += line is None
     num_failed = num_done = 0

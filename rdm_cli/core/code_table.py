@@ -54,8 +54,6 @@ def write_table(tasks: Iterable[Task], output: Path) -> Iterator[Outcome[Task]]:
         ) -> list[dict[str, Any]]:
             nonlocal writer
             schema = _schema(arrow, z_shape[0])
-            if writer is None:
-                writer = parquet.ParquetWriter(temporary, schema)
             columns: dict[str, Any] = {
                 "name": [task.result.removesuffix(CODE_SUFFIX) for task in batch],
                 "path": [task.name for task in batch],
@@ -63,16 +61,31 @@ def write_table(tasks: Iterable[Task], output: Path) -> Iterator[Outcome[Task]]:
             flat = arrow.array(np.concatenate([z for _, z in loaded]), type=arrow.float32())
             columns["z"] = arrow.FixedSizeListArray.from_arrays(flat, len(loaded[0][1]))
             columns |= {name: [getattr(info, name) for info, _ in loaded] for name in RECORDED}
-            writer.write_table(arrow.table(columns, schema=schema))
+            try:
+                if writer is None:
+                    writer = parquet.ParquetWriter(temporary, schema)
+                writer.write_table(arrow.table(columns, schema=schema))
+            except OSError as error:  # a full disk: no row's own fault, and half a row group is no table
+                raise _TableError(error) from error
             return [{"output": str(output)}] * len(batch)
 
         try:
             yield from run_batches(tasks, load=load, process=process, batch_size=ROWS_AT_ONCE)
             if writer is None:
                 raise CodeError(f"{output}: not written, for there is no code to put into it")
+        except _TableError as failed:
+            raise failed.error from failed
         finally:
             if writer is not None:
                 writer.close()
+
+
+class _TableError(Exception):
+    """Carries an OSError of the table past what would take it for an error of one item."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def merge_tables(tables: Sequence[Path], output: Path) -> int:

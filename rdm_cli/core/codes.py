@@ -8,8 +8,9 @@ so that equal codes are equal bytes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from torch import Tensor
 
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.data.json_text import parse_object
-from rdm_cli.data.places import Place, Readable, put
-from rdm_cli.data.tensor_files import read_with_metadata
+from rdm_cli.data.places import Place, Readable, paths_of, put
+from rdm_cli.data.tensor_files import first_not_finite, read_tensors, read_with_metadata, tensor_shapes
 from rdm_cli.errors import CodeError
 
 FORMAT_VERSION = 1
@@ -36,11 +37,14 @@ class CodeInfo:
     ``solver`` and ``steps`` are those by which x_T was inferred, or a sample was decoded; ``steps`` is None
     where there is no x_T (z alone takes no steps). ``spacing`` says on which timesteps, None being the
     method's own; ``iterations`` how often an inversion asked the network where it solved an equation.
+    ``value_range`` are the values of black and white that were asked for, of grey images of more than 8 bits.
     ``source_digest`` is the SHA-256 of the image file and None where there was none, as for samples and
-    edits. ``mse`` and ``psnr_db`` are the measured reconstruction error, None where it was not asked for;
-    ``pixels_digest`` is the SHA-256 of the pixels that a lossless code restores. ``edits`` lists what was
-    done to z. ``stop_shift`` is the last fraction of a decode's steps in which PDAE's shift is left out, as
-    it is for samples. ``class_name`` is that of a class-conditional bundle.
+    edits; ``source_size`` its width and height in pixels. What a code brings back is not that image but the
+    square of ``image_size`` that ``fit`` makes of it. ``mse`` and ``psnr_db`` are the measured
+    reconstruction error, None where it was not asked for; ``pixels_digest`` is the SHA-256 of the pixels
+    that a lossless code restores. ``edits`` lists what was done to z. ``stop_shift`` is the last fraction of
+    a decode's steps in which PDAE's shift is left out, as it is for samples. ``class_name`` is that of a
+    class-conditional bundle.
     """
 
     method: str
@@ -53,8 +57,10 @@ class CodeInfo:
     iterations: int | None = None
     precision: str = "fp32"
     fit: str = "crop"
+    value_range: tuple[float, ...] | None = None
     source: str | None = None
     source_digest: str | None = None
+    source_size: tuple[int, int] | None = None
     edits: tuple[str, ...] = ()
     stop_shift: float = 0.0
     class_name: str | None = None
@@ -84,14 +90,14 @@ class Codes:
     def __len__(self) -> int:
         return len(self.infos)
 
-    def __getitem__(self, index: int) -> Codes:
-        """One code, as a batch of one."""
-        i = range(len(self))[index]
-        return self.select([i])
+    def __getitem__(self, index: int | slice) -> Codes:
+        """One code, as a batch of one, or those of a slice."""
+        rows = range(len(self))[index]
+        return self.select([rows] if isinstance(rows, int) else rows)
 
     def select(self, indices: Sequence[int]) -> Codes:
-        """Some of the codes, in the order of ``indices``."""
-        rows = list(indices)
+        """Some of the codes, in the order of ``indices``; raises IndexError where there are not so many."""
+        rows = [range(len(self))[i] for i in indices]
         maps = {name: None if m is None else m[rows] for name, m in self._maps().items()}
         return Codes(
             z=self.z[rows],
@@ -120,62 +126,104 @@ class Codes:
         """A copy with other tensors or infos."""
         return dataclasses.replace(self, **changes)
 
-    def save(self, places: Sequence[Place]) -> list[str]:
-        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes."""
-        if len(places) != len(self):
-            raise ValueError(f"{len(self)} codes need as many places, not {len(places)}")
-        return [put(place, code._to_bytes()) for code, place in zip(self, places, strict=True)]
+    def save(self, places: Iterable[Place | str] | Place | str) -> list[str]:
+        """Write each code to its place, whole or not at all; returns the SHA-256 of each one's bytes.
 
-    def _to_bytes(self) -> bytes:
-        """A batch of one as the bytes of its file."""
+        A path is a place; one alone will do for one code. Raises ValueError for more or fewer places, and
+        CodeError at the first code that holds values that are not finite; those before it are written.
+        """
+        found = paths_of(places)
+        if len(found) != len(self):
+            raise ValueError(f"{len(self)} codes need as many places, not {len(found)}")
+        return [put(place, code._to_bytes(place)) for code, place in zip(self, found, strict=True)]
+
+    def digests(self) -> list[str]:
+        """SHA-256 of the bytes that :meth:`save` writes of each code; raises CodeError as it does."""
+        return [hashlib.sha256(code._to_bytes("a code")).hexdigest() for code in self]
+
+    def _to_bytes(self, place: Place | str) -> bytes:
+        """A batch of one as the bytes of its file, which goes to ``place``."""
         tensors = {"z": self.z[0]} if self.z.numel() else {}
         tensors |= {name: values[0] for name, values in self._maps().items() if values is not None}
         exact = {"x_T", "other"} if self.other is not None else set()
         kinds = {name: torch.float64 if name in exact else torch.float32 for name in tensors}
         stored = {name: t.detach().to("cpu", kinds[name]).contiguous() for name, t in tensors.items()}
+        if (name := first_not_finite(stored.items())) is not None:
+            raise CodeError(
+                f"{place}: its {name} holds values that are not finite, so it is not written",
+                hint="try another --precision",
+            )
         if self.residuals is not None:
             stored["residual"] = torch.frombuffer(bytearray(self.residuals[0]), dtype=torch.uint8)
         text = json.dumps(to_json(self.infos[0]), sort_keys=True, separators=(",", ":"))
         return serialize(stored, metadata={"rdm": text})
 
     @staticmethod
-    def load(source: Readable) -> Codes:
+    def load(source: Readable | str) -> Codes:
         """Read one code as a batch of one; raises CodeError where it is not one."""
+        source = Path(source) if isinstance(source, str) else source
         info, found = _read(source)
         if not found.keys() & {"z", "x_T"}:
             raise CodeError(f"{source}: this code holds neither z nor x_T")
         residual = found.pop("residual", None)
         exact = {"x_T", "other"} if "other" in found else set()
         found = {n: t[None].to(torch.float64 if n in exact else torch.float32) for n, t in found.items()}
-        z = found.pop("z", torch.zeros(1, 0))
+        z = found.pop("z", torch.zeros(1, 0, dtype=torch.float32))
         maps = {n: found.get(n) for n in ("x_T", "style", "other")}
         residuals = None if residual is None else (residual.numpy().tobytes(),)
         return Codes(z=z, infos=(info,), residuals=residuals, **maps)
 
     @staticmethod
-    def concatenate(codes: Sequence[Codes]) -> Codes:
-        """Join batches; x_T and all else besides z are kept only where every part has them."""
+    def concatenate(parts: Iterable[Codes]) -> Codes:
+        """Join batches that hold the same things, in the same shapes: nothing is dropped to make them fit.
+
+        Raises CodeError where some hold what others lack (:meth:`without_x_T` leaves the x_T out of all),
+        ValueError for no batch at all.
+        """
+        codes = list(parts)
+        if not codes:
+            raise ValueError("there are no codes to join")
+        lacking = frozenset[str].union(*(c.holds for c in codes)) - codes[0].holds.intersection(
+            *(c.holds for c in codes)
+        )
+        if lacking:
+            words = ", ".join(_CALLED[name] for name in sorted(lacking))
+            raise CodeError(
+                f"some of these codes hold {words}, and others do not",
+                hint="use them apart, or make all alike",
+            )
         if len({c.z.shape[1:] for c in codes}) > 1:
             raise CodeError("these codes hold z for different numbers of steps", hint="decode them apart")
-        residuals = [c.residuals for c in codes if c.residuals is not None]
+        maps: dict[str, Tensor] = {}
+        for name in codes[0].holds - {"residuals"}:
+            held = [values for c in codes if (values := c._maps()[name]) is not None]
+            if len({values.shape[1:] for values in held}) > 1:
+                raise CodeError(f"{_CALLED[name]} of these codes has several shapes", hint="use them apart")
+            maps[name] = torch.cat(held)
+        residuals = tuple(r for c in codes for r in c.residuals or ())
         return Codes(
             z=torch.cat([c.z for c in codes]),
-            x_T=_joined([c.x_T for c in codes]),
             infos=tuple(info for c in codes for info in c.infos),
-            style=_joined([c.style for c in codes]),
-            other=_joined([c.other for c in codes]),
-            residuals=tuple(r for part in residuals for r in part) if len(residuals) == len(codes) else None,
+            residuals=residuals if "residuals" in codes[0].holds else None,
+            **{"x_T": None, **maps},
         )
 
 
-def _joined(maps: Sequence[Tensor | None]) -> Tensor | None:
-    present = [values for values in maps if values is not None]
-    return torch.cat(present) if len(present) == len(maps) else None
+_CALLED = {
+    "x_T": "an x_T", "other": "a second state", "style": "a style", "residuals": "a lossless residual",
+}  # fmt: skip
 
 
 def read_info(source: Readable) -> CodeInfo:
     """The metadata of a code; of a file, without its tensors. Raises CodeError where it is not one."""
     return _read(source, names=())[0]
+
+
+def read_held(source: Readable) -> tuple[CodeInfo, frozenset[str]]:
+    """The metadata of a code and the names of its tensors. Raises CodeError where it is not one."""
+    info = read_info(source)
+    names = tensor_shapes(source) if isinstance(source, Path) else read_tensors(source)
+    return info, frozenset(names)
 
 
 def read_z(source: Readable) -> tuple[CodeInfo, Tensor]:
@@ -201,8 +249,8 @@ def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[Cod
     for name, value in tensors.items():
         if value.dtype not in _KINDS[name]:
             raise CodeError(f"{source}: {name} holds {value.dtype}, which no code does")
-        if not bool(torch.isfinite(value).all()):
-            raise CodeError(f"{source}: {name} holds values that are not finite")
+    if (wrong := first_not_finite(tensors.items())) is not None:
+        raise CodeError(f"{source}: {wrong} holds values that are not finite")
     return info, tensors
 
 

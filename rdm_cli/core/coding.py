@@ -6,7 +6,7 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +19,19 @@ from torch import Tensor
 from rdm_cli.core.classes import class_numbers, class_of_image
 from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z
-from rdm_cli.core.running import Advance, Runner, watched
+from rdm_cli.core.running import Advance, Runner, told_by_calls
 from rdm_cli.core.runtime import autocast
 from rdm_cli.core.ways import Way, way_down, way_up
-from rdm_cli.data.images import MAX_PIXELS, Fit, image_bytes, to_unit_range
-from rdm_cli.data.places import Readable
-from rdm_cli.errors import CodeError
+from rdm_cli.data.images import MAX_PIXELS, Fit, Remark, image_bytes, to_unit_range, warn_of
+from rdm_cli.data.places import Readable, digest_of, paths_of
+from rdm_cli.data.value_range import ValueRange
+from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
+
+LARGEST_PIXEL = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +39,18 @@ class Coder(Runner):
     """Encodes and decodes with an open bundle.
 
     ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
-    of, and that everything is decoded as. None: each has its own. ``sampler`` is how what was drawn is
-    decoded; None: as the bundle has it. An image of more than ``max_pixels`` is not read.
+    of, and that everything is decoded as. None: each has its own. ``sampler`` is how everything is decoded:
+    it overrides what a code records, but where a code decodes in no other way; None: each code as it
+    records, and what was drawn as the bundle has it. An image of more than ``max_pixels`` is not read;
+    ``value_range`` and ``on_remark`` are those of :func:`~rdm_cli.data.images.load_rgb`.
     """
 
     style: Path | None = None
     class_name: str | None = None
     sampler: Sampler | None = None
     max_pixels: int = MAX_PIXELS
+    value_range: ValueRange | None = None
+    on_remark: Remark = warn_of
 
     def info(self, **how: Any) -> CodeInfo:
         """The metadata of a code that this pipeline makes; ``how`` are further fields."""
@@ -63,21 +70,31 @@ class Coder(Runner):
             solver=way.solver,
             spacing=way.spacing,
             steps=way.steps,
-            iterations=(iterations or way.kernel.iterations) if solves else None,
+            iterations=(way.kernel.iterations if iterations is None else iterations) if solves else None,
             **how,
         )
 
-    def load_images(self, paths: Sequence[Readable | str], fit: Fit = "crop") -> Tensor:
-        """Read image files as x_0 (N, *image_shape) in [-1, 1]; raises ImageError."""
+    def load_images(self, paths: Iterable[Readable | str] | Readable | str, fit: Fit = "crop") -> Tensor:
+        """Read image files as x_0 (N, *image_shape) in [-1, 1]; a path alone is a list of one.
+
+        Raises ImageError for what is no image, ValueError for no path at all or an unknown ``fit``.
+        """
         channels, size, _ = self.bundle.model.image_shape
-        sources = [Path(path) if isinstance(path, str) else path for path in paths]
-        limit = self.max_pixels
-        pixels = [image_bytes(s, size, fit, channels=channels, max_pixels=limit) for s in sources]
+        sources = paths_of(paths)
+        if not sources:
+            raise ValueError("no image is named")
+        how: Any = {
+            "channels": channels,
+            "max_pixels": self.max_pixels,
+            "value_range": self.value_range,
+            "on_remark": self.on_remark,
+        }
+        pixels = [image_bytes(source, size, fit, **how) for source in sources]
         return to_unit_range(torch.from_numpy(np.stack(pixels)))
 
-    def class_of(self, path: Path) -> str | None:
+    def class_of(self, path: str | Path) -> str | None:
         """The class of an image file; None where the bundle knows none. Raises UsageError."""
-        return self.class_name or class_of_image(self.bundle, path)
+        return self.class_name or class_of_image(self.bundle, Path(path))
 
     def encode(
         self,
@@ -95,9 +112,13 @@ class Coder(Runner):
         ``classes`` name that of each image, for bundles that know some; None: all of the coder's own.
         ``inversion`` infers x_T in ``steps`` steps (None: its own or the bundle's number), asking the network
         ``iterations`` times where it solves an equation (None: as often as is usual); ``with_x_T`` False
-        gives z alone. Raises UsageError where that would leave nothing, CodeError for an unknown class.
+        gives z alone. Raises UsageError where that would leave nothing and for steps that there are not,
+        CodeError for an unknown class, ValueError for what are no such images.
         """
+        x_0 = self._images(x_0)
         names = [self.class_name] * len(x_0) if classes is None else list(classes)
+        if len(names) != len(x_0):
+            raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
         numbers = class_numbers(self.bundle, names)
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
@@ -105,30 +126,51 @@ class Coder(Runner):
         model = self.network
         spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
         assert solver.encode is not None
-        upward, num_iterations = solver.encode, iterations or solver.iterations
+        num_iterations = solver.iterations if iterations is None else iterations
+        if num_iterations < 1:
+            raise UsageError(f"--iterations {num_iterations}: the network is asked once at least")
+        upward = solver.encode
         known = self.timesteps(spec, n)
 
         def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
             given = known | dict(zip(numbers, y, strict=True))
+            x = self.enter(x)
             with autocast(self.bundle.device, self.precision):
-                x = model.enter(x).float()
                 z = model.encode(x, **given).float()
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
+                tell(real)
                 return z, *styled.values()
-            path = upward(self.eps_fn(z, **given, **styled), x, spec, n, num_iterations)
-            end = last(watched(path, lambda: tell(real / n)))
+            eps_fn = self.eps_fn(z, **given, **styled)
+            num_calls = solver.calls_up(n, num_iterations)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                end = last(upward(told, x, spec, n, num_iterations))
             return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
             z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
-            if not with_x_T:
-                tell(len(x_0))
         other = rest.pop() if with_x_T and solver.in_pairs else None
         x_T = rest.pop() if with_x_T else None
-        info = self.info_of(way, iterations) if with_x_T or known else self.info()
+        info = self.info_of(way, num_iterations) if with_x_T or known else self.info()
         infos = tuple(replace(info, class_name=name) for name in names)
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
+
+    def _images(self, x_0: Tensor) -> Tensor:
+        """``x_0`` in float32; raises ValueError where it is not (N, *image_shape) in [-1, 1].
+
+        What a network decodes may lie a little outside; 0..255, or no number at all, does not pass for it.
+        """
+        shape = self.bundle.model.image_shape
+        if not isinstance(x_0, Tensor) or tuple(x_0.shape[1:]) != tuple(shape) or not len(x_0):
+            found = tuple(x_0.shape) if isinstance(x_0, Tensor) else type(x_0).__name__
+            raise ValueError(f"x_0 must be a tensor (N, {', '.join(map(str, shape))}), not {found}")
+        if not x_0.is_floating_point():
+            raise ValueError(f"x_0 must be of floats in [-1, 1], not {x_0.dtype}: pixels / 127.5 - 1")
+        x_0 = x_0.float()
+        largest = float(x_0.abs().max())
+        if not largest <= LARGEST_PIXEL:  # nan is not either
+            raise ValueError(f"x_0 must lie in [-1, 1], and reaches {largest:g}: pixels / 127.5 - 1")
+        return x_0
 
     def decode(
         self,
@@ -141,10 +183,14 @@ class Coder(Runner):
     ) -> Tensor:
         """Codes to images x_0 (N, 3, H, W) in [-1, 1].
 
-        Each code is decoded the way that it records or, without one, as the coder's ``sampler`` says;
-        ``steps`` changes the number of steps where the code allows it. A code without x_T gets one drawn for
-        (``seed``, its key); ``keys`` None numbers the codes. Raises CodeError.
+        Each code is decoded as the coder's ``sampler`` says, or without one the way that it records, or as
+        its bundle samples where it records none; ``steps`` changes the number of steps. A code that decodes
+        in one way alone is refused where sampler or steps ask for another (see :mod:`rdm_cli.core.ways`).
+        A code without x_T gets one drawn for (``seed``, its key); ``keys`` None numbers the codes. Raises
+        CodeError, and ValueError for other than one key a code.
         """
+        if keys is not None and len(keys) != len(codes):
+            raise ValueError(f"{len(codes)} codes need as many keys, not {len(keys)}")
         check_codes(self.bundle, codes)
         codes = self.as_asked(codes)
         if self.bundle.model.style_shape and codes.style is None:
@@ -160,7 +206,7 @@ class Coder(Runner):
             way_down(self.bundle, info, has_x_T=has_x_T, steps=steps, sampler=self.sampler)
             for info in codes.infos
         ]
-        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape)
+        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape, dtype=torch.float32)
         for way in dict.fromkeys(ways):
             chosen = [i for i, w in enumerate(ways) if w == way]
             pair = {"other": codes.other} if codes.other is not None and way.kernel.in_pairs else {}
@@ -184,8 +230,10 @@ class Coder(Runner):
             z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
             start = x_t if other is None else TwoStates(x_t, other)
             eps_fn = self.eps_fn(z, **options, **own)
-            path = way.kernel.decode(eps_fn, start, spec, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
+            num_calls = way.kernel.calls_down(n)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                x_0 = last(way.kernel.decode(told, start, spec, n))
+            return (self.leave(x_0),)
 
         return self.in_batches(decode_batch, *given.values())[0]
 
@@ -200,8 +248,11 @@ class Coder(Runner):
 
     def decodes_as_made(self, info: CodeInfo, steps: int | None) -> bool:
         """Whether :meth:`decode` in ``steps`` shows the very picture that such a code was made to show."""
-        as_told = self.style is None and self.class_name in (None, info.class_name) and self.sampler is None
-        return as_told and steps in (None, info.steps) and self.precision == info.precision
+        as_told = self.style is None and self.class_name in (None, info.class_name)
+        if not as_told or self.precision != info.precision:
+            return False
+        made = way_down(self.bundle, info, has_x_T=True, steps=None, sampler=None)
+        return way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler) == made
 
     def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
         """x_T (N, C, H, W) from N(0, I), one for each key."""
@@ -212,9 +263,13 @@ class Coder(Runner):
         """The latents of the image whose style is taken, (1, *x_T_shape); None: each code has its own."""
         if self.style is None:
             return None
-        with torch.no_grad(), autocast(self.bundle.device, self.precision):
-            images = self.load_images([self.style]).to(self.bundle.device)
-            return self.network.enter(images).float().cpu()
+        with torch.no_grad():
+            return self.enter(self.load_images([self.style]).to(self.bundle.device)).cpu()
+
+    @cached_property
+    def style_digest(self) -> str | None:
+        """SHA-256 of the image whose style is taken; None where there is none."""
+        return None if self.style is None else digest_of(self.style)
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""

@@ -9,22 +9,21 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from rdm_cli.models.config_fields import is_unwritten
-from rdm_cli.models.foreign_config import ForeignConfig
+from rdm_cli.models.foreign_config import LATER, ForeignConfig
 
 T = TypeVar("T")
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values; tuples become lists. A network's says the network's class first.
-
-    A field marked ``UNWRITTEN`` is left out at its default.
-    """
+    """A dataclass as plain JSON values; tuples become lists. A network's says the network's class first."""
     if isinstance(config, ForeignConfig):
         return config.to_values()
     named = {"_class_name": config.NETWORK} if hasattr(config, "NETWORK") else {}
-    values = ((f, getattr(config, f.name)) for f in dataclasses.fields(config))
-    return named | {f.name: _plain(value) for f, value in values if not is_unwritten(f, value)}
+    values = {f: getattr(config, f.name) for f in dataclasses.fields(config)}
+    # None of a field that came later is left out, so that what was written before is written alike
+    return named | {
+        f.name: _plain(v) for f, v in values.items() if v is not None or not f.metadata.get(LATER)
+    }
 
 
 def json_file(values: Mapping[str, Any]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.running import Advance, ignore_progress
-from rdm_cli.core.ways import way_up
+from rdm_cli.core.running import Advance, ignore_progress, share
+from rdm_cli.core.ways import sampling_way, way_up
+from rdm_cli.data.images import Fit
 from rdm_cli.errors import CodeError, RdmError, UsageError
 from rdm_cli.metrics.reconstruction import mse, psnr
 
@@ -63,9 +65,21 @@ def ladder(pipeline: Pipeline, effort: Effort) -> list[Effort]:
 
 
 def _num_calls(pipeline: Pipeline, effort: Effort) -> int:
-    """How often the network is asked on the way up."""
+    """How hard the way up is: its steps, as often as each may ask the network."""
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     return way.steps * (effort.iterations or way.kernel.iterations)
+
+
+def parts_of_work(pipeline: Pipeline, effort: Effort, *, num_decodes: int) -> tuple[float, float]:
+    """Of an image's network calls, those of its encoding and those of each decode, as parts of 1."""
+    bundle = pipeline.bundle
+    way = way_up(bundle, effort.inversion, effort.steps)
+    up = way.kernel.calls_up(way.steps, effort.iterations) if effort.with_x_T else 1
+    if not effort.with_x_T:
+        way = sampling_way(bundle, pipeline.sampler, effort.steps)
+    down = way.kernel.calls_down(way.steps)
+    total = up + num_decodes * down
+    return up / total, down / total
 
 
 def check_effort(pipeline: Pipeline, effort: Effort) -> None:
@@ -73,6 +87,15 @@ def check_effort(pipeline: Pipeline, effort: Effort) -> None:
     way = way_up(pipeline.bundle, effort.inversion, effort.steps)
     if effort.iterations is not None and way.kernel.iterations == 1:
         raise UsageError(f"--iterations: {effort.inversion} solves no equation")
+
+
+def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
+    """The metadata of a code that is made by ``effort``, as far as no image is asked."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    # a z that depends on t is made for the steps of the way, with or without its x_T
+    of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
+    read: dict[str, Any] = {"fit": fit, "value_range": pipeline.value_range}
+    return pipeline.info_of(way, effort.iterations, **read) if of_steps else pipeline.info(**read)
 
 
 def encode_by(
@@ -106,19 +129,26 @@ def encode_verified(
     found: dict[int, Verified] = {}
     waiting = list(range(len(x_0)))
     rungs = [effort] if min_psnr_db is None else ladder(pipeline, effort)
-    for number, rung in enumerate(rungs):
+    left = 1.0  # of the progress of an image that waits
+    for rung in rungs:
         some = x_0[waiting]
-        told = advance if number == 0 else ignore_progress  # an image counts once
-        codes = encode_by(pipeline, some, [classes[i] for i in waiting], rung, told)
-        pictures = pipeline.decode(codes)
+        # an image counts once, and nobody knows how many rungs it takes: each moves it half of the way
+        part = left if rung is rungs[-1] else left / 2
+        left -= part
+        up, down = parts_of_work(pipeline, rung, num_decodes=1)
+        names = [classes[i] for i in waiting]
+        codes = encode_by(pipeline, some, names, rung, share(advance, part * up))
+        pictures = pipeline.decode(codes, advance=share(advance, part * down))
         for i, code, picture, m, p in zip(
             waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True
         ):
             # what is no picture is no code either, however much it compares as equal
             if math.isfinite(float(m)) and (i not in found or float(p) > found[i].psnr_db):
                 found[i] = Verified(code=code, picture=picture[None], mse=float(m), psnr_db=float(p))
+        num_waited = len(waiting)
         reached = {i for i, one in found.items() if min_psnr_db is None or one.psnr_db >= min_psnr_db}
         waiting = [i for i in waiting if i not in reached]
+        advance(left * (num_waited - len(waiting)))
         if not waiting or min_psnr_db is None:
             break
     return [_short(found.get(i), min_psnr_db) if i in waiting else found[i] for i in range(len(x_0))]

@@ -10,22 +10,25 @@ from typing import Any
 import torch
 
 from rdm_cli.core.batch import Outcome, Task, counted, run_batches
-from rdm_cli.core.codes import CodeInfo, Codes, read_info
-from rdm_cli.core.effort import USUAL, Effort, Verified, encode_by, encode_verified
+from rdm_cli.core.codes import CodeInfo, Codes, read_held
+from rdm_cli.core.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
 from rdm_cli.core.inputs import LoadedImage, in_batches_for, load_image, sourced
 from rdm_cli.core.lossless import num_bytes, restored, with_residual
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.pipeline import UNMEASURED, Pipeline
 from rdm_cli.core.running import Advance, ignore_progress
-from rdm_cli.core.ways import way_up
+from rdm_cli.core.ways import INVERSIONS
 from rdm_cli.data.images import Fit
-from rdm_cli.errors import CodeError, RdmError
+from rdm_cli.data.picture_record import HINT
+from rdm_cli.data.places import Place
+from rdm_cli.errors import CodeError, OccupiedError, RdmError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """What is asked of each code: the ``effort``, and what it is to promise.
 
-    ``verify`` decodes it and records MSE and PSNR; ``lossless`` adds what brings back every pixel;
+    ``verify`` decodes it and records MSE and PSNR; ``lossless`` adds what restores every pixel of the fitted
+    image, the square of the bundle's size; all errors are those of that image, not of the file's;
     ``min_psnr_db`` raises the effort until the code alone gives so much. Either of these verifies, too.
     """
 
@@ -55,27 +58,33 @@ def encode_files(
 ) -> Iterator[Outcome[Task]]:
     """Encode each task's image into its code file, skipping what is up to date.
 
+    A file that is no code, a code of another bundle, one of no image and one that holds more than is asked
+    for stay, and their images fail by name, unless ``force`` is given.
     ``num_items`` are those of the whole job, where ``tasks`` are a shard of it or a stream.
     """
     pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
     effort = encoding.effort
-    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
-    # a z that depends on t is made for the steps of the way, with or without its x_T
-    of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
-    wanted = pipeline.info_of(way, effort.iterations, fit=fit) if of_steps else pipeline.info(fit=fit)
+    wanted = info_wanted(pipeline, effort, fit)
 
     def load(task: Task) -> LoadedImage | Outcome[Task]:
         # the image is read before its code is believed: a damaged file must be named on every run
         loaded = load_image(pipeline, task.source, fit)
         if not force and task.target.is_file():
-            known = _info_or_none(task.target)
+            known, held = _read_known(task.target)
             wanted_here = replace(wanted, class_name=loaded.class_name)
-            if known is not None and _is_as_wanted(known, wanted_here, loaded.digest, encoding):
-                advance(1.0)
+            same_parts = ("x_T" in held) == encoding.effort.with_x_T  # z alone may depend on steps, too
+            if (
+                known is not None
+                and same_parts
+                and _is_as_wanted(known, wanted_here, loaded.digest, encoding)
+            ):
                 return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+            better = _what_is_better(known, held, wanted_here, encoding)
+            if better is not None:
+                raise OccupiedError(f"{task.target}: {better}", hint=HINT)
         return loaded
 
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Sequence[dict[str, Any] | RdmError]:
+    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
         x_0 = torch.cat([image.x_0 for image in images])
         classes = [image.class_name for image in images]
         if encoding.measures:
@@ -84,22 +93,21 @@ def encode_files(
             )
         else:
             made = list(encode_by(pipeline, x_0, classes, effort, advance))
-        results: list[dict[str, Any] | RdmError] = []
         for i, (task, image, one) in enumerate(zip(batch, images, made, strict=True)):
             if isinstance(one, RdmError):
-                results.append(one)
+                yield one
                 continue
             try:
                 code, data = (
                     _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
                 )
+                infos = sourced(code, [task.source.name], [image], fit, pipeline.value_range)
+                (digest,) = code.replace(infos=infos).save([task.target])
             except CodeError as error:
-                results.append(error)
+                yield error
                 continue
-            code = code.replace(infos=sourced(code, [task.source.name], [image.digest], fit))
-            (digest,) = code.save([task.target])
-            results.append({"output": str(task.target), "skipped": False, "digest": digest, **data})
-        return results
+            sizes = {"source_size": image.size, "image_size": pipeline.bundle.model.image_size}
+            yield {"output": str(task.target), "skipped": False, "digest": digest, **sizes, **data}
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -117,12 +125,47 @@ def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tupl
     return code, data
 
 
-def _info_or_none(path: Any) -> CodeInfo | None:
-    """What is known of an existing file; None where it is no code, which encoding then replaces."""
+def _read_known(place: Place) -> tuple[CodeInfo, frozenset[str]]:
+    """What is known of the code that is there already, and what it holds; OccupiedError where it is none."""
     try:
-        return read_info(path)
-    except CodeError:
-        return None
+        return read_held(place)
+    except CodeError as error:
+        raise OccupiedError(f"{place}: is there already, and is no code of rdm's", hint=HINT) from error
+
+
+def _what_is_better(
+    known: CodeInfo, held: frozenset[str], wanted: CodeInfo, encoding: Encoding
+) -> str | None:
+    """What would be lost if a code took the place of a ``known`` one that holds ``held``; None: nothing."""
+    if known.bundle_digest != wanted.bundle_digest:
+        return f"is a code of another bundle, {known.bundle} ({known.bundle_digest[:12]})"
+    if known.source_digest is None:
+        return "is the code of a sample or an edit, and not of an image"
+    effort = encoding.effort
+    more = [
+        told
+        for told, has, asked in (
+            ("x_T", "x_T" in held, effort.with_x_T),
+            ("what brings back every pixel", "residual" in held, encoding.lossless),
+            ("the second state of an exact inversion", "other" in held, effort.inversion == "exact"),
+            ("its measured error", known.mse is not None, encoding.measures),
+        )
+        if has and not asked
+    ]
+    if more:
+        return f"holds more than is asked for: {', '.join(more)}"
+    if effort.with_x_T and "x_T" in held and encoding.min_psnr_db is None and _rank(known) > _rank(wanted):
+        return (
+            f"was made by {known.solver} in {known.steps} steps, which is more than {wanted.solver} in "
+            f"{wanted.steps}"
+        )
+    return None
+
+
+def _rank(info: CodeInfo) -> tuple[int, int]:
+    """How hard an image was worked on: by which inversion, then in how many calls of the network."""
+    inversion = INVERSIONS.index(info.solver) if info.solver in INVERSIONS else 0
+    return inversion, (info.steps or 0) * (info.iterations or 1)
 
 
 _HOW = {"solver": "", "spacing": None, "steps": None, "iterations": None}
@@ -133,7 +176,7 @@ def _is_as_wanted(known: CodeInfo, wanted: CodeInfo, digest: str, encoding: Enco
 
     A code that is to reach a PSNR may have been made any way.
     """
-    found = replace(known, source=None, source_digest=None, mse=None, psnr_db=None, pixels_digest=None)
+    found = replace(known, source=None, **UNMEASURED)
     if encoding.min_psnr_db is not None:
         found, wanted = replace(found, **_HOW), replace(wanted, **_HOW)  # type: ignore[arg-type]
         # without a PSNR but measured, it is exact

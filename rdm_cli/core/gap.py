@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,14 +16,13 @@ from rdm_cli.errors import UsageError
 from rdm_cli.kernels.parameterization import add_noise, to_x_0
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.methods.diffusion_model import at_timesteps
+from rdm_cli.metrics.intervals import mean_half_width
 from rdm_cli.metrics.posterior_gap import posterior_gap
-
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)
 class GapRecord:
-    """The gap at one ``t``: mean over ``num`` images, and half the width of its 95 % interval.
+    """The gap at one ``t``: mean over ``num`` images, and half the width of its 95 % interval (Student's t).
 
     ``predictor`` says with what it was predicted: "without z" or "with z".
     """
@@ -124,13 +122,12 @@ def measure_gap(
 
 
 def _record(pipeline: Pipeline, predictor: str, t: int, gaps: Tensor) -> GapRecord:
-    spread = float(gaps.std()) if len(gaps) > 1 else math.inf
     return GapRecord(
         bundle=pipeline.bundle.name,
         predictor=predictor,
         t=t,
         gap=float(gaps.mean()),
-        half_width=NORMAL_95 * spread / math.sqrt(len(gaps)),
+        half_width=mean_half_width(gaps),
         num=len(gaps),
     )
 

@@ -13,7 +13,8 @@ from rdm_cli import __version__
 from rdm_cli.core.gap import GapRecord
 from rdm_cli.core.plots import Line, Plot, save_plot
 from rdm_cli.data.atomic import atomic_path
-from rdm_cli.data.images import grid, save_image, to_pil
+from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.picture_record import new_record, save_image
 
 
 def by_predictor(records: Sequence[GapRecord]) -> dict[str, list[GapRecord]]:
@@ -31,7 +32,7 @@ def save_json(records: Sequence[GapRecord], path: Path, *, seed: int, precision:
         "seed": seed,
         "precision": precision,
         "noise": "normal",
-        "interval": "95 %, normal approximation over images",
+        "interval": "95 %, Student's t over images",
         "records": [dataclasses.asdict(record) for record in records],
     }
     with atomic_path(path) as temporary:
@@ -56,4 +57,4 @@ def save_gap_plot(records: Sequence[GapRecord], path: Path) -> None:
 def save_sheet(rows: Sequence[tuple[str, Tensor]], path: Path) -> None:
     """Draw ``rows`` of images (N, 3, H, W) in [-1, 1], one above the other."""
     pictures = [to_pil(picture) for _, row in rows for picture in row]
-    save_image(grid(pictures, len(rows[0][1])), path)
+    save_image(grid(pictures, len(rows[0][1])), path, new_record("gap sheet"))

@@ -13,20 +13,27 @@ from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.compatibility import check_codes
 from rdm_cli.core.effort import Effort, encode_by
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.running import ignore_progress
+from rdm_cli.core.running import Advance, ignore_progress
 from rdm_cli.core.runtime import default_batch_size
 from rdm_cli.data.folders import CODE_SUFFIX
+from rdm_cli.data.image_size import upright_size
 from rdm_cli.data.images import Fit
 from rdm_cli.data.places import Readable, digest_of, fetched
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, ImageError
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedImage:
-    """An image ready for the networks, (1, 3, H, W) in [-1, 1], its file's SHA-256, and its class if any."""
+    """An image ready for the networks, (1, 3, H, W) in [-1, 1], and its file's SHA-256.
+
+    ``size`` are width and height of the image in the file, None where they are not known; ``class_name`` is
+    its class, if any.
+    """
 
     x_0: Tensor
     digest: str
+    size: tuple[int, int] | None = None
     class_name: str | None = None
 
 
@@ -56,7 +63,7 @@ def load_image(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage:
     x_0 = pipeline.load_images([path], fit)  # which says what a path is that is no file
     if digest is None or (is_file and digest_of(path) != digest):
         raise ImageError(f"{path}: the file changed while it was read", hint="try again when it is whole")
-    return LoadedImage(x_0=x_0, digest=digest, class_name=class_name)
+    return LoadedImage(x_0=x_0, digest=digest, size=upright_size(path), class_name=class_name)
 
 
 def load_code(pipeline: Pipeline, path: Readable) -> Codes:
@@ -81,6 +88,7 @@ def encode_loaded(
     effort: Effort,
     *,
     fit: Fit,
+    advance: Advance = ignore_progress,
 ) -> list[Codes]:
     """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded."""
     images = {i: item for i, item in enumerate(loaded) if isinstance(item, LoadedImage)}
@@ -88,15 +96,30 @@ def encode_loaded(
     if images:
         x_0 = torch.cat([image.x_0 for image in images.values()])
         classes = [image.class_name for image in images.values()]
-        codes = encode_by(pipeline, x_0, classes, effort, ignore_progress)
-        names, digests = [paths[i].name for i in images], [i.digest for i in images.values()]
-        made = iter(codes.replace(infos=sourced(codes, names, digests, fit)))
+        codes = encode_by(pipeline, x_0, classes, effort, advance)
+        names = [paths[i].name for i in images]
+        infos = sourced(codes, names, list(images.values()), fit, pipeline.value_range)
+        made = iter(codes.replace(infos=infos))
+    advance(len(loaded) - len(images))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]
 
 
-def sourced(codes: Codes, names: Sequence[str], digests: Sequence[str], fit: Fit) -> tuple[CodeInfo, ...]:
-    """``codes.infos``, each with its image file's name and SHA-256, and how the image became a square."""
+def sourced(
+    codes: Codes,
+    names: Sequence[str],
+    images: Sequence[LoadedImage],
+    fit: Fit,
+    value_range: ValueRange | None,
+) -> tuple[CodeInfo, ...]:
+    """``codes.infos``, each with its image file's name, SHA-256 and size, and how it was read."""
     return tuple(
-        replace(info, source=name, source_digest=digest, fit=fit)
-        for info, name, digest in zip(codes.infos, names, digests, strict=True)
+        replace(
+            info,
+            source=name,
+            source_digest=image.digest,
+            source_size=image.size,
+            fit=fit,
+            value_range=value_range,
+        )
+        for info, name, image in zip(codes.infos, names, images, strict=True)
     )

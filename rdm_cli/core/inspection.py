@@ -13,6 +13,7 @@ from rdm_cli.core.bundle_folders import INDEX, find_bundle, sub_folders
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.json_text import read_object
+from rdm_cli.data.tensor_files import first_not_finite
 from rdm_cli.errors import BundleError, RdmError
 
 
@@ -26,7 +27,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return {
         "method": index.get("method", "?"),
         "image_size": index.get("image_size") or next((size for size in sizes if size), None),
-        "parts": ", ".join(sub_folders(folder)),
+        "parts": list(sub_folders(folder)),
         "megabytes": _megabytes(folder),
         "folder": str(folder),
     }
@@ -42,8 +43,10 @@ def details(spec: str) -> dict[str, Any]:
     model, sampling = bundle.model, bundle.model.sampling
     facts: dict[str, Any] = {
         "bundle": bundle.name,
-        "method": bundle.method.title,
+        "method": bundle.method.name,
+        "title": bundle.method.title,
         "image_size": model.image_size,
+        "parts": list(sub_folders(bundle.folder)),
         "z_shape": list(model.z_shape),
         "prediction": model.prediction,
         "sampling_steps": sampling.steps,
@@ -59,6 +62,8 @@ def details(spec: str) -> dict[str, Any]:
         facts["prior_parameters"] = _count(bundle.prior)
     if "attributes" in bundle.parts:
         facts["attributes"] = list(bundle.directions.names)
+    if bundle.remarks:
+        facts["remarks"] = list(bundle.remarks)
     return facts | {
         "digest": bundle.digest,
         "megabytes": _megabytes(bundle.folder),
@@ -97,10 +102,8 @@ def check(spec: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _first_not_finite(bundle: Bundle) -> str | None:
-    for name, value in cast(nn.Module, bundle.model).named_parameters():
-        if not bool(torch.isfinite(value).all()):
-            return f"{name} holds values that are not finite"
-    return None
+    name = first_not_finite(cast(nn.Module, bundle.model).named_parameters())
+    return None if name is None else f"{name} holds values that are not finite"
 
 
 def _round_trip(bundle: Bundle) -> str | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from rdm_cli.core.batch import Outcome, Task
 from rdm_cli.core.manifests import Part
-from rdm_cli.data.folders import Item
-from rdm_cli.data.outputs import Itself, Sink, check_plan, once_each
+from rdm_cli.data.folders import Item, PassedOver
+from rdm_cli.data.outputs import Itself, Plan, Sink, check_plan
+from rdm_cli.data.places import Place
 from rdm_cli.data.shards import Shard
 from rdm_cli.data.sources import Source, all_of
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import RdmError, UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +31,41 @@ class Job:
     part: Part
     num_items: int | None
     names: dict[str, str] = field(default_factory=dict)
-    repeated: frozenset[str] = frozenset()
+    plan: Plan = Plan()
 
     @property
     def tasks(self) -> Iterator[Task]:
         """One for each input, in their order."""
         holds = self.part.shard.holds
         items = (item for source in self.sources for item in source.items(holds))
-        for item in once_each(items, set(self.repeated)):
-            place = self.sink.place(item, self.ending)
-            self.sink.expect(place)
+        for item, error in self.plan.apply(items):
+            if error is None:
+                place = self.sink.place(item, self.ending)
+                self.sink.expect(place)
+            else:
+                place = cast(Place, item.source)  # nothing is written for it
             name = str(item.source)
             yield Task(
                 source=item.source,
                 target=place,
                 name=self.names.get(name, name),
                 result=self.sink.name(item, self.ending),
+                error=error,
             )
 
+    @property
+    def passed_over(self) -> PassedOver:
+        """What the searched folders hold that is no input, as of the latest time that they were searched."""
+        found = PassedOver()
+        for source in self.sources:
+            found.update(source.passed_over)
+        return found
+
     def settle(self, outcome: Outcome[Task]) -> None:
-        """Tell the sink what became of a task."""
-        self.sink.settle(outcome.item.target, kept=bool(outcome.data.get("skipped")))
+        """Tell the sink what became of a task that it expects."""
+        if outcome.item.error is None:
+            kept = outcome.occupied or bool(outcome.data.get("skipped"))
+            self.sink.settle(outcome.item.target, kept=kept)
 
 
 def plan_job(
@@ -63,10 +78,11 @@ def plan_job(
     spared: Sequence[str] = (),
     names: dict[str, str] | None = None,
 ) -> Job:
-    """The job of a ``verb`` over ``sources``; refuses what cannot work before any work is done.
+    """The job of a ``verb`` over ``sources``; finds what cannot work before any work is done.
 
     ``ending`` is that of each result, ``spared`` those of what is written besides; ``names`` are what some
-    inputs are called in messages. Raises UsageError; see :func:`~rdm_cli.data.outputs.check_plan`.
+    inputs are called in messages. A task that has no place for its result, or no input, has an error; see
+    :func:`~rdm_cli.data.outputs.check_plan`. Raises UsageError where all tasks have the same one.
     """
     if not all(source.counted for source in sources):
         part = Part(verb=verb, shard=shard, num_items=None)
@@ -77,13 +93,19 @@ def plan_job(
 
     if next(islice(every(), 1), None) is None:
         raise UsageError("no inputs were given", hint="the list of files is empty")
-    repeated = set() if isinstance(sink, Itself) else check_plan(every, sink, ending, spared=spared)
+    plan = Plan() if isinstance(sink, Itself) else check_plan(every, sink, ending, spared=spared)
     num_items = num_mine = 0
-    for item in once_each(every(), repeated):
+    found: dict[str, RdmError | None] = {}  # the first two things to be said of items
+    for item, error in plan.apply(every()):
         num_items += 1
         num_mine += shard.holds(item.relative.as_posix())
+        if len(found) < 2:
+            found.setdefault(str(error), error)
+    (only, *others) = found.values()
+    if plan.faults and only is not None and not others:
+        raise only
     part = Part(verb=verb, shard=shard, num_items=num_mine)
     return Job(
         sources=sources, sink=sink, ending=ending, part=part, num_items=num_items, names=names or {},
-        repeated=frozenset(repeated),
+        plan=plan,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range
-from rdm_cli.errors import CheckpointError
+from rdm_cli.errors import CheckpointError, PictureError
 from rdm_cli.models.first_stage import to_moments
 
 NUM_AT_ONCE = 32
@@ -126,4 +126,9 @@ def _moments(
     for variant in (x_0, x_0.flip(3)) if flip else (x_0,):
         mean, std = to_moments(network, variant)
         variants.append(torch.stack([mean] if std is None else [mean, std], dim=1))
-    return torch.stack(variants, dim=1).half().cpu().numpy()
+    moments: np.ndarray = torch.stack(variants, dim=1).half().cpu().numpy()
+    finite = np.isfinite(moments).all(axis=tuple(range(1, moments.ndim)))
+    if not finite.all():
+        path = images.paths[chosen[int(np.argmin(finite))]]
+        raise PictureError(f"{path}: its latents hold values that are not finite, so they are not kept")
+    return moments

@@ -1,4 +1,7 @@
-"""Codes that bring back every pixel: a residual beside the code, checked before it is believed."""
+"""Codes that bring back every pixel of the fitted image, the square of the bundle's size that is encoded.
+
+A residual beside the code makes up for what decoding loses; it is checked before it is believed.
+"""
 
 from __future__ import annotations
 

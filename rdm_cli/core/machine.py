@@ -55,7 +55,7 @@ def examine(spec: str | None = None) -> dict[str, Any]:
         "environment": {name: tilde(os.environ[name]) for name in TOLD if name in os.environ},
     }
     if spec is not None:
-        facts["bundle"], of_bundle = _bundle(spec)
+        facts["bundle_facts"], of_bundle = _bundle(spec)
         problems += of_bundle
     return facts | {"problems": problems}
 

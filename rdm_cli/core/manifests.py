@@ -7,6 +7,7 @@ line cut short; the next run goes on below it, and readers pass it over.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from rdm_cli.core.batch import Outcome, Task
+from rdm_cli.data.atomic import naming
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.data.places import digest_of
 from rdm_cli.data.remote import RemoteFile, is_url, local_name, names_below, place_of
@@ -67,14 +69,20 @@ class Record:
 
 
 class Manifest:
-    """A manifest that a run appends to: each line in one write, at the file's end."""
+    """A manifest that a run appends to: each line in one write, at the file's end.
 
-    def __init__(self, path: Path, part: Part) -> None:
+    Messages call it ``name``. Raises UsageError for that of another verb or shard.
+    """
+
+    def __init__(self, path: Path, part: Part, name: str) -> None:
         self.path = path
         self.part = part
         self._num_items = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._done = _done_before(path) if path.exists() else np.zeros(0, np.uint64)
+        self._done = np.zeros(0, np.uint64)
+        if path.exists():
+            _refuse_other(path, part, name)
+            self._done = _done_before(path)
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         if _ends_midline(self._file):
             os.write(self._file, b"\n")
@@ -106,7 +114,10 @@ class Manifest:
 
     def _append(self, line: Part | Record) -> None:
         # one write of a whole line: what another process appends cannot come between
-        os.write(self._file, line.as_line().encode())
+        data = line.as_line().encode()
+        with naming(self.path):
+            if os.write(self._file, data) < len(data):  # the disk had room for a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
@@ -121,7 +132,7 @@ def open_manifest(name: str | None, part: Part) -> Iterator[Manifest | None]:
     with ExitStack() as stack:
         place = place_of(name)
         path = place if isinstance(place, Path) else stack.enter_context(_brought(place))
-        manifest = Manifest(path, part)
+        manifest = Manifest(path, part, name)
         complete = False
         try:
             yield manifest
@@ -173,9 +184,9 @@ def records(paths: Iterable[Path]) -> Iterator[Record]:
 def found_manifests(names: Sequence[str], *, required: bool = True) -> Iterator[dict[Path, str]]:
     """The manifests that ``names`` stand for, and what each is called; within the block they can be read.
 
-    A name is a folder, whose manifests are taken in sorted order, or a manifest; here, or by URL, whose
-    manifests are fetched. Raises UsageError for what is not there and, where they are ``required``, for none
-    at all; otherwise names that are neither folders nor manifests are passed over.
+    A name is a folder, whose manifests are taken from the oldest to the latest, or a manifest; here, or by
+    URL, whose manifests are fetched. Raises UsageError for what is not there and, where they are
+    ``required``, for none at all; otherwise names that are neither folders nor manifests are passed over.
     """
     found: dict[Path, str] = {}
     with tempfile.TemporaryDirectory(prefix="rdm-") as scratch:
@@ -185,7 +196,7 @@ def found_manifests(names: Sequence[str], *, required: bool = True) -> Iterator[
                 continue
             path = Path(local_name(name))
             if path.is_dir():
-                here = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIX))
+                here = sorted((p for p in path.iterdir() if p.name.endswith(SUFFIX)), key=age)
                 found |= {p: str(p) for p in here}
             elif required and not path.exists():
                 raise UsageError(f"{name}: no such file or folder")
@@ -203,8 +214,26 @@ def _fetched(url: str, folder: Path) -> dict[Path, str]:
     urls = [url] if url.endswith(SUFFIX) else names_below(url, SUFFIX)
     fetched = {folder / one.rpartition("/")[2]: one for one in urls}
     for path, one in fetched.items():
-        path.write_bytes(RemoteFile.at(one).read_bytes())
-    return fetched
+        place = RemoteFile.at(one)
+        path.write_bytes(place.read_bytes())
+        if (modified := place.modified()) is not None:
+            os.utime(path, (modified, modified))
+    return {path: fetched[path] for path in sorted(fetched, key=age)}
+
+
+def age(path: Path) -> tuple[int, str]:
+    """What sorts manifests from the oldest to the latest that was written to."""
+    return path.stat().st_mtime_ns, path.name
+
+
+def _refuse_other(path: Path, part: Part, name: str) -> None:
+    for line in read_manifest(path):
+        if isinstance(line, Part) and (line.verb, line.shard) != (part.verb, part.shard):
+            raise UsageError(
+                f"{name}: the manifest of {line.verb}, shard {line.shard}, and this is {part.verb}, shard "
+                f"{part.shard}",
+                hint="each has a manifest of its own; name another with --manifest",
+            )
 
 
 def _done_before(path: Path) -> np.ndarray:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rdm_cli.core.bundle_parts import refuse_not_finite
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.classes import checked_class, class_numbers, common_class, drawn_class
-from rdm_cli.core.codes import Codes
+from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.coding import Coder
 from rdm_cli.core.compatibility import check_codes, check_steps_of_z, stop_shift_for
-from rdm_cli.core.running import Advance, watched
-from rdm_cli.core.runtime import Precision, autocast, set_up
-from rdm_cli.core.ways import checked_solver, sampling_way, solver_named, way_down
-from rdm_cli.data.images import MAX_PIXELS
+from rdm_cli.core.running import Advance, told_by_calls
+from rdm_cli.core.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
+from rdm_cli.core.ways import Way, checked_solver, sampling_way, solver_named, way_down
+from rdm_cli.data.images import MAX_PIXELS, Remark, warn_of
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -32,37 +35,50 @@ from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM
-from rdm_cli.registry import DEFAULT_BUNDLE
+from rdm_cli.registry import DEFAULT_BUNDLE, PRIORS, nearest
 
 
 def open_pipeline(
-    bundle: str = DEFAULT_BUNDLE,
+    bundle: str | Path = DEFAULT_BUNDLE,
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     threads: int | None = None,
     precision: Precision = "fp32",
     batch_size: int | None = None,
     show_progress: bool = False,
     prior: str | None = None,
-    style: Path | None = None,
+    style: str | Path | None = None,
     class_name: str | None = None,
     solver: str | None = None,
     max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    on_remark: Remark = warn_of,
     fetches: bool = True,
 ) -> Pipeline:
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
-    networks; ``batch_size`` None chooses by device and number of items; ``threads`` None uses all
-    cores; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None the
-    method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
-    ``class_name`` a class that all is of, for models that know classes; ``solver`` decodes what was drawn,
-    None being the bundle's own; images of more than ``max_pixels`` are refused; without ``fetches`` the
-    network is not asked for a bundle. Raises BundleError, UsageError or, for that image, ImageError.
+    networks; ``batch_size`` None chooses by device and number of items; ``threads`` sets torch's number
+    of CPU threads, for the whole process, and None leaves it as it is: nothing else of the process is
+    changed; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None
+    the method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
+    ``class_name`` a class that all is of, for models that know classes; ``solver`` is what everything is
+    decoded by, None being what each code records and, for what was drawn, the bundle's own; images of more
+    than ``max_pixels`` are refused; grey images of more than 8 bits have black and white at
+    ``value_range``, None: as found from their values. ``on_remark(image, text)`` is told of what was left
+    out of an image; by default it warns. Without ``fetches`` the network is not asked for a bundle. Raises
+    BundleError, UsageError or, for that image, ImageError.
     """
-    resolved = set_up(device=device, threads=threads)
-    autocast(resolved, precision)  # refuses what the device cannot do before anything is loaded
+    resolved = resolve_device(device)
+    checked_precision(resolved, precision)  # before anything is loaded
+    if threads is not None:
+        use_threads(threads)
+    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+        raise UsageError(f"--batch-size {batch_size}: at least one image goes into a batch")
+    if prior is not None and prior not in PRIORS:
+        raise UsageError(f"there is no prior {prior!r}", hint=nearest(prior, PRIORS))
     opened = open_bundle(bundle, resolved, fetches=fetches)
+    refuse_not_finite(cast(nn.Module, opened.model).named_parameters(), opened.folder)
     channels = opened.model.image_shape[0]
     if channels not in (1, 3):
         raise UsageError(
@@ -76,16 +92,24 @@ def open_pipeline(
         batch_size=batch_size,
         show_progress=show_progress,
         prior=prior,
-        style=style,
+        style=None if style is None else Path(style),
         class_name=checked_class(opened, class_name),
         sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
         max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=on_remark,
     )
     _ = pipeline.style_latents  # an image that cannot be read is told before any work
     return pipeline
 
 
-UNMEASURED: Any = {"source_digest": None, "mse": None, "psnr_db": None, "pixels_digest": None}
+UNMEASURED: Any = {
+    "source_digest": None,
+    "source_size": None,
+    "mse": None,
+    "psnr_db": None,
+    "pixels_digest": None,
+}
 """What a code's info no longer says once the code is no image's any more."""
 
 
@@ -115,17 +139,21 @@ class Pipeline(Coder):
         return codes.replace(z=z, infos=infos, residuals=None)
 
     def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
-        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it."""
+        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it.
+
+        At 0 and 1 these are the two codes, each of which decodes as it was made; what lies between two
+        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed.
+        """
         first, second = self._ends(first, second)
         alpha = torch.tensor(list(alphas), dtype=torch.float32)
         x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
-        info = replace(first.infos[0], source=None, **UNMEASURED)
         between = slerp if self.bundle.method.prior == "gaussian" else lerp
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
         z = between(first.z[0], second.z[0], alpha)
-        return Codes(z=z, x_T=x_T, infos=(info,) * len(alpha), style=style, other=other)
+        infos = _infos_between(first, second, alphas)
+        return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
 
     def trajectory(
         self,
@@ -149,7 +177,21 @@ class Pipeline(Coder):
         other = _between(first.other, second.other, alpha)
         states = [slerp(first.x_T[0], second.x_T[0], alpha), *([] if other is None else [other])]
         self.check_precision(first, second)
-        way = way_down(self.bundle, first.infos[0], has_x_T=True, steps=steps, sampler=self.sampler)
+        ways = [
+            way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler)
+            for info in _infos_between(first, second, alphas)
+        ]
+        x_0 = torch.empty(len(alpha), *self.bundle.model.image_shape)
+        for way in dict.fromkeys(ways):
+            chosen = [i for i, other_way in enumerate(ways) if other_way == way]
+            rows = [values[chosen] for values in (alpha, *states)]
+            x_0[chosen] = self._trajectory(way, first, second, rows, advance)
+        return x_0
+
+    def _trajectory(
+        self, way: Way, first: Codes, second: Codes, rows: Sequence[Tensor], advance: Advance | None
+    ) -> Tensor:
+        """``rows`` of alpha, x_T and, where a solver keeps one, the other state, decoded one ``way``."""
         spec, n = way.spec(self.bundle), way.steps
         model = self.network
         check_steps_of_z(self.bundle, first.z, n)
@@ -164,11 +206,14 @@ class Pipeline(Coder):
             with autocast(self.bundle.device, self.precision):
                 denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
             x_t = start[0] if len(start) == 1 else TwoStates(*start)
-            path = way.kernel.decode(self.in_precision(denoise), x_t, spec, n)
-            return (self.leave(last(watched(path, lambda: tell(real / n)))),)
+            num_calls = way.kernel.calls_down(n)
+            eps_fn = self.in_precision(denoise)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                x_0 = last(way.kernel.decode(told, x_t, spec, n))
+            return (self.leave(x_0),)
 
-        with self.progress(advance, "decoding", len(alpha)) as tell:
-            (x_0,) = self.in_batches(decode_batch, alpha, *states)
+        with self.progress(advance, "decoding", len(rows[0])) as tell:
+            (x_0,) = self.in_batches(decode_batch, *rows)
         return x_0
 
     def _ends(self, first: Codes, second: Codes) -> tuple[Codes, Codes]:
@@ -185,7 +230,16 @@ class Pipeline(Coder):
                 f"the x_T of the two codes are of two kinds: {_made_by(first)} and {_made_by(second)}",
                 hint="encode both alike",
             )
+        if first.z.shape != second.z.shape:
+            raise CodeError(
+                "the two codes hold z for different numbers of steps", hint="encode both in as many steps"
+            )
         first, second = self.as_asked(first), self.as_asked(second)
+        if (first.holds ^ second.holds) - {"residuals"}:
+            raise CodeError(
+                "one of the two codes holds a second state or a style that the other has not",
+                hint="encode both alike",
+            )
         common_class(first.infos[0], second.infos[0])
         return first, second
 
@@ -204,8 +258,11 @@ class Pipeline(Coder):
 
         Draw i (from ``first`` on) depends on (``seed``, i) alone. They are to be decoded in ``steps`` (None:
         the bundle's own), which matters where z depends on t. ``stop_shift`` None is the method's own.
-        Raises BundleError without a prior.
+        Raises BundleError without a prior, UsageError for steps that there are not, ValueError for fewer
+        than one code.
         """
+        if num < 1:
+            raise ValueError(f"at least one code is drawn, not {num}")
         keys = range(first, first + num)
         z = self.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
         return self.drawn(z, keys, seed=seed, stop_shift=stop_shift)
@@ -234,7 +291,7 @@ class Pipeline(Coder):
         drawn anew at each decodes to the mean of all images.
         """
         if not self.bundle.has_z:
-            return torch.zeros(len(keys), 0)
+            return torch.zeros(len(keys), 0, dtype=torch.float32)
         prior = self.z_prior
         if self.bundle.model.time_dependent and isinstance(prior, GaussianPrior):
             num = sampling_way(self.bundle, self.sampler, decode_steps).steps
@@ -244,6 +301,24 @@ class Pipeline(Coder):
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
         (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
         return z.unflatten(1, self.bundle.model.z_shape)
+
+
+def _infos_between(first: Codes, second: Codes, alphas: Sequence[float]) -> tuple[CodeInfo, ...]:
+    """How the codes on a path are decoded: the ends as they were made, the others in between."""
+    ends = [replace(end.infos[0], source=None, **UNMEASURED) for end in (first, second)]
+    infos = []
+    for alpha in alphas:
+        near, far = ends if alpha < 0.5 else reversed(ends)
+        if alpha not in (0, 1):
+            weight = min(alpha, 1 - alpha)  # of the farther end
+            edits = near.edits if near.edits == far.edits else ()
+            shift = (1 - weight) * near.stop_shift + weight * far.stop_shift
+            steps = near.steps
+            if near.steps is not None and far.steps is not None:
+                steps = round((1 - weight) * near.steps + weight * far.steps)
+            near = replace(near, steps=steps, stop_shift=shift, edits=edits)
+        infos.append(near)
+    return tuple(infos)
 
 
 def _between(first: Tensor | None, second: Tensor | None, alpha: Tensor) -> Tensor | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.picture_record import KEY, as_text, new_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +28,16 @@ CHARACTERS = 74  # in a line of the legend; each name has about four more, its m
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One curve (N points), with the ends of the interval around each point."""
+    """One curve (N points), with the ends of the interval around each point.
+
+    The points at ``apart``, values of x, compare something else than the others: they are not joined to them.
+    """
 
     x: Sequence[float]
     y: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    apart: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,10 @@ def can_plot() -> bool:
 def save_plot(plot: Plot, path: Path) -> None:
     """Draw ``plot`` on white and save it as ``path``'s suffix says."""
     figure = _figure(plot, INK)
+    kind = path.suffix.removeprefix(".")
+    told: dict[str, Any] = {"metadata": {KEY: as_text(new_record("plot"))}} if kind.lower() == "png" else {}
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format=path.suffix.removeprefix("."))
+        figure.savefig(temporary, dpi=120, format=kind, **told)
 
 
 def svg_of(plot: Plot, *, dark: bool) -> bytes:
@@ -110,9 +117,18 @@ def _legend_columns(plot: Plot) -> int:
 def _draw_curves(axes: Axes, plot: Plot) -> None:
     for (name, line), look in zip(plot.lines.items(), _looks(len(plot.lines)), strict=True):
         marker = {"marker": look["marker"], "markersize": 4} if len(line.x) <= 30 else {}
-        axes.plot(line.x, line.y, label=name, linewidth=1.5, color=look["color"], **marker)
         low = [max(y, SMALLEST) for y in line.low] if plot.log_y else line.low
-        axes.fill_between(line.x, low, line.high, color=look["color"], alpha=0.2, linewidth=0)
+        joined = [i for i, x in enumerate(line.x) if x not in line.apart]
+        x, y, lower, upper = ([part[i] for i in joined] for part in (line.x, line.y, low, line.high))
+        axes.plot(x, y, label=name, linewidth=1.5, color=look["color"], **marker)
+        if len(joined) > 1:
+            axes.fill_between(x, lower, upper, color=look["color"], alpha=0.2, linewidth=0)
+        for i in range(len(line.x)):
+            if i not in joined or len(joined) == 1:
+                ends = [[max(line.y[i] - low[i], 0.0)], [max(line.high[i] - line.y[i], 0.0)]]
+                axes.errorbar(
+                    [line.x[i]], [line.y[i]], yerr=ends, linestyle="", capsize=2, markersize=5, **look
+                )
     if plot.log_x:
         axes.set_xscale("log")
         points = sorted({x for line in plot.lines.values() for x in line.x})

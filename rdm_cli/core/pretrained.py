@@ -9,15 +9,16 @@ from typing import Any, cast
 from torch import nn
 
 from rdm_cli.core.bundle_folders import fetch
-from rdm_cli.core.bundle_parts import WEIGHTS
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.data.json_text import read_object
-from rdm_cli.errors import BundleError
+from rdm_cli.errors import BundleError, CheckpointError
+from rdm_cli.methods.diffusers_networks import FILES, find_weights
+from rdm_cli.methods.dpm.pipelines import open_first_stage_network, read_first_stage_config
 from rdm_cli.methods.method import Pretrained
-from rdm_cli.models.first_stage import FirstStageConfig, quiet_diffusers
+from rdm_cli.models.first_stage import FirstStageConfig
 
 FIRST_STAGE_FOLDERS = ("", "first_stage", "vae", "vqvae")
-FIRST_STAGE_FILES = [str(Path(f) / n) for f in FIRST_STAGE_FOLDERS for n in ("config.json", WEIGHTS)]
+FIRST_STAGE_FILES = [str(Path(folder) / name) for folder in FIRST_STAGE_FOLDERS for name in FILES]
 """What is fetched of a repository: a pipeline's other networks may be many gigabytes."""
 
 
@@ -61,17 +62,9 @@ def _class_name(config: Path) -> str | None:
 
 
 def _opened(path: Path) -> FirstStage:
-    import diffusers
-
-    config = cast(FirstStageConfig, FirstStageConfig.from_values(read_object(path)))
-    if not (path.parent / WEIGHTS).is_file():
-        raise BundleError(f"{path.parent / WEIGHTS}: the weights are missing; rdm reads safetensors alone")
     try:
-        with quiet_diffusers():
-            network = getattr(diffusers, config.class_name).from_pretrained(
-                str(path.parent), use_safetensors=True, local_files_only=True
-            )
-    except Exception as error:  # diffusers raises many kinds for configs and weights that do not fit
-        reason = " ".join(str(error).split())[:300]
-        raise BundleError(f"{path.parent}: not a network that diffusers opens ({reason})") from error
+        config = read_first_stage_config(path)
+        network = open_first_stage_network(path, find_weights(path.parent))
+    except CheckpointError as error:
+        raise BundleError(error.message, hint=error.hint) from error
     return FirstStage(config=config, network=network.eval().requires_grad_(False))

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.atomic import atomic_path, naming
 from rdm_cli.data.json_text import parse_object
 from rdm_cli.training.loop import StepRecord
 
@@ -20,28 +20,31 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int) -> None:
         self._diagnostics = folder / "diagnostics.jsonl"
-        path = folder / "log.jsonl"
-        for file in (path, self._diagnostics):
+        self._path = folder / "log.jsonl"
+        for file in (self._path, self._diagnostics):
             _cut(file, step)
-        self._steps = path.open("a", encoding="utf-8")
+        self._steps = self._path.open("a", encoding="utf-8")
 
     def write(self, record: StepRecord) -> None:
         """Add a step; buffered."""
-        self._steps.write(json.dumps(asdict(record)) + "\n")
+        with naming(self._path):
+            self._steps.write(json.dumps(asdict(record)) + "\n")
 
     def write_diagnostics(self, **values: Any) -> None:
         """Add what was measured with a sheet, ``step`` among it."""
-        with self._diagnostics.open("a", encoding="utf-8") as file:
+        with naming(self._diagnostics), self._diagnostics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def flush(self) -> None:
         """Hand every line so far to the system; a closed log has none left."""
         if not self._steps.closed:
-            self._steps.flush()
+            with naming(self._path):
+                self._steps.flush()
 
     def close(self) -> None:
         """Write out what is buffered."""
-        self._steps.close()
+        with naming(self._path):
+            self._steps.close()
 
 
 def _cut(path: Path, step: int) -> None:

@@ -51,7 +51,7 @@ def without_sampler(stored: bytes) -> bytes:
 
     One that names no such way is left as it is; ValueError where it is no JSON object.
     """
-    values = parse_object(stored)
+    values = parse_object(stored, finite=False)  # as it was read, where diffusers wrote it
     own = values.get("_rdm")
     if not isinstance(own, dict) or own.pop("sampler", None) is None:
         return stored

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from rdm_cli.data.dataset import ImageFolder
-from rdm_cli.data.images import grid, save_image, to_pil, to_unit_range
+from rdm_cli.data.images import grid, to_pil, to_unit_range
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 
@@ -34,7 +35,8 @@ def draw_sheet(
     classes = images.classes(chosen)
     y: dict[str, Any] = {} if classes is None else {"y": classes.to(device)}
     rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0, **y)
-    save_image(grid([to_pil(picture) for row in rows for picture in row], len(x_0)), path)
+    sheet = grid([to_pil(picture) for row in rows for picture in row], len(x_0))
+    save_image(sheet, path, new_record("training sheet"))
     if draws_its_own:
         return {}, own.remark(rows)
     return diagnostics.swapped_z_losses(described, x_0, **y), None

@@ -35,7 +35,8 @@ class RunPlan:
     ``folder`` of images, ``bundle`` to write, ``run_folder`` for everything else. ``init_from`` is a
     bundle to start from, ``pretrained`` one whose model the method is trained around. ``commands`` are those
     by which the run was begun and gone on with. Minutes say how often a checkpoint and a sheet are written;
-    None: never. Images of more than ``max_pixels`` are left out. ``latents`` is a folder that keeps a first
+    None: never. Images of more than ``max_pixels`` are left out; ``value_range`` is
+    --range as it was given. ``latents`` is a folder that keeps a first
     stage's latents; None: they are computed at every step. ``weights`` are stored in that arithmetic.
     """
 
@@ -54,6 +55,7 @@ class RunPlan:
     fit: str = "crop"
     mixed_precision: str = "no"
     max_pixels: int = MAX_PIXELS
+    value_range: str | None = None
     weights: str = "fp32"
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
@@ -113,6 +115,7 @@ _WORDS = {
     "fit": "crop",
     "mixed_precision": "no",
     "max_pixels": MAX_PIXELS,
+    "value_range": None,
     "weights": "fp32",
     "latents": None,
 }
@@ -175,6 +178,8 @@ def make_plan(
         budget = Budget(num_images=recipe.pop("num_images"))
         settings = Settings(**recipe, num_workers=0 if on_cpu else 4)
     settings = dataclasses.replace(settings, **changes)
+    if not -(2**63) <= settings.seed < 2**64:
+        raise UsageError(f"--seed {settings.seed}: training takes seeds of 64 bits")
     if settings.batch_size % (num_processes * settings.num_accumulations):
         raise UsageError(
             f"a batch of {settings.batch_size} cannot be shared by {num_processes} processes with "

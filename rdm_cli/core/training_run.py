@@ -9,7 +9,8 @@ A run's folder holds ``checkpoint.safetensors`` (replaced whole), ``log.jsonl`` 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,11 +20,12 @@ from rdm_cli.core.cards import training_card
 from rdm_cli.core.configs import to_json
 from rdm_cli.core.run_log import RunLog
 from rdm_cli.core.run_page import write_run_page
-from rdm_cli.core.runtime import weights_dtype
+from rdm_cli.core.runtime import is_out_of_memory, out_of_memory, weights_dtype
 from rdm_cli.core.sheets import draw_sheet
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.core.training_start import (
     earlier_checkpoint,
+    file_digests,
     fingerprint,
     pixel_cache,
     starting_model,
@@ -32,7 +34,7 @@ from rdm_cli.core.training_start import (
 )
 from rdm_cli.data.atomic import remove_leftovers
 from rdm_cli.data.pixel_cache import remove_pixels
-from rdm_cli.errors import ImageError, RdmError, UsageError
+from rdm_cli.errors import ImageError, PictureError, RdmError, UsageError
 from rdm_cli.kernels.spacing import even_shares
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
@@ -82,15 +84,18 @@ class TrainingRun:
         self.saved_step: int | None = None
         with together(accelerator):
             checkpoint = earlier_checkpoint(plan)
-            on_bad = partial(_report_bad, problem or note)
-            self.images = training_images(plan, on_bad=on_bad)
+            on_bad, on_remark = partial(_report_bad, problem or note), partial(_report_remark, note)
+            self.images = training_images(plan, on_bad=on_bad, on_remark=on_remark)
             if plan.latents is None:  # else each image is read once
                 self.images.cache = pixel_cache(plan, self.images, problem or note)
+            self.file_digests = file_digests(self.images)
         agreed = is_the_same(accelerator, fingerprint(self.images))
         device = accelerator.device
         with together(accelerator):
             if not agreed:
                 raise UsageError(f"{plan.folder}: not every process finds the same images there")
+            if self.images.passed_over:
+                self.note(f"{plan.folder}: {self.images.passed_over}")
             if len(self.images) < plan.settings.batch_size:
                 self.note(f"only {len(self.images)} images: some are seen twice in one step")
             self.model = starting_model(plan, self.images, device, resumed=checkpoint is not None)
@@ -115,16 +120,31 @@ class TrainingRun:
             self._note(text)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer)
+        scaler = self.accelerator.scaler
+        checkpoint.restore(model=self.model, average=self.average, optimizer=self.optimizer, scaler=scaler)
         self.progress = checkpoint.progress
         self.saved_step = self.progress.step
-        known = checkpoint.settings.get("num_items")
+        if scaler is not None and checkpoint.scaler is None:
+            self.note("the checkpoint does not say how fp16 scaled the loss: that is found anew")
+        self._note_changed_images(checkpoint.settings)
+        self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
+
+    def _note_changed_images(self, recorded: Mapping[str, Any]) -> None:
+        """Say how the images differ from those of the checkpoint, as far as it says which they were."""
+        folder, known = self.plan.folder, recorded.get("num_items")
+        named, timed = (recorded.get(f"images_{name}") for name in ("named", "timed"))
         if known != len(self.images):
             self.note(
-                f"{self.plan.folder} held {known} images when the run began and holds "
+                f"{folder} held {known} images when the run began and holds "
                 f"{len(self.images)} now: it goes on, in another order"
             )
-        self.note(f"resuming at step {self.progress.step}, {self.progress.num_images:,} images seen")
+        elif named not in (None, self.file_digests["named"]):
+            self.note(f"{folder} holds other images than the run was saved with: it goes on with these")
+        elif timed not in (None, self.file_digests["timed"]):
+            self.note(
+                f"images in {folder} were written since the run was saved, under the same names and in the "
+                "same sizes: it goes on with them as they are"
+            )
 
     @property
     def settings_json(self) -> dict[str, Any]:
@@ -139,14 +159,17 @@ class TrainingRun:
             "settings": to_json(self.plan.settings),
             "budget": to_json(self.plan.budget),
             "num_items": len(self.images),
+            "images_named": self.file_digests["named"],
+            "images_timed": self.file_digests["timed"],
             "fit": self.plan.fit,
             "mixed_precision": self.plan.mixed_precision,
             "max_pixels": self.plan.max_pixels,
+            "value_range": self.plan.value_range,
             "weights": self.plan.weights,
             "latents": None if self.plan.latents is None else str(self.plan.latents),
         }
 
-    def steps(self) -> Iterator[StepRecord]:
+    def steps(self) -> Generator[StepRecord, None, None]:
         """Train to the end of the budget, saving as planned; yields each step's record.
 
         Ctrl-C (KeyboardInterrupt, after the step under way) and closing the generator save a checkpoint
@@ -212,7 +235,7 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
-        with lost_processes_told(self.accelerator, self._way_back), dead_workers_told():
+        with lost_processes_told(self.accelerator, self._way_back), dead_workers_told(), self._memory_told():
             yield from train_steps(
                 self.wrapped,
                 average=self.average,
@@ -233,6 +256,17 @@ class TrainingRun:
         if self.plan.settings.timesteps == "uniform":
             return None
         return even_shares(self.described.sampling.schedule.alpha_bar(), self.plan.settings.timesteps)
+
+    @contextmanager
+    def _memory_told(self) -> Iterator[None]:
+        """Within the block, a step that the memory does not suffice for is an RdmError with a way back."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = self._way_back("a smaller --batch-size or more --gradient-accumulation")
+            raise out_of_memory(f"training stops at step {self.progress.step + 1}", hint) from error
 
     def _take(self, record: StepRecord) -> None:
         self.progress = Progress(
@@ -263,6 +297,7 @@ class TrainingRun:
             optimizer=self.optimizer,
             progress=self.progress,
             settings=self.settings_json,
+            scaler=self.accelerator.scaler,
         )
         self.saved_step = self.progress.step
 
@@ -289,7 +324,11 @@ class TrainingRun:
         """Draw a sheet with the averaged weights, say how much z is used, and write the run's page anew."""
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
-        losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+        try:
+            losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+        except PictureError as error:  # a sheet is no reason to end a run
+            self.note(f"{path}: {error.message}")
+            return
         told = ", ".join(f"t={t}: {own:.4f} -> {other:.4f}" for t, (own, other) in losses.items())
         remark = f"loss with own -> swapped z at {told}" if losses else remark
         self.note(f"{path}; {remark}" if remark else str(path))
@@ -310,3 +349,7 @@ class TrainingRun:
 
 def _report_bad(say: Callable[[str], None], path: Path, error: ImageError) -> None:
     say(f"left out of training: {error}")
+
+
+def _report_remark(note: Callable[[str], None], name: str, text: str) -> None:
+    note(f"{name}: {text}")

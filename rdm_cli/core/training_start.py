@@ -17,8 +17,9 @@ from rdm_cli.core.latent_cache import cached_latents
 from rdm_cli.core.pretrained import open_first_stage, open_pretrained
 from rdm_cli.core.training_plan import RunPlan
 from rdm_cli.data.dataset import ImageFolder, WithClasses, warn_of_bad
-from rdm_cli.data.images import to_unit_range
+from rdm_cli.data.images import Remark, to_unit_range, warn_of
 from rdm_cli.data.pixel_cache import PATTERN, PixelCache
+from rdm_cli.data.value_range import parse_range
 from rdm_cli.errors import ImageError
 from rdm_cli.methods.method import Method
 from rdm_cli.training.checkpoint import Checkpoint, load_checkpoint, load_header
@@ -39,7 +40,10 @@ def earlier_checkpoint(plan: RunPlan, *, tensors: bool = True) -> Checkpoint | N
 
 
 def training_images(
-    plan: RunPlan, *, on_bad: Callable[[Path, ImageError], None] = warn_of_bad
+    plan: RunPlan,
+    *,
+    on_bad: Callable[[Path, ImageError], None] = warn_of_bad,
+    on_remark: Remark = warn_of,
 ) -> ImageFolder:
     """The images of ``plan``, none of them read yet; UsageError where there are none."""
     config = plan.config if hasattr(plan.config, "image_size") else plan.config.unet
@@ -51,6 +55,8 @@ def training_images(
         on_bad=on_bad,
         class_names=getattr(plan.config, "class_names", ()),
         max_pixels=plan.max_pixels,
+        value_range=None if plan.value_range is None else parse_range(plan.value_range),
+        on_remark=on_remark,
     )
 
 
@@ -70,6 +76,22 @@ def fingerprint(images: ImageFolder) -> int:
     for path in images.paths:
         digest.update(os.fsencode(path.relative_to(images.folder)) + b"\0")
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def file_digests(images: ImageFolder) -> dict[str, str]:
+    """By which a resumed run knows its images again, wherever their folder lies now.
+
+    ``named``: of their names and sizes in bytes; ``timed``: of these and of when each was written last, which
+    a copy of the folder may lose. No file is opened, for there may be millions.
+    """
+    named, timed = hashlib.sha256(), hashlib.sha256()
+    for path in images.paths:
+        status = path.stat() if path.exists() else None  # a dangling link has a stand-in
+        name = os.fsencode(path.relative_to(images.folder)) + b"\0"
+        for digest in (named, timed):
+            digest.update(name + (b"" if status is None else b"%d" % status.st_size) + b"\0")
+        timed.update(b"" if status is None else b"%d" % status.st_mtime_ns)
+    return {"named": named.hexdigest(), "timed": timed.hexdigest()}
 
 
 def build_model(method: Method, config: Any) -> nn.Module:

@@ -1,11 +1,18 @@
 """Which way a code is decoded: by which solver, on which timesteps, in how many steps.
 
-A code that was inferred from an image is decoded the way it was made, and one that was drawn the way that its
-bundle samples, unless the user says otherwise; some codes allow no other way.
+In this order, the first that says something:
+
+1. the user: a ``sampler`` and ``steps``, each by itself, override what a code records;
+2. the code: one that was inferred from an image is decoded the way it was made, a sample as it was shown;
+3. the bundle: it says how it samples what was drawn and records nothing.
+
+A code of ``fixed-point`` or ``exact`` decodes in one way alone, the one that it records. A user who asks for
+another is refused: no picture comes out that the code does not stand for.
 """
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -64,7 +71,7 @@ def way_up(bundle: Bundle, inversion: str, steps: int | None) -> Way:
     solver = solver_named(inversion)
     if solver.encode is None:
         raise UsageError(f"--inversion {inversion}: this solver only decodes", hint=", ".join(INVERSIONS))
-    num = steps or solver.steps or bundle.model.sampling.steps
+    num = _first(steps, solver.steps, bundle.model.sampling.steps)
     way = Way(solver=inversion, spacing=solver.spacing, steps=num)
     # LRDM's inverse leads from the first of its timesteps to the last: there must be two
     return _checked(bundle, way, least=2 if way.spec(bundle).spacing == "ahead" else 1)
@@ -74,7 +81,7 @@ def sampling_way(bundle: Bundle, sampler: Sampler | None, steps: int | None, sto
     """How what was drawn is decoded: as ``sampler`` says or, where it is None, as the bundle has it."""
     chosen = sampler or bundle.model.sampling.sampler
     spacing = chosen.spacing or solver_named(chosen.solver).spacing
-    num = steps or chosen.steps or bundle.model.sampling.steps
+    num = _first(steps, chosen.steps, bundle.model.sampling.steps)
     way = Way(solver=chosen.solver, spacing=spacing, steps=num, stop_shift=stop_shift)
     return _checked(bundle, way)
 
@@ -97,21 +104,33 @@ def way_down(
     assert info.steps is not None
     own = Way(solver=info.solver, spacing=info.spacing, steps=info.steps, stop_shift=info.stop_shift)
     if not own.kernel.clamps:
-        if (steps or own.steps) != own.steps or (sampler is not None and sampler.solver != own.solver):
+        asked_steps = _first(steps, None if sampler is None else sampler.steps, own.steps)
+        asked_spacing = (None if sampler is None else sampler.spacing) or own.spacing
+        asked_solver = sampler.solver if sampler is not None else own.solver
+        if (asked_solver, asked_spacing, asked_steps) != (own.solver, own.spacing, own.steps):
             raise CodeError(
                 f"this code was made by {own.solver} in {own.steps} steps, and decodes in no other way",
                 hint="leave out --steps and --solver",
             )
         return _checked(bundle, own)
     if sampler is not None:
-        asked = sampling_way(bundle, sampler, steps or own.steps, info.stop_shift)
+        asked = sampling_way(bundle, sampler, _first(steps, sampler.steps, own.steps), info.stop_shift)
         if bound and asked.steps == own.steps and asked.timesteps(bundle) != own.timesteps(bundle):
             raise CodeError(
                 f"the code holds z at the timesteps of {own.solver}, and not at those of {asked.solver}",
                 hint="leave out --solver",
             )
         return asked
-    return _checked(bundle, replace(own, steps=steps or own.steps))
+    return _checked(bundle, replace(own, steps=_first(steps, own.steps)))
+
+
+def _first(*numbers: int | None) -> int:
+    """The first number of steps that is given; 0 is one, and refused later. UsageError for no integer."""
+    number = next(number for number in numbers if number is not None)
+    try:
+        return int(operator.index(number))
+    except TypeError:
+        raise UsageError(f"--steps {number!r}: a whole number is needed") from None
 
 
 def _checked(bundle: Bundle, way: Way, least: int = 1) -> Way:

@@ -6,6 +6,7 @@ process, however it ends: whatever has such a name and no lock is nobody's any m
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -19,8 +20,24 @@ try:
 except ImportError:  # no Unix: nothing is locked, and leftovers stay
     fcntl = None  # type: ignore[assignment]
 
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _looked_through: set[Path] = set()
 _NAME = re.compile(r"\.rdm-.*-[a-z0-9_]{8}(\..*)?", re.DOTALL)
+
+
+@contextmanager
+def naming(place: object) -> Iterator[None]:
+    """Within the block, the error of a full disk names ``place``, where it names no file yet."""
+    try:
+        yield
+    except OSError as error:
+        is_named = error.filename is not None and not Path(str(error.filename)).name.startswith(".rdm-")
+        if error.errno in _FULL and not is_named:
+            error.filename, error.strerror = (
+                str(place),
+                os.strerror(error.errno),
+            )
+        raise
 
 
 @contextmanager
@@ -28,13 +45,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary file in ``path``'s folder, renamed to ``path`` when the block succeeds.
 
     Where the block fails or is interrupted, the temporary file goes and ``path`` stays as it was. The first
-    time that this process writes to a folder, leftovers of others go.
+    time that this process writes to a folder, leftovers of others go. A full disk's error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent not in _looked_through:
         _looked_through.add(path.parent)
         remove_leftovers(path.parent)
-    with _own_file(path) as temporary:
+    with naming(path), _own_file(path) as temporary:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private; ours follow the umask
         temporary.replace(path)

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rdm_cli.data.atomic import atomic_path
-from rdm_cli.errors import RdmError
+from rdm_cli.data.places import put
+from rdm_cli.errors import OccupiedError, RdmError, UsageError
 
 NUM_BUCKETS = 64
 
@@ -255,34 +255,65 @@ def render(avatar: Avatar, size: int) -> Image.Image:
         return drawing.convert("RGB").crop((left, upper, left + size, upper + size))
 
 
-def _write_one(index: int, *, folder: Path, seed: int, size: int) -> dict[str, int | str | None]:
-    avatar = draw_avatar(seed, index)
-    name = f"{index:06d}.png"
-    with atomic_path(folder / name) as temporary:
-        render(avatar, size).save(temporary, format="PNG")
-    return {"file_name": name, **avatar.labels()}
+def _name(index: int) -> str:
+    return f"{index:06d}.png"
+
+
+def _write_one(index: int, *, folder: Path, seed: int, size: int, force: bool) -> Path:
+    content = io.BytesIO()
+    render(draw_avatar(seed, index), size).save(content, format="PNG")
+    path = folder / _name(index)
+    if not force and path.is_file() and path.read_bytes() != content.getvalue():
+        raise OccupiedError(
+            f"{path}: is there already, and is another picture",
+            hint="name another folder, or replace it with --force",
+        )
+    put(path, content.getvalue())
+    return path
+
+
+def _table(num_images: int, seed: int) -> bytes:
+    """The labels of the first ``num_images`` avatars as CSV: those of more begin with those of fewer."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, ["file_name", *COLUMNS], lineterminator="\n")
+    table.writeheader()
+    for index in range(num_images):
+        table.writerow({"file_name": _name(index), **draw_avatar(seed, index).labels()})
+    return text.getvalue().encode()
 
 
 def write_avatars(
-    folder: Path, *, num_images: int, size: int, seed: int, workers: int | None = None
+    folder: Path,
+    *,
+    num_images: int,
+    size: int,
+    seed: int,
+    workers: int | None = None,
+    force: bool = False,
 ) -> Iterator[Path]:
     """Write ``num_images`` PNGs and ``metadata.csv``; yields each image's path, in order.
 
     ``metadata.csv`` follows the Hugging Face imagefolder convention (``file_name`` first), one
     column an attribute, 1 or 0, empty where the attribute cannot be seen. ``workers`` None means
-    all cores.
+    all cores. The same avatars may be drawn again, and more of them. Raises UsageError for a seed below 0,
+    RdmError where the packages that draw are missing, and OccupiedError for whatever else stands in their
+    places, unless ``force`` is given.
     """
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: avatars are drawn for seeds from 0 on")
     require_generator()
+    metadata, table = folder / "metadata.csv", _table(num_images, seed)
+    if not force and metadata.is_file():
+        known = metadata.read_bytes()
+        if not (table.startswith(known) or known.startswith(table)):
+            raise OccupiedError(
+                f"{metadata}: is there already, with other labels",
+                hint="name another folder, or replace it with --force",
+            )
+        table = max(table, known, key=len)
     folder.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_one, folder=folder, seed=seed, size=size)
-    rows = []
+    write = partial(_write_one, folder=folder, seed=seed, size=size, force=force)
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for row in pool.imap(write, range(num_images), chunksize=16):
-            rows.append(row)
-            yield folder / str(row["file_name"])
-    metadata = folder / "metadata.csv"
-    with atomic_path(metadata) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["file_name", *COLUMNS], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        yield from pool.imap(write, range(num_images), chunksize=16)
+    put(metadata, table)
     yield metadata

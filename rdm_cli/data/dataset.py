@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rdm_cli.data.folders import Item, class_of, find_inputs
-from rdm_cli.data.images import MAX_PIXELS, SUFFIXES, Fit, image_bytes
+from rdm_cli.data.folders import Item, PassedOver, class_of, find_inputs
+from rdm_cli.data.images import MAX_PIXELS, SUFFIXES, Fit, Remark, image_bytes, warn_of
 from rdm_cli.data.pixel_cache import PixelCache
+from rdm_cli.data.value_range import ValueRange
 from rdm_cli.errors import ImageError, UsageError
 
 MIN_SEEN = 16
@@ -24,6 +25,10 @@ MIN_SEEN = 16
 def warn_of_bad(path: Path, error: ImageError) -> None:
     """Warn that ``path`` is left out; the default of ``ImageFolder``."""
     warnings.warn(f"{error.message}; another image takes its place", stacklevel=2)
+
+
+def _said_before(name: str, text: str) -> None:
+    """For an image that is read again."""
 
 
 class ImageFolder(Dataset[Tensor]):
@@ -35,8 +40,12 @@ class ImageFolder(Dataset[Tensor]):
     ImageError is raised when more than half of the files seen so far were bad, once 16 (or all,
     of fewer) have been seen, and when none can be read.
 
-    An image of more than ``max_pixels`` cannot be read. Decoded pixels are kept in ``cache``, where there is
-    one, which worker processes share. They do not share reports: each tells of a bad file of its own accord.
+    An image of more than ``max_pixels`` cannot be read; ``value_range`` and ``on_remark``, which is told of
+    each file once, are those of :func:`~rdm_cli.data.images.load_rgb`. Decoded pixels are kept in ``cache``,
+    where there is one, which worker processes share. They do not share reports: each tells of a bad file of
+    its own accord.
+
+    Pictures that rdm made are no images to learn from: ``passed_over`` counts them.
 
     Where ``class_names`` are given, each image is of the class whose sub-folder it lies in; else all are of
     one class.
@@ -54,11 +63,14 @@ class ImageFolder(Dataset[Tensor]):
         on_bad: Callable[[Path, ImageError], None] = warn_of_bad,
         class_names: Sequence[str] = (),
         max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
+        on_remark: Remark = warn_of,
     ) -> None:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder}: a folder of images is needed, and this is a file")
         self.folder = folder
-        items = find_inputs([folder], suffixes=SUFFIXES)
+        self.passed_over = PassedOver()
+        items = find_inputs([folder], suffixes=SUFFIXES, passed_over=self.passed_over)
         self.paths = tuple(item.source for item in items)
         self.class_names = tuple(class_names)
         self._classes = [self._number(item) for item in items] if class_names else [0] * len(items)
@@ -67,6 +79,8 @@ class ImageFolder(Dataset[Tensor]):
         self.channels = channels
         self.on_bad = on_bad
         self.max_pixels = max_pixels
+        self.value_range = value_range
+        self.on_remark = on_remark
         self.cache: PixelCache | None = None
         self._seen: set[int] = set()
         self._bad: set[int] = set()
@@ -107,13 +121,20 @@ class ImageFolder(Dataset[Tensor]):
     def _read(self, i: int) -> np.ndarray | None:
         if i in self._bad:
             return None
+        is_first = i not in self._seen
         self._seen.add(i)
         kept = None if self.cache is None else self.cache.read(i)
         if kept is not None:
             return kept
         try:
             pixels = image_bytes(
-                self.paths[i], self.size, self.fit, channels=self.channels, max_pixels=self.max_pixels
+                self.paths[i],
+                self.size,
+                self.fit,
+                channels=self.channels,
+                max_pixels=self.max_pixels,
+                value_range=self.value_range,
+                on_remark=self.on_remark if is_first else _said_before,
             )
         except ImageError as error:
             self._bad.add(i)
@@ -133,7 +154,8 @@ class ImageFolder(Dataset[Tensor]):
 
     def digest(self) -> str:
         """What the pixels depend on: the files (path, size, time of change), and how they are read."""
-        digest = hashlib.sha256(f"{self.size} {self.fit} {self.channels} {self.max_pixels}".encode())
+        how = f"{self.size} {self.fit} {self.channels} {self.max_pixels} {self.value_range}"
+        digest = hashlib.sha256(how.encode())
         for path in self.paths:
             status = path.stat() if path.exists() else None  # a dangling link has a stand-in
             known = "" if status is None else f"{status.st_size} {status.st_mtime_ns}"

@@ -8,8 +8,8 @@ import math
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from rdm_cli.data.images import SUFFIXES
 from rdm_cli.errors import RdmError, UsageError
 
 FILE_COLUMNS = ("file_name", "filename", "image", "image_id")
+# what spreadsheets and pandas write where there is no answer, in lower case
+UNKNOWN = ("", "nan", "-nan", "na", "n/a", "<na>", "#n/a", "null", "none", "?")
 
 _MAX_DIGITS = 20
 _UNKNOWN, _OTHER = 0, 255
 _CELLS = {
-    "": _UNKNOWN, "nan": _UNKNOWN, "0": 1, "0.0": 1, "1": 2, "1.0": 2, "-1": 3, "-1.0": 3,
+    **dict.fromkeys(UNKNOWN, _UNKNOWN), "0": 1, "0.0": 1, "1": 2, "1.0": 2, "-1": 3, "-1.0": 3,
     "false": 4, "true": 5, "no": 6, "yes": 7,
 }  # fmt: skip
 _VOCABULARIES = ({1: 0.0, 2: 1.0}, {3: 0.0, 2: 1.0}, {4: 0.0, 5: 1.0}, {6: 0.0, 7: 1.0})
@@ -36,21 +38,49 @@ class LabelTable:
     """Labels of N images: ``values`` is float32 (N, K), 1 or 0, NaN where the answer is unknown.
 
     ``names`` are the K labels in snake_case, ``files`` the N images as the table calls them, and
-    ``skipped`` the columns that hold something other than yes or no.
+    ``skipped`` the other columns, each with the reason why it is no label.
     """
 
     names: tuple[str, ...]
     files: tuple[str, ...]
     values: Tensor
-    skipped: tuple[str, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line on the columns that are no labels, where there are some."""
+        told = "; ".join(
+            f"{column or 'a column without a name'} ({why})" for column, why in self.skipped.items()
+        )
+        return [f"columns that are no labels: {told}"] if told else []
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Matched:
-    """A table's values in the order of given names: (M, K), a row of NaN for each of ``unmatched``."""
+    """A table's values in the order of given names: (M, K), a row of NaN for each of ``unmatched``.
+
+    ``guessed`` are names without a folder, each with the file in a folder of the table that it was taken for.
+    """
 
     values: Tensor
     unmatched: tuple[str, ...]
+    guessed: Mapping[str, str] = field(default_factory=dict)
+
+    def remarks(self, kind: str) -> list[str]:
+        """What a person should know of how the names, which are of ``kind`` (a plural), found their rows."""
+        told = []
+        if self.unmatched:
+            num, first = len(self.unmatched), self.unmatched[0]
+            told.append(
+                f"{num} of {len(self.values)} {kind} have no row in the label table, {first} among them"
+            )
+        if self.guessed:
+            name, file = next(iter(self.guessed.items()))
+            told.append(
+                f"{len(self.guessed)} {kind} found their rows by their file names alone: "
+                f"{name} is taken for {file}"
+            )
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +101,10 @@ class _Raw:
 def read_labels(path: Path) -> LabelTable:
     """Read ``path``, telling its kind by its suffix, or else by its first line.
 
-    Columns that hold only 0/1, -1/1, true/false or yes/no (and empty cells, for unknown) are labels.
-    Raises UsageError for a missing file, and RdmError, naming the line, for a table that is damaged,
-    lists an image twice, does not say which file a line is about, or has no such column.
+    Columns that hold only 0/1, -1/1, true/false or yes/no are labels; empty cells and those of ``UNKNOWN``
+    are unknown. Other columns are passed over, and the table says why. Raises UsageError for a missing file,
+    and RdmError, naming the line, for a table that is damaged, lists an image twice, does not say which file
+    a line is about, or has no such column.
     """
     if path.is_dir():
         raise UsageError(f"{path}: this is a folder", hint=f"name a file, such as {path / 'metadata.csv'}")
@@ -201,12 +232,12 @@ def _judge_columns(path: Path, raw: _Raw) -> LabelTable:
     cells = np.frombuffer(b"".join(row.cells for row in raw.rows), dtype=np.uint8)
     cells = cells.reshape(len(files), len(raw.columns))
     kept: dict[str, str] = {}
-    values, skipped = [], []
+    values, skipped = [], {}
     for column, codes in zip(raw.columns, cells.T, strict=True):
         name = snake_case(column)
         answers = _answers(codes) if name else None
         if answers is None:
-            skipped.append(column)
+            skipped[column] = _why_no_label(codes, raw.rows) if name else "the column has no name"
             continue
         if name in kept:
             raise RdmError(f"{path}:1: the columns {kept[name]} and {column} are both called {name}")
@@ -215,13 +246,14 @@ def _judge_columns(path: Path, raw: _Raw) -> LabelTable:
     if not kept:
         raise RdmError(
             f"{path}:1: no column of yes/no labels",
-            hint="a label's cells are 0/1, -1/1, true/false, yes/no, or empty for unknown",
+            hint="a label's cells are 0/1, -1/1, true/false, yes/no, or empty for unknown"
+            + "".join(f"; {column or 'a column'}: {reason}" for column, reason in list(skipped.items())[:3]),
         )
     return LabelTable(
         names=tuple(kept),
         files=files,
         values=torch.from_numpy(np.stack(values, axis=1)),
-        skipped=tuple(skipped),
+        skipped=skipped,
     )
 
 
@@ -235,6 +267,17 @@ def _answers(codes: np.ndarray) -> np.ndarray | None:
             answers: np.ndarray = meaning[codes]
             return answers
     return None
+
+
+def _why_no_label(codes: np.ndarray, rows: Sequence[_Row]) -> str:
+    """Why the cells ``codes`` (N,) are no label, for a person who meant them to be one."""
+    strange = np.flatnonzero(codes == _OTHER)
+    if len(strange):
+        more = f", and so do {len(strange) - 1} more" if len(strange) > 1 else ""
+        return f"line {rows[strange[0]].line} says neither yes nor no{more}"
+    if not codes.any():
+        return "all its cells are unknown"
+    return "it mixes several ways to say yes and no"
 
 
 def _unique_files(path: Path, rows: list[_Row]) -> tuple[str, ...]:
@@ -251,24 +294,30 @@ def _unique_files(path: Path, rows: list[_Row]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def match(table: LabelTable, names: Sequence[str]) -> Matched:
+def match(table: LabelTable, names: Sequence[str], *, by_stem: bool = True) -> Matched:
     """Align ``table`` to ``names`` (relative paths of images or codes, M of them).
 
-    A name finds its row by its path, else by its path without suffix, else by its stem alone.
-    Raises RdmError, naming them, where several rows or several different names answer to one.
+    A name finds its row by its path, else by its path without suffix. Where the table names no folders at
+    all, or (with ``by_stem``) no name has one, it may also be found by its stem alone; otherwise
+    ``train/0.png`` and ``val/0.png`` are two images. Raises RdmError, naming them, where several rows or
+    several different names answer to one.
     """
-    indices = [defaultdict[str, list[int]](list) for _ in range(3)]
+    flat = not any(map(_has_folder, table.files)) or (by_stem and not any(map(_has_folder, names)))
+    indices = [defaultdict[str, list[int]](list) for _ in range(3 if flat else 2)]
     for row, file in enumerate(table.files):
-        for index, key in zip(indices, _keys(file), strict=True):
+        for index, key in zip(indices, _keys(file), strict=False):
             index[key].append(row)
     rows = np.full(len(names), -1, dtype=np.int64)
     claims: dict[int, str] = {}
+    guessed: dict[str, str] = {}
     for i, name in enumerate(names):
         keys = _keys(name)
-        hits = (index.get(key) for index, key in zip(indices, keys, strict=True))
+        hits = [index.get(key) for index, key in zip(indices, keys, strict=False)]
         found = next((hit for hit in hits if hit), None)
         if found is None:
             continue
+        if not any(hits[:2]) and _has_folder(table.files[found[0]]):
+            guessed[name] = table.files[found[0]]
         if len(found) > 1:
             several = " and ".join(table.files[row] for row in found[:2])
             raise RdmError(f"{name}: the label table has {several}", hint="give it the full relative path")
@@ -282,7 +331,11 @@ def match(table: LabelTable, names: Sequence[str]) -> Matched:
     matched = torch.from_numpy(rows >= 0)
     values[matched] = table.values[torch.from_numpy(rows[rows >= 0])]
     unmatched = tuple(name for name, row in zip(names, rows, strict=True) if row < 0)
-    return Matched(values=values, unmatched=unmatched)
+    return Matched(values=values, unmatched=unmatched, guessed=guessed)
+
+
+def _has_folder(name: str) -> bool:
+    return "/" in posixpath.normpath(name)
 
 
 def _keys(name: str) -> tuple[str, str, str]:

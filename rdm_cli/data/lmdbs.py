@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rdm_cli.data.folders import Item
+from rdm_cli.data.folders import Item, PassedOver
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.places import Blob, Readable
 from rdm_cli.data.sources import Holds, all_of
@@ -34,6 +34,7 @@ class Lmdb:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.passed_over = PassedOver()
         self._lmdb: Any = optional_module("lmdb", package="lmdb", purpose="reading LMDBs")
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:

@@ -1,4 +1,4 @@
-"""Where each result goes: settled, and refused, before any work.
+"""Where each result goes: settled before any work, and with it which results have no place.
 
 A plan is gone through as often as one likes and kept nowhere: what it remembers of an item are 64 bits of the
 names of its input and its results. Where two of them agree, the items are looked at again, by their names.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ import numpy as np
 from rdm_cli.data.folders import Item
 from rdm_cli.data.places import Blob, Place, Readable
 from rdm_cli.data.shards import fingerprint
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import RdmError, UsageError
 
 
 class Sink(ABC):
@@ -40,10 +41,15 @@ class Sink(ABC):
         """A result is being made for ``place``."""
 
     def settle(self, place: Place, *, kept: bool) -> None:  # noqa: B027
-        """That result is written, or was there already and is ``kept``; or else it could not be made."""
+        """That result is written, or what was there already is ``kept``; or else it could not be made."""
 
     def close(self, *, complete: bool) -> None:  # noqa: B027
         """The job is over; ``complete`` where it was not interrupted."""
+
+    @property
+    def num_unfinished(self) -> int:
+        """Results that were written to what is not finished: they are there only once it is."""
+        return 0
 
 
 class Beside(Sink):
@@ -89,36 +95,61 @@ def mirrored(item: Item[Any], ending: str) -> str:
     return (item.relative.parent / f"{Path(item.relative.name).stem}{ending}").as_posix()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was found out about a job's items before any work, by what identifies their inputs.
+
+    ``repeated`` are named more than once; of ``faults`` no result can be written, for the reason given.
+    """
+
+    repeated: frozenset[str] = frozenset()
+    faults: Mapping[str, UsageError] = field(default_factory=dict)
+
+    def apply(self, items: Iterable[Item[Readable]]) -> Iterator[tuple[Item[Readable], RdmError | None]]:
+        """``items``, each input once, and why it cannot be done, if it cannot."""
+        identity, left = _Identity(), set(self.repeated)
+        is_needed = bool(self.repeated or self.faults)
+        for item in items:
+            own = identity.of(item.source) if is_needed else ""
+            if own not in self.repeated or own in left:
+                yield item, item.error or self.faults.get(own)
+            left.discard(own)
+
+
 def check_plan(
     items: Callable[[], Iterable[Item[Readable]]], sink: Sink, ending: str, *, spared: Sequence[str] = ()
-) -> set[str]:
-    """Refuse what cannot be written, before anything is.
+) -> Plan:
+    """Find what cannot be written, before anything is.
 
     ``items()`` gives the same items each time; ``spared`` are endings of what is written besides each result,
-    and must replace no input either. Returns what identifies those inputs that are named more than once:
-    :func:`once_each` leaves them in once.
+    and must replace no input either.
 
-    Raises UsageError, naming both files, where two sources would share an output or an output would replace a
-    source, and where a file stands in a folder's place or a folder in a file's.
+    A fault names both files: of each of several inputs that would share an output, and of an input whose
+    output would replace an input; or what stands in the way: a file in a folder's place or a folder in a
+    file's. Raises UsageError for a sink that has no place for an item.
     """
     identity = _Identity()
+    faults: dict[str, UsageError] = {}
     targets, sources, besides = array("Q"), array("Q"), array("Q")
     for item in items():
+        if item.error is not None:
+            continue
         target = sink.place(item, ending)
         targets.append(identity.print_of(target))
         sources.extend(identity.prints_of_input(item.source))
         besides.extend(identity.print_of(sink.place(item, other)) for other in spared)
         if isinstance(target, Path):
-            if os.path.isdir(target):
-                raise UsageError(f"{target}: a folder stands where the output of {item.source} should go")
-            identity.refuse_blocked(target.parent)
+            fault = identity.blocked(target)
+            if fault is not None:
+                faults[identity.of(item.source)] = UsageError(f"{item.source}: {fault}")
     suspects = _repeated(targets) | _common(targets, sources) | _common(besides, sources)
     if not suspects:
-        return set()
+        return Plan(faults=faults)
     named = [
         item
         for item in items()
-        if suspects.intersection(
+        if item.error is None
+        and suspects.intersection(
             (
                 identity.print_of(sink.place(item, ending)),
                 *identity.prints_of_input(item.source),
@@ -126,62 +157,67 @@ def check_plan(
             )
         )
     ]
-    return _refuse_by_name(named, sink, ending, spared)
-
-
-def once_each(items: Iterable[Item[Readable]], repeated: set[str]) -> Iterator[Item[Readable]]:
-    """``items`` without the second and further ones of the same input, of those that are ``repeated``."""
-    identity, left = _Identity(), set(repeated)
-    for item in items:
-        own = identity.of(item.source) if repeated else ""
-        if own not in repeated or own in left:
-            yield item
-        left.discard(own)
+    return _named_plan(named, sink, ending, spared, faults)
 
 
 def refuse_blocked(folder: Path) -> None:
     """Raise UsageError where a file stands in the way of an output folder."""
+    fault = _blocked(folder)
+    if fault is not None:
+        raise UsageError(fault)
+
+
+def _blocked(folder: Path) -> str | None:
     for place in (folder, *folder.parents):
         if os.path.isdir(place):
-            return
+            return None
         if os.path.lexists(place):
-            raise UsageError(f"{place}: a file stands where an output folder is needed")
+            return f"{place}: a file stands where an output folder is needed"
+    return None
 
 
-def _refuse_by_name(
-    items: Sequence[Item[Readable]], sink: Sink, ending: str, spared: Sequence[str]
-) -> set[str]:
+def _named_plan(
+    items: Sequence[Item[Readable]],
+    sink: Sink,
+    ending: str,
+    spared: Sequence[str],
+    faults: dict[str, UsageError],
+) -> Plan:
+    """The plan where some of ``items`` are in one another's way, told by their names."""
     identity = _Identity()
-    repeated: set[str] = set()
-    owners: dict[str, Item[Readable]] = {}
+    owners: dict[str, dict[str, Item[Readable]]] = {}  # of each output, by what identifies them
     sources: dict[str, Item[Readable]] = {}
+    repeated = set[str]()
     for item in items:
-        target = sink.place(item, ending)
-        seen = identity.of(target) in owners
-        owner = owners.setdefault(identity.of(target), item)
-        if identity.of(owner.source) != identity.of(item.source):
-            raise UsageError(
-                f"{owner.source} and {item.source} would both be written to {target}",
-                hint="rename one, or run twice with different output folders",
-            )
-        if seen:
-            repeated.add(identity.of(item.source))
+        own = identity.of(item.source)
+        sharing = owners.setdefault(identity.of(sink.place(item, ending)), {})
+        if own in sharing:
+            repeated.add(own)
+        sharing.setdefault(own, item)
         sources.update(dict.fromkeys(identity.all_of(item.source), item))
     for item in items:
-        replaced = sources.get(identity.of(sink.place(item, ending)))
-        if replaced is not None:
-            raise UsageError(
+        own, target = identity.of(item.source), sink.place(item, ending)
+        sharing = owners[identity.of(target)]
+        other = next((key for key in sharing if key != own), None)
+        replaced = sources.get(identity.of(target))
+        besides = [sources.get(identity.of(sink.place(item, beside))) for beside in spared]
+        if other is not None:
+            one, two = (sharing[key].source for key in sharing if key in (own, other))
+            faults[own] = UsageError(
+                f"{one} and {two} would both be written to {target}",
+                hint="rename one, or run twice with different output folders",
+            )
+        elif replaced is not None:
+            faults[own] = UsageError(
                 f"the output of {item.source} would replace the input {replaced.source}",
                 hint="choose another output folder",
             )
-        for other in spared:
-            replaced = sources.get(identity.of(sink.place(item, other)))
-            if replaced is not None:
-                raise UsageError(
-                    f"what goes with the result of {item.source} would replace the input {replaced.source}",
-                    hint="choose another output folder",
-                )
-    return repeated
+        elif (spoiled := next(filter(None, besides), None)) is not None:
+            faults[own] = UsageError(
+                f"what goes with the result of {item.source} would replace the input {spoiled.source}",
+                hint="choose another output folder",
+            )
+    return Plan(repeated=frozenset(repeated), faults=faults)
 
 
 class _Identity:
@@ -189,7 +225,7 @@ class _Identity:
 
     def __init__(self) -> None:
         self._folders: dict[Path, str] = {}
-        self._free: set[Path] = set()
+        self._blocked: dict[Path, str | None] = {}
 
     def of(self, place: Readable) -> str:
         if not isinstance(place, Path):
@@ -210,10 +246,13 @@ class _Identity:
     def prints_of_input(self, source: Readable) -> list[int]:
         return [fingerprint(name) for name in self.all_of(source)]
 
-    def refuse_blocked(self, folder: Path) -> None:
-        if folder not in self._free:
-            refuse_blocked(folder)
-            self._free.add(folder)
+    def blocked(self, target: Path) -> str | None:
+        """What stands in the way of an output, if anything does."""
+        if os.path.isdir(target):
+            return f"{target}: a folder stands where its output should go"
+        if target.parent not in self._blocked:
+            self._blocked[target.parent] = _blocked(target.parent)
+        return self._blocked[target.parent]
 
 
 def _repeated(prints: array[int]) -> set[int]:

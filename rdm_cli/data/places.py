@@ -7,9 +7,9 @@ few names from pathlib, so that whoever loads an image or saves a code need not 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar, cast
 
 from rdm_cli.data.atomic import atomic_path
 from rdm_cli.errors import RdmError
@@ -90,6 +90,16 @@ class Blob(Named):
 def fetched(source: Readable) -> Readable:
     """``source``, to be read more than once: what is no file is read here, for it may pass by."""
     return source if isinstance(source, Path) else Blob(str(source), source.read_bytes())
+
+
+AnyPlace = TypeVar("AnyPlace", bound=Readable)
+
+
+def paths_of(given: Iterable[AnyPlace | str] | AnyPlace | str) -> list[AnyPlace | Path]:
+    """Several paths or places as a list, text as paths; one alone is a list of one."""
+    if isinstance(given, str) or hasattr(given, "read_bytes"):
+        given = [cast("AnyPlace | str", given)]
+    return [Path(one) if isinstance(one, str) else one for one in given]
 
 
 def refused(path: str, error: RdmError) -> Blob:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Self
 from urllib.parse import unquote
 
-from rdm_cli.data.folders import Item, has_suffix
+from rdm_cli.data.folders import Item, PassedOver, has_suffix
 from rdm_cli.data.optional import optional_module
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place, Readable
@@ -61,15 +61,16 @@ def local_name(name: str) -> str:
 
 
 @contextmanager
-def open_stream(name: str) -> Iterator[IO[bytes]]:
-    """A file or URL, open for reading from its beginning to its end."""
+def open_stream(name: str, *, in_pieces: bool = False) -> Iterator[IO[bytes]]:
+    """A file or URL, open for reading from its beginning to its end; or a few bytes here and there."""
     if not is_url(name):
         with Path(name).open("rb") as file:
             yield file
         return
     filesystem, path = filesystem_of(name)
     with told(name):
-        remote = filesystem.open(path, "rb", block_size=BLOCK_BYTES)
+        options = {"cache_type": "none"} if in_pieces else {"block_size": BLOCK_BYTES}
+        remote = filesystem.open(path, "rb", **options)
     with remote:
         yield remote
 
@@ -141,6 +142,14 @@ class RemoteFile(Named):
             content: bytes = self._filesystem.cat_file(self._inner)
             return content
 
+    def modified(self) -> float | None:
+        """When it was written, in seconds since 1970; None where the store does not say."""
+        with told(self.path):
+            try:
+                return float(self._filesystem.modified(self._inner).timestamp())
+            except (NotImplementedError, AttributeError):
+                return None
+
     def write_bytes(self, data: bytes, /) -> int:
         """See :class:`~rdm_cli.data.places.Place`."""
         with told(self.path):
@@ -169,23 +178,32 @@ class RemoteFile(Named):
                 self._filesystem.put_file(str(path), self._inner)
 
 
+NAMED_LIKE_RESULTS = "named like a result of this command"
+
+
 class Remote:
-    """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path."""
+    """A source: an object, or those below a prefix whose names end in one of ``suffixes``, sorted by path.
+
+    Objects of other names are passed over without a look into them, and counted.
+    """
 
     counted = True
     whole = False
 
     def __init__(self, url: str, *, suffixes: Set[str], results: Sequence[str] = ()) -> None:
         self.url, self.suffixes, self.results = url.rstrip("/"), suffixes, results
+        self.passed_over = PassedOver()
         self._filesystem, self._root = filesystem_of(self.url)
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`~rdm_cli.data.sources.Source`."""
+        self.passed_over.clear()
         if has_suffix(self.url, self.suffixes):
             name = PurePosixPath(self.url).name
             if holds(name):
                 yield Item(source=RemoteFile(self.url, self._filesystem), relative=Path(name))
             return
+        self.passed_over.clear()
         empty = True
         for relative in self._below(self._root):
             empty = False
@@ -208,7 +226,11 @@ class Remote:
                 continue
             if is_folder:
                 yield from self._below(path)
-            elif has_suffix(path, self.suffixes) and path not in made:
+            elif not has_suffix(path, self.suffixes):
+                self.passed_over.add_of_kind(PurePosixPath(path).name)
+            elif path in made:
+                self.passed_over[NAMED_LIKE_RESULTS] += 1
+            else:
                 yield path[len(self._root.rstrip("/")) + 1 :]
 
 

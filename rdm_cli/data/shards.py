@@ -57,9 +57,10 @@ def parse_shard(text: str) -> Shard:
 def shard_of_environment(environment: Mapping[str, str]) -> tuple[Shard, str] | None:
     """The shard that a job array or a launcher assigned to this process, and the variables that say so.
 
-    Tasks of a SLURM array (``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_STEP``, ``_COUNT``) and processes of a
-    launcher such as torchrun (``RANK``, ``WORLD_SIZE``); where a task of an array launches several, each does
-    its part of the task's part. None where neither is there. Raises UsageError for numbers that fit no shard.
+    Tasks of a SLURM array (``SLURM_ARRAY_TASK_ID``, ``_MIN``, ``_MAX``, ``_STEP``, ``_COUNT``) and processes
+    of a launcher such as torchrun (``RANK``, ``WORLD_SIZE``); where a task of an array launches several, each
+    does its part of the task's part. None where neither is there. Raises UsageError for numbers that fit no
+    shard.
     """
     shard, said = WHOLE, list[str]()
     if "SLURM_ARRAY_TASK_ID" in environment:
@@ -82,8 +83,10 @@ def _of_array(environment: Mapping[str, str]) -> Shard:
         count = _number(environment, f"{prefix}COUNT")
     else:
         count = (_number(environment, f"{prefix}MAX") - first) // step + 1
-    what = f"{prefix}ID={task}, MIN={first}, STEP={step}, COUNT={count}"
-    if (task - first) % step:
+    last = _number(environment, f"{prefix}MAX", default=first + (count - 1) * step)
+    what = f"{prefix}ID={task}, MIN={first}, MAX={last}, STEP={step}, COUNT={count}"
+    # the first two are the same in all tasks, so that an array with gaps is refused before any does its part
+    if last != first + (count - 1) * step or (task - first) % step:
         raise UsageError(f"{what}: this array has gaps, from which no shard can be told", hint=HINT)
     return _checked((task - first) // step + 1, count, what)
 

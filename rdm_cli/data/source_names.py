@@ -21,28 +21,36 @@ PARQUET = ".parquet"
 
 
 def sources_of(
-    names: Sequence[str], *, list_file: Path | None = None, suffixes: Set[str], results: Sequence[str] = ()
+    names: Sequence[str],
+    *,
+    list_file: Path | None = None,
+    suffixes: Set[str],
+    results: Sequence[str] = (),
+    column: str | None = None,
 ) -> list[Source]:
     """What ``names`` and the paths in ``list_file`` stand for.
 
     Files and folders, here or by URL; ``.tar`` and ``.parquet`` files; LMDBs. Braces in names are expanded
     where no file has that very name. ``results`` are endings of an earlier run's results, which are no
-    inputs. Raises UsageError for what no source is made of, and for streams together with files, or two of
-    one name.
+    inputs in an object store, where a look into each would be a request; ``column`` is that of the images in
+    Parquet files. Raises UsageError for what no source is made of, for streams together with files, or two of
+    one name, and for a column without Parquet files.
     """
 
     def opened(name: str) -> Source:
-        return _opened(local_name(name), suffixes, results)
+        return _opened(local_name(name), suffixes, results, column)
 
     expanded = chain.from_iterable([name] if Path(name).exists() else expand_braces(name) for name in names)
     found = [opened(name) for name in expanded]
     if list_file is not None:
         found.append(FileList(list_file, opened))
     _refuse_mixed(found)
+    if column is not None and not any(isinstance(source, ParquetImages) for source in found):
+        raise UsageError(f"--column {column}: none of the inputs is a {PARQUET} file")
     return found
 
 
-def _opened(name: str, suffixes: Set[str], results: Sequence[str]) -> Source:
+def _opened(name: str, suffixes: Set[str], results: Sequence[str], column: str | None) -> Source:
     path, far = Path(name), is_url(name)
     if not far and is_lmdb(path):
         return Lmdb(path)
@@ -51,10 +59,12 @@ def _opened(name: str, suffixes: Set[str], results: Sequence[str]) -> Source:
         if kind.endswith((*TARS, PARQUET)):
             if not far and not os.path.lexists(path):
                 raise UsageError(f"{name}: no such file or folder")
-            return ParquetImages(name) if kind.endswith(PARQUET) else TarShard(name, suffixes=suffixes)
+            if kind.endswith(PARQUET):
+                return ParquetImages(name, column=column)
+            return TarShard(name, suffixes=suffixes)
     if far:
         return Remote(name, suffixes=suffixes, results=results)
-    return Local(path, suffixes=suffixes, results=results)
+    return Local(path, suffixes=suffixes)
 
 
 def _refuse_mixed(sources: Sequence[Source]) -> None:

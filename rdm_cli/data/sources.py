@@ -8,13 +8,13 @@ can collide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
-from pathlib import Path
+from collections.abc import Callable, Iterator, Set
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from rdm_cli.data.folders import Item, items_at, read_path_list
-from rdm_cli.data.places import Readable
-from rdm_cli.errors import UsageError
+from rdm_cli.data.folders import Item, PassedOver, items_at, read_path_list
+from rdm_cli.data.places import Readable, refused
+from rdm_cli.errors import RdmError, UsageError
 
 Holds = Callable[[str], bool]
 """Whether a shard is to do what has this name."""
@@ -27,6 +27,9 @@ def all_of(_: str) -> bool:
 
 class Source(Protocol):
     """Inputs in an order of their own; see the module."""
+
+    passed_over: PassedOver
+    """What the latest :meth:`items` found that is no input, as far as it was gone through."""
 
     @property
     def counted(self) -> bool:
@@ -50,12 +53,14 @@ class Local:
     counted = True
     whole = False
 
-    def __init__(self, path: Path, *, suffixes: Set[str], results: Sequence[str] = ()) -> None:
-        self.path, self.suffixes, self.results = path, suffixes, results
+    def __init__(self, path: Path, *, suffixes: Set[str]) -> None:
+        self.path, self.suffixes = path, suffixes
+        self.passed_over = PassedOver()
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`Source`."""
-        for item in items_at(self.path, suffixes=self.suffixes, results=self.results):
+        self.passed_over.clear()
+        for item in items_at(self.path, suffixes=self.suffixes, passed_over=self.passed_over):
             if holds(item.relative.as_posix()):
                 yield item
 
@@ -63,7 +68,8 @@ class Local:
 class FileList:
     """A file that names files and folders; see :func:`~rdm_cli.data.folders.read_path_list`.
 
-    It is read again each time, and one name of it is kept at a time.
+    It is read again each time, and one name of it is kept at a time. A name that stands for nothing (a path
+    that has vanished, an empty folder) is an item that fails, and the others are done.
     """
 
     counted = True
@@ -71,15 +77,26 @@ class FileList:
 
     def __init__(self, path: Path, opened: Callable[[str], Source]) -> None:
         self.path, self.opened = path, opened
+        self.passed_over = PassedOver()
 
     def items(self, holds: Holds = all_of) -> Iterator[Item[Readable]]:
         """See :class:`Source`."""
+        self.passed_over.clear()
         with self.path.open("rb") as file:
             for name in read_path_list(file):
-                source = self.opened(name)
-                if not source.counted:
-                    raise UsageError(
-                        f"{self.path}: {name}: in a list of files stand files and folders",
-                        hint="name archives and tables on the command line; {0001..0009} stands for nine",
-                    )
-                yield from source.items(holds)
+                try:
+                    source = self.opened(name)
+                    if source.counted:
+                        yield from source.items(holds)
+                        self.passed_over.update(source.passed_over)
+                        continue
+                except RdmError as error:
+                    called = name if "://" in name else str(Path(name))  # as it is called when it is there
+                    relative = Path(PurePosixPath(name).name or "unnamed")
+                    if holds(relative.as_posix()):
+                        yield Item(source=refused(called, error), relative=relative, error=error)
+                    continue
+                raise UsageError(
+                    f"{self.path}: {name}: in a list of files stand files and folders",
+                    hint="name archives and tables on the command line; {0001..0009} stands for nine",
+                )

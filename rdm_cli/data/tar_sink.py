@@ -3,24 +3,30 @@
 An archive is written beside its place and takes it when the last result is in, so that it is there whole or
 not at all. Members stand in the order of their inputs, with nothing of the day or the user about them: equal
 results are equal archives. What an archive in that place holds already is taken over, and where that is all,
-it stays.
+it stays. Members that are no results of this run (of inputs that failed, or that were not named) are kept,
+behind the others.
+
+Two threads use a sink. The one that reads inputs places and expects results, and looks at what is there
+already, by its position in the file. The one that settles results alone writes and ends archives.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections import deque
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from threading import Lock
+from typing import IO, Any, Self
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.atomic import atomic_path, naming
 from rdm_cli.data.folders import Item
 from rdm_cli.data.outputs import Sink, mirrored
 from rdm_cli.data.places import Named, Place
 from rdm_cli.data.remote import RemoteFile, place_of
-from rdm_cli.data.tars import forget_members
+from rdm_cli.data.tars import forget_members, strict_headers
 from rdm_cli.errors import SourceError
 
 
@@ -35,6 +41,7 @@ class Tars(Sink):
     def __init__(self, folder: str, name: str | None, label: str = "") -> None:
         self.folder, self.archive_name, self.label = folder, name, label
         self._open: dict[str, TarOfResults] = {}
+        self._lock = Lock()  # of the archives that are open
         self._latest: TarOfResults | None = None
 
     def place(self, item: Item[Any], ending: str) -> Place:
@@ -42,33 +49,45 @@ class Tars(Sink):
         stem, member = self.archive_name, mirrored(item, ending)
         if stem is None:
             stem, _, member = member.partition("/")
-        if stem not in self._open:
-            self._open[stem] = TarOfResults(place_of(f"{self.folder}/{stem}{self.label}.tar"))
-        return TarPlace(self._open[stem], member)
+        with self._lock:
+            if stem not in self._open:
+                self._open[stem] = TarOfResults(place_of(f"{self.folder}/{stem}{self.label}.tar"))
+            return TarPlace(self._open[stem], member)
 
     def expect(self, place: Place) -> None:
         """See :class:`~rdm_cli.data.outputs.Sink`."""
         assert isinstance(place, TarPlace)
         if self._latest is not None and self._latest is not place.archive:
-            self._end(self._latest)
+            self._latest.is_last = True
         self._latest = place.archive
-        place.archive.expected.append(place.path)
+        place.archive.expected.append(place)
 
     def settle(self, place: Place, *, kept: bool) -> None:
         """See :class:`~rdm_cli.data.outputs.Sink`."""
         assert isinstance(place, TarPlace)
-        place.archive.settle(place.path, kept=kept)
+        place.archive.settle(place, kept=kept)
+        with self._lock:
+            ended = {stem: archive for stem, archive in self._open.items() if archive.is_done}
+        for stem, archive in ended.items():
+            archive.finish()  # one that cannot take its place stays open: its results count as lost
+            with self._lock:
+                del self._open[stem]
 
     def close(self, *, complete: bool) -> None:
         """See :class:`~rdm_cli.data.outputs.Sink`."""
-        if complete and self._latest is not None:
-            self._end(self._latest)
-        for archive in self._open.values():
-            archive.abandon()
+        with self._lock:
+            left = list(self._open.values())
+        for archive in left:
+            if complete and not archive.expected:
+                archive.finish()
+            else:
+                archive.abandon()
 
-    def _end(self, archive: TarOfResults) -> None:
-        archive.end()
-        self._open = {stem: other for stem, other in self._open.items() if other is not archive}
+    @property
+    def num_unfinished(self) -> int:
+        """See :class:`~rdm_cli.data.outputs.Sink`."""
+        with self._lock:
+            return sum(archive.num_new for archive in self._open.values())
 
 
 class TarPlace(Named):
@@ -77,6 +96,8 @@ class TarPlace(Named):
     def __init__(self, archive: TarOfResults, member: str) -> None:
         super().__init__(member)
         self.archive = archive
+        self.written: bytes | None = None
+        self.is_settled = self.is_kept = False
 
     def __str__(self) -> str:
         return f"{self.archive.path}/{self.path}"
@@ -95,26 +116,31 @@ class TarPlace(Named):
 
     def write_bytes(self, data: bytes, /) -> int:
         """See :class:`~rdm_cli.data.places.Place`."""
-        self.archive.written[self.path] = data
+        self.written = data
         return len(data)
 
 
 class TarOfResults:
-    """One archive: results come in any order, and go in as their inputs stood."""
+    """One archive: results come in any order, and go in as their inputs stood.
+
+    ``before`` has, of every member of the archive that stood in the place before, where its bytes begin and
+    how many they are. ``is_last`` is set when nothing more will be expected.
+    """
 
     def __init__(self, path: Path | RemoteFile) -> None:
         self.path = path
-        self.before: dict[str, tarfile.TarInfo] = {}
-        self.written: dict[str, bytes] = {}
-        self.expected: deque[str] = deque()
-        self._settled: dict[str, bool] = {}
+        self.before: dict[str, tuple[int, int]] = {}
+        self.expected: deque[TarPlace] = deque()
+        self.is_last = False
         self._files = ExitStack()
-        self._old: tarfile.TarFile | None = None
+        self._old: IO[bytes] | None = None
         self._new: tarfile.TarFile | None = None
-        self._num_same = 0  # so many of its members stand as they stood before
-        self._is_last = False
+        self._is_damaged = False  # what stands there is no archive, or not a whole one
+        self.num_new = 0  # results that are in no archive yet that stands in its place
         self._open_before()
         self._order = list(self.before)
+        self._num_same = 0  # so many of its members stand as they stood before
+        self._taken: set[str] = set()
 
     def _open_before(self) -> None:
         path: Path | None = (
@@ -124,35 +150,54 @@ class TarOfResults:
         )
         if path is None or not path.is_file():
             return
+        self._old = self._files.enter_context(path.open("rb"))
+        size = os.fstat(self._old.fileno()).st_size
         try:
-            self._old = self._files.enter_context(tarfile.open(path))
-            self.before = {member.name: member for member in self._old if member.isfile()}
-        except (tarfile.TarError, EOFError, OSError):
-            self.before = {}  # what stands there is no archive, and is replaced
+            with tarfile.open(path, "r:", tarinfo=strict_headers()) as archive:
+                for member in archive:
+                    forget_members(archive)
+                    start = member.offset_data
+                    if member.isreg() and not member.issparse() and start + member.size <= size:
+                        self.before[member.name] = start, member.size
+        except (tarfile.TarError, EOFError, OSError, ValueError):
+            self._is_damaged = True
 
     def read_before(self, name: str) -> bytes:
-        """A member of the archive that stood in the place before."""
-        file = self._old.extractfile(self.before[name]) if self._old and name in self.before else None
-        if file is None:
+        """A member of the archive that stood in the place before; any thread may ask."""
+        if self._old is None or name not in self.before:
             raise SourceError(f"{self.path}/{name}: not there")
-        return file.read()
+        start, size = self.before[name]
+        data = os.pread(self._old.fileno(), size, start)
+        if len(data) != size:
+            raise SourceError(f"{self.path}/{name}: cut short while it was read")
+        return data
 
-    def settle(self, name: str, *, kept: bool) -> None:
+    @property
+    def is_done(self) -> bool:
+        """Whether all of its results are in."""
+        return self.is_last and not self.expected  # in this order: what is expected is so before it is last
+
+    def settle(self, place: TarPlace, *, kept: bool) -> None:
         """What was expected is written; or is to be ``kept`` as it was; or, if neither, there is none."""
-        self._settled[name] = kept
-        while self.expected and self.expected[0] in self._settled:
-            first = self.expected.popleft()
-            was_kept, data = self._settled.pop(first), self.written.pop(first, None)
-            if data is not None:
-                self._append(first, data)
-            elif was_kept:
-                self._keep(first)
-        self._finish_if_done()
+        place.is_settled, place.is_kept = True, kept
+        self.num_new += place.written is not None
+        with naming(self.path):
+            while self.expected and self.expected[0].is_settled:
+                first = self.expected.popleft()
+                if first.written is not None:
+                    self._append(first.path, first.written)
+                elif first.is_kept:
+                    self._keep(first.path)
 
-    def end(self) -> None:
-        """Nothing more will be expected."""
-        self._is_last = True
-        self._finish_if_done()
+    def finish(self) -> None:
+        """Take the place, with whatever stood there before and is no result of this run."""
+        if self._new is not None or (self._is_damaged and self._taken):
+            for name in self._order:
+                if name not in self._taken:
+                    self._append(name, self.read_before(name))
+        with naming(self.path):
+            self._files.close()
+        self.num_new = 0
 
     def abandon(self) -> None:
         """Leave the place as it was."""
@@ -162,10 +207,12 @@ class TarOfResults:
     def _keep(self, name: str) -> None:
         if self._new is None and self._order[self._num_same : self._num_same + 1] == [name]:
             self._num_same += 1
+            self._taken.add(name)
         else:
             self._append(name, self.read_before(name))
 
     def _append(self, name: str, data: bytes) -> None:
+        self._taken.add(name)
         archive = self._begun()
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(data), 0o644
@@ -180,13 +227,6 @@ class TarOfResults:
             for name in self._order[: self._num_same]:
                 self._append(name, self.read_before(name))
         return self._new
-
-    def _finish_if_done(self) -> None:
-        if not self._is_last or self.expected:
-            return
-        if self._num_same < len(self._order):
-            self._begun()  # some of what was there is no result any more
-        self._files.close()
 
 
 class _AbandonedError(Exception):

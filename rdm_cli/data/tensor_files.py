@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
@@ -38,6 +39,11 @@ def write_tensors(
         if durable:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first of the named tensors that holds NaN or an infinity; None: none does."""
+    return next((name for name, values in tensors if not bool(torch.isfinite(values).all())), None)
 
 
 def read_tensors(source: Readable, names: Collection[str] | None = None) -> dict[str, Tensor]:

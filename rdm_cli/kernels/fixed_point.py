@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.kernels.ddim import eps_coefficients, timestep
+from rdm_cli.kernels.float64 import back_like, in_float64
 from rdm_cli.kernels.parameterization import per_item
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 
@@ -49,7 +50,7 @@ def fixed_point_encode(
     """
     if num_iterations < 1 or memory < 0:
         raise ValueError(f"no iteration: num_iterations={num_iterations}, memory={memory}")
-    x_t = x_0.double()
+    x_t = in_float64(x_0)
     eps: Tensor | None = None  # of the step before: the first guess of the next
     for leg in reversed(spec.trajectory(num_steps).decoding()):
         r, c = eps_coefficients(leg.alpha_bar_to, leg.alpha_bar)
@@ -57,12 +58,12 @@ def fixed_point_encode(
         base = r * x_t
 
         def f(y: Tensor, base: Tensor = base, c: float = c, t: Tensor = t) -> Tensor:
-            return base + c * eps_fn(y.to(x_0.dtype), t).double()
+            return base + c * in_float64(eps_fn(back_like(y, x_0), t))
 
         start = x_t if eps is None else base + c * eps
         x_t = solve(f, start, num_iterations, memory)
         eps = (x_t - base) / c
-        yield x_t.to(x_0.dtype)
+        yield back_like(x_t, x_0)
 
 
 @dataclass(frozen=True)

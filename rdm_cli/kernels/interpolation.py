@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rdm_cli.kernels.float64 import back_like, has_float64, in_float64
+
 # below this sine the two weights of slerp equal lerp's to float64, or (opposite vectors) mean nothing
 _PARALLEL = 1e-6
 
@@ -46,7 +48,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     Computed as 2 atan2(|u - v|, |u + v|) of the unit vectors, which is exact where they nearly agree;
     an arccosine loses half its digits there.
     """
-    u, v = a.flatten().double(), b.flatten().double()
+    u, v = in_float64(a.flatten()), in_float64(b.flatten())
     norms = u.norm() * v.norm()
     if norms == 0:
         return norms
@@ -61,7 +63,8 @@ def _is_many(alpha: Tensor | float) -> bool:
 def _alphas(a: Tensor, b: Tensor, alpha: Tensor | float) -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"the ends differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
-    alphas = torch.as_tensor(alpha, dtype=torch.float64, device=a.device)
+    exact = in_float64(alpha) if isinstance(alpha, Tensor) else torch.tensor(alpha, dtype=torch.float64)
+    alphas = exact.to(a.device) if has_float64(a.device) else exact.cpu()
     if alphas.ndim > 1:
         raise ValueError(f"alpha is a number or of shape (F,), not {tuple(alphas.shape)}")
     return alphas.reshape(-1)
@@ -70,5 +73,5 @@ def _alphas(a: Tensor, b: Tensor, alpha: Tensor | float) -> Tensor:
 def _combine(a: Tensor, b: Tensor, weights_a: Tensor, weights_b: Tensor) -> Tensor:
     """Weighted sums of ``a`` and ``b``, one for each weight: (F, *shape), in a's dtype."""
     shape = (-1, *[1] * a.ndim)
-    points = weights_a.reshape(shape) * a.double() + weights_b.reshape(shape) * b.double()
-    return points.to(a.dtype)
+    points = weights_a.reshape(shape) * in_float64(a) + weights_b.reshape(shape) * in_float64(b)
+    return back_like(points, a)

@@ -11,12 +11,14 @@ from typing import Literal
 
 from torch import Tensor
 
+from rdm_cli.kernels.float64 import back_like
+
 Prediction = Literal["eps", "v", "x_0"]
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
     """Shape ``values`` (B,) to broadcast over ``like`` (B, ...), in its dtype and on its device."""
-    return values.to(like.device, like.dtype).reshape(-1, *[1] * (like.ndim - 1))
+    return back_like(values, like).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def add_noise(x_0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:

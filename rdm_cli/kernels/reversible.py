@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.kernels.ddim import timestep
+from rdm_cli.kernels.float64 import in_float64
 from rdm_cli.kernels.spec import EpsFn
 
 
@@ -35,4 +36,9 @@ class TwoStates(NamedTuple):
 
 def ask(eps_fn: EpsFn, x_t: Tensor, t: int, dtype: torch.dtype) -> Tensor:
     """eps at ``x_t`` (B, ...) and ``t``, the network being asked in ``dtype``: float64."""
-    return eps_fn(x_t.to(dtype), timestep(t, x_t)).double()
+    return in_float64(eps_fn(x_t.to(dtype), timestep(t, x_t)))
+
+
+def asked_on(eps_fn: EpsFn, device: torch.device) -> EpsFn:
+    """``eps_fn`` asked on ``device``: where that has no float64, the states are kept on the CPU."""
+    return lambda x_t, t: eps_fn(x_t.to(device), t.to(device))

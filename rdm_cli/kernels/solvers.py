@@ -15,7 +15,7 @@ from rdm_cli.kernels.ddim import ddim_decode, ddim_encode
 from rdm_cli.kernels.fixed_point import fixed_point_encode
 from rdm_cli.kernels.heun import heun_decode
 from rdm_cli.kernels.multistep import dpm_solver_decode, unipc_decode
-from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.reversible import TwoStates, asked_on
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, two_states
@@ -30,7 +30,8 @@ class Solver:
 
     ``decode(eps_fn, state, spec, num_steps)`` and ``encode(eps_fn, x_0, spec, num_steps, iterations)`` yield
     a state after each step. ``spacing`` None is the method's own; ``steps`` None is the bundle's own number.
-    ``iterations`` are an inversion's network calls where it solves an equation. ``clamps`` False: x_0 is
+    ``iterations`` are an inversion's network calls where it solves an equation, ``calls_per_step`` those of a
+    decode. ``clamps`` False: x_0 is
     never clamped, whatever the spec says. ``in_pairs``: its states are pairs, both of which a decode needs.
     """
 
@@ -39,8 +40,18 @@ class Solver:
     spacing: Spacing | None = None
     steps: int | None = None
     iterations: int = 1
+    calls_per_step: int = 1
     clamps: bool = True
     in_pairs: bool = False
+
+    def calls_down(self, num_steps: int) -> int:
+        """Network calls of a decode, but for one that a solver may need more or less at its ends."""
+        return self.calls_per_step * num_steps
+
+    def calls_up(self, num_steps: int, iterations: int | None = None) -> int:
+        """Network calls of an inversion; ``iterations`` None are the solver's own."""
+        num = iterations or self.iterations
+        return num_steps - 1 + num if self.in_pairs else num * num_steps
 
     def spec(self, own: SamplingSpec, spacing: str | None = None) -> SamplingSpec:
         """The method's ``own`` spec as this solver follows it, on the timesteps of ``spacing`` if given."""
@@ -67,6 +78,7 @@ def _exact_up(
 def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:
     """From a pair, or from an x_T alone, which a DDIM step gives a second state."""
     if not isinstance(state, TwoStates):
+        eps_fn = asked_on(eps_fn, state.device)
         state = two_states(eps_fn, state, spec, num_steps)
         yield state.other
     yield from bdia_decode(eps_fn, state, spec, num_steps)
@@ -80,7 +92,7 @@ DDIM = Solver(decode=ddim_decode, encode=_ddim_up)  # type: ignore[arg-type]
 ANCESTRAL = Solver(decode=_ancestral_down)  # type: ignore[arg-type]
 DPM_SOLVER = Solver(decode=dpm_solver_decode, spacing="log-snr")  # type: ignore[arg-type]
 UNIPC = Solver(decode=unipc_decode, spacing="log-snr")  # type: ignore[arg-type]
-HEUN = Solver(decode=heun_decode, spacing="log-snr")  # type: ignore[arg-type]
+HEUN = Solver(decode=heun_decode, spacing="log-snr", calls_per_step=2)  # type: ignore[arg-type]
 FIXED_POINT = Solver(
     decode=ddim_decode,  # type: ignore[arg-type]
     encode=_fixed_point_up,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rdm_cli.kernels.float64 import back_like, in_float64
+
 STD_FLOOR = 1e-3
 
 
@@ -18,8 +20,8 @@ def mean_and_std(z: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"standardising needs at least two codes as (N, d), not {tuple(z.shape)}")
     if not torch.isfinite(z).all():
         raise ValueError("codes to standardise must be finite")
-    exact = z.double()
+    exact = in_float64(z)
     std = exact.std(dim=0, correction=0)
     typical = std.square().mean().sqrt()
     floor = STD_FLOOR * typical if typical > 0 else torch.ones_like(typical)
-    return exact.mean(dim=0).to(z.dtype), std.clamp(min=floor).to(z.dtype)
+    return back_like(exact.mean(dim=0), z), back_like(std.clamp(min=floor), z)

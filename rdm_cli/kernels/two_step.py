@@ -40,7 +40,8 @@ from torch import Tensor
 
 from rdm_cli.kernels.ddim import eps_coefficients
 from rdm_cli.kernels.fixed_point import solve
-from rdm_cli.kernels.reversible import TwoStates, ask
+from rdm_cli.kernels.float64 import in_float64
+from rdm_cli.kernels.reversible import TwoStates, ask, asked_on
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 
 Weight = Callable[[Tensor, Tensor, Tensor], float]
@@ -127,7 +128,8 @@ def two_states(
     """
     leg = spec.trajectory(num_steps).decoding()[0]
     r, c = eps_coefficients(leg.alpha_bar, leg.alpha_bar_to)
-    x_t = x_T.double()
+    eps_fn = asked_on(eps_fn, x_T.device)
+    x_t = in_float64(x_T)
     return TwoStates(x_t, r * x_t + c * ask(eps_fn, x_t, leg.t, dtype))
 
 
@@ -194,7 +196,8 @@ def _encode(
     if start_iterations < 1:
         raise ValueError(f"the first step takes at least 1 iteration, not {start_iterations}")
     r, c = eps_coefficients(*levels.alpha_bar[:2])
-    below = x_0.double()
+    eps_fn = asked_on(eps_fn, x_0.device)
+    below = in_float64(x_0)
     base = r * below
     here = solve(
         lambda y: base + c * ask(eps_fn, y, levels.t[1], dtype), below, num_calls=start_iterations, memory=2
@@ -215,7 +218,7 @@ def _decode(
     weight: Weight,
 ) -> Iterator[Tensor]:
     levels = _levels(spec, num_steps)
-    above, here = (state.double() for state in states)
+    above, here = (in_float64(state) for state in states)
     for i in range(len(levels.t) - 2, 0, -1):
         a, b, c = _rule(levels, i, weight)
         above, here = here, (above - b * here - c * ask(eps_fn, here, levels.t[i], dtype)) / a

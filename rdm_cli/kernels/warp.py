@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rdm_cli.kernels.float64 import back_like, in_float64
+
 
 def control_points(grid_size: int) -> Tensor:
     """The grid's points as (x, y), column by column: float64 (g^2, 2) over [-1, 1]."""
@@ -29,9 +31,10 @@ def moved(uniform: Tensor, grid_size: int, strength: float) -> Tensor:
 
     A coordinate on the border stays there, so the warped image fills its frame.
     """
+    uniform = in_float64(uniform)
     points = control_points(grid_size).to(uniform.device)
     free = points.abs() < 1
-    return (points + free * uniform.double() * strength / grid_size).clamp(-1, 1)
+    return (points + free * uniform * strength / grid_size).clamp(-1, 1)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -68,6 +71,7 @@ def tps_warp(images: Tensor, places: Tensor) -> Tensor:
     """
     grid_size = round(places.shape[1] ** 0.5)
     height, width = images.shape[2:]
+    places = in_float64(places)
     grid = _basis(grid_size, height, width).to(places.device) @ places
-    grid = grid.reshape(-1, height, width, 2).to(images.dtype)
+    grid = back_like(grid.reshape(-1, height, width, 2), images)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import Prediction, per_item, to_eps
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 
@@ -35,12 +36,11 @@ class DiffusionModel(nn.Module, ABC):
     """A schedule, what the network predicts on it, and how it is asked."""
 
     config: Any
-    alpha_bar: Tensor
 
     def __init__(self, config: Diffusion) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("alpha_bar", config.sampling.schedule.alpha_bar(), persistent=False)
+        self.alpha_bar = Table(config.sampling.schedule.alpha_bar())
 
     @property
     def sampling(self) -> SamplingSpec:

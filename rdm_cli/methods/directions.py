@@ -13,14 +13,18 @@ that exist; where ``pattern`` is given, edits follow it and the classifier only 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+import torch
 from torch import Tensor
 
 from rdm_cli.errors import UsageError
+
+WEAK_AUROC = 0.6  # below it a classifier has learned next to nothing
 
 
 class AttributeScore(TypedDict):
@@ -36,9 +40,9 @@ class AttributeScore(TypedDict):
 class Directions:
     """K named classifiers on standardised codes.
 
-    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,). ``pattern`` (K, d) is what edits follow;
-    None: the classifier's weight, as in the paper. ``scores`` by name; directions that
-    came without scores (a converted checkpoint's) are not in it.
+    ``weight`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,), or (K, d) where each was fitted on codes
+    of its own. ``pattern`` (K, d) is what edits follow; None: the classifier's weight, as in the paper.
+    ``scores`` by name; directions that came without scores (a converted checkpoint's) are not in it.
     """
 
     names: tuple[str, ...]
@@ -50,12 +54,18 @@ class Directions:
     scores: Mapping[str, AttributeScore] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        num_names, width = len(self.names), self.z_mean.numel()
+        num_names, width = len(self.names), self.width
         shapes = [tuple(part.shape) for part in (self.weight, self.bias, self.z_mean, self.z_std)]
-        if shapes != [(num_names, width), (num_names,), (width,), (width,)]:
+        moments = (num_names, width) if self.z_mean.ndim == 2 else (width,)
+        if shapes != [(num_names, width), (num_names,), moments, moments]:
             raise ValueError(f"directions of {num_names} names have shapes {shapes}")
         if self.pattern is not None and self.pattern.shape != self.weight.shape:
             raise ValueError(f"patterns of shape {tuple(self.pattern.shape)} for weights of {shapes[0]}")
+
+    @property
+    def width(self) -> int:
+        """d, the number of values in z."""
+        return self.z_mean.shape[-1] if self.z_mean.ndim else 1
 
     @property
     def along(self) -> Tensor:
@@ -77,34 +87,100 @@ class Directions:
     def shift(self, z: Tensor, name: str, scale: float) -> Tensor:
         """Move codes ``z`` (B, ...) along ``name``; same shape and dtype.
 
-        Raises UsageError for an unknown name and for one whose weights are all zero, ValueError for
-        codes of another width.
+        Raises UsageError for an unknown name, for one whose weights are all zero and for a scale that is not
+        finite, ValueError for codes of another width.
         """
-        w = self.along[self.index(name)].to(z.device, z.dtype)
+        if not math.isfinite(scale):
+            raise UsageError(f"attribute '{name}': a scale of {scale} moves nothing anywhere")
+        row = self.index(name)
+        w = self.along[row].to(z.device, z.dtype)
         if not w.any():
             raise UsageError(f"attribute '{name}' has no direction: its classifier learned nothing")
         step = scale * math.sqrt(w.numel()) * w / w.norm()
-        normalised = self._normalised(z) + step
-        return (normalised * self.z_std.to(w) + self.z_mean.to(w)).reshape(z.shape)
+        z_mean, z_std = self._moments(row, w)
+        return ((self._flat(z) - z_mean) / z_std + step).mul(z_std).add(z_mean).reshape(z.shape)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of all that edits along ``name``, and its classifier, depend on."""
+        row = self.index(name)
+        parts = (self.along[row], self.weight[row], self.bias[row : row + 1], self.z_mean, self.z_std)
+        found = hashlib.sha256()
+        for part in parts:
+            found.update(part.detach().cpu().float().numpy().tobytes())
+        return found.hexdigest()
 
     def cosines(self, name: str) -> list[tuple[str, float]]:
         """The other attributes by how nearly their directions are ``name``'s, most alike first.
 
         Cosine in standardised z, -1 to 1, of what edits follow: 0 means that they have nothing in common.
         """
-        w = self.along[self.index(name)]
-        norms = (self.along.norm(dim=1) * w.norm()).clamp(min=1e-12)
-        cosines = (self.along @ w / norms).tolist()
+        row = self.index(name)
+        w = self.along[row]
+        # in name's standardised z, whatever each of the others was standardised with
+        along = self.along if self.z_std.ndim == 1 else self.along * self.z_std / self.z_std[row]
+        norms = (along.norm(dim=1) * w.norm()).clamp(min=1e-12)
+        cosines = (along @ w / norms).tolist()
         others = [(n, c) for n, c in zip(self.names, cosines, strict=True) if n != name]
         return sorted(others, key=lambda pair: -abs(pair[1]))
 
     def logits(self, z: Tensor) -> Tensor:
         """How clearly codes ``z`` (B, ...) have each attribute: (B, K), before the sigmoid."""
-        normalised = self._normalised(z)
-        return normalised @ self.weight.to(normalised).T + self.bias.to(normalised)
+        flat = self._flat(z)
+        weight, bias, z_mean, z_std = (p.to(flat) for p in (self.weight, self.bias, self.z_mean, self.z_std))
+        if z_mean.ndim == 1:
+            return (flat - z_mean) / z_std @ weight.T + bias
+        each = [(flat - z_mean[k]) / z_std[k] @ weight[k] for k in range(len(self.names))]
+        return torch.stack(each, dim=1) + bias
 
-    def _normalised(self, z: Tensor) -> Tensor:
+    def updated(self, other: Directions) -> Directions:
+        """These and ``other``'s: a name of both is ``other``'s, and the rest stays what it was.
+
+        Raises ValueError where z has another number of values.
+        """
+        if other.width != self.width:
+            raise ValueError(
+                f"directions for {self.width} values in z do not go with those for {other.width}"
+            )
+        names = tuple(dict.fromkeys([*self.names, *other.names]))
+        rows = [
+            len(self.names) + other.names.index(name) if name in other.names else self.names.index(name)
+            for name in names
+        ]
+
+        def joined(part: str, *shape: int) -> Tensor:
+            """Both parts by row, each in ``shape`` for one attribute."""
+            both = [(d, getattr(d, part)) for d in (self, other)]
+            return torch.cat([p.expand(len(d.names), *shape) for d, p in both])[rows]
+
+        same = torch.equal(self.z_mean, other.z_mean) and torch.equal(self.z_std, other.z_std)
+        without = self.pattern is None and other.pattern is None
+        kept = {name: score for name, score in self.scores.items() if name not in other.names}
+        return Directions(
+            names=names,
+            weight=joined("weight", self.width),
+            bias=joined("bias"),
+            z_mean=self.z_mean if same else joined("z_mean", self.width),
+            z_std=self.z_std if same else joined("z_std", self.width),
+            pattern=None if without else joined("along", self.width),
+            scores={**kept, **other.scores},
+        )
+
+    def doubts(self, name: str) -> str | None:
+        """What a person should know before trusting ``name``: a line where it hardly tells codes apart."""
+        auroc = self.scores[name].get("auroc") if name in self.scores else None
+        if auroc is None or auroc >= WEAK_AUROC:
+            return None
+        return (
+            f"attribute '{name}' was hardly learned: AUROC {auroc:.2f} on codes that were not fitted, "
+            "where guessing has 0.5; edits along it may show anything"
+        )
+
+    def _moments(self, row: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        z_mean, z_std = self.z_mean.to(like), self.z_std.to(like)
+        return (z_mean, z_std) if z_mean.ndim == 1 else (z_mean[row], z_std[row])
+
+    def _flat(self, z: Tensor) -> Tensor:
         flat = z.flatten(1)
-        if flat.shape[1] != self.z_mean.numel():
-            raise ValueError(f"directions for {self.z_mean.numel()} values in z do not fit {flat.shape[1]}")
-        return (flat - self.z_mean.to(flat)) / self.z_std.to(flat)
+        if flat.shape[1] != self.width:
+            raise ValueError(f"directions for {self.width} values in z do not fit {flat.shape[1]}")
+        return flat

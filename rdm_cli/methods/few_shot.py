@@ -109,9 +109,9 @@ def fit_few_shot(
                 f"few-shot sampling needs at least 2 {kind} images, not {len(codes)}",
                 hint="give 5 or more",
             )
-    mean, std = z_mean.double().cpu(), z_std.double().cpu()
+    mean, std = z_mean.cpu().double(), z_std.cpu().double()
     parts = (z_positive, z_other, z_other if z_population is None else z_population)
-    ours, theirs, population = ((part.flatten(1).double().cpu() - mean) / std for part in parts)
+    ours, theirs, population = ((part.flatten(1).cpu().double() - mean) / std for part in parts)
     if not all(bool(torch.isfinite(part).all()) for part in (ours, theirs, population)):
         raise ValueError("codes to learn from must be finite")
     whitening = _half_whitening(population)
@@ -174,18 +174,15 @@ def _choose_l2(x: Tensor, positive: Tensor, seed: int) -> tuple[float, float, fl
 class AcceptReject:
     """What rejection sampling found.
 
-    ``z`` (num, ...), the first accepted draws in order; ``draws`` their numbers; ``num_drawn`` how many
-    draws it took, up to and with the last accepted one.
+    ``z`` (num, ...): the first accepted draws in order and, where they are fewer than were asked for, the
+    best-scoring of the others, the best first. ``draws`` are their numbers; ``num_drawn`` is how many draws
+    it took, up to and with the last accepted one.
     """
 
     z: Tensor
     draws: tuple[int, ...]
+    num_accepted: int
     num_drawn: int
-
-    @property
-    def num_accepted(self) -> int:
-        """How many draws were accepted."""
-        return len(self.draws)
 
     @property
     def acceptance_rate(self) -> float:
@@ -202,18 +199,21 @@ def accept_reject(
     max_draws: int,
     batch_size: int = 256,
     threshold: float | None = None,
+    score: Callable[[Tensor], Tensor] | None = None,
 ) -> AcceptReject:
     """Draw until ``num`` codes are accepted, each with its probability.
 
     ``draw(numbers)`` gives the codes (len(numbers), ...) of these draws of the prior, each a function of
     its number alone; ``probability`` maps them to (B,). Draw i is accepted by a random number keyed by
     (seed, i), so ``batch_size`` changes nothing. ``threshold`` accepts, instead, every code of at least
-    that probability. Raises RdmError when ``max_draws`` draws do not suffice.
+    that probability. Where ``max_draws`` draws do not suffice, those that ``score``, of the same shape as
+    ``probability``, ranks highest take the places of what is missing; without a ``score``, raises RdmError.
     """
     if min(num, max_draws, batch_size) < 1:
         raise ValueError("the numbers of codes, draws and codes in a batch must be at least 1")
     found: list[Tensor] = []
     draws: list[int] = []
+    best = _Best(score=score, num=num)
     for first in range(0, max_draws, batch_size):
         numbers = range(first, min(first + batch_size, max_draws))
         z = draw(numbers)
@@ -224,11 +224,47 @@ def accept_reject(
         found.append(z[places])
         draws += [numbers[i] for i in places]
         if len(draws) == num:
-            return AcceptReject(z=torch.cat(found), draws=tuple(draws), num_drawn=draws[-1] + 1)
+            return AcceptReject(
+                z=torch.cat(found), draws=tuple(draws), num_accepted=num, num_drawn=draws[-1] + 1
+            )
+        best.consider(z, numbers, ~accepted)
+    if score is not None and max_draws >= num:
+        z, others = best.first(num - len(draws))
+        return AcceptReject(
+            z=torch.cat([*found, z]), draws=(*draws, *others), num_accepted=len(draws), num_drawn=max_draws
+        )
     raise RdmError(
         f"accepted only {len(draws)} of {num} samples in {max_draws} draws ({len(draws) / max_draws:.2%})",
         hint="give more example images, use a stored attribute (--attr), or allow more draws",
     )
+
+
+@dataclass(kw_only=True)
+class _Best:
+    """The ``num`` draws of the highest ``score`` among those that were not accepted, the best first."""
+
+    score: Callable[[Tensor], Tensor] | None
+    num: int
+    scores: Tensor | None = None
+    z: Tensor | None = None
+    draws: Tensor | None = None
+
+    def consider(self, z: Tensor, numbers: Sequence[int], rejected: Tensor) -> None:
+        """Compare those ``rejected``, bool (B,), of the draws ``numbers`` with codes ``z`` (B, ...)."""
+        if self.score is None:
+            return
+        z, draws = z[rejected.to(z.device)], torch.tensor(list(numbers))[rejected]
+        scores = self.score(z).cpu()
+        if self.scores is not None and self.z is not None and self.draws is not None:
+            scores = torch.cat([self.scores, scores])
+            z, draws = torch.cat([self.z, z]), torch.cat([self.draws, draws])
+        order = scores.argsort(descending=True, stable=True)[: self.num]
+        self.scores, self.z, self.draws = scores[order], z[order.to(z.device)], draws[order]
+
+    def first(self, num: int) -> tuple[Tensor, list[int]]:
+        """The codes (num, ...) and the numbers of the ``num`` best."""
+        assert self.z is not None and self.draws is not None
+        return self.z[:num], self.draws[:num].tolist()
 
 
 def _uniform(seed: int, numbers: Sequence[int]) -> Tensor:

@@ -117,7 +117,7 @@ def feature_pair(reference: Tensor, generated: Tensor, *, smallest: int) -> tupl
         raise ValueError(f"{smallest} images or more are needed on each side, not {shapes}")
     if not (reference.isfinite().all() and generated.isfinite().all()):
         raise ValueError("features to compare must be finite")
-    return reference.detach().double().cpu(), generated.detach().double().cpu()
+    return reference.detach().cpu().double(), generated.detach().cpu().double()
 
 
 def open_effnet_lite0() -> FeatureExtractor:

@@ -7,6 +7,7 @@ give them one ``held_out``, one seed and as many features.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,12 @@ from rdm_cli.kernels.standardise import mean_and_std
 from rdm_cli.metrics.extras import optional_module
 from rdm_cli.metrics.intervals import LEVEL, NUM_RESAMPLES, resampled_counts
 from rdm_cli.metrics.linear_fit import fit_linear
-from rdm_cli.metrics.ranking import Separation, separation_estimate, separation_replicates
+from rdm_cli.metrics.ranking import (
+    Separation,
+    separation_estimate,
+    separation_replicates,
+    smaller_class,
+)
 
 HELD_OUT = 0.25
 MIN_EXAMPLES = 2  # of each class, in each part
@@ -73,6 +79,7 @@ def linear_probes(
     labels, held_out = checked_labels(labels, names, len(x)), held_out.cpu()
     counts = resampled_counts(int(held_out.sum()), seed=seed, num_resamples=num_resamples)
     values, replicates, by_name, skipped = [], [], {}, {}
+    num_pairs: list[int] = []
     for k, name in enumerate(names):
         reason = too_few(labels[:, k], held_out)
         if reason:
@@ -83,11 +90,13 @@ def linear_probes(
         fit = fit_linear(x[train].numpy(), target[train].numpy(), penalty="square", seed=seed)
         logits = torch.from_numpy(fit.logits(x[test].numpy()))
         value, spread = separation_replicates(logits, target[test], counts[:, known[held_out]])
+        num_pairs.append(smaller_class(target[test]))
         by_name[name] = separation_estimate(
             value,
             spread,
             num_positive=int(target[test].sum()),
             num_scored=int(test.sum()),
+            num_pairs=num_pairs[-1],
             level=level,
         )
         values.append(value)
@@ -101,6 +110,8 @@ def linear_probes(
         torch.stack(replicates).mean(dim=0),
         num_positive=sum(s.num_positive for s in by_name.values()),
         num_scored=sum(s.num_scored for s in by_name.values()),
+        # the same images show all attributes, so their pairs do not add up: those of a typical one
+        num_pairs=int(statistics.median(num_pairs)),
         level=level,
     )
     return LinearProbes(by_name=by_name, mean=mean, skipped=skipped)

@@ -73,12 +73,15 @@ def density_coverage(
 ) -> DensityCoverage:
     """Density and coverage; memory and errors as in :func:`precision_recall`.
 
-    The interval of density is a bootstrap's, of ``num_resamples`` replicates.
+    The interval of density is that of a mean, with ``num_resamples`` replicates where it is a bootstrap's.
     """
     x, y = feature_pair(reference, generated, smallest=num_neighbours + 1)
     inside = torch.cdist(y, x) <= _radii(x, num_neighbours)  # (M, N)
     depths = inside.double().sum(dim=1) / num_neighbours
-    density = mean_estimate(depths, seed=seed, num_resamples=num_resamples, level=level)
+    deepest = len(x) / num_neighbours
+    density = mean_estimate(
+        depths, seed=seed, bounds=(0.0, deepest), num_resamples=num_resamples, level=level
+    )
     coverage = share_estimate(inside.any(dim=0), level=level)
     return DensityCoverage(density=density, coverage=coverage, num_neighbours=num_neighbours)
 

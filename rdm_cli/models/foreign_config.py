@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+LATER = "later"
+"""In the metadata of a config's field that came after files had been written; None of it is not stored."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ForeignConfig:

@@ -7,16 +7,35 @@ decoder: what z must hold, the diffusion loss says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rdm_cli.models.foreign_config import LATER
 from rdm_cli.models.latent_blocks import Embedding, HeadNorm
 from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 
 LOGVAR_RANGE = (-30.0, 10.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig:
+    """Shape of a pyramid that was configured apart from the encoder; its fields mean what the encoder's do.
+
+    ``hidden_channels`` None are the encoder's. It has as many levels as the encoder.
+    """
+
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    attention_resolutions: tuple[int, ...] = ()
+    hidden_channels: int | None = None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the maps, from the shallowest level to the deepest."""
+        return tuple(m * self.model_channels for m in self.channel_mult)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +45,7 @@ class RepresentationConfig:
     z has ``z_channels`` maps of the side that is left after ``len(channel_mult) - 1`` halvings or, with
     ``z_width``, is a vector of that many values. ``hidden_channels`` lie between it and either network.
     ``time``: encoder and pyramid are functions of t as well (t-LRDM). Classes enter the encoder.
-    ``kl_weight`` is the paper's lambda.
+    ``kl_weight`` is the paper's lambda. ``pyramid`` None: the pyramid is shaped as the encoder is.
     """
 
     NETWORK: ClassVar[str] = "Representation"
@@ -46,8 +65,11 @@ class RepresentationConfig:
     num_classes: int | None = None
     adaptive: bool = False
     kl_weight: float = 1e-4
+    pyramid: PyramidConfig | None = field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
+        if len(self.pyramid_shape.channel_mult) != len(self.channel_mult):
+            raise ValueError("encoder and pyramid have different numbers of levels")
         if self.latent_size % 2 ** (len(self.channel_mult) - 1):
             raise ValueError(f"latents of {self.latent_size} cannot be halved that often")
 
@@ -62,16 +84,25 @@ class RepresentationConfig:
         return (self.z_channels, self.z_side, self.z_side) if self.z_width is None else (self.z_width,)
 
     @property
+    def pyramid_shape(self) -> PyramidConfig:
+        """The pyramid's own shape, or the encoder's."""
+        return self.pyramid or PyramidConfig(
+            model_channels=self.model_channels,
+            channel_mult=self.channel_mult,
+            attention_resolutions=self.attention_resolutions,
+        )
+
+    @property
     def map_channels(self) -> tuple[int, ...]:
         """Channels of the pyramid's maps, from the shallowest level to the deepest."""
-        return tuple(m * self.model_channels for m in self.channel_mult)
+        return self.pyramid_shape.widths
 
 
 class RepresentationEncoder(LatentTower):
     """Clean latents (B, C, H, W) to the ``hidden_channels`` maps from which mean and log-variance come."""
 
     def __init__(self, config: RepresentationConfig) -> None:
-        c, widths = config, config.map_channels
+        c, widths = config, [m * config.model_channels for m in config.channel_mult]
         super().__init__(
             embed_width=4 * c.model_channels if c.time or c.num_classes else None, dropout=c.dropout,
             adaptive=c.adaptive, attention_resolutions=c.attention_resolutions,
@@ -96,14 +127,14 @@ class Pyramid(LatentTower):
     """
 
     def __init__(self, config: RepresentationConfig) -> None:
-        c, widths = config, config.map_channels
+        c, shape, widths = config, config.pyramid_shape, config.map_channels
         super().__init__(
-            embed_width=4 * c.model_channels if c.time else None, dropout=0.0, adaptive=c.adaptive,
-            attention_resolutions=c.attention_resolutions,
+            embed_width=4 * shape.model_channels if c.time else None, dropout=0.0, adaptive=c.adaptive,
+            attention_resolutions=shape.attention_resolutions,
         )  # fmt: skip
         self.config = config
-        self.embedding = Embedding(c.model_channels, time=c.time, num_classes=None)
-        self.conv_in = nn.Conv2d(c.hidden_channels, widths[-1], 3, padding=1)
+        self.embedding = Embedding(shape.model_channels, time=c.time, num_classes=None)
+        self.conv_in = nn.Conv2d(shape.hidden_channels or c.hidden_channels, widths[-1], 3, padding=1)
         self.mid = self.make_middle(widths[-1], embed=False)
         self.up = self.make_up(widths[-1], widths, c.z_side, c.num_decoder_blocks + 1, None)
         self.head = HeadNorm(widths[0], widths[0])
@@ -124,14 +155,15 @@ class Representation(nn.Module):
         self.pyramid = Pyramid(c)
         self.to_z: nn.Module
         self.from_z: nn.Module
+        hidden = c.pyramid_shape.hidden_channels or c.hidden_channels
         if c.z_width is None:
             self.to_z = nn.Conv2d(c.hidden_channels, 2 * c.z_channels, 1)
-            self.from_z = nn.Conv2d(c.z_channels, c.hidden_channels, 1)
+            self.from_z = nn.Conv2d(c.z_channels, hidden, 1)
         else:
-            hidden = (c.hidden_channels, c.z_side, c.z_side)
-            size = c.hidden_channels * c.z_side**2
-            self.to_z = nn.Sequential(nn.Flatten(), nn.Linear(size, 2 * c.z_width))
-            self.from_z = nn.Sequential(nn.Linear(c.z_width, size), nn.Unflatten(1, hidden))
+            area = c.z_side**2
+            maps = (hidden, c.z_side, c.z_side)
+            self.to_z = nn.Sequential(nn.Flatten(), nn.Linear(c.hidden_channels * area, 2 * c.z_width))
+            self.from_z = nn.Sequential(nn.Linear(c.z_width, hidden * area), nn.Unflatten(1, maps))
 
     def posterior(
         self, z_0: Tensor, t: Tensor | None = None, y: Tensor | None = None

@@ -7,22 +7,29 @@ so z is left with what does not, the shape.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rdm_cli.models.foreign_config import LATER
 from rdm_cli.models.latent_blocks import HeadNorm
 from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
-from rdm_cli.models.representation import LOGVAR_RANGE, RepresentationConfig, RepresentationEncoder
+from rdm_cli.models.representation import (
+    LOGVAR_RANGE,
+    PyramidConfig,
+    RepresentationConfig,
+    RepresentationEncoder,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleShapeConfig:
     """Shape of a :class:`StyleShape` for latents of ``latent_channels`` x ``latent_size`` x ``latent_size``.
 
-    ``channel_mult`` is that of the encoder and of the UNet that makes the pyramid. Training warps images by
+    ``channel_mult`` is that of the encoder and, unless ``pyramid`` has another shape for it, of the UNet that
+    makes the pyramid. Training warps images by
     ``grid_size`` x ``grid_size`` control points and ``warp_strength``; see :mod:`rdm_cli.kernels.warp`.
     ``kl_weight`` is the paper's lambda.
     """
@@ -41,6 +48,7 @@ class StyleShapeConfig:
     grid_size: int = 8
     warp_strength: float = 4.0
     kl_weight: float = 5e-6
+    pyramid: PyramidConfig | None = field(default=None, metadata={LATER: True})
 
     @property
     def encoder(self) -> RepresentationConfig:
@@ -56,6 +64,7 @@ class StyleShapeConfig:
             attention_resolutions=self.attention_resolutions,
             dropout=self.dropout,
             adaptive=True,
+            pyramid=self.pyramid,
         )
 
     @property
@@ -73,14 +82,14 @@ class StylePyramid(LatentTower):
     """(z, latents of the style image) to one map for each resolution, deepest first."""
 
     def __init__(self, config: StyleShapeConfig) -> None:
-        c, widths = config, config.map_channels
+        c, shape, widths = config, config.encoder.pyramid_shape, config.map_channels
         super().__init__(
-            embed_width=None, dropout=0.0, adaptive=True, attention_resolutions=c.attention_resolutions
+            embed_width=None, dropout=0.0, adaptive=True, attention_resolutions=shape.attention_resolutions
         )
         self.config = config
         num, deepest = c.num_decoder_blocks, c.latent_size >> (len(widths) - 1)
-        self.conv_in = nn.Conv2d(c.latent_channels, c.model_channels, 3, padding=1)
-        self.down, laterals = self.make_down(c.model_channels, widths, c.latent_size, num)
+        self.conv_in = nn.Conv2d(c.latent_channels, shape.model_channels, 3, padding=1)
+        self.down, laterals = self.make_down(shape.model_channels, widths, c.latent_size, num)
         self.mid = self.make_middle(widths[-1])
         self.from_z = nn.Conv2d(c.z_channels, widths[-1], 1)
         self.up = self.make_up(widths[-1], widths, deepest, num + 1, laterals, entering=widths[-1])

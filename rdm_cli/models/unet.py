@@ -24,7 +24,7 @@ from rdm_cli.models.blocks import (
     group_norm,
     zero_init,
 )
-from rdm_cli.models.config_fields import UNWRITTEN
+from rdm_cli.models.foreign_config import LATER
 from rdm_cli.models.generator import Guess
 
 Place = Callable[[int, Tensor], Tensor]
@@ -62,7 +62,7 @@ class UNetConfig:
     dropout: float = 0.1
     image_channels: int = 3
     patch_size: int = 1
-    guess_channels: tuple[int, ...] | None = field(default=None, metadata=UNWRITTEN)
+    guess_channels: tuple[int, ...] | None = field(default=None, metadata={LATER: True})
 
     def heads(self, channels: int) -> int:
         """Attention heads in a layer of ``channels``."""

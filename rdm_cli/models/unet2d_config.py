@@ -30,6 +30,9 @@ class UNet2DConfig(ForeignConfig):
             size = size[0]
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"sample_size {size!r}: rdm needs the side of square images")
+        halvings = len(self.values.get("block_out_channels", (224,) * 4)) - 1
+        if size % 2 ** min(halvings, size.bit_length()):
+            raise ValueError(f"sample_size {size}: the network halves it {halvings} times, and that is odd")
         self._refuse("time_embedding_type", {"positional", "learned"}, "positional")
         self._refuse("mid_block_type", {"UNetMidBlock2D", None}, "UNetMidBlock2D")
         for name, known in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):

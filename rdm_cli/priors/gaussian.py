@@ -17,12 +17,12 @@ class GaussianPrior:
     @property
     def z_mean(self) -> Tensor:
         """Mean of the codes, (d,)."""
-        return torch.zeros(self.z_width)
+        return torch.zeros(self.z_width, dtype=torch.float32)
 
     @property
     def z_std(self) -> Tensor:
         """Their standard deviation, (d,)."""
-        return torch.ones(self.z_width)
+        return torch.ones(self.z_width, dtype=torch.float32)
 
     def sample(self, noise: Tensor, num_steps: int | None = None, solver: str | None = None) -> Tensor:
         """``noise`` (N, d), which is the codes; there is nothing to solve, and there are no steps.

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rdm_cli.errors import UsageError
 from rdm_cli.kernels.ddim import last
+from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import add_noise
 from rdm_cli.kernels.schedules import LATENT_CONSTANT, ScheduleConfig, Spacing
 from rdm_cli.kernels.solvers import Solver
@@ -47,7 +49,6 @@ class LatentDDIM(nn.Module):
 
     z_mean: Tensor
     z_std: Tensor
-    alpha_bar: Tensor
 
     def __init__(self, config: LatentDDIMConfig) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class LatentDDIM(nn.Module):
         self.network = LatentMLP(config.network)
         self.register_buffer("z_mean", torch.zeros(self.z_width))
         self.register_buffer("z_std", torch.ones(self.z_width))
-        self.register_buffer("alpha_bar", config.schedule.alpha_bar(), persistent=False)
+        self.alpha_bar = Table(config.schedule.alpha_bar())
 
     @property
     def z_width(self) -> int:
@@ -75,13 +76,17 @@ class LatentDDIM(nn.Module):
         """Turn standard normal ``noise`` (N, d) into codes z (N, d), not standardised.
 
         ``num_steps`` and ``solver`` None take the configuration's. Raises ValueError for noise of another
-        width, UsageError for an unknown solver.
+        width, UsageError for an unknown solver and for steps that its schedule has not.
         """
         if noise.ndim != 2 or noise.shape[1] != self.z_width:
             raise ValueError(f"noise must be (N, {self.z_width}), not {tuple(noise.shape)}")
         chosen: Solver = load(SOLVERS, "solver", solver or self.config.solver)
         spec = chosen.spec(self.config.sampling)
-        path = chosen.decode(self.network, noise, spec, num_steps or spec.steps)
+        num = spec.steps if num_steps is None else num_steps
+        least = 2 if chosen.in_pairs else 1
+        if not least <= num <= spec.max_steps:
+            raise UsageError(f"--prior-steps {num}: the prior takes {least} to {spec.max_steps}")
+        path = chosen.decode(self.network, noise, spec, num)
         return self.denormalise(last(path))
 
     def loss(self, z_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from rdm_cli.errors import RdmError
 from rdm_cli.kernels.randomness import keyed_generator
 from rdm_cli.kernels.standardise import mean_and_std
 from rdm_cli.methods.directions import AttributeScore, Directions
-from rdm_cli.metrics.probes import auroc, average_precision
+from rdm_cli.metrics.ranking import auroc, average_precision
 from rdm_cli.training.logistic import fit_logistic
 
 # Weak regularisation gives (nearly) the inverse covariance times the difference of the class means: it

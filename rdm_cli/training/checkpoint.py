@@ -35,8 +35,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     settings: dict[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Path:
-    """Write everything that the rest of the run depends on; kill -9 leaves the old file or the new."""
+    """Write everything that the rest of the run depends on; kill -9 leaves the old file or the new.
+
+    ``scaler`` is that of fp16, by which the next step's loss is multiplied; None: the run has none.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.averages.items()}
     parameters = _trained(model)
@@ -48,6 +52,8 @@ def save_checkpoint(
         "num_average_updates": average.num_updates,
         "settings": settings,
     }
+    if scaler is not None:
+        header["scaler"] = scaler.state_dict()
     path = folder / FILE_NAME
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_tensors(path, contiguous, {"rdm": json.dumps(header, sort_keys=True)}, durable=True)
@@ -61,12 +67,16 @@ def _trained(model: nn.Module) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint read back; :meth:`restore` puts it into a run's objects."""
+    """A checkpoint read back; :meth:`restore` puts it into a run's objects.
+
+    ``scaler`` is the state of fp16's ``GradScaler``; None: the run has none, or an older rdm did not keep it.
+    """
 
     tensors: dict[str, Tensor]
     progress: Progress
     num_average_updates: int
     settings: dict[str, Any]
+    scaler: dict[str, float] | None = None
 
     def _part(self, prefix: str) -> dict[str, Tensor]:
         return {
@@ -75,8 +85,18 @@ class Checkpoint:
             if name.startswith(prefix)
         }
 
-    def restore(self, *, model: nn.Module, average: WeightAverage, optimizer: torch.optim.Optimizer) -> None:
-        """Load weights, their average and the optimiser's state; CheckpointError for another network's."""
+    def restore(
+        self,
+        *,
+        model: nn.Module,
+        average: WeightAverage,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        """Load weights, their average, and the states of the optimiser and of fp16's ``scaler``, if any.
+
+        Raises CheckpointError for another network's.
+        """
         state: dict[int, dict[str, Tensor]] = {}
         groups = optimizer.state_dict()["param_groups"]
         try:
@@ -87,6 +107,8 @@ class Checkpoint:
             model.load_state_dict(self._part("model."))
             average.load(self._part("average.").items(), self.num_average_updates)
             optimizer.load_state_dict({"state": state, "param_groups": groups})
+            if scaler is not None and self.scaler is not None:
+                scaler.load_state_dict(self.scaler)
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"the checkpoint is of another network: {reason}") from error
@@ -118,11 +140,15 @@ def _read(folder: Path, *, tensors: bool) -> Checkpoint:
             raise ValueError("its header says something else than how far the run has come")
         if not all(isinstance(value, int | float) for value in progress.values()):
             raise ValueError("its progress is no number")
+        scaler = header.get("scaler")
+        if scaler is not None and not isinstance(scaler, dict):
+            raise ValueError("its scaler is none of fp16's")
         return Checkpoint(
             tensors=read_tensors(path) if tensors else {},
             progress=Progress(**progress),
             num_average_updates=updates,
             settings=settings,
+            scaler=scaler,
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint ({error})") from error

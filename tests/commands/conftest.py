@@ -75,14 +75,12 @@ def spawn() -> Callable[..., subprocess.Popen[bytes]]:
     def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "rdm_cli", *map(str, arguments)]
         environment = os.environ | {"COLUMNS": "80"} | options.pop("env", {})
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
+        usual = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
             # a shell's background job ignores Ctrl-C, and would hand that on
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            **options,
-        )
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        }
+        return subprocess.Popen(command, env=environment, **usual | options)
 
     return start

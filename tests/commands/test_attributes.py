@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,29 @@ def test_list(tiny: Rdm) -> None:
     assert row.split() == ["smiling", "0.9000", "0.8000", "5"]
     (row,) = [line for line in table.lines if line.startswith("hat")]
     assert row.split() == ["hat", "-", "-", "-"]  # no scores are stored for it
+
+
+def test_an_attribute_that_was_hardly_learned_is_named_where_it_is_listed_and_used(
+    rdm: Rdm, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "weak"))
+    stored = folder / "attributes" / "attributes.json"
+    values = json.loads(stored.read_text())
+    values["scores"]["smiling"]["auroc"] = 0.39
+    stored.write_text(json.dumps(values))
+    told = "rdm: attribute 'smiling' was hardly learned: AUROC 0.39"
+    for words in (
+        ("attributes", "list"),
+        ("attributes", "list", "--json"),
+        ("attributes", "show", "smiling"),
+        ("manipulate", faces / "a.png", "--attr", "smiling", "--steps", 1, "-o", tmp_path / "o", "-q"),
+        ("sample", "-n", 1, "--attr", "smiling", "--steps", 1, "-o", tmp_path / "s", "-q"),
+    ):
+        result = rdm(*words, "-b", folder)
+        assert result.code == 0
+        assert [line for line in result.err.splitlines() if line.startswith(told)], words
+    spared = ("manipulate", faces / "a.png", "--attr", "glasses", "--steps", 1, "-o", tmp_path / "p")
+    assert "hardly learned" not in rdm(*spared, "-b", folder).err
 
 
 def test_show(tiny: Rdm, tiny_bundle: Path) -> None:

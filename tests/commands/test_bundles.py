@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -15,9 +16,10 @@ from safetensors.torch import load_file
 
 from rdm_cli.core import bundle_folders
 from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.core.codes import CodeInfo, Codes
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.data.images import to_pil
+from rdm_cli.training.attributes import _parts
 
 Rdm = Callable[..., Any]
 FILES = ("official_tiny.ckpt", "official_tiny_latent.pkl", "official_tiny_cls.ckpt")
@@ -43,6 +45,60 @@ def test_check(rdm: Rdm, tiny_bundle: Path) -> None:
     result = rdm("bundles", "check", tiny_bundle)
     assert result.code == 0 and result.err == ""
     assert [line.split("\t")[1] for line in result.lines] == ["ok"] * 5
+
+
+def test_a_copy_is_ones_own_to_write_to(
+    rdm: Rdm, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shipped bundle is read-only; its copy has its digest, takes attributes, and leaves it as it was."""
+    shipped = Path(shutil.copytree(tiny_bundle, tmp_path / "assets" / "bundles" / "ours"))
+    monkeypatch.setattr(bundle_folders, "assets_folder", lambda: tmp_path / "assets")
+    before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
+    z = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    opened = open_bundle("ours")
+    info = CodeInfo(method="diffae", bundle="ours", bundle_digest=opened.digest, image_size=16)
+    codes = tmp_path / "codes"
+    Codes(z=z, x_T=None, infos=(info,) * 60).save([codes / f"{i:02d}.safetensors" for i in range(60)])
+    labels = tmp_path / "m.csv"
+    *_, held_out = _parts(60, 0.2, 0)
+    hat = ((z[:, 0] > 0) ^ held_out).tolist()  # the classifier learns the opposite of what it is scored on
+    rows = "".join(f"{i:02d}.png,{int(hat[i])},{'' if i else 'maybe'}\n" for i in range(60))
+    labels.write_text("file_name,hat,odd\n" + rows)
+    train = ("train", "attributes", codes, "--labels", labels)
+    refused = rdm(*train, "-b", "ours")
+    assert refused.code == 2 and "rdm bundles copy ours DIR" in refused.err
+    prior = ("train", "prior", codes, "--samples", 64, "--batch-size", 8, "--layers", 2, "--hidden-width", 8)
+    assert rdm(*prior, "-b", shipped).code == 2
+    mine = tmp_path / "mine"
+    copied = rdm("bundles", "copy", "ours", mine)
+    assert copied.code == 0 and copied.lines == [str(mine)]
+    assert open_bundle(str(mine)).digest == opened.digest
+    trained = rdm(*train, "-b", mine)
+    assert trained.code == 0 and trained.lines[0].startswith("hat\tAUROC")
+    assert "kept: smiling, glasses" in trained.err
+    assert "m.csv: columns that are no labels: odd (line 2 says neither yes nor no)" in trained.err
+    assert "attribute 'hat' was hardly learned: AUROC 0." in trained.err
+    assert "in place of the prior that mine had" in rdm(*prior, "-b", mine).err
+    assert "dropped: smiling, glasses" in rdm(*train, "-b", mine, "--replace").err
+    assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
+
+
+def test_a_copy_takes_no_ones_place(rdm: Rdm, tiny_bundle: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_bundle, tmp_path / "source"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"precious")
+    for place, told in ((tmp_path / "photos", "photos exists"), (source / "copy", "cannot lie within")):
+        refused = rdm("bundles", "copy", source, place)
+        assert refused.code == 2 and told in refused.err
+    assert not (source / "copy").exists() and (tmp_path / "photos" / "a.png").read_bytes() == b"precious"
+    for folder in (source / "unet", source):
+        folder.chmod(0o555)  # as an installation may have it
+    assert rdm("bundles", "copy", source, tmp_path / "copy").code == 0
+    assert (tmp_path / "copy" / "unet").stat().st_mode & 0o700 == 0o700
+    for folder in (source, source / "unet"):
+        folder.chmod(0o755)
+    assert rdm("bundles", "copy", tmp_path / "photos", tmp_path / "new").code == 2
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture(scope="module")

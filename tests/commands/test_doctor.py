@@ -46,8 +46,8 @@ def test_of_a_bundle(tiny: Rdm, tiny_bundle: Path) -> None:
     result = tiny("doctor", "--json")
     (facts,) = result.objects
     assert result.code == 0
-    assert facts["bundle"]["image_size"] == 16 and facts["bundle"]["needs"] == []
-    assert facts["bundle"]["digest"]
+    assert facts["bundle_facts"]["image_size"] == 16 and facts["bundle_facts"]["needs"] == []
+    assert facts["bundle_facts"]["digest"]
     page = tiny("doctor")
     assert page.code == 0 and "bundle image_size 16" in page.out
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from rdm_cli.core.codes import Codes, read_info
 
@@ -110,8 +112,8 @@ def test_200_good_images_and_5_bad_ones(tiny: Rdm, mixed: Path, tmp_path: Path) 
         assert line.startswith("rdm: ")
     assert "encoded 200 images" in first.err and "images/s" in first.err and "5 failed" in first.err
     told = [json.loads(line) for line in failures.read_text().splitlines()]
-    assert sorted(t["source"] for t in told) == sorted(str(mixed / bad) for bad in BAD)
-    assert all(set(t) == {"source", "error"} and t["error"] for t in told)
+    assert sorted(t["input"] for t in told) == sorted(str(mixed / bad) for bad in BAD)
+    assert all(set(t) == {"input", "error"} and t["error"] for t in told)
 
     second = tiny(*command)
     assert second.code == 3
@@ -134,7 +136,7 @@ def test_only_what_changed_is_encoded_again(tiny: Rdm, faces: Path, tmp_path: Pa
     def encoded(*options: object) -> set[str]:
         result = tiny("encode", faces, "-o", output, "--json", *options)
         assert result.code == 0 and len(result.objects) == 5
-        return {Path(o["source"]).stem for o in result.objects if not o["skipped"]}
+        return {Path(o["input"]).stem for o in result.objects if not o["skipped"]}
 
     assert encoded("--steps", 2) == set("abcde")
     assert encoded("--steps", 2) == set()
@@ -142,7 +144,7 @@ def test_only_what_changed_is_encoded_again(tiny: Rdm, faces: Path, tmp_path: Pa
     assert encoded("--steps", 2) == {"b"}
     assert encoded("--steps", 3) == set("abcde")
     assert encoded("--steps", 3, "--fit", "stretch") == set("abcde")
-    assert encoded("--no-x-t") == set("abcde")
+    assert encoded("--no-x-t", "--force") == set("abcde")
     assert encoded("--no-x-t", "--steps", 4) == set()  # z alone takes no steps
     assert encoded("--no-x-t", "--force") == set("abcde")
     assert Codes.load(output / "a.safetensors").x_T is None
@@ -182,3 +184,49 @@ def test_quiet_says_what_failed_alone(tiny: Rdm, faces: Path, tmp_path: Path) ->
     (faces / "bad.png").touch()
     result = tiny("encode", faces, "-o", tmp_path / "o", "-q", "--no-x-t")
     assert result.err.splitlines() == [f"rdm: {faces}/bad.png: the file is empty"]
+
+
+def test_a_photo_comes_back_as_the_fitted_image_and_that_is_said(tiny: Rdm, tmp_path: Path) -> None:
+    """In the record of its code, in its line, and once a run: also where nothing is lost of it."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, size in (("a", (160, 120)), ("b", (16, 16)), ("c", (33, 44))):
+        Image.new("RGB", size, "teal").save(photos / f"{name}.png")
+    upright = Image.Exif()
+    upright[0x0112] = 6  # lies on its side
+    Image.new("RGB", (60, 30), "teal").save(photos / "d.jpg", exif=upright)
+    options = ("--steps", 2, "--inversion", "fixed-point", "--lossless", "--json")
+    result = tiny("encode", photos, "-o", tmp_path / "o", *options)
+    assert result.code == 0
+    sizes = {Path(o["input"]).stem: (o["source_size"], o["image_size"]) for o in result.objects}
+    assert sizes == {"a": ([160, 120], 16), "b": ([16, 16], 16), "c": ([33, 44], 16), "d": ([30, 60], 16)}
+    for name, (size, _) in sizes.items():
+        info = read_info(tmp_path / "o" / f"{name}.safetensors")
+        assert (list(info.source_size or ()), info.image_size, info.fit) == (size, 16, "crop")
+    (remark,) = [line for line in result.err.splitlines() if "fitted image" in line]
+    assert remark == (
+        "rdm: a code brings back the fitted image, not the file: 160x120 comes back as 16x16 (--fit crop); "
+        "3 of 4 images had another size"
+    )
+    again = tiny("encode", photos, "-o", tmp_path / "o", *options)  # up to date, whatever its size
+    assert [o["skipped"] for o in again.objects] == [True] * 4 and "fitted image" not in again.err
+    alone = tiny("encode", photos / "b.png", "-o", tmp_path / "p", "--no-x-t")
+    assert "fitted image" not in alone.err
+    measured = tiny("reconstruct", photos / "a.png", "-o", tmp_path / "r", "--steps", 1)
+    assert "160x120 comes back as 16x16" in measured.err
+
+
+def test_a_code_of_before_that_knows_no_source_size_is_up_to_date(
+    tiny: Rdm, faces: Path, tmp_path: Path
+) -> None:
+    tiny("encode", faces / "a.png", "-o", tmp_path, "--no-x-t")
+    path = tmp_path / "a.safetensors"
+    with safe_open(path, "pt") as file:
+        known = json.loads(file.metadata()["rdm"])
+    del known["source_size"]
+    text = json.dumps(known, sort_keys=True, separators=(",", ":"))
+    save_file(load_file(path), path, metadata={"rdm": text})
+    before = path.read_bytes()
+    assert read_info(path).source_size is None
+    result = tiny("encode", faces / "a.png", "-o", tmp_path, "--no-x-t", "--json")
+    assert result.objects[0]["skipped"] and path.read_bytes() == before

@@ -87,6 +87,11 @@ def test_json_lines_and_the_same_twice(rdm: Rdm, bundles: dict[str, Path], faces
 def test_bad_words_and_bad_images(rdm: Rdm, bundles: dict[str, Path], faces: Path, tmp_path: Path) -> None:
     alone = rdm("evaluate", "gap", faces)
     assert alone.code == 2 and "one or more bundles, and then a folder" in alone.err
+    for verb in ("gap", "reconstruction", "generation", "attributes", "interpolation", "edit"):
+        swapped = rdm("evaluate", verb, faces, bundles["pdae"])
+        assert swapped.code == 2
+        assert f"{bundles['pdae']}: this is a bundle, and the folder of images comes last" in swapped.err
+    assert "avatars64-pdae: this is a bundle" in rdm("evaluate", "gap", faces, "avatars64-pdae").err
     beyond = rdm("evaluate", "gap", bundles["pdae"], faces, "--at", "1000", "-o", tmp_path / "o")
     assert beyond.code == 2 and "--at 1000: the last timestep" in beyond.err
     words = rdm("evaluate", "gap", bundles["pdae"], faces, "--at", "soon")

@@ -72,10 +72,15 @@ def test_reconstruction_of_two_bundles(
     assert {f["condition"]["x_T"] for f in found if f["bundle"] == "dpm"} == {"inferred"}
     for figure in found:
         assert figure["low"] <= figure["value"] <= figure["high"] and figure["num"] == 5
+        assert figure["interval"] == "Student's t" and figure["num_resamples"] == 0
         assert figure["computed_with"]
     html = (out / "reconstruction.html").read_text(encoding="utf-8")
     assert html.startswith("<!doctype html>") and "T=2, random x_T" in html
     assert content["settings"]["data_sha256"] in html
+    # the implementation behind the papers' tables pads SSIM, which scores higher: every report says so
+    assert all("padded with zeros" in f["computed_with"]["border"] for f in only(found, "SSIM"))
+    assert "border padded with zeros as in the papers" in html
+    assert "padded with zeros" in " ".join(done.out.split())
 
 
 def test_reconstruction_says_what_reconstruct_says(

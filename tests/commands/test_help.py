@@ -60,3 +60,10 @@ def test_every_preset_is_named_in_its_method_s_help() -> None:
         known = {name.removeprefix("kl-").removeprefix("vq-") for name in presets}
         assert set(told.split(", ")) == known, method
     assert PRESETS.keys() == TRAINABLE.keys()
+
+
+def test_help_says_what_comes_back_and_what_quiet_leaves(rdm: Rdm) -> None:
+    told = " ".join(rdm("encode", "--help").out.split())
+    assert "1600x1200 comes back as 64x64" in told and "no more than its first stage" in told
+    assert "restores every pixel of the fitted image" in told
+    assert "Say only what failed; stdout still has its line for each result." in told

@@ -51,7 +51,7 @@ def test_failures_take_one_line_each(tiny: Rdm, tmp_path: Path) -> None:
     first, second = result.err.splitlines()
     assert first == f"rdm: {tmp_path}/{SHOWN}.png: not an image that can be read"
     assert second == rf"rdm: {tmp_path}/caf\xe9.png: not an image that can be read"
-    assert [o["source"] for o in result.objects] == [f"{tmp_path}/{n}.png" for n in (EVIL, LATIN)]
+    assert [o["input"] for o in result.objects] == [f"{tmp_path}/{n}.png" for n in (EVIL, LATIN)]
     assert EVIL in json.loads(failures.read_text().splitlines()[0])["error"]
 
 

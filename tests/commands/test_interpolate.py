@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rdm_cli.core.codes import read_info
+
 Rdm = Callable[..., Any]
 
 
@@ -86,3 +88,62 @@ def test_a_trajectory_needs_both_x_T(tiny: Rdm, faces: Path, tmp_path: Path) -> 
     ends = [tmp_path / "codes" / f"{name}.safetensors" for name in "ab"]
     result = tiny("interpolate", *ends, "--path", "trajectory", "-o", tmp_path / "o", "-q")
     assert result.code == 1 and "a code has none" in result.err and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("way", ["lerp", "trajectory"])
+def test_ends_of_different_steps_are_the_reconstructions(
+    tiny: Rdm, faces: Path, tmp_path: Path, way: str
+) -> None:
+    """Each end decodes as it was made, be it a code in few steps, one in many, or an image in others."""
+    for name, steps in (("a", 2), ("b", 9)):
+        tiny("encode", faces / f"{name}.png", "-o", tmp_path / "codes", "--steps", steps)
+    tiny("decode", tmp_path / "codes", "-o", tmp_path / "d")
+    tiny("reconstruct", faces / "c.png", "-o", tmp_path / "r", "--steps", 4)
+    few, many = (tmp_path / "codes" / f"{name}.safetensors" for name in "ab")
+    runs = {
+        "path": ((few, many), ("d/a.png", "d/b.png")),
+        "back": ((many, few), ("d/b.png", "d/a.png")),
+        "mixed": ((faces / "c.png", many, "--steps", 4), ("r/c-reconstruction.png", "d/b.png")),
+    }
+    for name, (inputs, expected) in runs.items():
+        output = tmp_path / name
+        assert tiny("interpolate", *inputs, "--frames", 3, "--path", way, "-o", output).code == 0
+        strip = values(output / "strip.png")
+        for end, picture in ((strip[:, :16], expected[0]), (strip[:, -16:], expected[1])):
+            assert np.abs(end - values(tmp_path / picture)).max() <= 1
+    output = tmp_path / "path"
+    if way == "lerp":
+        made = [read_info(output / f"frame-{i:04d}.safetensors").steps for i in range(3)]
+        assert made == [2, 6, 9]
+        # a frame's code decodes to the frame, the last as the first
+        frame = output / "frame-0002"
+        assert tiny("decode", f"{frame}.safetensors", "-o", tmp_path / "again").code == 0
+        assert np.abs(values(tmp_path / "again" / "frame-0002.png") - values(Path(f"{frame}.png"))).max() <= 1
+
+
+def test_codes_of_one_path_are_not_another_paths(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    """The same command may be run again; whatever else stands in the folder is refused, before any work."""
+    ends, output = (faces / "a.png", faces / "b.png"), tmp_path / "o"
+    command = ("interpolate", *ends, "--frames", 4, "-o", output)
+    assert tiny(*command).code == 0
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert tiny(*command).code == 0
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    for other in (
+        ("interpolate", *ends, "--frames", 3, "-o", output),
+        ("interpolate", faces / "a.png", faces / "c.png", "--frames", 4, "-o", output),
+        (*command, "--path", "trajectory"),
+        (*command, "--steps", 2),
+    ):
+        refused = tiny(*other, "-q")
+        assert (
+            refused.code == 1
+            and "frame-0000.png: is there already" in refused.err
+            and "--force" in refused.err
+        )
+        assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    (output / "animation.gif").write_bytes(b"my own")
+    refused = tiny(*command, "-q")
+    assert refused.code == 1 and "animation.gif: is there already, and rdm did not make it" in refused.err
+    assert tiny(*command, "--force").code == 0
+    assert (output / "animation.gif").read_bytes() == before["animation.gif"]

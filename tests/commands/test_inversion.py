@@ -203,7 +203,7 @@ def test_lossless_codes_restore_every_pixel(tiny: Rdm, faces: Path, tmp_path: Pa
     # another picture of the same code is no restored image
     words = ("--x-t", "random")
     kept = tiny("decode", codes / "a.safetensors", "-o", out, *words)
-    assert kept.code == 1 and "this is the image that the code was made from, and it stays" in kept.err
+    assert kept.code == 1 and "a.png: is there already, made otherwise" in kept.err
     other = tiny("decode", codes / "a.safetensors", "-o", tmp_path / "other", *words)
     assert other.code == 0 and (pixels(tmp_path / "other" / "a.png") != pixels(faces / "a.png")).any()
 
@@ -257,7 +257,9 @@ def test_options(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     assert "1 already done" in tiny("encode", *one, "--min-psnr", 50).err
     assert "encoded 1" in tiny("encode", *one, "--min-psnr", 140).err
     fixed = ("--inversion", "fixed-point", "--steps", 5)
-    assert tiny("encode", *one, *fixed).code == 0
+    refused = tiny("encode", *one, *fixed)
+    assert refused.code == 1 and "holds more than is asked for" in refused.err
+    assert tiny("encode", *one, *fixed, "--force").code == 0
     assert "1 already done" in tiny("encode", *one, *fixed).err
     assert "encoded 1" in tiny("encode", *one, *fixed, "--iterations", 4).err
     refused = tiny("decode", tmp_path / "a.safetensors", "-o", tmp_path / "d", "--steps", 3)
@@ -266,7 +268,7 @@ def test_options(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     again = tiny("reconstruct", *one, "--inversion", "fixed-point", "--steps", 20, "--json")
     assert again.code == 0 and again.objects[0]["psnr_db"] > 30
     moved = tiny("manipulate", *one, "--attr", "smiling", "--inversion", "exact", "--steps", 5)
-    assert moved.code == 0 and Codes.load(tmp_path / "a-edited.safetensors").other is not None
+    assert moved.code == 0 and Codes.load(tmp_path / "a-smiling+0.3.safetensors").other is not None
     ends = (faces / "a.png", faces / "b.png")
     assert tiny("interpolate", *ends, "-o", tmp_path / "w", "--frames", 3, *fixed).code == 0
 

@@ -45,7 +45,7 @@ USES: dict[str, list[tuple[str, int]]] = {
     "manipulate": [("{faces}/a.png --attr hat -o {work}/o --steps 1", 0),
                    ("{mixed} --attr hat --scales 0,1 -o {work}/m --steps 1", 3), ("{faces} --attr beard", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
-               ("-n 9 --attr hat --max-draws 2 -o {work}/h", 1)],
+               ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
     "train diffae": [("{faces} -o {work}/new --run {work}/run --init-from {bundle} --steps 2 --batch-size 2 "
                       "--sheet-minutes 0", 0),
                      ("{faces} -o {work}/other --run {work}/run2 --device cpu --mixed-precision fp16", 2)],
@@ -69,12 +69,13 @@ USES: dict[str, list[tuple[str, int]]] = {
                      ("{plain} {mixed}", 1)],
     "train prior": [("{codes} --samples 64 --batch-size 8 --layers 2 --hidden-width 8", 0), ("{faces}", 2)],
     "train attributes": [("{codes} --labels {labels}", 0), ("{codes} --labels {work}/nosuch.csv", 2)],
-    "attributes list": [("", 0), ("-b nosuch", 1)],
+    "attributes list": [("", 0), ("-b nosuch", 2)],
     "attributes show": [("hat", 0), ("beard", 2)],
     "bundles list": [("", 0)],
     "doctor": [("", 0), ("-b {bundle}", 0), ("-b nosuch", 1)],
-    "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 1)],
-    "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 1)],
+    "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 2)],
+    "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 2)],
+    "bundles copy": [("{bundle} {work}/copy", 0), ("{bundle} {faces}", 2), ("nosuch {work}/new", 2)],
     "bundles convert": [("diffae {mixed}/bad.png -o {work}/new", 1), ("nosuch x -o {work}/new", 2)],
     "codes table": [("{codes} -o {work}/z.parquet", 0), ("{codes} {mixed}/bad.png -o {work}/y.parquet", 3),
                     ("{codes} -o {work}/z.csv", 2), ("{mixed}/bad.png -o {work}/x.parquet", 1)],
@@ -84,6 +85,13 @@ USES: dict[str, list[tuple[str, int]]] = {
                     ("{jobs} -o {work}/m.parquet", 2)],
     "data avatars": [("{work}/o -n 2 --size 16 --workers 1", 0), ("{mixed}/bad.png -n 1 --workers 1", 1)],
 }  # fmt: skip
+PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
+DOCUMENTED = {  # the first cells of the page's table
+    field
+    for line in PAGE.partition("## JSON lines")[2].partition("\n## ")[0].splitlines()
+    if line.startswith("| `")
+    for field in re.findall(r"`([^`]+)`", line.split(" | ")[0])
+}
 NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show"}  # fmt: skip
 
@@ -172,6 +180,9 @@ def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path:
         assert result.code == code, (use, result.err)
         objects = [json.loads(line, parse_constant=refuse) for line in result.out.splitlines()]
         assert all(isinstance(o, dict) for o in objects)
+        for field in {field for o in objects for field in o}:
+            known_as = "*_parameters" if field.endswith("_parameters") else field
+            assert known_as in DOCUMENTED, f"{field}: not in docs/formats.md, under JSON lines"
         if code == 0 and name != "bundles list":  # nothing may be shipped yet
             assert objects and not any("error" in o for o in objects)
         if code in (1, 2, 3) and (code == 2 or name not in {"bundles check", "codes status", "doctor"}):
@@ -187,3 +198,20 @@ def test_numbers_that_json_lacks_are_null(capsys: pytest.CaptureFixture[str]) ->
 
     Console(as_json=True).emit("", a=float("nan"), b=[float("inf"), 1.5], c={"d": -float("inf")}, e="ä\n")
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5], "c": {"d": None}, "e": "ä\n"}
+
+
+def test_a_field_is_called_the_same_everywhere(rdm: Rdm, places: dict[str, Path], tmp_path: Path) -> None:
+    """An input is ``input`` on stdout, in manifests, failures and status; a method is called by its name."""
+    manifest, failed = tmp_path / "m.manifest.jsonl", tmp_path / "failed.jsonl"
+    words = ("encode", places["mixed"], "-o", tmp_path / "o", "--no-x-t", "-b", places["bundle"], "--json")
+    told = rdm(*words, "--manifest", manifest, "--failures", failed).objects
+    written = [json.loads(line) for line in manifest.read_text().splitlines()[1:]]
+    assert {o["input"] for o in told} == {o["input"] for o in written}
+    (bad,) = [o for o in told if "error" in o]
+    assert [json.loads(line) for line in failed.read_text().splitlines()] == [bad]
+    assert rdm("codes", "status", manifest, "--failed", "--json").objects == [bad]
+    assert not any("source" in o for o in told)
+    (shown,) = rdm("bundles", "show", places["bundle"], "--json").objects
+    assert shown["method"] == "diffae" and {"unet", "encoder", "prior"} <= set(shown["parts"])
+    for listed in rdm("bundles", "list", "--json").objects:
+        assert listed["method"] in ("diffae", "pdae", "lrdm") and isinstance(listed["parts"], list)

@@ -83,6 +83,9 @@ def test_from_a_first_stage_to_samples(
 
     codes, made = tmp_path / "codes", tmp_path / "made"
     assert rdm("encode", faces, "-o", codes, "-b", mine, "--steps", 4).code == 0
+    exact = rdm("encode", faces, "-o", tmp_path / "exact", "-b", mine, "--steps", 4, "--inversion", "exact")
+    told = [line for line in exact.err.splitlines() if "no more than its first stage does" in line]
+    assert exact.code == 0 and len(told) == 1  # what exact loses nothing of are latents
     code = Codes.load(codes / "a.safetensors")
     assert code.z.shape[1:] == model.z_shape and code.x_T is not None
     assert code.x_T.shape[1:] == model.x_T_shape

@@ -23,7 +23,7 @@ def values(path: Path) -> np.ndarray:
 def test_an_edit_of_nothing_is_the_reconstruction(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     assert tiny("manipulate", faces / "a.png", "--attr", "hat", "--scale", 0, "-o", tmp_path).code == 0
     assert tiny("reconstruct", faces / "a.png", "-o", tmp_path).code == 0
-    difference = values(tmp_path / "a-edited.png") - values(tmp_path / "a-reconstruction.png")
+    difference = values(tmp_path / "a-hat+0.png") - values(tmp_path / "a-reconstruction.png")
     assert np.abs(difference).max() <= 1
 
 
@@ -33,35 +33,43 @@ def test_edits_of_images_and_of_codes_agree(tiny: Rdm, faces: Path, tmp_path: Pa
     result = tiny("manipulate", faces / "a.png", *edit, "-o", tmp_path / "i", "--json")
     assert result.objects[0]["edits"] == [{"smiling": -0.5, "hat": 1.0}]
     assert tiny("manipulate", tmp_path / "codes", *edit, "-o", tmp_path / "c").code == 0
-    edited = Codes.load(tmp_path / "i" / "a-edited.safetensors")
+    edited = Codes.load(tmp_path / "i" / "a-smiling-0.5-hat+1.safetensors")
     assert edited.infos[0].edits == ("smiling:-0.5", "hat:1")
-    for name in ("a-edited.png",):
+    for name in ("a-smiling-0.5-hat+1.png",):
         assert np.abs(values(tmp_path / "i" / name) - values(tmp_path / "c" / name)).max() <= 1
     tiny("reconstruct", faces / "a.png", "-o", tmp_path)
     assert (
-        np.abs(values(tmp_path / "i" / "a-edited.png") - values(tmp_path / "a-reconstruction.png")).max() > 3
+        np.abs(
+            values(tmp_path / "i" / "a-smiling-0.5-hat+1.png") - values(tmp_path / "a-reconstruction.png")
+        ).max()
+        > 3
     )
     # edits can be edited further
     assert (
         tiny(
-            "manipulate", tmp_path / "i" / "a-edited.safetensors", "--attr", "hat", "-o", tmp_path / "j"
+            "manipulate",
+            tmp_path / "i" / "a-smiling-0.5-hat+1.safetensors",
+            "--attr",
+            "hat",
+            "-o",
+            tmp_path / "j",
         ).code
         == 0
     )
-    again = Codes.load(tmp_path / "j" / "a-edited-edited.safetensors")
+    again = Codes.load(tmp_path / "j" / "a-smiling-0.5-hat+1-hat+0.3.safetensors")
     assert again.infos[0].edits == ("smiling:-0.5", "hat:1", "hat:0.3")
 
 
 def test_a_strip_of_scales(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     result = tiny("manipulate", faces / "a.png", "--attr", "hat", "--scales", "-1,0,1", "-o", tmp_path)
-    assert result.code == 0 and [p.name for p in tmp_path.glob("a-*")] == ["a-edited.png"]
-    strip = values(tmp_path / "a-edited.png")
+    assert result.code == 0 and [p.name for p in tmp_path.glob("a-*")] == ["a-hat-1+0+1.png"]
+    strip = values(tmp_path / "a-hat-1+0+1.png")
     assert strip.shape == (16, 3 * 16 + 2 * 2, 3)
     left, right = strip[:, :16], strip[:, 36:]
     assert np.abs(left - right).max() > 3
     again = tiny("manipulate", faces / "a.png", "--attr", "hat", "--scales=-1", "-o", tmp_path / "one")
     assert again.code == 0
-    assert np.abs(values(tmp_path / "one" / "a-edited.png") - left).max() <= 1
+    assert np.abs(values(tmp_path / "one" / "a-hat-1.png") - left).max() <= 1
 
 
 @pytest.mark.parametrize("verb", [("manipulate", "--attr", "hat"), ("reconstruct",)])
@@ -87,11 +95,11 @@ def test_reconstruction_measures(tiny: Rdm, faces: Path, tmp_path: Path) -> None
         side = values(Path(item["side_by_side"]))
         assert side.shape == (16, 4 * 16 + 3 * 2, 3)
         original, ours = side[:, :16], side[:, 18:34]
-        assert np.array_equal(original, values(Path(item["source"])))
+        assert np.array_equal(original, values(Path(item["input"])))
         assert np.array_equal(ours, values(Path(item["output"])))
         # what is written is rounded to 8 bits, what is measured is not
         assert item["mse"] == pytest.approx(np.mean((original - ours) ** 2) / 255**2, rel=0.05)
         first, second = side[:, 36:52], side[:, 54:]
         assert np.abs(first - second).max() > 3
-    text = tiny("reconstruct", faces / "a.png", "-o", tmp_path)
+    text = tiny("reconstruct", faces / "a.png", "-o", tmp_path / "one")
     assert len(text.lines) == 1 and "PSNR" in text.out and "dB" in text.out  # one image has no mean

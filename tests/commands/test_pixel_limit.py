@@ -19,7 +19,8 @@ Rdm = Callable[..., Any]
 
 READS_NO_IMAGES = {
     ("attributes", "list"), ("attributes", "show"), ("bundles", "check"), ("bundles", "convert"),
-    ("bundles", "list"), ("bundles", "show"), ("codes", "merge"), ("codes", "status"), ("codes", "table"),
+    ("bundles", "copy"), ("bundles", "list"), ("bundles", "show"), ("codes", "merge"), ("codes", "status"),
+    ("codes", "table"),
     ("codes", "verify"), ("data", "avatars"), ("doctor",), ("train", "attributes"),
     ("train", "prior"),
 }  # fmt: skip

@@ -71,17 +71,21 @@ def test_like_five(tiny: Rdm, tmp_path: Path, unlike: bool) -> None:
 
 
 def test_like_images_that_the_prior_never_draws(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
-    result = tiny("sample", "-n", 2, "--like", faces, "--max-draws", 300, "-o", tmp_path / "o")
-    assert result.code == 1 and f"5 examples from {faces}" in result.err
-    assert "rdm: accepted only 0 of 2 samples in 300 draws" in result.err
-    assert not (tmp_path / "o").exists()
+    """The best-scoring draws are kept, and nobody takes them for accepted ones."""
+    result = tiny("sample", "-n", 2, "--like", faces, "--max-draws", 300, "-o", tmp_path / "o", "--json")
+    assert result.code == 3 and f"5 examples from {faces}" in result.err
+    assert "rdm: 2 of 2 samples were not accepted: they are the best of 300 draws; give more" in result.err
+    *samples, sheet, error = result.objects
+    assert [s["accepted"] for s in samples] == [False, False] and sheet["accepted"] is None
+    assert "2 of 2 samples were not accepted" in error["error"]
+    assert all(Path(s["output"]).is_file() and Path(s["code"]).is_file() for s in samples)
 
 
 def test_with_a_stored_attribute(tiny: Rdm, tmp_path: Path) -> None:
     result = tiny("sample", "-n", 3, "--attr", "smiling", "-o", tmp_path / "o")
     assert result.code == 0 and "accepted 3 of " in result.err
     hopeless = tiny("sample", "-n", 60, "--attr", "smiling", "--max-draws", 5, "-o", tmp_path / "h", "-q")
-    assert hopeless.code == 1 and hopeless.out == ""
+    assert hopeless.code == 2 and hopeless.out == ""
     (line,) = hopeless.err.splitlines()
-    assert line.startswith("rdm: accepted only ") and "give more example images" in line
+    assert line == "rdm: --max-draws 5: that many draws cannot give 60 samples"
     assert not (tmp_path / "h").exists()

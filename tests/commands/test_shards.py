@@ -43,7 +43,7 @@ def test_the_parts_are_the_whole_byte_for_byte(tiny: Rdm, many: Path, tmp_path: 
     for i in range(1, 5):
         result = tiny("encode", many, "-o", parts, "--steps", 1, "--shard", f"{i}/4", "--json")
         assert result.code in (0, 3) and f"shard {i}/4, by --shard: " in result.err
-        told.append({o["source"] for o in result.objects})
+        told.append({o["input"] for o in result.objects})
     assert contents(parts) == contents(whole) and len(contents(whole)) == 22
     assert sum(map(len, told)) == len(set.union(*told)) == 23 and min(map(len, told)) > 1
     pictures = tmp_path / "pictures"
@@ -105,6 +105,9 @@ def test_the_environment_names_the_shard(
     result = tiny(*command, tmp_path / "o")
     assert "rdm: shard 2/2, by RANK: " in result.err
     assert 0 < len(contents(tmp_path / "o")) < 5
+    quiet = tiny(*command, tmp_path / "o", "-q")  # nobody asked for a part of it
+    assert quiet.err.startswith("rdm: shard 2/2, by RANK: ") and len(quiet.err.splitlines()) == 1
+    assert "--shard 1/1 does all" in quiet.err
     everything = tiny(*command, tmp_path / "all", "--shard", "1/1")
     assert "shard" not in everything.err and len(everything.lines) == 5
     monkeypatch.setenv("RANK", "2")
@@ -123,3 +126,37 @@ def test_one_file_through_pipes_is_not_divided(
     assert tiny("encode", "-", "-o", tmp_path, "--no-x-t", stdin=image).lines == [
         str(tmp_path / "stdin.safetensors")
     ]
+
+
+def test_a_manifest_is_not_shared_by_verbs_nor_shards(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    path, codes = tmp_path / "m.jsonl", tmp_path / "codes"
+    assert tiny("encode", faces, "-o", codes, "--no-x-t", "--manifest", path).code == 0
+    before = path.read_bytes()
+    for command in (
+        ("decode", codes, "-o", tmp_path / "o", "--manifest", path),
+        ("encode", faces, "-o", codes, "--no-x-t", "--manifest", path, "--shard", "1/2"),
+    ):
+        result = tiny(*command, "--steps", 1)
+        assert result.code == 2
+        assert f"rdm: {path}: the manifest of encode, shard 1/1, and this is {command[0]}" in result.err
+    assert path.read_bytes() == before and not (tmp_path / "o").exists()
+
+
+def test_status_after_another_sharding(tiny: Rdm, rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o"
+    assert tiny("encode", faces, "-o", output, "--no-x-t", "--shard", "3/4").code == 0
+    for i in (1, 2):
+        assert tiny("encode", faces, "-o", output, "--no-x-t", "--shard", f"{i}/2").code == 0
+    result = rdm("codes", "status", output, "--json")
+    assert result.code == 0
+    assert [(o["shard"], o["counted"]) for o in result.objects] == [
+        ("1/2", True),
+        ("2/2", True),
+        ("3/4", False),
+    ]
+    assert result.err.splitlines() == [
+        "rdm: encode: manifests of several shardings; the latest, in 2, is counted, and those in 4 are not; "
+        "delete the manifests of a sharding that is over"
+    ]
+    (output / "encode-00002-of-00002.manifest.jsonl").unlink()
+    assert rdm("codes", "status", output).code == 3

@@ -98,6 +98,92 @@ def test_what_has_no_place_is_refused(tiny: Rdm, tars: list[Path], faces: Path, 
         assert result.code == 2 and why in result.err and len(result.err.splitlines()) == 1
 
 
+def test_names_with_dots_go_into_archives_and_come_out_again(
+    tiny: Rdm, rdm: Rdm, faces: Path, tmp_path: Path
+) -> None:
+    names = ["img.v1", "img.v2", "2024.01.05 a.b"]
+    source, packed = tmp_path / "given.v3.tar", tmp_path / "packed"
+    with tarfile.open(source, "w") as file:
+        for name, face in zip(names, "abc", strict=True):
+            file.add(faces / f"{face}.png", f"{name}.png")
+    assert tiny("encode", source, "-o", packed, "--tar", "--no-x-t").code == 0
+    made = packed / "given.v3.tar"
+    assert list(members(made)) == [f"{name}.safetensors" for name in names]
+    verified = rdm("codes", "verify", made)
+    assert verified.code == 0 and "verified 3 codes" in verified.err
+    assert tiny("decode", made, "-o", tmp_path / "pictures", "--steps", 1).code == 0
+    assert set(contents(tmp_path / "pictures", ".png")) == {f"given.v3/{name}.png" for name in names}
+
+
+def test_verify_knows_the_members_of_an_archive_that_a_manifest_records(
+    tiny: Rdm, rdm: Rdm, faces: Path, tars: list[Path], tmp_path: Path
+) -> None:
+    for given, made in ((faces, "encode-00001-of-00001.tar"), (tars[0], "s-0.tar")):
+        output, manifest = tmp_path / f"o-{made}", tmp_path / f"{made}.jsonl"
+        command = ("encode", given, "-o", output, "--tar", "--no-x-t", "--manifest", manifest)
+        assert tiny(*command).code == 0
+        result = rdm("codes", "verify", output / made, "--manifest", manifest, "--json")
+        assert result.code == 0, result.err
+        assert all(one["recorded"] for one in result.objects) and len(result.objects) in (3, 5)
+
+
+def test_an_input_that_gives_nothing_is_no_success(
+    tiny: Rdm, rdm: Rdm, tars: list[Path], tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "text.tar", "w") as file:
+        file.addfile(tarfile.TarInfo("a.txt"))
+    alone = tiny("encode", tmp_path / "text.tar", "-o", tmp_path / "o", "--no-x-t")
+    assert alone.code == 1 and f"rdm: {tmp_path}/text.tar: nothing to read among its 1 members" in alone.err
+    both = tiny("encode", tmp_path / "text.tar", tars[0], "-o", tmp_path / "o", "--no-x-t")
+    assert both.code == 3 and len(both.lines) == 3
+    assert rdm("codes", "verify", tars[0]).code == 1
+
+
+def test_a_vanished_path_and_a_shared_name_stop_nothing_else(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
+    (faces / "a.bmp").write_bytes((faces / "b.png").read_bytes())
+    (empty := tmp_path / "empty").mkdir()
+    listed = [faces / "gone.png", faces, empty, tmp_path / "gone.tar"]
+    (tmp_path / "list").write_text("".join(f"{path}\n" for path in listed))
+    command = ("encode", "--files-from", tmp_path / "list", "-o", tmp_path / "o", "--no-x-t")
+    result = tiny(*command, "--failures", tmp_path / "failures", "--manifest", tmp_path / "m.jsonl")
+    assert result.code == 3
+    assert sorted(Path(line).name for line in result.lines) == [f"{n}.safetensors" for n in "bcde"]
+    both = f"{faces}/a.bmp and {faces}/a.png would both be written to {tmp_path}/o/a.safetensors"
+    expected = {
+        f"rdm: {faces}/gone.png: no such file or folder",
+        f"rdm: {empty}/: no images found; ",
+        f"rdm: {tmp_path}/gone.tar: no such file or folder",
+        f"rdm: {faces}/a.bmp: {both}; ",
+        f"rdm: {faces}/a.png: {both}; ",
+    }
+    *lines, summary = result.err.splitlines()
+    assert len(lines) == len(expected) and all(any(line.startswith(e) for line in lines) for e in expected)
+    assert "5 failed" in summary and len((tmp_path / "failures").read_text().splitlines()) == 5
+    assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 1 + 9
+    # into an archive, whose other members go in
+    assert tiny(*command, "--tar").code == 3
+    assert sorted(members(tmp_path / "o" / "encode-00001-of-00001.tar")) == [
+        "b.safetensors", "c.safetensors", "d.safetensors", "sub/e.safetensors"
+    ]  # fmt: skip
+    # beside the inputs
+    beside = tiny("encode", "--files-from", tmp_path / "list", "--no-x-t")
+    assert beside.code == 3 and len(beside.lines) == 4
+    # each shard names what falls to it, and together they name all
+    told = [tiny(*command, "--shard", f"{i}/2").err for i in (1, 2)]
+    assert all(sum(line in one for one in told) == 1 for line in lines)
+
+
+def test_several_bad_members_cost_no_archive_its_good_ones(
+    tiny: Rdm, tars: list[Path], tmp_path: Path
+) -> None:
+    with tarfile.open(tars[0], "a") as file:
+        for name in ("../1.png", "../2.png", "../3.png"):
+            file.addfile(tarfile.TarInfo(name))
+    result = tiny("encode", tars[0], "-o", tmp_path / "o", "--tar", "--no-x-t", "--batch-size", 8)
+    assert result.code == 3 and "3 failed" in result.err
+    assert set(members(tmp_path / "o" / "s-0.tar")) == {f"{n}.safetensors" for n in "abc"}
+
+
 @pytest.fixture
 def table(faces: Path, tmp_path: Path) -> Path:
     """A Parquet file as datasets writes it: five faces in row groups of two, and a row without bytes."""
@@ -135,6 +221,25 @@ def test_image_sets_in_parquet(tiny: Rdm, table: Path, expected: dict[str, bytes
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
     packed = [members(p) for p in (tmp_path / "tars").glob("*.tar")]
     assert {f"train/{n}": d for part in packed for n, d in part.items()} == contents(tmp_path / "whole")
+
+
+def test_the_column_of_a_table_is_chosen(tiny: Rdm, table: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    images = parquet.read_table(table).column("image")
+    labels = {"left": images.slice(0, 2), "right": images.slice(2, 2)}
+    import pyarrow as arrow
+
+    parquet.write_table(arrow.table(labels), tmp_path / "two.parquet")
+    command = ("encode", tmp_path / "two.parquet", "-o", tmp_path / "o", "--no-x-t")
+    refused = tiny(*command)
+    assert (
+        refused.code == 1
+        and "2 columns may hold images (left, right); choose one with --column" in refused.err
+    )
+    assert tiny(*command, "--column", "right").code == 0
+    wrong = tiny("encode", table.parent / "faces", "-o", tmp_path / "o", "--column", "right")
+    assert wrong.code == 2 and "none of the inputs is a .parquet file" in wrong.err
 
 
 def test_tables_without_images_are_named(tiny: Rdm, table: Path, tmp_path: Path, monkeypatch: Any) -> None:

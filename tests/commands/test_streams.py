@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -13,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from rdm_cli.core.codes import Codes
+from rdm_cli.training.checkpoint import load_checkpoint
 
 Rdm = Callable[..., Any]
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -47,7 +50,7 @@ def test_what_fails_on_stdin_is_called_stdin(tiny: Rdm, tmp_path: Path) -> None:
     for verb in ("encode", "reconstruct", "decode"):
         result = tiny(verb, "-", "-o", tmp_path, "-q", "--json", stdin=b"not an image")
         assert result.code == 1 and len(result.objects) == 1
-        assert result.objects[0]["source"] == "-"
+        assert result.objects[0]["input"] == "-"
         assert result.err.startswith("rdm: -: ") and "/rdm-" not in result.err
 
 
@@ -101,15 +104,97 @@ def test_a_full_disk_at_the_end_is_one_line(tiny: Rdm, tmp_path: Path, faces: Pa
         assert os.listdir(tmp_path / "o") == []
 
 
-def test_a_closed_pipe_is_no_traceback(spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_closed_pipe_is_141_and_the_summary_is_right(
+    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path, batch_size: int
+) -> None:
+    """``rdm encode ... | head -1``: as many codes lie there as are said to, whatever a batch holds."""
+    for i in range(20):
+        shutil.copy(faces / "a.png", faces / f"more-{i:02d}.png")
     process = spawn(
-        "encode", faces, "-o", tmp_path / "o", "-b", tiny_bundle, "--batch-size", 1, "--steps", 50, "-q"
+        "encode", faces, "-o", tmp_path / "o", "-b", tiny_bundle, "--batch-size", batch_size, "--steps", 20
     )
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == f"{tmp_path}/o/a.safetensors\n".encode()
     process.stdout.close()
-    errors = process.stderr.read()
-    assert process.wait(PATIENCE) == 0 and errors == b""
+    said = process.stderr.read().decode()
+    assert process.wait(PATIENCE) == 141
+    num = len(list((tmp_path / "o").rglob("*.safetensors")))
+    assert 2 <= num < 25
+    assert said.startswith(f"encoded {num} images in ") and len(said.splitlines()) == 1
+    assert said.endswith(f", stopped early: {25 - num} not done\n")
+
+
+def test_a_closed_pipe_of_a_listing_is_141(spawn: Spawn) -> None:
+    """Whatever prints: a table, help, the version."""
+    for words in (("bundles", "list"), ("--help",), ("--version",), ("bundles",)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = spawn(*words, stdout=writer)
+        os.close(writer)
+        assert process.communicate(timeout=PATIENCE)[1] == b"" and process.returncode == 141, words
+
+
+def test_a_training_whose_reader_is_gone_saves_its_state(
+    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    process = spawn(
+        "train", "diffae", faces, "-o", tmp_path / "bundle", "--run", tmp_path / "run", "--init-from",
+        tiny_bundle, "--batch-size", 2, "--steps", 20, "--sheet-minutes", 0, "--device", "cpu", "--json",
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    assert b'"step": 1,' in process.stdout.readline()
+    process.stdout.close()
+    said = process.stderr.read().decode()
+    assert process.wait(PATIENCE) == 141 and "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("rdm: saved at step ")]
+    assert "go on with: " in line and load_checkpoint(tmp_path / "run").progress.step == 20
+
+
+def test_a_full_stdout_is_named_and_the_count_is_true(
+    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    encode = ("encode", faces, "-o", tmp_path / "o", "-b", tiny_bundle, "--steps", 1)
+    for words in ((*encode, "--json"), ("bundles", "list"), ("--help",), ("--version",)):
+        with open("/dev/full", "wb") as full:
+            process = spawn(*words, stdout=full)
+        *summary, line = process.communicate(timeout=PATIENCE)[1].decode().splitlines()
+        assert process.returncode == 1 and line == "rdm: stdout: No space left on device"
+        if words[0] == "encode":
+            num = len(list((tmp_path / "o").rglob("*.safetensors")))
+            assert num == 1 and summary[0].startswith("encoded 1 image in ")
+            assert summary[0].endswith("stopped early: 4 not done")
+
+
+def test_a_closed_stdout_is_told_before_any_work(
+    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    process = spawn(
+        "encode", faces, "-o", tmp_path / "o", "-b", tiny_bundle, "--steps", 1, preexec_fn=lambda: os.close(1)
+    )
+    errors = process.communicate(timeout=PATIENCE)[1].decode()
+    assert process.returncode == 1 and not (tmp_path / "o").exists()
+    assert errors == "rdm: stdout is closed, and results are told there; to do without: >/dev/null\n"
+
+
+def test_without_stderr_the_work_is_done_and_stdout_holds_data_alone(
+    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    """``2>&-`` and a stderr on a full disk: the exit code and stdout say how it went."""
+    (faces / "bad.png").write_text("no picture")
+    words = ("encode", faces, "-b", tiny_bundle, "--steps", 1, "-o")
+    expected = sorted(str(tmp_path / "o" / f"{n}.safetensors") for n in ("a", "b", "c", "d", "sub/e"))
+    with open("/dev/full", "wb") as full:
+        for options in ({"preexec_fn": lambda: os.close(2)}, {"stderr": full}):
+            shutil.rmtree(tmp_path / "o", ignore_errors=True)
+            process = spawn(*words, tmp_path / "o", **options)
+            out = process.communicate(timeout=PATIENCE)[0].decode()
+            assert process.returncode == 3 and sorted(out.splitlines()) == expected
+    # without any stream, no file may take the number of one
+    process = spawn(*words, tmp_path / "p", preexec_fn=lambda: [os.close(i) for i in (0, 2)])
+    assert len(process.communicate(timeout=PATIENCE)[0].splitlines()) == 5 and process.returncode == 3
+    for path in (tmp_path / "p").rglob("*.safetensors"):
+        Codes.load(path)
 
 
 def test_interrupted(spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
         (["--resume"], 1, "no checkpoint to resume from; start without --resume"),
         (["--run", "{file}/run"], 2, "nothing can be written here"),
         (["-o", "{faces}"], 2, "something lies here that is no bundle"),
-        (["--init-from", "nowhere"], 1, "nowhere: no such bundle"),
+        (["--init-from", "nowhere"], 2, "nowhere: no such bundle"),
         (["--lr", "1e30", "--steps", "9"], 1, "start again with a lower --lr"),
     ],
 )

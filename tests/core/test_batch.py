@@ -6,7 +6,7 @@ import errno
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,35 @@ def test_a_failing_batch_is_retried_one_by_one() -> None:
     assert tried == [[0, 1, 2, 3], [0], [1], [2], [3]]
     assert [o.item for o in outcomes] == [0, 1, 2, 3]
     assert [o.error for o in outcomes] == [None, None, "out: No space left on device", None]
+
+
+def test_what_is_written_is_counted_before_the_next_is() -> None:
+    """A process that writes gives each result at once: a caller who stops has seen all that there is."""
+    written: list[int] = []
+
+    def process(batch: Sequence[int], _: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for item in batch:
+            written.append(item)
+            yield {"item": item}
+
+    with closing(run_batches(range(8), load=lambda item: item, process=process, batch_size=8)) as outcomes:
+        seen = [next(outcomes).item for _ in range(3)]
+    assert seen == written == [0, 1, 2]
+
+
+def test_what_fails_in_the_middle_of_a_batch_spares_what_is_written() -> None:
+    written: list[int] = []
+
+    def process(batch: Sequence[int], _: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for item in batch:
+            if item == 2:
+                raise OSError(errno.ENOSPC, "No space left on device", "out")
+            written.append(item)
+            yield {}
+
+    outcomes = list(run_batches(range(4), load=lambda item: item, process=process, batch_size=4))
+    assert written == [0, 1, 3]  # each once
+    assert [(o.item, o.error) for o in outcomes if o.error] == [(2, "out: No space left on device")]
 
 
 def test_outcomes_say_how_long_they_took() -> None:
@@ -138,9 +167,13 @@ def test_summary_and_failures(tmp_path: Path) -> None:
     tally.write_failures(tmp_path / "deep" / "failures")
     lines = (tmp_path / "deep" / "failures").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"source": "c", "error": "bad"},
-        {"source": "ü\n", "error": "bad"},
+        {"input": "c", "error": "bad"},
+        {"input": "ü\n", "error": "bad"},
     ]
+    tally.lose(1)
+    summary = tally.summary("encoded", "image", num_left=3)
+    assert summary.startswith("encoded 0 images in ") and "1 lost, for the file" in summary
+    assert summary.endswith("stopped early: 3 not done")
     tally.close()
     with closing(Tally()) as nothing:
         nothing.write_failures(tmp_path / "none")

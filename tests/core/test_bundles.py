@@ -174,6 +174,7 @@ def test_extras_for_codes_of_another_width(copy: Path) -> None:
         Directions(
             names=("a",), weight=zeros, bias=torch.zeros(1), z_mean=torch.zeros(6), z_std=torch.ones(6)
         ),
+        replace_all=True,
     )
     bundle = open_bundle(str(copy))
     for attribute in ("prior", "directions"):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -72,10 +73,60 @@ def test_a_batch_is_a_sequence() -> None:
     torch.testing.assert_close(batch[-1].z, batch.z[2:])
     with pytest.raises(IndexError):
         batch[3]
+    with pytest.raises(IndexError):
+        batch.select([0, 3])
+    for rows in ([2, 0], torch.tensor([2, 0]), np.array([-1, 0])):
+        some = batch.select(rows)  # type: ignore[arg-type]
+        assert torch.equal(some.z, batch.z[[2, 0]]) and some.infos == (batch.infos[2], batch.infos[0])
+    twice = batch.select([True, False, True])  # numbers, for z and for infos alike
+    assert torch.equal(twice.z, batch.z[[1, 0, 1]]) and twice.infos[0] == batch.infos[1]
     with pytest.raises(ValueError, match="3 codes"):
         batch.save([Path("one")])
-    mixed = Codes.concatenate([codes(1), codes(1, with_x_T=False)])
-    assert mixed.x_T is None and len(mixed) == 2
+    for part, length in ((slice(1, None), 2), (slice(0, 1), 1), (slice(None, None, -1), 3), (slice(5, 9), 0)):
+        chosen = batch[part]
+        assert len(chosen) == length and chosen.infos == batch.infos[part]
+        rows = list(range(3))[part]
+        assert chosen.x_T is not None and batch.x_T is not None
+        assert torch.equal(chosen.z, batch.z[rows]) and torch.equal(chosen.x_T, batch.x_T[rows])
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        ({"x_T": None, "other": None}, "hold a second state, an x_T, and others do not"),
+        ({"other": None}, "hold a second state, and others do not"),
+        ({"style": None}, "hold a style, and others do not"),
+        ({"residuals": None}, "hold a lossless residual, and others do not"),
+    ],
+)
+def test_codes_that_hold_different_things_are_not_joined(lacking: dict[str, None], told: str) -> None:
+    """Joined, all would have lost what one lacks, and decoded to other pictures."""
+    x = codes(1).x_T
+    full = codes(1).replace(other=x, style=x, residuals=(b"r",))
+    for pair in ([full, full.replace(**lacking)], [full.replace(**lacking), full]):
+        with pytest.raises(CodeError, match=told):
+            Codes.concatenate(pair)
+    assert Codes.concatenate(part for part in (full, full)).holds == full.holds
+    assert len(Codes.concatenate([full.without_x_T(), codes(1, with_x_T=False).replace(style=x)])) == 2
+
+
+def test_codes_of_other_shapes_and_none_at_all_are_not_joined() -> None:
+    one = codes(1)
+    assert one.x_T is not None
+    with pytest.raises(CodeError, match="an x_T of these codes has several shapes"):
+        Codes.concatenate([one, one.replace(x_T=one.x_T[..., :8])])
+    with pytest.raises(ValueError, match="no codes to join"):
+        Codes.concatenate([])
+
+
+def test_a_path_as_text_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    one = codes(1)
+    one.save(str(path))
+    assert torch.equal(Codes.load(str(path)).z, one.z)
+    one.save([str(path)])
+    one.save(path)
+    assert os.listdir(tmp_path) == ["a.safetensors"]
 
 
 def file_with(**changes: Any) -> bytes:

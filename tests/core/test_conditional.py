@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.conditional import attribute_condition, draw_accepted, few_shot_condition, folder_codes
+from rdm_cli.core.conditional import (
+    Condition,
+    accepted_draws,
+    attribute_condition,
+    few_shot_condition,
+    folder_codes,
+)
+from rdm_cli.core.pictures import Draws
 from rdm_cli.core.pipeline import Pipeline
 from rdm_cli.errors import RdmError, UsageError
 
@@ -48,27 +57,62 @@ def test_five_examples(pipeline: Pipeline, smiling: tuple[Path, Path], tmp_path:
         seed=0,
     )
     assert "5 examples" in condition.description
-    codes, numbers, told = draw_accepted(pipeline, condition, 100, seed=3, max_draws=10_000)
-    assert len(codes) == len(numbers) == 100 and numbers == sorted(set(numbers))
-    assert told.startswith("accepted 100 of ") and "%" in told
+    draws = Draws(seed=3)
+    drawn = accepted_draws(pipeline, condition, 100, draws, max_draws=10_000)
+    numbers = drawn.numbers
+    assert len(numbers) == 100 and numbers == sorted(set(numbers))
+    assert drawn.told.startswith("accepted 100 of ") and "%" in drawn.told
     # five examples tell little; a shift by 0.15 is three standard errors of a share among 100
-    assert smile(pipeline, codes.z) > smile(pipeline, pipeline.sample_z(range(1000), seed=3)) + 0.15
+    assert (
+        smile(pipeline, draws.z(pipeline, numbers))
+        > smile(pipeline, pipeline.sample_z(range(1000), seed=3)) + 0.15
+    )
 
 
 def test_accepted_draws_are_the_samples_of_their_numbers(pipeline: Pipeline) -> None:
     condition = attribute_condition(pipeline, "hat")
-    codes, numbers, _ = draw_accepted(pipeline, condition, 3, seed=5, max_draws=100)
+    draws = Draws(seed=5)
+    numbers = accepted_draws(pipeline, condition, 3, draws, max_draws=100).numbers
+    codes = draws.codes(pipeline, draws.z(pipeline, numbers), numbers)
     plain = pipeline.sample(max(numbers) + 1, seed=5)
     assert codes.x_T is not None and plain.x_T is not None
     assert torch.equal(codes.x_T, plain.x_T[numbers])
     torch.testing.assert_close(codes.z, plain.z[numbers], rtol=1e-5, atol=1e-5)
-    fewer, first, _ = draw_accepted(pipeline, condition, 2, seed=5, max_draws=100)
-    assert first == numbers[:2] and torch.equal(fewer.z, codes.z[:2])
+    assert accepted_draws(pipeline, condition, 2, draws, max_draws=100).numbers == numbers[:2]
 
 
 def test_the_hopeless_case_stops(pipeline: Pipeline) -> None:
     with pytest.raises(RdmError, match="accepted only . of 50 samples in 3 draws"):
-        draw_accepted(pipeline, attribute_condition(pipeline, "hat"), 50, seed=0, max_draws=3)
+        accepted_draws(
+            pipeline, attribute_condition(pipeline, "hat"), 50, Draws(), max_draws=3, keep_best=True
+        )
+    with pytest.raises(RdmError, match="accepted only 0 of 2 samples in 30 draws"):
+        accepted_draws(pipeline, never(pipeline), 2, Draws(), max_draws=30)
+
+
+def never(pipeline: Pipeline) -> Condition:
+    """A condition that accepts nothing, and ranks by the classifier of hats."""
+    hats = attribute_condition(pipeline, "hat")
+    return replace(hats, probability=lambda z: torch.zeros(len(z)), threshold=0.5)
+
+
+def test_where_none_is_accepted_the_best_scoring_are_kept(pipeline: Pipeline) -> None:
+    """The best of all draws by the classifier's logits, which still differ where every probability is 0."""
+    condition = never(pipeline)
+    drawn = accepted_draws(pipeline, condition, 4, Draws(), max_draws=600, keep_best=True)
+    assert (drawn.num_accepted, drawn.num_drawn) == (0, 600)
+    logits = condition.score(pipeline.sample_z(range(600), seed=0))
+    assert drawn.numbers == logits.argsort(descending=True)[:4].tolist()
+    torch.testing.assert_close(condition.score(Draws().z(pipeline, drawn.numbers)), logits[drawn.numbers])
+
+
+def test_a_condition_by_a_weak_attribute_says_so(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "weak"))
+    stored = folder / "attributes" / "attributes.json"
+    stored.write_text(stored.read_text().replace("0.9,", "0.39,"))
+    weak = Pipeline(bundle=open_bundle(str(folder)))
+    assert "AUROC 0.39" in (attribute_condition(weak, "smiling").doubts or "")
+    assert attribute_condition(weak, "glasses").doubts is None
 
 
 def test_what_cannot_be_learned_from(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
@@ -82,9 +126,9 @@ def test_what_cannot_be_learned_from(pipeline: Pipeline, faces: Path, tmp_path: 
 
 
 def test_images_and_codes_may_be_mixed(pipeline: Pipeline, faces: Path) -> None:
-    z = folder_codes(pipeline, faces)
+    z = folder_codes(pipeline, faces).z
     code = pipeline.encode(pipeline.load_images([faces / "a.png"]))
     code.save([faces / "f.safetensors"])
-    both = folder_codes(pipeline, faces)
+    both = folder_codes(pipeline, faces).z
     assert z.shape == (5, 8) and both.shape == (6, 8)
     assert torch.equal(both[-2], code.z[0])  # a, b, c, d, f, sub/e

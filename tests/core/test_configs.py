@@ -11,7 +11,7 @@ import pytest
 from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.presets import PRESETS
-from rdm_cli.models.config_fields import UNWRITTEN
+from rdm_cli.models.foreign_config import LATER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def test_values_keep_their_types() -> None:
 @dataclass(frozen=True, kw_only=True)
 class Grown:
     old: int = 1
-    new: int | None = field(default=None, metadata=UNWRITTEN)
+    new: int | None = field(default=None, metadata={LATER: True})
 
 
 def test_a_field_added_later_is_written_where_it_says_something() -> None:

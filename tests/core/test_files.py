@@ -129,16 +129,62 @@ def test_what_makes_an_encoding_stale(pipeline: Pipeline, faces: Path, tmp_path:
 
     assert not skips()
     assert skips() and skips(steps=5)
-    assert not skips(steps=2) and skips(steps=2)
-    assert not skips(steps=2, fit="pad")
-    assert not skips(with_x_T=False) and skips(with_x_T=False)
+    assert not skips(steps=6) and skips(steps=6)
+    assert not skips(steps=6, fit="pad")
+    assert not skips(with_x_T=False, force=True) and skips(with_x_T=False)
     assert not skips() and not skips(verify=True) and skips(verify=True)
     assert skips()  # a measured code serves where none was asked for
     assert not skips(force=True)
     shutil.copy(faces / "b.png", faces / "a.png")
     assert not skips() and skips()
-    (output / "a.safetensors").write_bytes(b"damaged")
-    assert not skips() and skips()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ({}, {"with_x_T": False}, "holds more than is asked for: x_T"),
+        ({"verify": True}, {"steps": 6}, "holds more than is asked for: its measured error"),
+        ({"inversion": "exact"}, {}, "holds more than is asked for: the second state of an exact inversion"),
+        (
+            {"inversion": "fixed-point"},
+            {},
+            "was made by fixed-point in 10 steps, which is more than ddim in 5",
+        ),
+        ({"steps": 6}, {"steps": 2}, "was made by ddim in 6 steps, which is more than ddim in 2"),
+    ],
+)
+def test_a_weaker_rerun_spares_a_better_code(
+    pipeline: Pipeline, faces: Path, tmp_path: Path, first: Any, then: Any, told: str
+) -> None:
+    source, code = [faces / "a.png"], tmp_path / "a.safetensors"
+    encode(pipeline, source, tmp_path, **first)
+    before = code.read_bytes()
+    (outcome,) = encode(pipeline, source, tmp_path, **then)
+    assert outcome.error is not None and outcome.error.startswith(f"{code}: {told}; ")
+    assert code.read_bytes() == before
+    (forced,) = encode(pipeline, source, tmp_path, force=True, **then)
+    assert forced.error is None and code.read_bytes() != before
+
+
+def test_encoding_replaces_nothing_but_a_code_of_the_image(
+    pipeline: Pipeline, faces: Path, tmp_path: Path
+) -> None:
+    code, source = tmp_path / "a.safetensors", [faces / "a.png"]
+    for other, told in (
+        (b"someone's weights", "is there already, and is no code of rdm's"),
+        (b"", "is there already, and is no code of rdm's"),
+        (None, "is the code of a sample or an edit, and not of an image"),
+    ):
+        if other is None:
+            pipeline.sample(1).save([code])
+        else:
+            code.write_bytes(other)
+        before = code.read_bytes()
+        (outcome,) = encode(pipeline, source, tmp_path)
+        assert outcome.error is not None and told in outcome.error and outcome.occupied
+        assert code.read_bytes() == before
+    (forced,) = encode(pipeline, source, tmp_path, force=True)
+    assert forced.error is None and Codes.load(code).infos[0].source == "a.png"
 
 
 def test_verified_codes_record_their_error(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
@@ -181,7 +227,7 @@ def test_reconstruction_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -
     with Image.open(inferred.data["side_by_side"]) as sheet:
         assert sheet.size == (16 * 4 + 2 * 3, 16)
     first = (tmp_path / "a-r.png").read_bytes()
-    (random,) = reconstruct_files(pipeline, tasks, effort=Effort(with_x_T=False))
+    (random,) = reconstruct_files(pipeline, tasks, effort=Effort(with_x_T=False), force=True)
     assert (tmp_path / "a-r.png").read_bytes() != first
     assert 0 < inferred.data["mse"] < 1 and random.data["mse"] != inferred.data["mse"]
 
@@ -194,7 +240,7 @@ def test_manipulated_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> N
     (again,) = decode_files(
         lambda _: pipeline, tasks_for([Path(outcome.data["code"])], tmp_path / "d", ".png"), batch_size=1
     )
-    assert Path(again.data["output"]).read_bytes() == (tmp_path / "a-edited.png").read_bytes()
+    assert np.array_equal(values(Path(again.data["output"])), values(tmp_path / "a-edited.png"))
     with pytest.raises(UsageError, match="no attribute named 'beard'"):
         pipeline.manipulate(edited, {"beard": 1.0})
 

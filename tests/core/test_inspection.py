@@ -31,7 +31,7 @@ def test_facts(copy: Path) -> None:
     assert facts["prior_parameters"] == sum(p.numel() for p in bundle.prior.parameters())
     assert facts["attributes"] == ["smiling", "glasses", "hat"]
     short = summary(copy)
-    assert short["parts"] == "attributes, encoder, prior, scheduler, unet"
+    assert short["parts"] == facts["parts"] == ["attributes", "encoder", "prior", "scheduler", "unet"]
     assert (short["method"], short["image_size"]) == ("diffae", 16)
     num_bytes = sum(p.stat().st_size for p in copy.rglob("*") if p.is_file())
     assert short["megabytes"] == pytest.approx(num_bytes / 1e6, abs=0.05)

@@ -17,7 +17,7 @@ from rdm_cli.core import latent_cache
 from rdm_cli.core.latent_cache import cached_latents, latents_digest
 from rdm_cli.data.dataset import ImageFolder
 from rdm_cli.data.images import to_unit_range
-from rdm_cli.errors import CheckpointError
+from rdm_cli.errors import CheckpointError, PictureError
 from rdm_cli.models.first_stage import build_first_stage, f4, to_moments
 from rdm_cli.training.batches import Share, training_batch
 
@@ -137,3 +137,12 @@ def test_a_failure_leaves_nothing(
     with pytest.raises(type(error)):
         cache(tmp_path / "cache", images, first_stage("vq"))
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_latents_that_are_not_finite_are_not_kept(images: ImageFolder, tmp_path: Path) -> None:
+    network = first_stage("kl")
+    with torch.no_grad():
+        network.quant_conv.bias[0] = 1e6  # which fits float32, and not the float16 that is stored
+    with pytest.raises(PictureError, match=r"0\.png: its latents hold values that are not finite"):
+        cache(tmp_path / "cache", images, network)
+    assert not list((tmp_path / "cache").glob("*"))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import rdm_cli
+from rdm_cli.core.bundle_folders import assets_folder
 from rdm_cli.core.bundles import open_bundle
 from rdm_cli.core.codes import Codes
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.core.pipeline import Pipeline, open_pipeline
 from rdm_cli.data.images import to_pixels
-from rdm_cli.errors import CodeError, RdmError, UsageError
+from rdm_cli.errors import CodeError, ImageError, RdmError, UsageError
+from rdm_cli.kernels.spec import Sampler
 
 NUM = 7
 
@@ -76,6 +80,19 @@ def test_batch_size_changes_rounding_alone(
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
     levels = (to_pixels(other.decode(codes)).int() - to_pixels(decoded).int()).abs()
     assert (levels <= 1).float().mean() >= 0.999
+
+
+def test_batch_size_changes_rounding_alone_where_a_model_diffuses_latents() -> None:
+    """A first stage's rounding, which differs by batch size, would come out fifty times as large in x_T."""
+    one, all_four = (open_pipeline("avatars64-lrdm", device="cpu", batch_size=size) for size in (1, 4))
+    x_0 = one.load_images(sorted((assets_folder() / "faces").glob("*.png"))[:4])
+    codes, others = (pipeline.encode(x_0, steps=10) for pipeline in (one, all_four))
+    assert codes.x_T is not None and others.x_T is not None
+    for ours, theirs in ((codes.z, others.z), (codes.x_T, others.x_T)):
+        differences = (ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
+        assert differences.max() <= 1e-5
+    with torch.no_grad():  # latents of all images at once do differ, so the above holds something
+        assert not torch.equal(one.enter(x_0), one.network.enter(x_0))
 
 
 def test_codes_carry_how_they_were_made(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> None:
@@ -227,3 +244,153 @@ def test_the_python_api_opens_a_bundle(tiny_bundle: Path, faces: Path) -> None:
         rdm_cli.open_pipeline(str(tiny_bundle), device="cpu", precision="fp16")
     with pytest.raises(AttributeError):
         rdm_cli.nosuch  # noqa: B018
+
+
+def sampled_by(pipeline: Pipeline, **how: Any) -> Pipeline:
+    return replace(pipeline, sampler=Sampler(**how))
+
+
+def test_a_sampler_overrides_what_a_code_records(pipeline: Pipeline, codes: Codes, decoded: Tensor) -> None:
+    """The user comes before the record, solver and steps each by itself."""
+    by_heun = sampled_by(pipeline, solver="heun").decode(codes)
+    assert not torch.equal(by_heun, decoded)
+    as_heun = codes.replace(infos=tuple(replace(i, solver="heun", spacing="log-snr") for i in codes.infos))
+    same(pipeline.decode(as_heun), by_heun)
+    same(sampled_by(pipeline, solver="ddim").decode(as_heun), decoded)  # the other way round
+    same(sampled_by(pipeline, solver="ddim").decode(codes), decoded)
+    same(sampled_by(pipeline, solver="ddim", steps=3).decode(codes), pipeline.decode(codes, steps=3))
+    same(sampled_by(pipeline, solver="ddim", steps=3).decode(codes, steps=5), decoded)
+    path = sampled_by(pipeline, solver="heun").trajectory(codes[0], codes[1], [0.0])
+    torch.testing.assert_close(path, by_heun[:1], rtol=0, atol=1e-4)
+
+
+def test_a_code_of_one_way_alone_is_refused_another(pipeline: Pipeline, x_0: Tensor) -> None:
+    code = pipeline.encode(x_0[:1], inversion="exact", steps=4)
+    picture = pipeline.decode(code)
+    same(sampled_by(pipeline, solver="exact").decode(code, steps=4), picture)
+    for other in (
+        {"solver": "heun"},
+        {"solver": "exact", "steps": 5},
+        {"solver": "exact", "spacing": "karras"},
+    ):
+        with pytest.raises(CodeError, match="made by exact in 4 steps, and decodes in no other way"):
+            sampled_by(pipeline, **other).decode(code)
+
+
+def test_whether_a_code_decodes_as_it_was_made_follows_the_way_and_not_the_words(
+    pipeline: Pipeline, codes: Codes
+) -> None:
+    """A lossless code keeps its residual where --solver names the very solver that made it."""
+    info = codes.infos[0]
+    assert pipeline.decodes_as_made(info, None) and pipeline.decodes_as_made(info, 5)
+    assert sampled_by(pipeline, solver="ddim").decodes_as_made(info, None)
+    assert not sampled_by(pipeline, solver="heun").decodes_as_made(info, None)
+    assert not sampled_by(pipeline, solver="ddim", steps=2).decodes_as_made(info, None)
+    assert not pipeline.decodes_as_made(info, 4)
+    assert not replace(pipeline, precision="bf16").decodes_as_made(info, None)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, "5"])
+def test_steps_that_there_are_not_are_refused_and_0_is_not_the_usual_number(
+    pipeline: Pipeline, x_0: Tensor, codes: Codes, steps: Any
+) -> None:
+    uses = (
+        lambda: pipeline.encode(x_0[:1], steps=steps),
+        lambda: pipeline.decode(codes[0], steps=steps),
+        lambda: pipeline.decode(codes[0].without_x_T(), steps=steps),
+        lambda: pipeline.trajectory(codes[0], codes[1], [0.5], steps=steps),
+    )
+    for use in uses:
+        with pytest.raises(UsageError, match=f"--steps {steps!r}: (ddim takes 1 to 1000|a whole number)"):
+            use()
+    if isinstance(steps, int):
+        with pytest.raises(UsageError, match=f"--prior-steps {steps}: the prior takes 1 to 1000"):
+            pipeline.sample(1, prior_steps=steps)
+        with pytest.raises(UsageError, match=f"--steps {steps}: "):
+            sampled_by(pipeline, solver="ddim", steps=steps).decode(codes[0])
+
+
+def test_steps_of_numpy_are_steps(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> None:
+    found = pipeline.encode(x_0[:1], steps=np.int64(5))  # type: ignore[arg-type]
+    assert found.infos == codes.infos[:1] and type(found.infos[0].steps) is int
+
+
+def test_iterations_of_0_are_refused(pipeline: Pipeline, x_0: Tensor) -> None:
+    for inversion in ("fixed-point", "exact"):
+        with pytest.raises(UsageError, match="--iterations 0: the network is asked once at least"):
+            pipeline.encode(x_0[:1], inversion=inversion, iterations=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "floats in .-1, 1., not torch.uint8"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.int64), "floats in .-1, 1., not torch.int64"),
+        (torch.full((1, 3, 16, 16), 255.0), "reaches 255: pixels / 127.5 - 1"),
+        (torch.full((1, 3, 16, 16), -3.0), "reaches 3: "),
+        (torch.full((1, 3, 16, 16), float("nan")), "reaches nan"),
+        (torch.full((1, 3, 16, 16), float("inf")), "reaches inf"),
+        (torch.zeros(1, 3, 32, 32), r"\(N, 3, 16, 16\), not \(1, 3, 32, 32\)"),
+        (torch.zeros(1, 1, 16, 16), r"not \(1, 1, 16, 16\)"),
+        (torch.zeros(3, 16, 16), r"not \(3, 16, 16\)"),
+        (torch.zeros(0, 3, 16, 16), r"not \(0, 3, 16, 16\)"),
+        (np.zeros((1, 3, 16, 16), dtype=np.float32), "not ndarray"),
+    ],
+)
+def test_what_are_no_images_in_unit_range_are_refused(pipeline: Pipeline, wrong: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        pipeline.encode(wrong)
+
+
+def test_images_of_any_float_are_the_same_codes(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> None:
+    same(pipeline.encode(x_0.double()).x_T, codes.x_T)
+    exact_in_half = x_0.bfloat16()
+    same(pipeline.encode(exact_in_half).z, pipeline.encode(exact_in_half.float()).z)
+    slightly_over = pipeline.encode(x_0 * 1.1)  # as a network may decode
+    assert torch.isfinite(slightly_over.z).all()
+
+
+def test_as_many_classes_and_keys_as_images_and_codes(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> None:
+    with pytest.raises(ValueError, match="7 images need as many classes, not 1"):
+        pipeline.encode(x_0, classes=[None])
+    with pytest.raises(ValueError, match="7 codes need as many keys, not 2"):
+        pipeline.decode(codes.without_x_T(), keys=["a", "b"])
+    with pytest.raises(ValueError, match="at least one code"):
+        pipeline.sample(0)
+
+
+def test_a_path_alone_is_one_image(pipeline: Pipeline, faces: Path) -> None:
+    one = pipeline.load_images([faces / "a.png"])
+    for path in (faces / "a.png", str(faces / "a.png"), [str(faces / "a.png")], faces.glob("a.png")):
+        same(pipeline.load_images(path), one)
+    with pytest.raises(ImageError, match=r"^a\.png: no such file"):
+        pipeline.load_images("a.png")
+    with pytest.raises(ValueError, match="no image is named"):
+        pipeline.load_images([])
+    with pytest.raises(ValueError, match="there is no fit 'foo'; known: crop, pad, stretch"):
+        pipeline.load_images(faces / "a.png", "foo")  # type: ignore[arg-type]
+
+
+def test_slices_of_codes_are_codes(pipeline: Pipeline, codes: Codes, decoded: Tensor) -> None:
+    same(pipeline.decode(codes[2:5]), decoded[2:5])
+    assert len(pipeline.decode(codes[7:])) == 0
+
+
+def test_equal_seeds_of_all_kinds_are_the_same_samples(pipeline: Pipeline) -> None:
+    expected = pipeline.sample(2, seed=1)
+    for seed in (np.int64(1), True, torch.tensor(1)):
+        found = pipeline.sample(2, seed=seed)  # type: ignore[arg-type]
+        same(found.z, expected.z)
+        same(found.x_T, expected.x_T)
+    for seed in (1.0, "1", None):
+        with pytest.raises(ValueError, match="a seed must be an integer"):
+            pipeline.sample(2, seed=seed)  # type: ignore[arg-type]
+
+
+def test_ends_that_hold_different_things_are_not_interpolated(pipeline: Pipeline, x_0: Tensor) -> None:
+    """What one end lacks was left out of the whole way, whose ends were then no reconstructions."""
+    pair = pipeline.encode(x_0[:2], inversion="exact", steps=4)
+    with pytest.raises(CodeError, match="holds a second state or a style that the other has not"):
+        pipeline.interpolate(pair[0], pair[1].replace(other=None), [0.5])
+    lossless = pair[1].replace(residuals=(b"r",))  # of its own picture alone
+    assert pipeline.interpolate(pair[0], lossless, [0.5]).holds == {"x_T", "other"}

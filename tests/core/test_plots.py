@@ -32,6 +32,16 @@ def test_the_legend_is_whole_and_beside_the_axes(kind: str, rows: bool) -> None:
     assert axes.get_window_extent().height > whole.height / 4
 
 
+def test_a_point_of_another_comparison_is_not_joined() -> None:
+    line = Line(x=[0.0, 0.15, 0.3], y=[0.1, 0.4, 0.8], low=[0, 0.3, 0.7], high=[0.2, 0.5, 0.9], apart=(0.0,))
+    (axes,) = _figure(Plot(lines={"a": line}, x_label="scale", y_label="success"), INK).axes
+    joined = [drawn for drawn in axes.lines if drawn.get_linestyle() != "None"]
+    assert [list(drawn.get_xdata()) for drawn in joined] == [[0.15, 0.3]]
+    assert [list(drawn.get_xdata()) for drawn in axes.containers[0].lines[:1]] == [[0.0]]
+    (band, *_) = axes.collections
+    assert band.get_paths()[0].vertices[:, 0].min() == 0.15
+
+
 def test_one_curve_that_the_axis_names_has_no_legend() -> None:
     line = Line(x=[0, 1], y=[0.2, 0.4], low=[0.1, 0.3], high=[0.3, 0.5])
     for name, legends in (("PPL", 0), ("Diff-AE", 1)):

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rdm_cli.core import bundle_folders
+from rdm_cli.core.bundle_saving import add_prior, save_bundle
 from rdm_cli.core.bundles import Bundle, open_bundle
 from rdm_cli.core.code_sets import read_code_set
 from rdm_cli.core.codes import CodeInfo, Codes
-from rdm_cli.core.train_codes import prior_network, train_bundle_attributes, train_bundle_prior
-from rdm_cli.errors import CodeError, RdmError, UsageError
+from rdm_cli.core.train_codes import (
+    TrainedAttributes,
+    prior_network,
+    train_bundle_attributes,
+    train_bundle_prior,
+)
+from rdm_cli.data.tensor_files import read_with_metadata, write_tensors
+from rdm_cli.errors import BundleError, CodeError, RdmError, UsageError
 from rdm_cli.methods.diffae.presets import PRESETS
+from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.training.prior import PriorRecord, PriorSettings
 
 NUM = 60
@@ -135,10 +147,10 @@ def test_attributes_end_to_end_with_labels_matched_by_name(bundle: Bundle, z: Te
     shuffled.pop("s1/01.png")
     shuffled["s0/00.png"] = ["", ""]
     labels = write_labels(tmp_path / "metadata.csv", shuffled, ["Tall", "wide"])
-    fit, num_labelled, unmatched = train_bundle_attributes(
-        bundle, tmp_path / "codes", labels, held_out=0.4, seed=0
-    )
-    assert (num_labelled, unmatched) == (NUM - 1, ("s1/01",))
+    trained = train_bundle_attributes(bundle, tmp_path / "codes", labels, held_out=0.4, seed=0)
+    fit = trained.fit
+    assert (trained.num_labelled, trained.kept, trained.dropped) == (NUM - 1, (), ())
+    assert trained.remarks == ("1 of 60 codes have no row in the label table, s1/01 among them",)
     assert fit.names == ("tall", "wide")
     assert all(score["auroc"] > 0.9 for score in fit.scores.values())  # mismatched labels: about 0.5
     assert fit.scores["tall"]["num_labelled"] == NUM - 2
@@ -147,6 +159,91 @@ def test_attributes_end_to_end_with_labels_matched_by_name(bundle: Bundle, z: Te
     assert stored.directions.names == ("tall", "wide")
     assert stored.directions.scores == fit.scores
     assert stored.directions.weight.abs().argmax(dim=1).tolist() == [2, 5]
+
+
+@pytest.fixture
+def labelled(bundle: Bundle, z: Tensor, tmp_path: Path) -> Callable[[str], Path]:
+    """Codes in ``codes``, and ``labelled("hat")``: a table with one column of that name."""
+    names = write_codes(tmp_path / "codes", z, bundle)
+
+    def table(column: str) -> Path:
+        rows: dict[str, list[int | str]] = {f"{n}.png": [i // 2 % 2] for i, n in enumerate(names)}
+        return write_labels(tmp_path / f"{column}.csv", rows, [column])
+
+    return table
+
+
+def test_another_attribute_leaves_those_that_are_stored(
+    bundle: Bundle, tmp_path: Path, labelled: Callable[[str], Path]
+) -> None:
+    def train(column: str, **options: bool) -> TrainedAttributes:
+        opened = open_bundle(str(bundle.folder))
+        where = tmp_path / "codes"
+        return train_bundle_attributes(opened, where, labelled(column), held_out=0.4, seed=0, **options)
+
+    train("hat")
+    before = open_bundle(str(bundle.folder)).directions
+    beside = train("beard")
+    assert (beside.kept, beside.dropped) == (("hat",), ())
+    stored = open_bundle(str(bundle.folder)).directions
+    assert stored.names == ("hat", "beard") and set(stored.scores) == {"hat", "beard"}
+    assert torch.equal(stored.weight[0], before.weight[0]) and stored.scores["hat"] == before.scores["hat"]
+    assert train("hat").kept == ("beard",)  # in place of its own, again
+    assert open_bundle(str(bundle.folder)).directions.names == ("hat", "beard")
+    alone = train("hat", replace_all=True)
+    assert (alone.kept, alone.dropped) == ((), ("beard",))
+    assert open_bundle(str(bundle.folder)).directions.names == ("hat",)
+
+
+def test_attributes_that_cannot_be_read_are_not_written_over(
+    bundle: Bundle, tmp_path: Path, labelled: Callable[[str], Path]
+) -> None:
+    folder = bundle.folder / "attributes"
+    folder.mkdir()
+    (folder / "attributes.json").write_text("{")
+    with pytest.raises(BundleError, match="attributes.json: not readable.*--replace drops what is stored"):
+        train_bundle_attributes(bundle, tmp_path / "codes", labelled("hat"), held_out=0.4, seed=0)
+    assert (folder / "attributes.json").read_text() == "{"
+    train_bundle_attributes(
+        bundle, tmp_path / "codes", labelled("hat"), held_out=0.4, seed=0, replace_all=True
+    )
+    assert open_bundle(str(bundle.folder)).directions.names == ("hat",)
+
+
+@pytest.mark.parametrize("kind", ["shipped", "fetched"])
+def test_a_bundle_that_is_not_ones_own_is_not_written_to(
+    bundle: Bundle,
+    tmp_path: Path,
+    labelled: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    if kind == "shipped":
+        monkeypatch.setattr(bundle_folders, "shipped_bundles", lambda: {"ours": bundle.folder})
+        told = "ours: this bundle comes with rdm and is read-only; copy it.*rdm bundles copy ours DIR"
+    else:
+        bundle = replace(bundle, name="hf:some/one")
+        told = "hf:some/one: what was fetched is kept.*rdm bundles copy hf:some/one DIR"
+    before = sorted(bundle.folder.rglob("*"))
+    with pytest.raises(UsageError, match=told):
+        train_bundle_attributes(bundle, tmp_path / "codes", labelled("hat"), held_out=0.4, seed=0)
+    with pytest.raises(UsageError, match=told):
+        train_bundle_prior(
+            bundle,
+            tmp_path / "codes",
+            settings=SHORT,
+            network=prior_network(bundle, 2, 16),
+            seed=0,
+            weights_dtype=torch.float32,
+            on_record=lambda record: pytest.fail("it was trained first"),
+        )
+    with pytest.raises(UsageError, match=told):
+        add_prior(bundle, LatentDDIM(LatentDDIMConfig(network=prior_network(bundle, 2, 16))))
+    if kind == "shipped":
+        for place in (bundle.folder, bundle.folder / "unet"):
+            with pytest.raises(UsageError, match=told):
+                save_bundle(place, bundle.method, cast(nn.Module, bundle.model), card="#\n")
+    assert sorted(bundle.folder.rglob("*")) == before
 
 
 def test_labels_of_other_images_are_refused_with_an_example_of_both(
@@ -161,8 +258,10 @@ def test_labels_of_other_images_are_refused_with_an_example_of_both(
 
 def test_an_attribute_without_examples_is_refused_by_name(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
     names = write_codes(tmp_path / "codes", z, bundle)
-    labels = write_labels(tmp_path / "metadata.csv", {f"{n}.png": [0] for n in names}, ["never"])
-    with pytest.raises(RdmError, match="no attribute has enough examples: never: 0 positive"):
+    rows: dict[str, list[int | str]] = {f"{n}.png": [0, i % 2 or "?!"] for i, n in enumerate(names)}
+    labels = write_labels(tmp_path / "metadata.csv", rows, ["never", "odd"])
+    told = "no attribute has enough examples: never: 0 positive.*no labels: odd .line 2 says neither"
+    with pytest.raises(RdmError, match=told):
         train_bundle_attributes(bundle, tmp_path / "codes", labels, held_out=0.4, seed=0)
     assert not (bundle.folder / "attributes").exists()
 
@@ -174,8 +273,11 @@ def test_another_bundle_s_codes_are_refused(bundle: Bundle, z: Tensor, tmp_path:
 
 
 def test_a_code_that_holds_no_number_is_refused_by_name(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
-    z[7, 3] = torch.nan
     write_codes(tmp_path / "codes", z, bundle)
+    path = tmp_path / "codes" / "s1" / "07.safetensors"
+    metadata, tensors = read_with_metadata(path)
+    tensors["z"][3] = torch.nan  # which rdm itself does not write
+    write_tensors(path, tensors, metadata)
     with pytest.raises(CodeError, match=r"s1/07\.safetensors: z holds values that are not finite"):
         read_code_set(tmp_path / "codes", bundle_name=bundle.name, bundle_digest=bundle.digest)
 

@@ -146,10 +146,14 @@ def test_a_run_of_another_kind_is_one_line(tmp_path: Path, settings: dict[str, A
 
 def test_fit_and_arithmetic_are_kept_unless_named_again(tmp_path: Path) -> None:
     usual = {
-        "fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS, "weights": "fp32", "latents": None
+        "fit": "crop", "mixed_precision": "no", "max_pixels": MAX_PIXELS, "value_range": None,
+        "weights": "fp32", "latents": None,
     }  # fmt: skip
     assert settle_words(resume_from=None) == usual
-    begun = {"fit": "pad", "mixed_precision": "bf16", "max_pixels": 1000, "weights": "fp16", "latents": "l"}
+    begun = {
+        "fit": "pad", "mixed_precision": "bf16", "max_pixels": 1000, "value_range": "0,4095",
+        "weights": "fp16", "latents": "l",
+    }  # fmt: skip
     run = tmp_path / "run"
     record(plan(tmp_path), **begun)
     assert settle_words(resume_from=run, fit=None, mixed_precision=None) == begun

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -252,3 +253,135 @@ def test_one_image_is_enough(start: Start, tmp_path: Path) -> None:
     Image.new("RGB", (20, 16), "red").save(folder / "x.png")
     records = list(start(1, folder=folder, sheet_minutes=15.0).steps())
     assert len(records) == 1 and (tmp_path / "run" / "sheets" / "0000001.png").is_file()
+
+
+def remarks(said: list[str]) -> list[str]:
+    """What was said beside where the run goes on."""
+    return [line for line in said if not line.startswith("resuming at step")]
+
+
+def test_a_resumed_run_whose_images_changed_says_so(start: Start, faces: Path) -> None:
+    list(start(1).steps())
+    Image.new("RGB", (32, 32), "red").save(faces / "b.png")
+    said: list[str] = []
+    list(start(2, resume=True, said=said).steps())
+    assert remarks(said) == [f"{faces} holds other images than the run was saved with: it goes on with these"]
+    said.clear()
+    start(3, resume=True, said=said)  # they are those that it was saved with last
+    assert remarks(said) == []
+
+
+def test_images_of_other_names_are_other_images(start: Start, faces: Path) -> None:
+    list(start(1).steps())
+    (faces / "a.png").rename(faces / "f.png")
+    said: list[str] = []
+    start(2, resume=True, said=said)
+    assert any("holds other images than the run was saved with" in line for line in said)
+
+
+def test_images_that_were_written_anew_in_the_same_size_are_remarked_on(start: Start, faces: Path) -> None:
+    list(start(1).steps())
+    content = bytearray((faces / "a.png").read_bytes())
+    content[-1] ^= 1
+    (faces / "a.png").write_bytes(content)
+    os.utime(faces / "a.png", ns=(1, 1))
+    said: list[str] = []
+    start(2, resume=True, said=said)
+    (told,) = remarks(said)
+    assert told.startswith(f"images in {faces} were written since the run was saved, under the same names")
+
+
+def test_a_folder_that_moved_with_its_images_is_the_same(start: Start, faces: Path, tmp_path: Path) -> None:
+    list(start(1).steps())
+    faces.rename(tmp_path / "moved")
+    said: list[str] = []
+    start(2, resume=True, folder=tmp_path / "moved", said=said)
+    assert remarks(said) == []
+
+
+def test_a_run_of_an_rdm_that_kept_neither_digests_nor_scaler_goes_on(start: Start, tmp_path: Path) -> None:
+    from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
+
+    list(start(7, run="whole").steps())
+    steps = start(7).steps()
+    list(islice(steps, 3))
+    steps.close()  # type: ignore[attr-defined]
+    path = tmp_path / "run" / FILE_NAME
+    header = json.loads(read_metadata(path)["rdm"])
+    for name in ("images_named", "images_timed"):
+        del header["settings"][name]
+    write_tensors(path, read_tensors(path), {"rdm": json.dumps(header)})
+    said: list[str] = []
+    resumed = start(7, resume=True, said=said)
+    assert said == ["resuming at step 3, 6 images seen"]
+    list(resumed.steps())
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+@pytest.fixture
+def in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs scale their losses as in fp16, which needs a GPU: by a scaler that computes on the CPU."""
+
+    real = make_accelerator
+
+    def scaling(**words: Any) -> Any:
+        accelerator = real(**words)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+        accelerator.scaler = scaler  # type: ignore[assignment]
+        return accelerator
+
+    monkeypatch.setattr(sys.modules[__name__], "make_accelerator", scaling)
+
+
+def test_fp16_s_scaler_goes_on_where_it_was(start: Start, tmp_path: Path, in_fp16: None) -> None:
+    whole = start(7, run="whole")
+    list(whole.steps())
+    steps = start(7).steps()
+    list(islice(steps, 3))
+    steps.close()  # type: ignore[attr-defined]
+    assert load_checkpoint(tmp_path / "run").scaler == {
+        "scale": 16.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2,
+        "_growth_tracker": 1,
+    }  # fmt: skip
+    said: list[str] = []
+    resumed = start(7, resume=True, said=said)
+    assert remarks(said) == []
+    list(resumed.steps())
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    ends = [run.accelerator.scaler.state_dict() for run in (resumed, whole)]  # type: ignore[union-attr]
+    assert ends[0] == ends[1] and ends[0]["scale"] == 64.0
+
+
+def test_a_checkpoint_without_fp16_s_scaler_goes_on_and_says_so(
+    start: Start, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    list(start(1).steps())
+    request.getfixturevalue("in_fp16")
+    said: list[str] = []
+    list(start(2, resume=True, said=said).steps())
+    assert remarks(said) == ["the checkpoint does not say how fp16 scaled the loss: that is found anew"]
+
+
+def test_a_step_that_the_memory_does_not_suffice_for_is_one_line(start: Start, tmp_path: Path) -> None:
+    run = start(9, checkpoint_minutes=0.0)
+    steps = run.steps()
+    list(islice(steps, 2))
+    good = (tmp_path / "run" / FILE_NAME).read_bytes()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    run.model.unet.conv_out.forward = full  # type: ignore[union-attr, method-assign, assignment]
+    with pytest.raises(RdmError) as caught:
+        next(steps)
+    assert str(caught.value) == (
+        "training stops at step 3: the memory does not suffice; the checkpoint of step 2 is kept: "
+        "go on with --resume and a smaller --batch-size or more --gradient-accumulation"
+    )
+    assert (tmp_path / "run" / FILE_NAME).read_bytes() == good
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_a_seed_of_more_than_64_bits_is_refused(start: Start, seed: int) -> None:
+    with pytest.raises(UsageError, match=f"--seed {seed}: training takes seeds of 64 bits"):
+        start(1, changes={"seed": seed})

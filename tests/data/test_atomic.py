@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from rdm_cli.data.atomic import atomic_path
-from rdm_cli.data.images import save_image
+from rdm_cli.data.picture_record import new_record, save_image
 
 
 def names_in(folder: Path) -> list[str]:
@@ -68,7 +68,7 @@ def test_image_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
     old = path.read_bytes()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with pytest.raises(OSError), files_limited_to(1000):
-        save_image(Image.fromarray(noise), path)
+        save_image(Image.fromarray(noise), path, new_record("sample"))
     assert path.read_bytes() == old and names_in(tmp_path) == ["a.png"]
 
 

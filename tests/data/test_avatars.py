@@ -18,6 +18,7 @@ from rdm_cli.data import avatars
 from rdm_cli.data.avatars import COLUMNS, HAIR_COLUMNS, draw_avatar, render, write_avatars
 from rdm_cli.data.images import load_rgb
 from rdm_cli.data.labels import read_labels
+from rdm_cli.errors import OccupiedError
 
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
@@ -54,6 +55,24 @@ def test_a_smaller_set_is_a_prefix(twelve: Path, tmp_path: Path) -> None:
     assert part == {name: whole[name] for name in part}
 
 
+def test_no_other_file_is_written_over(tmp_path: Path) -> None:
+    """The same avatars may be drawn again, and more or fewer of them; another set or a user's file stays."""
+
+    def draw(num: int, seed: int = 5, **options: bool) -> dict[str, bytes]:
+        list(write_avatars(tmp_path, num_images=num, size=16, seed=seed, workers=1, **options))
+        return bytes_in(tmp_path)
+
+    more = draw(2) | draw(3)
+    assert draw(2) == more == bytes_in(tmp_path)  # and the labels of the third are kept
+    with pytest.raises(OccupiedError, match=r"metadata\.csv: is there already, with other labels"):
+        draw(2, seed=6)
+    (tmp_path / "000001.png").write_bytes(b"my own")
+    with pytest.raises(OccupiedError, match=r"000001\.png: is there already, and is another picture"):
+        draw(3)
+    assert bytes_in(tmp_path) == more | {"000001.png": b"my own"}
+    assert draw(3, force=True) == more
+
+
 def test_files_hold_the_rendered_pixels(twelve: Path) -> None:
     for i in (0, 7):
         expected = np.asarray(render(draw_avatar(5, i), 32))
@@ -73,7 +92,7 @@ def test_metadata_is_the_labels(twelve: Path) -> None:
 
 def test_metadata_is_read_as_a_label_table(twelve: Path) -> None:
     table = read_labels(twelve / "metadata.csv")
-    assert table.names == COLUMNS and table.skipped == () and len(table.files) == 12
+    assert table.names == COLUMNS and not table.skipped and len(table.files) == 12
     hat = table.values[:, COLUMNS.index("hat")] + table.values[:, COLUMNS.index("headscarf")]
     bald = table.values[:, COLUMNS.index("bald")]
     assert hat.sum() > 0 and bool((bald.isnan() == (hat == 1)).all())

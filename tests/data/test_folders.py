@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save_file
 
-from rdm_cli.data.folders import Item, class_names, find_inputs, read_path_list
+from rdm_cli.data.folders import Item, PassedOver, class_names, find_inputs, items_at, read_path_list
 from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.picture_record import saving_options
 from rdm_cli.errors import UsageError
 
 
@@ -37,12 +41,43 @@ def test_codes_are_found_by_their_suffix(tmp_path: Path) -> None:
     assert relatives(find_inputs([tmp_path], suffixes={".safetensors"})) == ["a.safetensors"]
 
 
-def test_results_of_an_earlier_run_are_no_inputs(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "a-edited.png", "b-edited.png", "sub/a-edited.png", "c-edited.png", "c.jpg")
-    items = find_inputs([tmp_path], results=["-edited.png"])
-    assert relatives(items) == ["a.png", "b-edited.png", "c.jpg", "sub/a-edited.png"]
-    named = [tmp_path / "a.png", tmp_path / "a-edited.png"]
-    assert [item.source for item in find_inputs(named, results=["-edited.png"])] == named
+def test_pictures_that_rdm_made_are_passed_over_in_folders_and_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "sub/b.jpg")
+    picture = Image.new("RGB", (8, 8))
+    own = saving_options({"software": "rdm 1.0", "what": "edit"}, "PNG")
+    for name in ("a-smiling+0.3.png", "sub/of-any-name.png", "sub/renamed.jpg"):
+        picture.save(tmp_path / name, "PNG", **own)
+    # text under the same key, but not rdm's
+    picture.save(tmp_path / "other.png", **saving_options({"software": "rdmx"}, "PNG"))
+    passed_over = PassedOver()
+    items = find_inputs([tmp_path], passed_over=passed_over)
+    assert relatives(items) == ["a.png", "other.png", "sub/b.jpg"]
+    assert passed_over == {"made by rdm": 3}
+    assert str(passed_over) == "passed over 3 files made by rdm"
+    # named, or where nobody counts them, they are inputs as any others
+    named = [tmp_path / "a-smiling+0.3.png"]
+    assert [item.source for item in find_inputs(named, passed_over=PassedOver())] == named
+    assert len(find_inputs([tmp_path])) == 6
+
+
+def test_codes_of_edits_are_passed_over_beside_images_alone(tmp_path: Path) -> None:
+    for name, record in (("a", '{"edits":[]}'), ("a-hat+1", '{"edits":["hat:1"]}'), ("other", '{"x":1}')):
+        save_file({"z": torch.zeros(1)}, tmp_path / f"{name}.safetensors", metadata={"rdm": record})
+    (tmp_path / "damaged.safetensors").write_bytes(b"x")
+    passed_over = PassedOver()
+    both = find_inputs([tmp_path], suffixes=SUFFIXES | {".safetensors"}, passed_over=passed_over)
+    assert [item.source.stem for item in both] == ["a", "damaged", "other"]
+    assert passed_over == {"made by rdm": 1}
+    codes = find_inputs([tmp_path], suffixes={".safetensors"}, passed_over=passed_over)
+    assert len(codes) == 4  # what decodes codes decodes those of edits, too
+
+
+def test_a_folder_of_nothing_but_own_pictures_says_so(tmp_path: Path) -> None:
+    own = saving_options({"software": "rdm 1.0"}, "PNG")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", **own)
+    with pytest.raises(UsageError, match=r"no images found \(passed over 1 file made by rdm\)") as caught:
+        find_inputs([tmp_path], passed_over=PassedOver())
+    assert caught.value.hint == "such pictures are inputs where they are named as files"
 
 
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
@@ -133,6 +168,15 @@ def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UsageError, match=r"locked/: cannot be listed \(Permission denied\)"):
         find_inputs([tmp_path], suffixes=SUFFIXES)
+    # a job does the rest
+    good, locked = items_at(tmp_path, suffixes=SUFFIXES)
+    assert (
+        good.error is None
+        and locked.source == tmp_path / "locked"
+        and "cannot be listed" in str(locked.error)
+    )
+    with pytest.raises(UsageError, match="cannot be listed"):
+        list(items_at(tmp_path / "locked", suffixes=SUFFIXES))
 
 
 FILE_NAMES = st.text(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,11 +20,64 @@ from rdm_cli.errors import ImageError
 def test_the_limit_holds_to_the_pixel(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bomb.{suffix}"
     Image.new("RGB", (20, 20)).save(path)
-    limit = Image.MAX_IMAGE_PIXELS
     with pytest.raises(ImageError, match=r"more than 399 pixels; raise --max-pixels"):
         load_rgb(path, max_pixels=399)
     assert load_rgb(path, max_pixels=400).size == (20, 20)
-    assert limit == Image.MAX_IMAGE_PIXELS  # Pillow's other users keep theirs
+
+
+def test_pillows_own_limit_is_the_host_s_and_neither_changed_nor_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image beyond Pillow's limit opens where the caller's own limit is higher, without a warning."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_rgb(tmp_path / "a.png").size == (20, 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ImageError, match="more than 399 pixels"):
+        load_rgb(tmp_path / "a.png", max_pixels=399)
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+def test_threads_of_two_limits_do_not_see_one_another_s(tmp_path: Path) -> None:
+    """They did: the limit was Pillow's global, and 13 verdicts of 6,000 were another thread's."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (20, 20)).save(path)
+
+    def verdicts(limit: int) -> set[bool]:
+        found = set()
+        for _ in range(400):
+            try:
+                load_rgb(path, max_pixels=limit)
+                found.add(True)
+            except ImageError:
+                found.add(False)
+        return found
+
+    filters = list(warnings.filters)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(verdicts, (399, 400, 399, 400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [{False}, {True}, {False}, {True}]
+    assert warnings.filters == filters
+
+
+def test_a_tile_of_a_tiff_counts_as_much_as_the_image(tmp_path: Path) -> None:
+    """A small image of one enormous tile: decoding would take memory for all of the tile."""
+    path = tmp_path / "a.tif"
+    tags = {
+        256: 20, 257: 20, 258: 8, 259: 1, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 400,
+    }  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    header = b"II*\0" + struct.pack("<I", 8 + 400)
+    path.write_bytes(header + bytes(400) + struct.pack("<H", len(tags)) + entries + bytes(4))
+    with pytest.raises(ImageError, match="more than 134,217,728 pixels"):
+        load_rgb(path)
 
 
 def test_a_bomb_is_refused_before_its_pixels_are_decoded(tmp_path: Path) -> None:

@@ -19,18 +19,20 @@ from rdm_cli.data.images import (
     grid,
     image_bytes,
     load_rgb,
-    save_image,
     to_pil,
     to_pixels,
     to_unit_range,
 )
+from rdm_cli.data.picture_record import new_record, save_image
 from rdm_cli.errors import ImageError
 
 RNG = np.random.default_rng(0)
 
 
-def pixels_of(path: Path) -> np.ndarray:
-    image = load_rgb(path)
+def pixels_of(path: Path, remarks: list[str] | None = None) -> np.ndarray:
+    said: list[str] = []
+    image = load_rgb(path, on_remark=lambda name, text: said.append(text))
+    assert said == ([] if remarks is None else remarks)
     assert image.mode == "RGB"
     return np.asarray(image)
 
@@ -85,9 +87,9 @@ def test_16_bit_big_endian_tiff(tmp_path: Path) -> None:
     [
         ([0.0, 0.25, 0.5, 1.0], [0, 64, 128, 255]),
         ([0.0, 10.4, 254.6, 300.0], [0, 10, 255, 255]),
-        ([-1.0, float("nan"), 0.2, 1.0], [0, 0, 51, 255]),
+        ([-1.0, 0.4, 0.2, 1.0], [0, 102, 51, 255]),
     ],
-    ids=["fraction", "levels", "outside and nan"],
+    ids=["fraction", "levels", "outside"],
 )
 def test_float_tiff(tmp_path: Path, values: list[float], expected: list[int]) -> None:
     path = tmp_path / "a.tif"
@@ -178,7 +180,8 @@ def test_animation_gives_its_first_frame(tmp_path: Path, suffix: str) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=40, **options)
     with Image.open(path) as stored:
         assert stored.n_frames == 3
-    np.testing.assert_array_equal(pixels_of(path), np.full((5, 5, 3), (255, 0, 0)))
+    shown = pixels_of(path, ["page 1 of 3 is read"])
+    np.testing.assert_array_equal(shown, np.full((5, 5, 3), (255, 0, 0)))
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
@@ -275,7 +278,7 @@ def test_permission_denied_is_an_image_error(tmp_path: Path, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ImageError, match="may not be read"):
         load_rgb(path)
 
@@ -334,7 +337,7 @@ def test_to_pixels_clamps() -> None:
 def test_save_and_load_round_trip(tmp_path: Path) -> None:
     expected = random_rgb(8, 8).transpose(2, 0, 1)
     image = to_pil(to_unit_range(torch.from_numpy(expected.copy())))
-    save_image(image, tmp_path / "new" / "a.png")
+    save_image(image, tmp_path / "new" / "a.png", new_record("sample"))
     np.testing.assert_array_equal(image_bytes(tmp_path / "new" / "a.png", 8), expected)
 
 

@@ -43,7 +43,14 @@ def test_metadata_csv(tmp_path: Path) -> None:
     table = read_labels(path)
     assert table.names == ("smiling", "wearing_hat")
     assert table.files == ("a.png", "sub/b.png", "c.png")
-    assert table.skipped == ("caption", "age")
+    assert table.skipped == {
+        "caption": "line 2 says neither yes nor no, and so do 1 more",
+        "age": "line 2 says neither yes nor no, and so do 1 more",
+    }
+    assert table.remarks == [
+        "columns that are no labels: caption (line 2 says neither yes nor no, and so do 1 more); "
+        "age (line 2 says neither yes nor no, and so do 1 more)"
+    ]
     assert_values(table, [[1, 0], [0, NAN], [1, 1]])
 
 
@@ -62,7 +69,29 @@ def test_every_spelling_of_yes_and_no(tmp_path: Path, no: str, yes: str) -> None
 def test_columns_that_are_not_yes_or_no_are_left_out(tmp_path: Path, cells: tuple[str, ...]) -> None:
     rows = "".join(f"{i}.png,{cell},1\n" for i, cell in enumerate(cells))
     table = read_labels(written(tmp_path, "m.csv", "file_name,odd,sound\n" + rows))
-    assert table.names == ("sound",) and table.skipped == ("odd",)
+    assert table.names == ("sound",) and list(table.skipped) == ["odd"] and "odd (" in table.remarks[0]
+
+
+@pytest.mark.parametrize("unknown", ["", "NA", "N/A", "nan", "NaN", "<NA>", "null", "None", "?", "#N/A"])
+def test_a_cell_that_is_not_available_is_unknown(tmp_path: Path, unknown: str) -> None:
+    """What pandas and spreadsheets write for no answer: one such cell is no reason to drop its column."""
+    table = read_labels(written(tmp_path, "m.csv", f"file_name,hat\na,0\nb,{unknown}\nc,1\n"))
+    assert table.names == ("hat",) and not table.skipped and not table.remarks
+    assert_values(table, [[0], [NAN], [1]])
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        ("no,maybe,yes", "line 3 says neither yes nor no"),
+        ("0,1,yes", "it mixes several ways to say yes and no"),
+        ("NA,,nan", "all its cells are unknown"),
+    ],
+)
+def test_why_a_column_is_no_label_is_said(tmp_path: Path, cells: str, why: str) -> None:
+    rows = "".join(f"{i}.png,{cell}\n" for i, cell in enumerate(cells.split(",")))
+    with pytest.raises(RdmError, match=f"no column of yes/no labels.*; hat: {why}"):
+        read_labels(written(tmp_path, "m.csv", "file_name,hat\n" + rows))
 
 
 @pytest.mark.parametrize("column", ["file_name", "filename", "image", "image_id", "File_Name"])
@@ -78,7 +107,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
 
 def test_csv_with_the_row_numbers_that_pandas_adds(tmp_path: Path) -> None:
     table = read_labels(written(tmp_path, "m.csv", ",file_name,x\n0,a.png,1.0\n1,b.png,\n"))
-    assert table.names == ("x",) and table.skipped == ("",)
+    assert table.names == ("x",) and table.skipped == {"": "the column has no name"}
 
 
 def test_metadata_jsonl(tmp_path: Path) -> None:
@@ -89,7 +118,7 @@ def test_metadata_jsonl(tmp_path: Path) -> None:
     ]
     path = written(tmp_path, "metadata.jsonl", "\n".join(json.dumps(row) for row in rows) + "\n")
     table = read_labels(path)
-    assert table.names == ("smiling", "hat") and table.skipped == ("text", "boxes")
+    assert table.names == ("smiling", "hat") and list(table.skipped) == ["text", "boxes"]
     assert_values(table, [[1, 1], [0, NAN], [NAN, 0]])
 
 
@@ -202,7 +231,7 @@ def test_formats_agree(tmp_path: Path, columns: list[list[float]], spelling: tup
         read_labels(written(tmp_path, "m.csv", "\n".join([header, *lines]))),
         read_labels(written(tmp_path, "m.jsonl", "\n".join(objects))),
     ):
-        assert table.names == tuple(names) and table.skipped == ()
+        assert table.names == tuple(names) and not table.skipped
         assert_values(table, [list(row) for row in rows])
 
 
@@ -213,13 +242,34 @@ def table_of(*files: str) -> LabelTable:
 
 
 def test_match_goes_by_path_then_bare_path_then_stem() -> None:
-    table = table_of("a.png", "sub/b.jpg", "sub/c.png", "other/d.v2.webp")
-    names = ["sub/c.safetensors", "x/b", "./a.png", "nobody.png", "d.v2.safetensors"]
-    matched = match(table, names)
+    table = table_of("a.png", "sub/c.png", "other/d.v2.webp")
+    matched = match(table, ["c.safetensors", "./a.png", "nobody.png", "d.v2.safetensors"])
     assert matched.unmatched == ("nobody.png",)
-    expected = torch.stack([table.values[2], table.values[1], table.values[0], *[torch.full((2,), NAN)]])
-    expected = torch.cat([expected, table.values[3:4]])
+    expected = torch.stack([table.values[1], table.values[0], torch.full((2,), NAN), table.values[2]])
     torch.testing.assert_close(matched.values, expected, equal_nan=True)
+    assert matched.guessed == {"c.safetensors": "sub/c.png", "d.v2.safetensors": "other/d.v2.webp"}
+    assert matched.remarks("codes") == [
+        "1 of 4 codes have no row in the label table, nobody.png among them",
+        "2 codes found their rows by their file names alone: c.safetensors is taken for sub/c.png",
+    ]
+
+
+def test_labels_of_another_split_are_nobodys() -> None:
+    """Inverted labels give AUROC 1.00: nothing that comes later would notice."""
+    table = table_of("train/000000.png", "train/000001.png", "val/000001.png")
+    matched = match(table, ["val/000000.png", "val/000001.png", "test/000000.safetensors"])
+    assert matched.unmatched == ("val/000000.png", "test/000000.safetensors") and not matched.guessed
+    torch.testing.assert_close(matched.values[1], table.values[2])
+    assert match(table, ["a/000000.png", "000000.png"]).unmatched == ("a/000000.png", "000000.png")
+    flat = match(table_of("000000.png", "000001.png"), ["img_align_celeba/000001.jpg", "000000.png"])
+    assert flat.unmatched == () and not flat.guessed  # CelebA's list names no folders
+
+
+def test_a_caller_that_knows_the_folders_has_no_stems() -> None:
+    table = table_of("train/0.png")
+    assert match(table, ["0.png"]).guessed == {"0.png": "train/0.png"}
+    assert match(table, ["0.png"], by_stem=False).unmatched == ("0.png",)
+    assert match(table_of("0.png"), ["train/0.png"], by_stem=False).unmatched == ()
 
 
 def test_match_prefers_the_exact_path() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rdm_cli.data.folders import Item, find_inputs
 from rdm_cli.data.images import SUFFIXES
-from rdm_cli.data.outputs import Beside, Folder, check_plan, once_each
+from rdm_cli.data.outputs import Beside, Folder, Sink, check_plan
 from rdm_cli.errors import UsageError
 
 
@@ -29,8 +29,19 @@ def plan_outputs(
     items: Sequence[Item[Path]], *, output: Path | None, suffix: str, spared: Sequence[str] = ()
 ) -> list[tuple[Item[Path], Path]]:
     sink = Beside() if output is None else Folder(output)
-    repeated = check_plan(lambda: iter(items), sink, suffix, spared=spared)
-    return [(item, sink.place(item, suffix)) for item in once_each(items, repeated)]
+    plan = check_plan(lambda: iter(items), sink, suffix, spared=spared)
+    for _, error in plan.apply(items):
+        if error is not None:
+            raise error
+    return [(item, sink.place(item, suffix)) for item, _ in plan.apply(items)]
+
+
+def faults(
+    items: Sequence[Item[Path]], sink: Sink, suffix: str, spared: Sequence[str] = ()
+) -> dict[str, str]:
+    """Of every item its fault; empty where it has none."""
+    plan = check_plan(lambda: iter(items), sink, suffix, spared=spared)
+    return {str(item.source): error.message if error else "" for item, error in plan.apply(items)}
 
 
 def test_outputs_lie_beside_their_sources(tmp_path: Path) -> None:
@@ -53,6 +64,30 @@ def test_shared_output_is_refused_by_both_names(tmp_path: Path) -> None:
     for output in (None, tmp_path / "out"):
         with pytest.raises(UsageError, match=r"a\.png and .*a\.jpg would both"):
             plan_outputs(items, output=output, suffix=".safetensors")
+
+
+def test_one_item_that_has_no_place_leaves_the_others_theirs(tmp_path: Path) -> None:
+    """Each of those that would share a name says so, and what is in no other's way is planned."""
+    names = ["a.png", "a.jpg", "a.gif", "b.png", "sub/a.png", "deep/x.png", "c.png"]
+    items = items_of(tmp_path / "in", *names)
+    out = tmp_path / "out"
+    touch(out, "deep")
+    (out / "c.safetensors").mkdir()
+    found = {Path(name).relative_to(tmp_path / "in").as_posix(): why
+             for name, why in faults(items, Folder(out), ".safetensors").items()}  # fmt: skip
+    assert [name for name in names if not found[name]] == ["b.png", "sub/a.png"]
+    for name in ("a.png", "a.jpg", "a.gif"):
+        assert name in found[name] and found[name].endswith(f"would both be written to {out}/a.safetensors")
+    assert found["deep/x.png"].endswith(
+        f"in/deep/x.png: {out}/deep: a file stands where an output folder is needed"
+    )
+    assert found["c.png"].endswith("a folder stands where its output should go")
+
+
+def test_an_item_that_would_replace_an_input_leaves_the_others_theirs(tmp_path: Path) -> None:
+    items = items_of(tmp_path, "a.png", "a-edited.safetensors", "b.png")
+    found = faults(items, Beside(), "-edited.png", ["-edited.safetensors"])
+    assert [Path(name).name for name, why in found.items() if why] == ["a.png"]
 
 
 def test_two_roots_may_share_names_only_beside_their_sources(tmp_path: Path) -> None:
@@ -130,6 +165,9 @@ def test_a_plan_is_one_to_one_or_refused(relatives: list[Path]) -> None:
         plan = plan_outputs(items, output=Path("/nowhere/out"), suffix=".safetensors")
     except UsageError:
         assert len(distinct) < len(relatives)
+        found = faults(items, Folder(Path("/nowhere/out")), ".safetensors")
+        alone = [p for p in relatives if sum(p.with_suffix("") == q.with_suffix("") for q in relatives) == 1]
+        assert [name for name, why in found.items() if not why] == [f"/nowhere/in/{p}" for p in alone]
     else:
         assert [item for item, _ in plan] == items
         assert len({target for _, target in plan}) == len(relatives) == len(distinct)

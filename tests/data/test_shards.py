@@ -88,6 +88,15 @@ def test_tasks_that_launch_processes_share_out_everything() -> None:
     assert found == [f"{i}/6" for i in range(1, 7)]
 
 
+@pytest.mark.parametrize("step", [1, 2, 4])  # whatever an array with gaps has for one
+@pytest.mark.parametrize("tasks", [(1, 2, 3, 9), (1, 2, 4), (0, 1, 5, 6, 7), (3, 9, 10)])
+def test_an_array_with_gaps_is_refused_by_each_of_its_tasks(tasks: tuple[int, ...], step: int) -> None:
+    for task in tasks:
+        environment = slurm(ID=task, MIN=min(tasks), MAX=max(tasks), COUNT=len(tasks), STEP=step)
+        with pytest.raises(UsageError, match="this array has gaps"):
+            shard_of_environment(environment)
+
+
 @pytest.mark.parametrize(
     "environment",
     [

@@ -70,6 +70,77 @@ def test_a_disk_that_cannot_be_written(
     assert not list(small_disk.iterdir())
 
 
+def fill(disk: Path, *, leave: int) -> None:
+    """Leave so many bytes of it, whole pages."""
+    free = os.statvfs(disk)
+    with (disk / "filler").open("ab") as file:
+        file.write(b"x" * (free.f_bavail * free.f_bsize - leave))
+
+
+def test_a_full_disk_of_the_manifest_is_named_and_the_count_is_true(
+    rdms: Rdms, faces: Path, tiny_bundle: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    for i in range(40):
+        os.link(faces / "a.png", faces / f"more-{i}.png")
+    fill(small_disk, leave=4096)
+    manifest, output = small_disk / "m.manifest.jsonl", tmp_path / "o"
+    words = ("encode", faces, "-b", tiny_bundle, "--no-x-t", "-o", output, "--manifest", manifest)
+    assert rdms.run(*words) == 1
+    *_, summary, line = rdms.said.splitlines()
+    assert line == f"rdm: {manifest}: No space left on device"
+    num = len(list(output.rglob("*.safetensors")))
+    assert 1 <= num < 45
+    assert summary.startswith(f"encoded {num} images in ")
+    assert summary.endswith(f", stopped early: {45 - num} not done")
+
+
+def test_a_full_disk_of_a_tar_is_named_and_nothing_in_it_is_counted(
+    rdms: Rdms, faces: Path, tiny_bundle: Path, small_disk: Path
+) -> None:
+    for i in range(20):
+        os.link(faces / "a.png", faces / f"more-{i}.png")
+    words = ("encode", faces, "-b", tiny_bundle, "--steps", 1, "-o", small_disk / "o", "--tar")
+    assert rdms.run(*words) == 1
+    *_, summary, line = rdms.said.splitlines()
+    assert line == f"rdm: {small_disk}/o/encode-00001-of-00001.tar: No space left on device"
+    assert summary.startswith("encoded 0 images in ")
+    assert " lost, for the file that was to hold them" in summary and "stopped early" in summary
+    assert not list((small_disk / "o").iterdir())
+
+
+def test_a_full_disk_of_a_table_is_named_and_no_row_is_counted(
+    rdms: Rdms, faces: Path, tiny_bundle: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    codes = tmp_path / "codes"
+    assert rdms.run("encode", faces, "-b", tiny_bundle, "--no-x-t", "-o", codes, "-q") == 0
+    for leave in (0, 4096):  # where the rows, and where the table's end finds no room
+        fill(small_disk, leave=leave)
+        assert rdms.run("codes", "table", codes, "-o", small_disk / "z.parquet") == 1
+        *_, summary, line = rdms.said.splitlines()
+        assert line == f"rdm: {small_disk}/z.parquet: No space left on device"
+        assert summary.startswith("tabled 0 codes in ")
+        (small_disk / "filler").unlink()
+        assert not list(small_disk.iterdir())
+
+
+def test_a_full_disk_of_a_report_and_of_the_failures_is_named(
+    rdms: Rdms, faces: Path, tiny_bundle: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    fill(small_disk, leave=8192)
+    words = ("evaluate", "reconstruction", tiny_bundle, faces, "-n", 2, "--steps", 1, "-o", small_disk / "r")
+    assert rdms.run(*words, "-q") == 1
+    (line,) = rdms.said.splitlines()
+    assert line == f"rdm: {small_disk}/r/reconstruction.html: No space left on device"
+    fill(small_disk, leave=0)
+    assert [path.name for path in (small_disk / "r").iterdir()] == ["reconstruction.json"]
+    (faces / "bad.png").write_text("no picture")
+    words = ("encode", faces, "-b", tiny_bundle, "--no-x-t", "-o", tmp_path / "o")
+    assert rdms.run(*words, "--failures", small_disk / "f") == 1
+    *_, summary, line = rdms.said.splitlines()
+    assert line == f"rdm: {small_disk}/f: No space left on device"
+    assert summary.startswith("encoded 5 images in ") and summary.endswith("1 failed")
+
+
 @pytest.mark.parametrize("limit", [0, 100, 5_000, 50_000])
 def test_a_conversion_on_a_full_disk(
     rdms: Rdms, tree: Tree, golden: Callable[[str], Path], tmp_path: Path, limit: int

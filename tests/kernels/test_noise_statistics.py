@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from rdm_cli.kernels.noise_statistics import noise_statistics
+from noise_statistics import noise_statistics
 
 
 def test_noise_is_like_noise(draw: Any) -> None:

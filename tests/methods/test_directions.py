@@ -90,6 +90,61 @@ def test_tensors_that_disagree_are_refused(directions: Directions) -> None:
         )
 
 
+def others(seed: int, *names: str, pattern: bool = False) -> Directions:
+    generator = torch.Generator().manual_seed(seed)
+    num = len(names)
+    return Directions(
+        names=names,
+        weight=torch.randn(num, WIDTH, generator=generator),
+        bias=torch.randn(num, generator=generator),
+        z_mean=torch.randn(WIDTH, generator=generator),
+        z_std=torch.rand(WIDTH, generator=generator) + 0.5,
+        pattern=torch.randn(num, WIDTH, generator=generator) if pattern else None,
+        scores={
+            n: {"auroc": 0.5 + seed / 10, "average_precision": 0, "num_positive": 1, "num_labelled": 2}
+            for n in names
+        },
+    )
+
+
+@pytest.mark.parametrize("pattern", [False, True])
+def test_an_update_leaves_the_others_as_they_were(directions: Directions, pattern: bool) -> None:
+    """Each attribute edits and classifies as it did alone, whatever codes it was fitted on."""
+    new = others(3, "beard", "hat", pattern=pattern)
+    both = directions.updated(new).updated(others(4, "red"))
+    assert both.names == ("Smiling", "glasses", "beard", "hat", "red")
+    assert both.scores == {**new.scores, **others(4, "red").scores}
+    z = torch.randn(5, WIDTH)
+    for name in both.names:
+        whose = next(d for d in (others(4, "red"), new, directions) if name in d.names)
+        torch.testing.assert_close(both.shift(z, name, 0.3), whose.shift(z, name, 0.3))
+        own, alone = both.logits(z)[:, both.index(name)], whose.logits(z)[:, whose.index(name)]
+        torch.testing.assert_close(own, alone)
+    assert dict(both.cosines("Smiling"))["glasses"] == pytest.approx(
+        dict(directions.cosines("Smiling"))["glasses"], abs=1e-5
+    )
+    assert len(both.cosines("red")) == 4
+
+
+def test_an_update_from_the_same_codes_shares_their_moments(directions: Directions) -> None:
+    again = directions.updated(directions)
+    assert again.names == directions.names and again.z_mean.shape == (WIDTH,)
+    assert torch.equal(again.weight, directions.weight) and again.pattern is None
+    with pytest.raises(ValueError, match="12 values in z do not go with those for 3"):
+        directions.updated(
+            Directions(
+                names=("a",), weight=torch.zeros(1, 3), bias=torch.zeros(1), z_mean=torch.zeros(3),
+                z_std=torch.ones(3),
+            )
+        )  # fmt: skip
+
+
+def test_a_direction_that_was_hardly_learned_says_so() -> None:
+    weak, fair = others(-1, "hat"), others(2, "hat")  # AUROC 0.4 and 0.7
+    assert "'hat' was hardly learned: AUROC 0.40" in (weak.doubts("hat") or "")
+    assert fair.doubts("hat") is None
+
+
 @pytest.mark.golden
 def test_golden_manipulation_and_logits(golden) -> None:
     tensors = load_file(golden("diffae") / "golden.safetensors")

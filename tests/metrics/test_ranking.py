@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from rdm_cli.metrics.intervals import resampled_counts
-from rdm_cli.metrics.ranking import separation, separation_replicates
+from rdm_cli.metrics.ranking import auroc, average_precision, separation, separation_replicates
 
 
 def scored(num: int, seed: int = 0, decimals: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,11 +50,53 @@ def test_perfect_and_opposite_scores() -> None:
 
 def test_resamples_without_a_class_are_left_out() -> None:
     target = torch.tensor([True, False, False])
-    found = separation(torch.tensor([1.0, 0.0, -1.0]), target, seed=0, num_resamples=200)
-    assert 100 < found.auroc.num_resamples < 200
-    assert found.auroc.low == 1.0
+    _, replicates = separation_replicates(
+        torch.tensor([1.0, 0.0, -1.0]), target, resampled_counts(3, seed=0, num_resamples=200)
+    )
+    assert 0 < int(replicates[0].isnan().sum()) < 100
+    found = separation(*scored(40), seed=0, num_resamples=200)
+    assert found.auroc.num_resamples <= 200 and found.auroc.has_ends
+
+
+@pytest.mark.parametrize("num", [2, 40])
+def test_a_perfect_auroc_is_no_certainty(num: int) -> None:
+    """As many pairs as the smaller class has were ordered, all rightly: the rule of three of those."""
+    target = torch.arange(3 * num) < num
+    best = separation(target.float() - 0.5, target, seed=0, num_resamples=50).auroc
+    assert (best.value, best.high) == (1.0, 1.0) and best.low == pytest.approx(0.05 ** (1 / num))
+    worst = separation(0.5 - target.float(), target, seed=0, num_resamples=50).auroc
+    assert (worst.value, worst.low) == (0.0, 0.0) and worst.high == pytest.approx(1 - 0.05 ** (1 / num))
+
+
+def test_fewer_than_five_of_a_class_have_no_bootstrap() -> None:
+    target = torch.arange(20) < 4
+    scores = torch.randn(20, generator=torch.Generator().manual_seed(0))
+    few = separation(scores, target, seed=0, num_resamples=50)
+    assert 0 < few.auroc.value < 1
+    assert not (few.auroc.has_ends or few.average_precision.has_ends or few.f1.has_ends)
+    assert separation(scores, torch.arange(20) < 5, seed=0, num_resamples=50).auroc.has_ends
 
 
 def test_one_class_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="positives and negatives"):
         separation(torch.zeros(3), torch.ones(3, dtype=torch.bool), seed=0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 60.0])
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_the_figures_of_one_set_against_scikit_learn(scale: float, decimals: int) -> None:
+    """Small and huge logits, with ties and without."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(400, generator=generator) < 0.2
+    scores = (scale * (torch.randn(400, generator=generator) + target + 3)).round(decimals=decimals)
+    expected = roc_auc_score(target.numpy(), scores.numpy())
+    assert auroc(scores, target) == pytest.approx(expected, abs=1e-6)
+    expected = average_precision_score(target.numpy(), scores.numpy())
+    assert average_precision(scores, target) == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_class_alone_has_no_figures() -> None:
+    with pytest.raises(ValueError, match="positives and negatives"):
+        auroc(torch.rand(4), torch.ones(4, dtype=torch.bool))
+    with pytest.raises(ValueError, match="positives and negatives"):
+        average_precision(torch.rand(4), torch.zeros(4, dtype=torch.bool))

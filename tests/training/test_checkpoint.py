@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 
 from rdm_cli.data import tensor_files as module
 from rdm_cli.data.atomic import remove_leftovers
+from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
 from rdm_cli.errors import CheckpointError
 from rdm_cli.training.checkpoint import (
     FILE_NAME,
@@ -147,3 +149,50 @@ def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path: Pat
     (tmp_path / ".rdm-checkpoint-a1b2c3d4.safetensors").write_bytes(b"half")
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def scaler_after(num_steps: int) -> torch.amp.GradScaler:
+    """fp16's scaler after so many good steps, of which every second raises the scale."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    for _ in range(num_steps):
+        weight = nn.Parameter(torch.ones(1))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        scaler.scale(weight.sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return scaler
+
+
+def test_the_scaler_of_fp16_comes_back(tmp_path: Path) -> None:
+    """Without it the first steps after --resume are scaled otherwise, and some are left out."""
+    run, scaler = parts(), scaler_after(5)
+    assert scaler.get_scale() == 32.0
+    save_checkpoint(tmp_path, **run, progress=Progress(step=5), settings={}, scaler=scaler)
+    restored = scaler_after(0)
+    load_checkpoint(tmp_path).restore(**parts(seed=1), scaler=restored)
+    assert restored.state_dict() == scaler.state_dict()
+    assert restored.state_dict()["_growth_tracker"] == 1
+
+
+def test_a_checkpoint_of_before_the_scaler_was_kept_still_comes_back(tmp_path: Path) -> None:
+    run = parts()
+    step(run, 0)
+    path = save(run, tmp_path, step=1)
+    header = json.loads(read_metadata(path)["rdm"])
+    assert header.keys() == {"progress", "num_average_updates", "settings"}  # as it always was
+    scaler = scaler_after(3)
+    before = scaler.state_dict()
+    loaded = load_checkpoint(tmp_path)
+    loaded.restore(**parts(seed=1), scaler=scaler)
+    assert loaded.scaler is None and scaler.state_dict() == before
+
+
+@pytest.mark.parametrize("state", [[], "x", {}, {"scale": 1.0}])
+def test_what_is_no_state_of_a_scaler_is_one_line(tmp_path: Path, state: Any) -> None:
+    run = parts()
+    path = save_checkpoint(tmp_path, **run, progress=Progress(), settings={}, scaler=scaler_after(0))
+    header = json.loads(read_metadata(path)["rdm"]) | {"scaler": state}
+    write_tensors(path, read_tensors(path), {"rdm": json.dumps(header)})
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path).restore(**parts(), scaler=scaler_after(0))
+    assert "\n" not in caught.value.message

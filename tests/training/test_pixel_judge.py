@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_cli.metrics.probes import auroc
+from rdm_cli.metrics.ranking import auroc
 from rdm_cli.models.pixel_classifier import PixelClassifier, PixelClassifierConfig
 from rdm_cli.training.pixel_judge import train_pixel_judge
 

@@ -33,6 +33,8 @@ def assembled(
         bundles={subject.name: subject.facts for subject in subjects},
         figures=figures,
         sheets=[sheet for part in parts for sheet in part.sheets],
-        notes=list(dict.fromkeys([*notes, *(note for part in parts for note in part.notes)])),
+        notes=list(
+            dict.fromkeys([*material.notes, *notes, *(note for part in parts for note in part.notes)])
+        ),
         plots=plots(figures),
     )

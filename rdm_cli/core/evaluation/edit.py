@@ -74,6 +74,8 @@ def edit_cases(subject: Subject, court: Court, plan: EditPlan) -> tuple[list[Cas
         return [], [f"{subject.name}: the labels have none of the attributes that it can move ({known})"]
     cases, notes = [], []
     for name in names:
+        if doubts := directions.doubts(name):
+            notes.append(f"{subject.name}: {doubts}")
         values = labels.only([name]).values[:, 0]
         for has in (False, True):
             scales = sorted((s for s in plan.scales if (s < 0) == has and s != 0), key=abs)
@@ -111,8 +113,10 @@ def measure_edits(
     x_0, labels = court.edited.images(pipeline), court.edited.known()
     judge = court.judge(subject)
     judged = [case for case in cases if case.attribute in judge.names]
-    unknown = {case.attribute for case in cases} - {case.attribute for case in judged}
-    notes += [f"{name}: too few examples for a judge to learn it" for name in sorted(unknown)]
+    asked = [*court.learned.known().names, *(case.attribute for case in cases)]
+    unknown = sorted(set(asked) - set(judge.names))
+    if unknown:
+        notes.append(f"too few examples for a judge to learn {', '.join(unknown)}")
     if not judged:
         return Part(notes=notes)
     names = list(dict.fromkeys(case.attribute for case in judged))
@@ -183,7 +187,14 @@ class _Editor:
         if bool(others.any()):
             changed = (seen_before != seen_after)[:, others].double().mean(dim=1)
             found.append(
-                mean_figure(changed, name="others changed", better="lower", computed_with=verdict, **about)
+                mean_figure(
+                    changed,
+                    name="others changed",
+                    better="lower",
+                    bounds=(0.0, 1.0),
+                    computed_with=verdict,
+                    **about,
+                )
             )
             found.append(self.worst(how, seen_before, seen_after, others, verdict))
         for distance in self.distances:
@@ -201,6 +212,7 @@ class _Editor:
                 name="background change",
                 unit="levels of 255",
                 better="lower",
+                bounds=(0.0, 255.0),
                 computed_with={"where": "the outer eighth of the picture", "T": self.steps},
                 **about,
             )
@@ -230,6 +242,10 @@ class _Editor:
 
 
 def edit_plots(figures: Sequence[Figure]) -> list[Plot]:
-    """Everything over the scale."""
+    """Everything over the scale.
+
+    Scale 0 compares the reconstruction with the image, the other scales an edit with the reconstruction; so
+    it stands beside their line.
+    """
     names = [n for n in dict.fromkeys(f.name for f in figures) if n not in ("judge's AUROC", WORST)]
-    return drawn(*(curves(figures, name, "scale") for name in names))
+    return drawn(*(curves(figures, name, "scale", apart=(0.0,)) for name in names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -50,16 +50,18 @@ class Figure:
 
 
 def estimated(estimate: Estimate, **rest: Any) -> Figure:
-    """A figure with its interval; ``rest`` are the other fields."""
-    return Figure(value=estimate.value, interval=estimate, **rest)
+    """A figure with its interval, where it has one; ``rest`` are the other fields."""
+    return Figure(value=estimate.value, interval=estimate if estimate.has_ends else None, **rest)
 
 
-def mean_figure(values: Tensor, *, seed: int, **rest: Any) -> Figure:
-    """The mean of ``values`` (N,) with its interval; a mean that is not finite has none."""
+def mean_figure(
+    values: Tensor, *, seed: int, bounds: tuple[float, float] = (-math.inf, math.inf), **rest: Any
+) -> Figure:
+    """The mean of ``values`` (N,), each within ``bounds``, with its interval if it is finite."""
     rest = {"num": len(values)} | rest
-    if len(values) < 2 or not bool(values.isfinite().all()):
+    if len(values) == 0 or not bool(values.isfinite().all()):
         return Figure(value=float(values.double().mean()) if len(values) else math.nan, **rest)
-    return estimated(mean_estimate(values, seed=seed), **rest)
+    return estimated(mean_estimate(values, seed=seed, bounds=bounds), **rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +104,12 @@ def drawn(*plots: Plot | None) -> list[Plot]:
     return [plot for plot in plots if plot is not None]
 
 
-def curves(figures: Iterable[Figure], name: str, over: str, *, log_y: bool = False) -> Plot | None:
+def curves(
+    figures: Iterable[Figure], name: str, over: str, *, log_y: bool = False, apart: Sequence[float] = ()
+) -> Plot | None:
     """The figures called ``name`` over their condition ``over``, a line for each bundle and other condition.
 
-    None where no line has two points.
+    Those at ``apart`` are another comparison and stand beside the line. None where no line has two points.
     """
     found: dict[str, list[tuple[float, Figure]]] = {}
     label = name
@@ -117,7 +121,7 @@ def curves(figures: Iterable[Figure], name: str, over: str, *, log_y: bool = Fal
             (float(figure.condition[over]), figure)
         )
         label = figure.label
-    lines = {key: _line(points) for key, points in found.items() if len(points) > 1}
+    lines = {key: replace(_line(points), apart=apart) for key, points in found.items() if len(points) > 1}
     return Plot(lines=lines, x_label=over, y_label=label, title=label, log_y=log_y) if lines else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from rdm_cli.core.evaluation.figures import Scalar
 from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.data.folders import Item, find_inputs
+from rdm_cli.data.folders import Item, PassedOver, find_inputs
 from rdm_cli.data.images import Fit, to_pixels, to_unit_range
-from rdm_cli.data.labels import match, read_labels
+from rdm_cli.data.labels import LabelTable, Matched, match, read_labels, snake_case
 from rdm_cli.data.places import digest_of
 from rdm_cli.errors import UsageError
+from rdm_cli.metrics.intervals import SMALL_SAMPLE
 
 TABLES = (
     "metadata.csv",
@@ -86,12 +87,18 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Images of a folder, in order, and their labels where those were asked for."""
+    """Images of a folder, in order, and their labels where those were asked for.
+
+    ``passed_over`` counts what lies there and is no image to measure by; ``notes`` say what of folder and
+    label table was passed over.
+    """
 
     folder: Path
     items: tuple[Item[Path], ...]
     fit: Fit = "crop"
     labels: Labels | None = None
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -138,7 +145,9 @@ class Material:
 
 def gather(folder: Path, num: int | None, fit: Fit = "crop") -> Material:
     """The first ``num`` images of ``folder`` (None: all); raises UsageError where there are none."""
-    return Material(folder=folder, items=tuple(find_inputs([folder])[:num]), fit=fit)
+    passed_over = PassedOver()
+    items = find_inputs([folder], passed_over=passed_over)
+    return Material(folder=folder, items=tuple(items[:num]), fit=fit, passed_over=passed_over)
 
 
 def gather_labelled(
@@ -155,7 +164,8 @@ def gather_labelled(
     ``table`` None looks for one beside the images; ``names`` None takes all. Raises UsageError, saying that
     ``purpose`` needs labels, where there are none.
     """
-    items = find_inputs([folder])
+    passed_over = PassedOver()
+    items = find_inputs([folder], passed_over=passed_over)
     path = table or _find_table(folder)
     if path is None:
         raise UsageError(
@@ -163,18 +173,46 @@ def gather_labelled(
             hint=f"name a table with --labels; looked for {', '.join(TABLES)}",
         )
     read = read_labels(path)
-    matched = match(read, [item.relative.as_posix() for item in items])
+    called, matched = _match(read, path, folder, [item.relative.as_posix() for item in items])
     missing = set(matched.unmatched)
-    rows = [i for i, item in enumerate(items) if item.relative.as_posix() not in missing][:num]
+    rows = [i for i, name in enumerate(called) if name not in missing][:num]
     if not rows:
-        raise UsageError(f"{path}: knows none of the images in {folder}", hint="name another table: --labels")
+        raise UsageError(
+            f"{path}: knows none of the images in {folder}",
+            hint=f"the first image is called {called[0]}, the first row {read.files[0]}; "
+            "name another table: --labels",
+        )
+    skipped = {snake_case(column): reason for column, reason in read.skipped.items()}
+    for name in names or ():
+        if name in skipped:
+            raise UsageError(f"{path}: {name} is no label: {skipped[name]}")
     labels = Labels(names=read.names, values=matched.values[rows], table=path)
     return Material(
         folder=folder,
         items=tuple(items[i] for i in rows),
         fit=fit,
         labels=labels.only(names) if names else labels,
+        passed_over=passed_over,
+        notes=tuple(f"{path.name}: {note}" for note in [*matched.remarks("images"), *read.remarks]),
     )
+
+
+def _match(table: LabelTable, path: Path, folder: Path, names: list[str]) -> tuple[list[str], Matched]:
+    """What images called ``names`` within ``folder`` are called for the table, and the rows found for them.
+
+    A table's paths start at its own folder, or at the one that the user named. Where the table lies above the
+    images it is known which folder each is in, and the file's name alone is no reason to take it for another.
+    """
+    base, root = path.parent.resolve(), folder.resolve()
+    if not root.is_relative_to(base):
+        return names, match(table, names)
+    called = [(root.relative_to(base) / name).as_posix() for name in names]
+    matched = match(table, called, by_stem=root == base)
+    if len(matched.unmatched) == len(called):
+        second = match(table, names, by_stem=False)
+        if len(second.unmatched) < len(names):
+            return names, second
+    return called, matched
 
 
 def _find_table(folder: Path) -> Path | None:
@@ -199,6 +237,7 @@ def common_settings(material: Material, *, seed: int, precision: str, **more: Sc
         "seed": seed,
         "precision": precision,
         "threads": torch.get_num_threads(),
-        "intervals": "95 %, bootstrap over images (Efron & Tibshirani 1993)",
+        "intervals": "95 %, bootstrap over images (Efron & Tibshirani 1993); "
+        f"means of fewer than {SMALL_SAMPLE} values by Student's t",
         **more,
     }

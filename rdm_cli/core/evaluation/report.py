@@ -59,7 +59,7 @@ def figure_record(figure: Figure) -> dict[str, Any]:
         "low": None if interval is None else _finite(interval.low),
         "high": None if interval is None else _finite(interval.high),
         "level": None if interval is None else interval.level,
-        "interval": None if interval is None else ("bootstrap" if interval.num_resamples else "Wilson"),
+        "interval": None if interval is None else interval.method,
         "num_resamples": None if interval is None else interval.num_resamples,
         "num": figure.num,
         "unit": figure.unit,
@@ -78,7 +78,10 @@ def figure_from(found: Mapping[str, Any]) -> Figure:
     if found["level"] is not None:
         low, high = _number(found["low"]), _number(found["high"])
         resamples = found["num_resamples"]
-        interval = Estimate(value=value, low=low, high=high, level=found["level"], num_resamples=resamples)
+        method = found["interval"]
+        interval = Estimate(
+            value=value, low=low, high=high, level=found["level"], num_resamples=resamples, method=method
+        )
     return Figure(
         bundle=found["bundle"],
         name=found["figure"],

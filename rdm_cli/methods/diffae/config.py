@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.models.config_fields import UNWRITTEN
 from rdm_cli.models.encoder import EncoderConfig
+from rdm_cli.models.foreign_config import LATER
 from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.unet import UNetConfig
 
@@ -24,7 +24,7 @@ class DiffAEConfig:
     unet: UNetConfig
     prediction: Prediction = "eps"
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
-    generator: GeneratorConfig | None = field(default=None, metadata=UNWRITTEN)
+    generator: GeneratorConfig | None = field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         if self.encoder.z_width != self.unet.z_width:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import add_noise, per_item, training_target
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.kernels.warp import moved, tps_warp
@@ -33,7 +34,6 @@ class LRDM(DiffusionModel):
     """The networks; ``forward`` is the loss on images."""
 
     config: LRDMConfig
-    loss_weight: Tensor
 
     def __init__(self, config: LRDMConfig) -> None:
         super().__init__(config)
@@ -47,7 +47,7 @@ class LRDM(DiffusionModel):
         if config.first_stage is not None:
             self.first_stage = build_first_stage(config.first_stage).eval().requires_grad_(False)
         weights = loss_weights(config.sampling.schedule, config.prediction, config.unet.weighting)
-        self.register_buffer("loss_weight", weights, persistent=False)
+        self.loss_weight = Table(weights)
 
     @property
     def image_size(self) -> int:

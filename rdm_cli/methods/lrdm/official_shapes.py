@@ -5,6 +5,7 @@ What shapes do not show is given: the side of the latents, and how wide an atten
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from rdm_cli.errors import CheckpointError
 from rdm_cli.models.first_stage import FirstStageConfig
 from rdm_cli.models.latent_unet import LatentUNetConfig, Weighting
-from rdm_cli.models.representation import RepresentationConfig
+from rdm_cli.models.representation import PyramidConfig, RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
 
 State = Mapping[str, Tensor]
@@ -94,6 +95,37 @@ def unet_config(
     )
 
 
+def _time_channels(state: State) -> int | None:
+    """The channels that a network's time embedding starts from; None where it is not told the time."""
+    weight = state.get("time_conditioning.1.weight")
+    return None if weight is None else weight.shape[1]
+
+
+def _own_pyramid(
+    encoder: Levels,
+    decoder: Levels,
+    *,
+    latent_size: int,
+    channels: tuple[int, int],
+    hidden: tuple[int, int] = (0, 0),
+) -> PyramidConfig | None:
+    """The decoder's shape; None where it is the encoder's. Both ways are given from the shallowest level on.
+
+    ``channels`` and ``hidden`` are the encoder's and the decoder's. Where widths are no multiples of the
+    decoder's channels, nothing shows these, and it is not told the time, which alone depends on them.
+    """
+    alike = (encoder.widths, encoder.attends) == (decoder.widths, decoder.attends)
+    if alike and channels[0] == channels[1] and hidden[0] == hidden[1]:
+        return None
+    base = channels[1] if all(w % channels[1] == 0 for w in decoder.widths) else math.gcd(*decoder.widths)
+    return PyramidConfig(
+        model_channels=base,
+        channel_mult=_mult(decoder.widths, base),
+        attention_resolutions=decoder.resolutions(latent_size),
+        hidden_channels=None if hidden[0] == hidden[1] else hidden[1],
+    )
+
+
 def representation_config(
     state: State, *, latent_size: int, dropout: float, kl_weight: float
 ) -> RepresentationConfig:
@@ -103,9 +135,11 @@ def representation_config(
     way, back = levels(encoder, "down"), levels(decoder, "up")
     channels, latent_channels = _of(encoder, "conv_in.weight").shape[:2]
     two_z, hidden = _of(state, "quant_conv.weight").shape[:2]
-    if way.widths != back.widths[::-1] or way.attends != back.attends[::-1]:
-        raise CheckpointError("its representation encoder and decoder have different levels")
-    classes = encoder.get("label_emb.weight")
+    time = _time_channels(encoder)
+    if (time is None) != (_time_channels(decoder) is None):
+        raise CheckpointError("of its representation encoder and decoder, one alone is told the time")
+    upward = Levels(widths=back.widths[::-1], num_blocks=back.num_blocks, attends=back.attends[::-1])
+    classes, from_z = encoder.get("label_emb.weight"), state.get("post_quant_conv.weight")
     return RepresentationConfig(
         latent_size=latent_size,
         latent_channels=latent_channels,
@@ -117,9 +151,16 @@ def representation_config(
         num_decoder_blocks=back.num_blocks - 1,
         attention_resolutions=way.resolutions(latent_size),
         dropout=dropout,
-        time="time_conditioning.1.weight" in encoder,
+        time=time is not None,
         kl_weight=kl_weight,
         num_classes=None if classes is None else len(classes),
+        pyramid=_own_pyramid(
+            way,
+            upward,
+            latent_size=latent_size,
+            channels=(channels, _time_channels(decoder) or channels),
+            hidden=(hidden, hidden if from_z is None else from_z.shape[0]),
+        ),
     )
 
 
@@ -131,8 +172,7 @@ def style_shape_config(
     decoder = {n.removeprefix("decoder."): t for n, t in state.items() if n.startswith("decoder.")}
     way, other = levels(encoder, "down"), levels(decoder, "down")
     channels, latent_channels = _of(encoder, "conv_in.weight").shape[:2]
-    if (way.widths, way.attends) != (other.widths, other.attends):
-        raise CheckpointError("its representation encoder and decoder have different levels")
+    own = _of(decoder, "conv_in.weight").shape[0]
     return StyleShapeConfig(
         latent_size=latent_size,
         latent_channels=latent_channels,
@@ -146,6 +186,7 @@ def style_shape_config(
         kl_weight=kl_weight,
         grid_size=int(warp.get("grid_size", 8)),
         warp_strength=float(warp.get("strength_factor", 4.0)),
+        pyramid=_own_pyramid(way, other, latent_size=latent_size, channels=(channels, own)),
     )
 
 

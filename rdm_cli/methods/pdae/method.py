@@ -36,10 +36,12 @@ def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None)
     """``config``'s encoder and shift branch, around a ``pretrained`` plain DPM of any size.
 
     ``gamma`` None keeps the preset's, or the paper's for a model that predicts eps. Raises ValueError where
-    ``pretrained`` is no plain DPM, or of a size that no encoder takes.
+    ``pretrained`` is no plain DPM of images, or of a size that no encoder takes.
     """
     if not isinstance(pretrained, DPM):
         raise ValueError("not a plain DPM")
+    if pretrained.config.first_stage is not None:
+        raise ValueError("it diffuses the latents of a first stage, and PDAE works on images")
     dpm = pretrained
     if gamma is None:
         gamma = PAPERS_GAMMA if dpm.prediction == "eps" else config.shift.gamma

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import add_noise, per_item, training_target
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.denoising import UNetModel
@@ -36,9 +37,6 @@ class PDAE(UNetModel):
     """The frozen UNet with encoder and shift branch; ``forward`` is the loss."""
 
     config: PDAEConfig
-    mean_shift: Tensor
-    score_shift: Tensor
-    loss_weight: Tensor
 
     def __init__(self, config: PDAEConfig) -> None:
         super().__init__(config)
@@ -46,9 +44,9 @@ class PDAE(UNetModel):
         self.shift: Any = build_shift(config.shift)
         self.unet.requires_grad_(False)
         schedule = config.sampling.schedule
-        self.register_buffer("mean_shift", mean_shift(schedule), persistent=False)
-        self.register_buffer("score_shift", score_shift(schedule), persistent=False)
-        self.register_buffer("loss_weight", loss_weight(schedule, config.shift.gamma), persistent=False)
+        self.mean_shift = Table(mean_shift(schedule))
+        self.score_shift = Table(score_shift(schedule))
+        self.loss_weight = Table(loss_weight(schedule, config.shift.gamma))
 
     @property
     def stop_shift(self) -> float:
@@ -88,8 +86,8 @@ class PDAE(UNetModel):
             prediction = self.unet.upward(features, free, noting(seen))
         return prediction, *(self.shift(features, condition, seen) for condition in conditions)
 
-    def shifted(self, prediction: Tensor, g: Tensor, t: Tensor, coefficient: Tensor) -> Tensor:
-        """The frozen ``prediction`` with the shift ``g``, in eps times ``coefficient``, float64 (T,)."""
+    def shifted(self, prediction: Tensor, g: Tensor, t: Tensor, coefficient: Table) -> Tensor:
+        """The frozen ``prediction`` with the shift ``g``, in eps times ``coefficient`` at ``t``."""
         if self.prediction == "eps":
             return prediction + per_item(coefficient[t], g) * g
         return prediction + g
@@ -148,7 +146,7 @@ class PDAE(UNetModel):
         answer = self.shifted(prediction.float(), g.float(), t, self.mean_shift)
         target = training_target(self.prediction, x_0, eps, alpha_bar)
         error = (answer - target).square().mean(dim=(1, 2, 3))
-        return self.loss_weight[t].to(error.dtype) * error
+        return per_item(self.loss_weight[t], error) * error
 
     forward = loss
 

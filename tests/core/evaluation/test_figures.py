@@ -43,6 +43,10 @@ def test_a_mean_has_an_interval_where_there_can_be_one() -> None:
     assert found.num == 3 and found.cell.startswith("2 (")
     perfect = mean_figure(torch.tensor([math.inf, 3.0]), seed=0, bundle="a", name="PSNR")
     assert perfect.value == math.inf and perfect.interval is None and perfect.cell == "inf"
+    none = mean_figure(torch.zeros(4), seed=0, bundle="a", name="others changed", bounds=(0.0, 1.0))
+    assert none.cell == "0 (0 to 0.5271)" and figure_record(none)["interval"] == "rule of three"
+    same = mean_figure(torch.zeros(4), seed=0, bundle="a", name="LPIPS")  # how far it may reach is not known
+    assert same.interval is None and same.cell == "0"
     alone = mean_figure(torch.tensor([4.0]), seed=0, bundle="a", name="MSE")
     assert alone.value == 4.0 and alone.interval is None
 
@@ -52,6 +56,8 @@ def test_lines_run_over_a_condition_in_its_order() -> None:
     assert plot is not None and list(plot.lines) == ["a, x_T z"]  # the others have one point
     assert plot.lines["a, x_T z"].x == [5.0, 10.0] and plot.lines["a, x_T z"].y == [2.0, 1.0]
     assert curves(FIGURES, "SSIM", "T") is None and curves(FIGURES, "PSNR", "scale") is None
+    beside = curves(FIGURES, "PSNR", "T", apart=(5.0,))
+    assert beside is not None and beside.lines["a, x_T z"].apart == (5.0,)
     rows = rows_of_points(FIGURES, "PSNR", "x_T")
     assert rows is not None and rows.names == ("z", "x") and rows.lines["b, T 5"].x == [0.0, 1.0]
 
@@ -84,8 +90,10 @@ def test_json_says_what_a_figure_depends_on(tmp_path: Path) -> None:
 
 
 def test_a_figure_comes_back_from_json() -> None:
-    found = mean_figure(torch.tensor([1.0, 2.0, 3.0]), seed=0, bundle="a", name="MSE", computed_with={"T": 3})
-    for one in (found, FIGURES[0]):
+    about = {"seed": 0, "bundle": "a", "name": "MSE", "computed_with": {"T": 3}}
+    few, many = (mean_figure(torch.arange(float(num)), **about) for num in (3, 40))
+    assert [figure_record(one)["interval"] for one in (few, many)] == ["Student's t", "bootstrap"]
+    for one in (few, many, FIGURES[0]):
         assert figure_from(json.loads(json.dumps(figure_record(one)))) == one
     lost = figure_from(figure_record(mean_figure(torch.tensor([math.inf]), seed=0, bundle="a", name="PSNR")))
     assert math.isnan(lost.value) and lost.interval is None

@@ -50,6 +50,33 @@ def test_images_that_the_table_lacks_are_left_out(faces: Path, tmp_path: Path) -
         gather_labelled(faces, None, table=table, names=["hat"], purpose="this")
 
 
+def test_a_table_above_the_splits_gives_no_other_splits_labels(faces: Path) -> None:
+    """metadata.csv at the root speaks of train/a.png; val/a.png is another picture."""
+    root = faces.parent
+    (root / "metadata.csv").write_text("file_name,smiling\ntrain/a.png,1\ntrain/b.png,0\n")
+    with pytest.raises(UsageError, match="knows none of .*called faces/a.png, the first row train/a.png"):
+        gather_labelled(faces, None, table=None, names=None, purpose="this")
+    (root / "metadata.csv").write_text("file_name,smiling\ntrain/a.png,1\nfaces/b.png,0\nfaces/sub/e.png,1\n")
+    found = gather_labelled(faces, None, table=None, names=None, purpose="this")
+    assert [item.relative.as_posix() for item in found.items] == ["b.png", "sub/e.png"]
+    assert found.known().values[:, 0].tolist() == [0, 1]
+    assert found.notes == (
+        "metadata.csv: 3 of 5 images have no row in the label table, faces/a.png among them",
+    )
+
+
+def test_a_tables_paths_may_start_at_the_folder_that_was_named(faces: Path) -> None:
+    table = faces.parent / "labels.csv"
+    table.write_text("file_name,smiling,age\na.png,1,30\nsub/e.png,0,31\n")
+    found = gather_labelled(faces, None, table=table, names=None, purpose="this")
+    assert [item.relative.as_posix() for item in found.items] == ["a.png", "sub/e.png"]
+    assert [note.split(":")[1] for note in found.notes] == [
+        " 3 of 5 images have no row in the label table, b.png among them", " columns that are no labels",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="age is no label: line 2 says neither yes nor no"):
+        gather_labelled(faces, None, table=table, names=["age"], purpose="this")
+
+
 def test_without_labels_one_line_says_so(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no labels, and this needs some; name a table with --labels"):
         gather_labelled(faces, None, table=None, names=None, purpose="this")

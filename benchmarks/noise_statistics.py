@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from rdm_cli.kernels.float64 import in_float64
+
 
 class NoiseStatistics(NamedTuple):
     """Of each map of a batch, float64 (B,): over all its values; correlations of neighbours from -1 to 1.
@@ -31,7 +33,7 @@ def noise_statistics(x_T: Tensor) -> NoiseStatistics:
     """
     if x_T.ndim != 4 or min(x_T.shape[-2:]) < 2:
         raise ValueError(f"noise maps are (B, C, H, W) of at least 2 x 2 values, not {tuple(x_T.shape)}")
-    x = x_T.double()
+    x = in_float64(x_T)
     mean = x.mean(dim=(1, 2, 3), keepdim=True)
     deviation = x - mean
     variance = deviation.square().mean(dim=(1, 2, 3))

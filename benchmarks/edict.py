@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from rdm_cli.kernels.ddim import eps_coefficients
-from rdm_cli.kernels.reversible import TwoStates, ask
+from rdm_cli.kernels.float64 import in_float64
+from rdm_cli.kernels.reversible import TwoStates, ask, asked_on
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 
 
@@ -38,7 +39,8 @@ def edict_encode(
     Nothing is clamped, whatever the spec says. Raises ValueError for p outside (0, 1].
     """
     p = _checked(mixing)
-    x = y = x_0.double()
+    eps_fn = asked_on(eps_fn, x_0.device)
+    x = y = in_float64(x_0)
     for leg in reversed(spec.trajectory(num_steps).decoding()):
         a, b = eps_coefficients(leg.alpha_bar, leg.alpha_bar_to)
         y = (y - (1 - p) * x) / p
@@ -59,7 +61,7 @@ def edict_decode(
 ) -> Iterator[Tensor]:
     """Yield x_t in float64 after each step; the last is x_0. All settings must be those of the encode."""
     p = _checked(mixing)
-    x, y = (state.double() for state in states)
+    x, y = (in_float64(state) for state in states)
     for leg in spec.trajectory(num_steps).decoding():
         a, b = eps_coefficients(leg.alpha_bar, leg.alpha_bar_to)
         x = a * x + b * ask(eps_fn, y, leg.t, dtype)
