@@ -16,16 +16,19 @@ FOR_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint type evidence clean
+.PHONY: help install demo test lint type lowest pythons evidence reference clean
 
 help:
 	@echo "make demo     set up, then encode, reconstruct, interpolate, edit and sample; pictures in $(OUT)"
 	@echo "make test     set up, then run the tests (RDM_GOLDEN names the folder of golden tensors)"
 	@echo "make lint     ruff: rules and formatting"
 	@echo "make type     mypy, strict, on the package"
+	@echo "make lowest   a part of the tests with the lowest versions that pyproject.toml claims"
+	@echo "make pythons  the tests that need no torch, on each newer Python of this machine"
 	@echo "make evidence docs/evidence.md from the shipped bundles; PART=... for some of it, HELD_OUT and TRAIN"
 	@echo "              for folders of avatars that are there (two hours on two cores; goes on where"
 	@echo "              it was stopped; AGAIN=1 measures once more what is kept)"
+	@echo "make reference docs/cli.md, the help pages of all commands"
 	@echo "make install  set up $(VENV) with the rdm command and nothing more"
 	@echo "make clean    remove out/, builds and caches; $(VENV) and runs/ stay"
 
@@ -50,9 +53,16 @@ lint: $(FOR_DEV)
 type: $(FOR_DEV)
 	$(BIN)/mypy
 
+# Each in environments of its own, below .ci/venvs.
+lowest pythons:
+	.ci/other-versions $@
+
 # With the packages that the tests run with, so that figures compare.
 evidence: $(FOR_DEV)
 	$(BIN)/python benchmarks/make_evidence.py $(PART:%=--part %) $(HELD_OUT:%=--held-out %) $(TRAIN:%=--train %) $(AGAIN:%=--again)
+
+reference: $(FOR_DEMO)
+	$(BIN)/python benchmarks/make_cli_reference.py
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

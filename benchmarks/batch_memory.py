@@ -58,7 +58,7 @@ def write_images(root: Path, num: int, *, as_tar: bool) -> str:
 
 def save_tiny_bundle(folder: Path) -> None:
     """A random Diff-AE of 16 px, which encodes thousands of images a minute."""
-    from rdm_cli.core.bundle_saving import save_bundle
+    from rdm_cli.bundles.writing import save_bundle
     from rdm_cli.methods.diffae.config import DiffAEConfig
     from rdm_cli.methods.diffae.method import METHOD
     from rdm_cli.methods.diffae.model import DiffAE

@@ -26,10 +26,10 @@ from report_tables import fill_card, keep_json, markdown
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
-from rdm_cli.core.runtime import set_up
 from rdm_cli.data.labels import match, read_labels
 from rdm_cli.metrics.ranking import auroc, average_precision
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
+from rdm_cli.runtime import set_up
 from rdm_cli.training.diagnostics import swapped_z_losses
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 

@@ -30,12 +30,12 @@ from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from rdm_cli.core.bundles import Bundle
-from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.runtime import Precision, autocast, set_up, with_cast_weights
-from rdm_cli.core.training_start import build_model
+from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.methods.method import Method
+from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.registry import METHODS, load
+from rdm_cli.runtime import Precision, autocast, set_up, with_cast_weights
+from rdm_cli.training.run.start import build_model
 
 SCRIPT = "coding_speed"
 PLAIN = "plain loop, fp32"

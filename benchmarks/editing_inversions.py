@@ -26,12 +26,12 @@ from report_tables import PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
-from rdm_cli.core.effort import Effort, encode_by
-from rdm_cli.core.running import ignore_progress
-from rdm_cli.core.runtime import set_up
-from rdm_cli.data.images import grid, to_pil
-from rdm_cli.data.picture_record import new_record, save_image
+from rdm_cli.data.images.pixels import grid, to_pil
+from rdm_cli.data.images.record import new_record, save_image
 from rdm_cli.metrics.reconstruction import psnr
+from rdm_cli.pipeline.effort import Effort, encode_by
+from rdm_cli.pipeline.running import ignore_progress
+from rdm_cli.runtime import set_up
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
 SCRIPT = "editing_inversions"

@@ -22,19 +22,20 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from belm import belm_weight
 from edict import edict_decode, edict_encode
 from noise_statistics import noise_statistics
 from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked, table
 from torch import Tensor
 
 from rdm_cli import open_pipeline
-from rdm_cli.core.runtime import set_up
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.fixed_point import fixed_point_encode
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn
-from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, belm_decode, belm_encode
+from rdm_cli.kernels.two_step import Weight, two_step_decode, two_step_encode
+from rdm_cli.runtime import set_up
 
 SCRIPT = "inversion"
 State = Tensor | TwoStates
@@ -58,17 +59,24 @@ def fixed_point(num_iterations: int) -> Callable[..., Iterator[Tensor]]:
     return partial(fixed_point_encode, num_iterations=num_iterations)
 
 
+def two_step(weight: Weight | None = None) -> Method:
+    """``weight`` None is BDIA's default."""
+    return Method(
+        encode=partial(two_step_encode, weight=weight),
+        decode=partial(two_step_decode, weight=weight),
+        steps=19,
+    )
+
+
 METHODS = {
     "ddim, as published": Method(encode=ddim_encode, steps=20, spacing="stride", clamps=True),
     "ddim": Method(encode=ddim_encode, steps=20),
     "ddim, 15": Method(encode=ddim_encode, steps=15),
     "fixed-point, 2 iterations": Method(encode=fixed_point(2), steps=10),
     "fixed-point, 3 iterations": Method(encode=fixed_point(3), steps=10),
-    "bdia": Method(encode=bdia_encode, decode=bdia_decode, steps=19),
-    "bdia, gamma 1": Method(
-        encode=partial(bdia_encode, gamma=1.0), decode=partial(bdia_decode, gamma=1.0), steps=19
-    ),
-    "o-belm": Method(encode=belm_encode, decode=belm_decode, steps=19),
+    "bdia": two_step(),
+    "bdia, gamma 1": two_step(lambda *_: 1.0),
+    "o-belm": two_step(belm_weight),
     "edict": Method(encode=edict_encode, decode=edict_decode, steps=10),
     "edict, even in t": Method(encode=edict_encode, decode=edict_decode, steps=10, spacing="stride"),
 }

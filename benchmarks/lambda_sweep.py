@@ -26,14 +26,14 @@ from evidence.store import Entry, Store
 
 from rdm_cli import open_pipeline
 from rdm_cli.console import say
-from rdm_cli.core.evaluation.figures import Figure, Part
-from rdm_cli.core.evaluation.generation import Reference, measure_generation
-from rdm_cli.core.evaluation.material import Subject, gather
-from rdm_cli.core.evaluation.reconstruction import measure_reconstruction
-from rdm_cli.core.running import ignore_progress
-from rdm_cli.core.runtime import set_up
 from rdm_cli.errors import RdmError, UsageError
+from rdm_cli.evaluation.figures import Figure, Part
+from rdm_cli.evaluation.generation import Reference, measure_generation
+from rdm_cli.evaluation.material import Subject, gather
+from rdm_cli.evaluation.reconstruction import measure_reconstruction
 from rdm_cli.metrics.features import FeatureExtractor, open_effnet_lite0
+from rdm_cli.pipeline.running import ignore_progress
+from rdm_cli.runtime import set_up
 
 SEED = 0
 

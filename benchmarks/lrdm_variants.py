@@ -18,11 +18,11 @@ import typer
 from torch import Tensor
 
 from rdm_cli import Pipeline, open_pipeline
-from rdm_cli.core.bundle_folders import assets_folder
-from rdm_cli.core.runtime import set_up
-from rdm_cli.data.images import grid, to_pil
-from rdm_cli.data.picture_record import new_record, save_image
+from rdm_cli.bundles.places import assets_folder
+from rdm_cli.data.images.pixels import grid, to_pil
+from rdm_cli.data.images.record import new_record, save_image
 from rdm_cli.errors import UsageError
+from rdm_cli.runtime import set_up
 
 app = typer.Typer(no_args_is_help=True)
 Bundle = Annotated[str, typer.Argument(help="The bundle.")]

@@ -26,12 +26,12 @@ from evidence.store import Store
 from evidence.studies import STUDIES
 from evidence.study import FULL, TINY
 
+from rdm_cli.bundles.places import assets_folder
 from rdm_cli.console import Console, say
-from rdm_cli.core.bundle_folders import assets_folder
-from rdm_cli.core.runtime import set_up
-from rdm_cli.data.atomic import atomic_path
-from rdm_cli.data.outputs import refuse_blocked
+from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.errors import RdmError, UsageError
+from rdm_cli.runtime import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -14,10 +14,10 @@ from typing import Annotated
 import typer
 
 from rdm_cli import open_pipeline
-from rdm_cli.core.bundle_folders import assets_folder
-from rdm_cli.core.runtime import set_up
-from rdm_cli.data.images import grid, to_pil
-from rdm_cli.data.picture_record import new_record, save_image
+from rdm_cli.bundles.places import assets_folder
+from rdm_cli.data.images.pixels import grid, to_pil
+from rdm_cli.data.images.record import new_record, save_image
+from rdm_cli.runtime import set_up
 
 EDITS = ({"smiling": -0.3}, {"smiling": 0.3}, {"glasses": 0.3})
 

@@ -24,13 +24,13 @@ import typer
 from report_tables import keep_json
 
 from rdm_cli import open_pipeline
-from rdm_cli.core.plots import Line, Plot, save_plot
-from rdm_cli.core.runtime import set_up
-from rdm_cli.core.training_plan import RunPlan, make_accelerator, make_plan
-from rdm_cli.core.training_run import TrainingRun
-from rdm_cli.data.folders import find_inputs
+from rdm_cli.data.sources.folders import find_inputs
 from rdm_cli.metrics.reconstruction import mse, psnr
+from rdm_cli.reports.plots import Line, Plot, save_plot
+from rdm_cli.runtime import set_up
 from rdm_cli.training.checkpoint import FILE_NAME
+from rdm_cli.training.run.plan import RunPlan, make_accelerator, make_plan
+from rdm_cli.training.run.run import TrainingRun
 
 WIDE_CHANNELS = (64, 128, 256, 352)
 """Of PDAE's encoder at 64 pixels: 2.7 M parameters; that of Diff-AE's small64 has 2.8 M."""

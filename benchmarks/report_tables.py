@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rdm_cli.data.atomic import atomic_path
+from rdm_cli.data.io.atomic import atomic_path
 
 BEGIN, END = "<!-- figures: benchmarks/bundle_report.py -->", "<!-- end of figures -->"
 WIDTH = 112

@@ -28,17 +28,17 @@ from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
-from rdm_cli.core.bundles import SCHEDULER
-from rdm_cli.core.configs import json_file, to_json
-from rdm_cli.core.plots import Line, Plot, save_plot
-from rdm_cli.core.runtime import Precision, set_up
-from rdm_cli.data.atomic import atomic_path
-from rdm_cli.data.json_text import parse_object
+from rdm_cli.bundles.bundle import SCHEDULER
+from rdm_cli.bundles.config_json import json_file, to_json
+from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.errors import UsageError
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import Sampler
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor, features_of, open_effnet_lite0
+from rdm_cli.reports.plots import Line, Plot, save_plot
+from rdm_cli.runtime import Precision, set_up
 
 SCRIPT = "solver_frontier"
 Figures = dict[str, dict[str, dict[str, Any]]]

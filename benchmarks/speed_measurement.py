@@ -27,21 +27,21 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from rdm_cli.core.bundles import Bundle
-from rdm_cli.core.codes import Codes
-from rdm_cli.core.compatibility import stop_shift_for
-from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.training_plan import make_accelerator
-from rdm_cli.core.training_start import build_model
+from rdm_cli.bundles.bundle import Bundle
+from rdm_cli.codes.code import Codes
 from rdm_cli.methods.method import Method
 from rdm_cli.methods.pdae.presets import pdae_config
 from rdm_cli.methods.presets import Preset
+from rdm_cli.pipeline.compatibility import stop_shift_for
+from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, load
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Budget, Settings, make_optimizer, train_steps
+from rdm_cli.training.run.plan import make_accelerator
+from rdm_cli.training.run.start import build_model
 
 PUBLISHED = {"diffae": "ffhq256", "pdae": "published", "lrdm": "r64x8x8"}
 """The preset of each method at 256 pixels; at others it is the small one of that size."""

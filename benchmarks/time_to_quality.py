@@ -26,9 +26,9 @@ from report_tables import WIDTH, PageOption, keep_json, publish, refuse_unmarked
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
-from rdm_cli.core.bundles import Bundle
-from rdm_cli.core.runtime import set_up
+from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.kernels.schedules import Spacing
+from rdm_cli.runtime import set_up
 
 SCRIPT = "time_to_quality"
 LEVELS = (30, 40, 50)

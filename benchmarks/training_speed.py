@@ -23,12 +23,12 @@ from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
 from speed_measurement import training_step
 from torch import Tensor, nn
 
-from rdm_cli.core.runtime import set_up
-from rdm_cli.core.training_plan import make_accelerator
-from rdm_cli.core.training_start import build_model
 from rdm_cli.methods.method import Method
 from rdm_cli.models.dropout import Dropout
 from rdm_cli.registry import METHODS, load
+from rdm_cli.runtime import set_up
+from rdm_cli.training.run.plan import make_accelerator
+from rdm_cli.training.run.start import build_model
 
 SCRIPT = "training_speed"
 PLAIN = "plain loop, fp32"

@@ -32,14 +32,20 @@ from rdm_cli.commands import (
     train,
 )
 from rdm_cli.console import open_closed_streams, say, stdout_failed, write_out
-from rdm_cli.errors import RdmError, ReaderGoneError, StreamError
+from rdm_cli.errors import RdmError, ReaderGoneError, StreamError, settings_written_by
+from rdm_cli.help_page import App
 
 INTERRUPTED = 130
 
-app = typer.Typer(
+app = App(
     name="rdm",
-    help="Representation diffusion models: encode images into codes that mean something, decode codes "
-    "into images, and edit images through their codes.",
+    help="""Representation diffusion models: encode images into codes, decode codes into images, and edit
+images through their codes.
+
+Examples:
+    rdm manipulate photo.png --attr smiling --scale 0.3
+    rdm encode faces/ -o codes/
+""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its tables cut long options short at 80 columns
@@ -85,12 +91,20 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         open_closed_streams()
-        with _terminable():
+        with _terminable(), settings_written_by(_as_option):
             return _run(arguments)
     except StreamError as error:
         if not isinstance(error, ReaderGoneError):
             say(_line(error.message, error.hint))
         return error.exit_code
+
+
+_OPTIONS_OF_OTHER_NAMES = {"class_name": "--class", "value_range": "--range"}
+
+
+def _as_option(setting: str) -> str:
+    """The option of a setting that the core names as Python does."""
+    return _OPTIONS_OF_OTHER_NAMES.get(setting, f"--{setting.lower().replace('_', '-')}")
 
 
 @contextmanager
@@ -150,7 +164,7 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     if "torch" not in sys.modules:
         return False
-    from rdm_cli.core.runtime import is_out_of_memory
+    from rdm_cli.runtime import is_out_of_memory
 
     return is_out_of_memory(error)
 

@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_write_setting: Callable[[str], str] = str
+
+
+def setting(name: str) -> str:
+    """How messages write a setting: as Python does or, within :func:`settings_written_by`, as asked.
+
+    So a message names ``batch_size`` in Python, and ``--batch-size`` on the command line.
+    """
+    return _write_setting(name)
+
+
+@contextmanager
+def settings_written_by(write: Callable[[str], str]) -> Iterator[None]:
+    """Within the block, in every thread of the process, ``write`` says how a setting is called."""
+    global _write_setting
+    before, _write_setting = _write_setting, write
+    try:
+        yield
+    finally:
+        _write_setting = before
+
 
 class RdmError(Exception):
     """An error of the user's world (a file, a bundle, a setting), told in one line.

@@ -1,129 +1,52 @@
-"""Options that several commands share, as Annotated aliases: one meaning, one help text."""
+"""Options that several commands share: one meaning, one help text.
+
+Those that go together are a group, which a command takes whole (:mod:`rdm_cli.option_groups`); the others are
+``Annotated`` aliases.
+"""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from rdm_cli.data.images import MAX_PIXELS
-from rdm_cli.data.value_range import parse_range
+from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.images.value_range import parse_range
+from rdm_cli.option_groups import group
 from rdm_cli.registry import DEFAULT_BUNDLE
 
+BUNDLE_DEFAULT = DEFAULT_BUNDLE
+MAX_PIXELS_DEFAULT = MAX_PIXELS
 
-class Fit(StrEnum):
-    """How an image becomes a square."""
+Fit = Literal["crop", "pad", "stretch"]
+"""How an image becomes a square."""
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Arithmetic of the networks; the sampler's own is float32, or float64 where it must undo itself."""
+MixedPrecision = Literal["no", "bf16", "fp16"]
+"""Arithmetic of a training step."""
+Weights = Literal["fp32", "fp16"]
+"""How a bundle stores its weights."""
+StartNoise = Literal["inferred", "random"]
+"""Where x_T comes from."""
+Inversion = Literal["ddim", "fixed-point", "exact"]
+"""How x_T is inferred."""
+Solver = Literal["ddim", "ancestral", "dpm-solver++", "unipc", "heun"]
+"""How an x_T is decoded."""
+Prior = Literal["latent-ddim", "gaussian"]
+"""What draws z."""
 
-    crop = "crop"
-    pad = "pad"
-    stretch = "stretch"
+SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
 
-
-class Precision(StrEnum):
-    """Arithmetic of the networks; the sampler's own is float32, or float64 where it must undo itself."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class MixedPrecision(StrEnum):
-    """Arithmetic of a training step."""
-
-    no = "no"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Weights(StrEnum):
-    """How a bundle stores its weights."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
-class StartNoise(StrEnum):
-    """Where x_T comes from."""
-
-    inferred = "inferred"
-    random = "random"
-
-
-class Inversion(StrEnum):
-    """How x_T is inferred."""
-
-    ddim = "ddim"
-    fixed_point = "fixed-point"
-    exact = "exact"
-
-
-class Solver(StrEnum):
-    """How an x_T is decoded."""
-
-    ddim = "ddim"
-    ancestral = "ancestral"
-    dpm_solver = "dpm-solver++"
-    unipc = "unipc"
-    heun = "heun"
-
-
-class Prior(StrEnum):
-    """What draws z."""
-
-    latent_ddim = "latent-ddim"
-    gaussian = "gaussian"
-
+# What, where, how.
 
 Inputs = Annotated[
     list[str] | None,
     typer.Argument(help="Files and folders; - reads one file from stdin.", show_default=False),
 ]
-FilesFrom = Annotated[
-    str | None,
-    typer.Option(
-        "--files-from", metavar="FILE", help="Read more input paths from FILE, one a line; - is stdin."
-    ),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard",
-        metavar="I/N",
-        help="Do part I of N, from 1, so that N machines do it all; 1/1 is all of it.",
-        show_default="that of the SLURM array or of RANK, else all",
-    ),
-]
-ManifestOption = Annotated[
-    str | None,
-    typer.Option(
-        "--manifest",
-        metavar="FILE",
-        help="Append a JSON line an item: input, output, digest, seconds, error.",
-        show_default="with shards, a file in -o",
-    ),
-]
 Output = Annotated[
-    Path | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
-]
-OutputPlace = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
-]
-Column = Annotated[
-    str | None,
-    typer.Option(
-        "--column",
-        metavar="NAME",
-        help="The column of Parquet files that holds the images.",
-        show_default="'image', or the only one that does",
-    ),
-]
-AsTar = Annotated[
-    bool,
-    typer.Option("--tar", help="Write .tar files into -o: one for each input archive, or one for all files."),
 ]
 Bundle = Annotated[
     str,
@@ -132,6 +55,29 @@ Bundle = Annotated[
         envvar="RDM_BUNDLE",
     ),
 ]  # fmt: skip
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace a file that is in a result's place, whoever wrote it.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.")]
+Attr = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attr",
+        metavar="NAME",
+        help="An attribute to move; repeat it, each with a --scale.",
+        show_default=False,
+    ),
+]
+Columns = Annotated[
+    int | None,
+    typer.Option(
+        "--columns", metavar="N", min=1, help="Pictures in one row of a grid.", show_default="square"
+    ),
+]
+WeightsOption = Annotated[Weights, typer.Option("--weights", help="How the bundle stores its weights.")]
+
+# What evaluations share.
+
 BundlesAndData = Annotated[
     list[str],
     typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images."),
@@ -142,6 +88,9 @@ Report = Annotated[
 ]
 StepsList = Annotated[
     str, typer.Option("--steps", metavar="T,...", help="Sampling steps, one or several numbers.")
+]
+EvaluationSteps = Annotated[
+    int, typer.Option("--steps", metavar="N", min=1, help="Steps to encode and decode in.")
 ]
 LabelTable = Annotated[
     Path | None,
@@ -168,113 +117,245 @@ InceptionWeights = Annotated[
         show_default="EffNet-Lite0",
     ),
 ]  # fmt: skip
+
+# How an image becomes a code, and a code an image.
+
 Steps = Annotated[
     int | None,
     typer.Option(
         "--steps",
+        metavar="N",
         min=1,
         help="Sampling steps; without it, the bundle's own number.",
         show_default=False,
+        rich_help_panel=SOLVER,
     ),
 ]
 InversionOption = Annotated[
     Inversion,
     typer.Option(
         "--inversion",
-        help="How x_T is inferred: as published, by solving each step, or so that a decode undoes each "
-        "(but not what an LRDM's first stage loses).",
-    ),
-]
-Iterations = Annotated[
-    int | None,
-    typer.Option(
-        "--iterations", min=1, help="Network calls in a step that solves an equation.", show_default="3"
+        help="How x_T is inferred: ddim, as published; fixed-point, by solving each step; exact, so that a "
+        "decode undoes each step (what an LRDM's first stage loses stays lost).",
+        rich_help_panel=SOLVER,
     ),
 ]
 SolverOption = Annotated[
     Solver | None,
     typer.Option(
         "--solver",
-        help="How x_T is decoded, whatever a code records; fixed-point and exact codes allow no other.",
+        help="Decode x_T with this solver; a code made with fixed-point or exact can only be decoded with "
+        "its own.",
         show_default="each code's own, else the bundle's",
+        rich_help_panel=SOLVER,
     ),
 ]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace what stands in a result's place, whoever made it.")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        min=1,
-        help="Images in one pass of the networks; results do not depend on it beyond rounding.",
-        show_default="by device",
-    ),
-]
-Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.", envvar="RDM_DEVICE")
-]
-Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")
-]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic of the networks.")]
-PrecisionOfCodes = Annotated[
-    Precision | None,
-    typer.Option("--precision", help="Arithmetic of the networks.", show_default="the one each code records"),
-]
-FitOption = Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")]
-MaxPixels = Annotated[
-    int,
-    typer.Option(
-        "--max-pixels", metavar="N", min=1, help="Refuse images of more pixels, which may be bombs."
-    ),
-]
-ValueRangeOption = Annotated[
-    Any,
-    typer.Option(
-        "--range",
-        metavar="LO,HI",
-        parser=parse_range,
-        help="Grey images of more than 8 bits: which values are black and white.",
-        show_default="found from each image's values",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per item on stdout.")]
-Quiet = Annotated[
-    bool,
-    typer.Option("-q", "--quiet", help="Say only what failed; stdout still has its line for each result."),
-]
-Failures = Annotated[
-    Path | None,
-    typer.Option("--failures", metavar="FILE", help="Write what failed to FILE, one JSON object a line."),
-]
-Attr = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--attr",
-        metavar="NAME",
-        help="An attribute to move; repeat it, each with a --scale.",
-        show_default=False,
-    ),
-]
+
+
+@group(SOLVER)
+class Inverting:
+    """How x_T is inferred from an image, and in how many steps."""
+
+    steps: Steps = None
+    inversion: InversionOption = "ddim"
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--iterations",
+            metavar="N",
+            min=1,
+            help="Network calls in a step that solves an equation.",
+            show_default="3",
+        ),
+    ] = None
+
+
+# How files become tensors.
+
 Style = Annotated[
     Path | None,
     typer.Option(
-        "--style", metavar="IMAGE", help="Models of style and shape: the image whose style is taken.",
+        "--style",
+        metavar="IMAGE",
+        help="Models of style and shape: the image whose style is taken.",
         show_default="each image's own",
+        rich_help_panel=IMAGES,
     ),
-]  # fmt: skip
-ClassName = Annotated[
-    str | None,
-    typer.Option(
-        "--class", metavar="NAME", help="Class-conditional models: the class that all is taken to be of.",
-        show_default="each image's folder, each code's own",
-    ),
-]  # fmt: skip
-Columns = Annotated[
-    int | None, typer.Option("--columns", min=1, help="Pictures in one row of a grid.", show_default="square")
 ]
 
-BUNDLE_DEFAULT = DEFAULT_BUNDLE
-MAX_PIXELS_DEFAULT = MAX_PIXELS
+
+@group(IMAGES)
+class Images:
+    """How image files are read."""
+
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class-conditional models: the class that all images are taken to be of.",
+            show_default="each image's folder, each code's own",
+        ),
+    ] = None
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            min=1,
+            help="Refuse images of more than N pixels (guards against decompression bombs).",
+        ),
+    ] = MAX_PIXELS_DEFAULT
+    value_range: Annotated[
+        Any,
+        typer.Option(
+            "--range",
+            metavar="LO,HI",
+            parser=parse_range,
+            help="Grey images of more than 8 bits: which values are black and white.",
+            show_default="found from each image's values",
+        ),
+    ] = None
+
+
+@group(IMAGES)
+class FittedImages(Images):
+    """How image files are read and made as large as the network's images."""
+
+    fit: Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")] = (
+        "crop"
+    )
+
+
+# Jobs of many files.
+
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N, from 1, so that N machines do it all; 1/1 is all of it.",
+        show_default="that of the SLURM array or of RANK, else all",
+        rich_help_panel=BATCH_JOB,
+    ),
+]
+
+
+@group(BATCH_JOB)
+class Work:
+    """Which files a job is about, and what becomes of those that fail."""
+
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from", metavar="FILE", help="Read more input paths from FILE, one a line; - is stdin."
+        ),
+    ] = None
+    column: Annotated[
+        str | None,
+        typer.Option(
+            "--column",
+            metavar="NAME",
+            help="The column of Parquet files that holds the images.",
+            show_default="'image', or the only one that does",
+        ),
+    ] = None
+    failures: Annotated[
+        Path | None,
+        typer.Option("--failures", metavar="FILE", help="Write what failed to FILE, one JSON object a line."),
+    ] = None
+
+
+@group(BATCH_JOB)
+class ShardedWork(Work):
+    """A job that many machines may share."""
+
+    as_tar: Annotated[
+        bool,
+        typer.Option(
+            "--tar", help="Write .tar files into -o: one for each input archive, or one for all files."
+        ),
+    ] = False
+    shard: Shard = None
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            "--manifest",
+            metavar="FILE",
+            help="Append a JSON line for each item: input, output, digest, seconds, error.",
+            show_default="with shards, a file in -o",
+        ),
+    ] = None
+
+
+# What runs the networks.
+
+PRECISION_HELP = "Arithmetic of the networks."
+
+
+@group(MACHINE)
+class Processor:
+    """What computes."""
+
+    device: Annotated[
+        str,
+        typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.", envvar="RDM_DEVICE"),
+    ] = "auto"
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="CPU threads.", show_default="all cores"),
+    ] = None
+
+
+@group(MACHINE)
+class BatchedProcessor(Processor):
+    """What computes, and how many images at once."""
+
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Images in one pass of the networks; results do not depend on it beyond rounding.",
+            show_default="by device",
+        ),
+    ] = None
+
+
+@group(MACHINE)
+class Machine(BatchedProcessor):
+    """What computes, how many images at once, and how precisely."""
+
+    precision: Annotated[Precision, typer.Option("--precision", help=PRECISION_HELP)] = "fp32"
+
+
+@group(MACHINE)
+class DecodingMachine(BatchedProcessor):
+    """A machine that is as precise as each code says, unless told otherwise."""
+
+    precision: Annotated[
+        Precision | None,
+        typer.Option("--precision", help=PRECISION_HELP, show_default="the one each code records"),
+    ] = None
+
+
+# What is printed.
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object per item on stdout.", rich_help_panel=MESSAGES),
+]
+
+
+@group(MESSAGES)
+class Voice:
+    """What is said, and how."""
+
+    as_json: Json = False
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "-q", "--quiet", help="Say only what failed; stdout still has its line for each result."
+        ),
+    ] = False

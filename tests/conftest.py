@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes says how busy the machine is
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -29,6 +35,30 @@ def golden() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture
+def pixels_of() -> Callable[[Path], bytes]:
+    """What a picture shows. Its file's bytes say besides how it was made, and so differ between verbs."""
+    from PIL import Image
+
+    def shown(path: Path) -> bytes:
+        with Image.open(path) as image:
+            return image.tobytes()
+
+    return shown
+
+
+@pytest.fixture(autouse=True)
+def threads_as_told() -> Iterator[None]:
+    """A command that a test runs may set torch's threads: those after it compute on OMP_NUM_THREADS again.
+
+    Two processes of two threads each on two cores wait for one another most of the time.
+    """
+    yield
+    told, torch = os.environ.get("OMP_NUM_THREADS"), sys.modules.get("torch")
+    if told is not None and torch is not None and torch.get_num_threads() != int(told):
+        torch.set_num_threads(int(told))
 
 
 @pytest.fixture
@@ -54,7 +84,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from torch import nn
 
-    from rdm_cli.core.bundle_saving import save_bundle
+    from rdm_cli.bundles.writing import save_bundle
     from rdm_cli.kernels.spec import SamplingSpec
     from rdm_cli.methods.diffae.config import DiffAEConfig
     from rdm_cli.methods.diffae.method import METHOD

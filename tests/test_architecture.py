@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -19,18 +20,21 @@ from rdm_cli import registry
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "rdm_cli"
 
-SIBLINGS = {"methods", "priors", "training", "data", "metrics"}
-# From the ground up. A module imports from below its own layer, and from its own package; the
-# siblings of one layer also know one another, and registry says what went wrong through errors.
+# From the ground up. A module imports from layers below its own, and from its own room; the rooms of one
+# layer in JOINED also know one another. training/run is a room of its own, above the rest of training.
+JOINED = [{"methods", "priors", "training", "data", "metrics"}, {"codes", "bundles"}]
 LAYERS = [
     {"errors", "escapes"},
-    {"registry"},
+    {"registry", "runtime"},
     {"kernels"},
     {"models"},
-    SIBLINGS,
-    {"core"},
+    JOINED[0],
+    {"reports"},
+    JOINED[1],
+    {"pipeline"},
+    {"jobs", "evaluation", "training.run"},
     {"__init__"},
-    {"option_groups"},
+    {"option_groups", "help_page"},
     {"options", "console"},
     {"commands"},
     {"cli"},
@@ -65,8 +69,13 @@ def relative(path: Path) -> str:
 
 
 def layer_of(path: Path) -> str:
-    """The first part of a file's path inside the package: a folder, or a module of its own."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+    """The room that a file lies in: the first part of its path, a folder or a module of its own."""
+    return room_of(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def room_of(parts: tuple[str, ...]) -> str:
+    """The room of a dotted name's parts below the package."""
+    return "training.run" if parts[:2] == ("training", "run") else parts[0]
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -111,12 +120,12 @@ def target_layer(name: str) -> str | None:
     first, _, rest = name.partition(".")
     if first != "rdm_cli" or rest == "__version__":
         return None
-    layer = rest.partition(".")[0]
+    layer = room_of(tuple(rest.split(".")))
     return layer if layer in RANKS else "__init__"
 
 
 def may_import(source: str, target: str) -> bool:
-    if source == target or {source, target} <= SIBLINGS:
+    if source == target or any({source, target} <= rooms for rooms in JOINED):
         return True
     return RANKS[target] < RANKS[source]
 
@@ -127,10 +136,17 @@ def may_import(source: str, target: str) -> bool:
         ("cli", "commands", True),
         ("commands", "cli", False),
         ("commands", "options", True),
-        ("core", "options", False),
-        ("core", "console", False),
-        ("core", "training", True),
-        ("training", "core", False),
+        ("jobs", "options", False),
+        ("pipeline", "console", False),
+        ("jobs", "pipeline", True),
+        ("pipeline", "jobs", False),
+        ("jobs", "evaluation", False),
+        ("evaluation", "jobs", False),
+        ("training.run", "training", True),
+        ("training.run", "bundles", True),
+        ("training", "training.run", False),
+        ("codes", "bundles", True),
+        ("bundles", "pipeline", False),
         ("methods", "priors", True),
         ("models", "methods", False),
         ("models", "kernels", True),
@@ -146,10 +162,10 @@ def test_the_rule_for_imports_is_the_intended_one(source: str, target: str, allo
 
 
 def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
-    code = "import torch.nn as n\nfrom . import a\nfrom ..core import b\ndef f():\n    from c import d\n"
+    code = "import torch.nn as n\nfrom . import a\nfrom ..codes import b\ndef f():\n    from c import d\n"
     nodes = list(ast.walk(ast.parse(code)))
     found = {name for node in nodes for name in imported_by(node, ("rdm_cli", "data"))}
-    assert found == {"torch.nn", "rdm_cli.data.a", "rdm_cli.core.b", "c.d"}
+    assert found == {"torch.nn", "rdm_cli.data.a", "rdm_cli.codes.b", "c.d"}
     hidden = ast.parse("if TYPE_CHECKING:\n    import torch\nelse:\n    import json\n")
     assert {n for node in runtime_nodes(hidden) for n in imported_by(node, ())} == {"json"}
 
@@ -267,3 +283,36 @@ def test_public_names_resolve() -> None:
         assert getattr(rdm_cli, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = rdm_cli.no_such_name
+
+
+def walks() -> list[tuple[str, str]]:
+    """(function, file) of each row of the walks in docs/architecture.md."""
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    sections = [part for part in page.split("\n## ") if part.startswith("A walk: ")]
+    assert [part.partition("`")[2].split()[:2] for part in sections] == [["rdm", "encode"], ["rdm", "train"]]
+    return re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \| ", "\n".join(sections), re.MULTILINE)
+
+
+def test_the_walks_have_rows() -> None:
+    assert len(walks()) > 40
+
+
+@pytest.mark.parametrize(("name", "file"), dict.fromkeys(walks()))
+def test_every_step_of_the_walks_exists(name: str, file: str) -> None:
+    """A function, class or method of that name, defined in that file."""
+    body: list[ast.stmt] = ast.parse((PACKAGE / file).read_text("utf-8")).body
+    for part in name.split("."):
+        found = [n for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == part]
+        assert found, f"docs/architecture.md: {file} has no {name}"
+        body = found[0].body
+
+
+def test_every_file_that_the_page_names_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:[\w.]+/)*\w+\.py)`", page))
+    folders = (ROOT, PACKAGE, ROOT / "benchmarks" / "evidence")
+    bare = {path.name for path in ALL_FILES}
+    missing = [
+        n for n in named if not any((f / n).is_file() for f in folders) and not ("/" not in n and n in bare)
+    ]
+    assert missing == []

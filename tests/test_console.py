@@ -167,12 +167,12 @@ Verb = Callable[[Path, Callable[[float], None]], object]
 
 def test_every_verb_moves_by_network_calls(tiny_bundle: Path, faces: Path, tmp_path: Path) -> None:
     """Each image counts as one, whatever is done with it, in amounts that are parts of it."""
-    from rdm_cli.core.batch import Task
-    from rdm_cli.core.effort import Effort
-    from rdm_cli.core.encoding import Encoding, encode_files
-    from rdm_cli.core.files import manipulate_files, reconstruct_files
-    from rdm_cli.core.pictures import interpolate_files
-    from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.jobs.batch import Task
+    from rdm_cli.jobs.encode import Encoding, encode_files
+    from rdm_cli.jobs.files import manipulate_files, reconstruct_files
+    from rdm_cli.jobs.pictures import interpolate_files
+    from rdm_cli.pipeline.effort import Effort
+    from rdm_cli.pipeline.pipeline import open_pipeline
 
     pipeline = open_pipeline(str(tiny_bundle), device="cpu")
     count = [0]

@@ -19,10 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from rdm_cli.core.bundle_folders import shipped_bundles
-from rdm_cli.core.bundles import Bundle, open_bundle
-from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.training_start import build_model
+from rdm_cli.bundles.bundle import Bundle, open_bundle
+from rdm_cli.bundles.places import shipped_bundles
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.float64 import Table, has_float64
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -30,12 +28,14 @@ from rdm_cli.kernels.parameterization import add_noise, to_eps, to_x_0, training
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.kernels.standardise import mean_and_std
-from rdm_cli.kernels.two_step import belm_decode, belm_encode
+from rdm_cli.kernels.two_step import two_step_decode, two_step_encode
 from rdm_cli.kernels.warp import moved, tps_warp
 from rdm_cli.methods.method import Method
 from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, SOLVERS, load
+from rdm_cli.training.run.start import build_model
 
 DEVICE = torch.device("meta")
 
@@ -176,10 +176,12 @@ def test_solvers_go_down_and_up(name: str, device: torch.device, x: Tensor) -> N
         assert isinstance(there, OnDevice) and torch.equal(on_cpu(there), here)
 
 
-def test_belm(device: torch.device, x: Tensor) -> None:
-    there, here = (last(belm_encode(denoise, x_0, SPEC)) for x_0 in (x.to(device), x))
+def test_two_steps(device: torch.device, x: Tensor) -> None:
+    there, here = (last(two_step_encode(denoise, x_0, SPEC)) for x_0 in (x.to(device), x))
     assert all(torch.equal(a, b) for a, b in zip(there, here, strict=True))
-    assert torch.equal(last(belm_decode(denoise, there, SPEC)), last(belm_decode(denoise, here, SPEC)))
+    assert torch.equal(
+        last(two_step_decode(denoise, there, SPEC)), last(two_step_decode(denoise, here, SPEC))
+    )
 
 
 def test_conversions_take_alpha_bar_from_the_cpu(device: torch.device, x: Tensor) -> None:
@@ -222,9 +224,9 @@ def test_a_table_keeps_a_copy_where_there_is_float64() -> None:
 def test_spacing_does_not_change_the_float64_of_a_cpu(x: Tensor) -> None:
     """On a CPU nothing is rounded that was not rounded before."""
     spec = replace(SPEC, clip_x_0=False)
-    states = last(belm_encode(denoise, x, spec))
+    states = last(two_step_encode(denoise, x, spec))
     assert states.x_t.dtype == torch.float64
-    assert (last(belm_decode(denoise, states, spec)).float() - x).abs().max() < 1e-6
+    assert (last(two_step_decode(denoise, states, spec)).float() - x).abs().max() < 1e-6
 
 
 METHOD_PRESETS = [

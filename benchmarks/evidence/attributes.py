@@ -8,11 +8,11 @@ from typing import Any
 
 from evidence.contenders import WITH_Z
 from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, without
-from rdm_cli.core.evaluation.attributes import LEAD, MEAN, attributes_plots, measure_attributes
-from rdm_cli.core.evaluation.figures import Figure, Part
-from rdm_cli.core.evaluation.material import Material, Subject
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.evaluation.attributes import LEAD, MEAN, attributes_plots, measure_attributes
+from rdm_cli.evaluation.figures import Figure, Part
+from rdm_cli.evaluation.material import Material, Subject
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 
 def settings(sizes: Sizes) -> dict[str, Any]:

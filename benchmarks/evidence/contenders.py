@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rdm_cli import open_pipeline
-from rdm_cli.core.bundle_folders import INDEX
-from rdm_cli.core.bundle_parts import read_json
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import SCHEDULER, bundle_digest, open_bundle
-from rdm_cli.core.evaluation.material import Subject
-from rdm_cli.core.schedulers import read_scheduler
+from rdm_cli.bundles.bundle import SCHEDULER, bundle_digest, open_bundle
+from rdm_cli.bundles.places import INDEX
+from rdm_cli.bundles.reading import read_json
+from rdm_cli.bundles.scheduler_json import read_scheduler
+from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.errors import BundleError
+from rdm_cli.evaluation.material import Subject
 from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.method import Method

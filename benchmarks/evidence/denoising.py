@@ -8,11 +8,11 @@ from typing import Any
 
 from evidence.contenders import DIFFAE, PDAE, PLAIN, TITLES
 from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, without
-from rdm_cli.core.evaluation.figures import Figure, Part, Scalar, Sheet, curves, drawn, mean_figure
-from rdm_cli.core.evaluation.material import Material, Subject
-from rdm_cli.core.gap import gaps_of, one_step_rows
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.evaluation.figures import Figure, Part, Scalar, Sheet, curves, drawn, mean_figure
+from rdm_cli.evaluation.gap import gaps_of, one_step_rows
+from rdm_cli.evaluation.material import Material, Subject
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 NAME = "squared gap"
 SHOWN_AT = (500, 700, 900)

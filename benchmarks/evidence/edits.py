@@ -7,12 +7,12 @@ from typing import Any
 
 from evidence.contenders import WITH_Z
 from evidence.study import HELD_OUT, SEED, TRAIN, Bench, Settings, Sizes, Study, listed, titled
-from rdm_cli.core.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
-from rdm_cli.core.evaluation.figures import Figure, Part, Sheet
-from rdm_cli.core.evaluation.judging import Court
-from rdm_cli.core.evaluation.material import Material, Subject
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
+from rdm_cli.evaluation.figures import Figure, Part, Sheet
+from rdm_cli.evaluation.judging import Court
+from rdm_cli.evaluation.material import Material, Subject
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 TABLED = ("success", "others changed")
 

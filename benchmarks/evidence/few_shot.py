@@ -13,15 +13,15 @@ from torch import Tensor
 
 from evidence.contenders import WITH_Z
 from evidence.study import SEED, WORK, Bench, Settings, Sizes, Study, titled
-from rdm_cli.core.conditional import Condition, accepted_draws, few_shot_condition
-from rdm_cli.core.evaluation.figures import Figure, Part, Scalar, Sheet, drawn, estimated, rows_of_points
-from rdm_cli.core.evaluation.judging import provenance_of
-from rdm_cli.core.evaluation.material import SHOWN, Material, Subject
-from rdm_cli.core.pictures import Draws
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
 from rdm_cli.errors import BundleError, RdmError
+from rdm_cli.evaluation.figures import Figure, Part, Scalar, Sheet, drawn, estimated, rows_of_points
+from rdm_cli.evaluation.judging import provenance_of
+from rdm_cli.evaluation.material import SHOWN, Material, Subject
+from rdm_cli.jobs.conditional import Condition, accepted_draws, few_shot_condition
+from rdm_cli.jobs.pictures import Draws
 from rdm_cli.metrics.intervals import share_estimate
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 from rdm_cli.training.pixel_judge import PixelJudge
 
 NAME = "share that shows it"

@@ -10,9 +10,9 @@ from typing import Any
 from evidence.contenders import DIFFAE, PDAE, Shelf, source_of
 from evidence.store import Entry, Store
 from evidence.study import Study
-from rdm_cli.core.evaluation.figures import Figure
-from rdm_cli.data.json_text import read_object
+from rdm_cli.data.io.json_text import read_object
 from rdm_cli.errors import RdmError
+from rdm_cli.evaluation.figures import Figure
 from rdm_cli.metrics.intervals import LEVEL, Estimate
 
 AGAINST = "pdae-against-diffae.json"  # of benchmarks/pdae_against_diffae.py

@@ -8,17 +8,17 @@ from typing import Any
 
 from evidence.contenders import ALL
 from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, listed, titled, without
-from rdm_cli.core.evaluation.figures import Figure, Part, curves, drawn
-from rdm_cli.core.evaluation.generation import (
+from rdm_cli.evaluation.figures import Figure, Part, curves, drawn
+from rdm_cli.evaluation.generation import (
     LEAD,
     NO_Z,
     Reference,
     generation_work,
     measure_generation,
 )
-from rdm_cli.core.evaluation.material import Material, Subject
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.evaluation.material import Material, Subject
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 ABOUT = f"{LEAD} For images of the same kind KD is 0 on average, and may fall below."
 PRIORS = {"latent-ddim": "latent DPM", "gaussian": "N(0, I)", NO_Z: NO_Z}

@@ -21,8 +21,8 @@ from evidence.rules import (
     sample_distance,
     shown,
 )
-from rdm_cli.core.evaluation.attributes import MEAN
-from rdm_cli.core.evaluation.figures import Figure
+from rdm_cli.evaluation.attributes import MEAN
+from rdm_cli.evaluation.figures import Figure
 
 Figured = Callable[[Findings, str], Figure]
 

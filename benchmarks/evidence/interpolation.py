@@ -11,10 +11,10 @@ from torch import Tensor
 
 from evidence.contenders import ALL
 from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, turned
-from rdm_cli.core.codes import Codes
-from rdm_cli.core.evaluation.figures import Figure, Part, drawn, rows_of_points
-from rdm_cli.core.evaluation.generation import distance_figures, features
-from rdm_cli.core.evaluation.interpolation import (
+from rdm_cli.codes.code import Codes
+from rdm_cli.evaluation.figures import Figure, Part, drawn, rows_of_points
+from rdm_cli.evaluation.generation import distance_figures, features
+from rdm_cli.evaluation.interpolation import (
     LEAD,
     PIXELS,
     WayPlan,
@@ -22,10 +22,10 @@ from rdm_cli.core.evaluation.interpolation import (
     measure_interpolation,
     ways_of,
 )
-from rdm_cli.core.evaluation.material import Material, Subject
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.evaluation.material import Material, Subject
 from rdm_cli.kernels.interpolation import lerp
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 HALFWAY = "halfway, "  # before the name of a distance of distributions
 ABOUT = (

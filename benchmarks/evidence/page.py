@@ -17,9 +17,9 @@ from evidence.rules import MARGIN
 from evidence.store import Entry, Picture
 from evidence.studies import STUDIES
 from evidence.study import FULL, HELD_OUT, HELD_OUT_SEED, TRAIN, TRAIN_SEED, WORK, Study, titled, without
-from rdm_cli.core.evaluation.figures import Figure
-from rdm_cli.core.evaluation.report import comparison
-from rdm_cli.core.plots import Plot
+from rdm_cli.evaluation.figures import Figure
+from rdm_cli.evaluation.report import comparison
+from rdm_cli.reports.plots import Plot
 
 WIDTH = 112
 PICTURES = "figures/evidence"

@@ -17,7 +17,7 @@ from evidence.contenders import LRDM, WITH_Z
 from evidence.findings import CHANGED, Findings
 from evidence.glance import headline, swept
 from evidence.study import HELD_OUT
-from rdm_cli.data.json_text import read_object
+from rdm_cli.data.io.json_text import read_object
 from rdm_cli.errors import RdmError, UsageError
 
 BEGIN, END = "<!-- figures: make evidence -->", "<!-- end of figures: evidence -->"

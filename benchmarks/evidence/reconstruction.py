@@ -7,16 +7,16 @@ from typing import Any
 
 from evidence.contenders import ALL
 from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, listed, titled
-from rdm_cli.core.evaluation.figures import Figure, Part
-from rdm_cli.core.evaluation.material import Material, Subject
-from rdm_cli.core.evaluation.reconstruction import (
+from rdm_cli.evaluation.figures import Figure, Part
+from rdm_cli.evaluation.material import Material, Subject
+from rdm_cli.evaluation.reconstruction import (
     LEAD,
     measure_reconstruction,
     reconstruction_plots,
     reconstruction_work,
 )
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 
 def settings(sizes: Sizes) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from evidence.contenders import DIFFAE, LRDM, PDAE, PLAIN
 from evidence.few_shot import NAME as SHARE
 from evidence.few_shot import NOTHING, SHARE_OF_SET
 from evidence.findings import Findings, NotMeasured, chosen
-from rdm_cli.core.evaluation.attributes import MEAN
-from rdm_cli.core.evaluation.edit import WORST
-from rdm_cli.core.evaluation.figures import Figure
-from rdm_cli.core.evaluation.interpolation import NOISE, PIXELS
+from rdm_cli.evaluation.attributes import MEAN
+from rdm_cli.evaluation.edit import WORST
+from rdm_cli.evaluation.figures import Figure
+from rdm_cli.evaluation.interpolation import NOISE, PIXELS
 from rdm_cli.metrics.intervals import LEVEL, STUDENT, Estimate, mean_half_width
 
 FULL_STEPS, FEW_STEPS, SAMPLE_STEPS = 100, 10, 50

@@ -16,13 +16,13 @@ from evidence.page import plot_files
 from evidence.store import Entry, Picture, Store
 from evidence.study import HELD_OUT_SEED, SEED, TRAIN_SEED, Bench, Sizes, Study
 from rdm_cli.console import Console
-from rdm_cli.core.evaluation.figures import Sheet
-from rdm_cli.core.evaluation.material import Material
-from rdm_cli.core.plots import can_plot, save_plot
-from rdm_cli.data.atomic import atomic_path
 from rdm_cli.data.avatars import write_avatars
-from rdm_cli.data.images import grid, to_pil
+from rdm_cli.data.images.pixels import grid, to_pil
+from rdm_cli.data.io.atomic import atomic_path
 from rdm_cli.errors import RdmError, UsageError
+from rdm_cli.evaluation.figures import Sheet
+from rdm_cli.evaluation.material import Material
+from rdm_cli.reports.plots import can_plot, save_plot
 
 ZOOM = 2
 QUALITY = 90

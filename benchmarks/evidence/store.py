@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rdm_cli import __version__
-from rdm_cli.core.evaluation.figures import Figure
-from rdm_cli.core.evaluation.report import figure_from, figure_record
-from rdm_cli.data.atomic import atomic_path
-from rdm_cli.data.json_text import read_object
+from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.data.io.json_text import read_object
 from rdm_cli.errors import RdmError
+from rdm_cli.evaluation.figures import Figure
+from rdm_cli.evaluation.report import figure_from, figure_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from evidence.contenders import TITLES
-from rdm_cli.core.evaluation.distances import PictureDistance, open_distances
-from rdm_cli.core.evaluation.figures import Figure, Part, Sheet
-from rdm_cli.core.evaluation.judging import Court, court
-from rdm_cli.core.evaluation.material import Material, Subject, gather, gather_labelled
-from rdm_cli.core.plots import Plot
-from rdm_cli.core.running import Advance
+from rdm_cli.evaluation.distances import PictureDistance, open_distances
+from rdm_cli.evaluation.figures import Figure, Part, Sheet
+from rdm_cli.evaluation.judging import Court, court
+from rdm_cli.evaluation.material import Material, Subject, gather, gather_labelled
 from rdm_cli.metrics.features import FeatureExtractor, open_effnet_lite0
+from rdm_cli.pipeline.running import Advance
+from rdm_cli.reports.plots import Plot
 
 SEED = 0
 WORK = "runs/evidence"

@@ -8,8 +8,17 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="The attributes that a bundle can move.")
+app = App(
+    no_args_is_help=True,
+    help="""The attributes that a bundle can move.
+
+Examples:
+    rdm attributes list
+    rdm attributes show smiling
+""",
+)
 
 
 @app.command("list")
@@ -17,9 +26,14 @@ def list_attributes(
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     as_json: o.Json = False,
 ) -> None:
-    """List a bundle's attributes with their held-out scores."""
+    """List a bundle's attributes with their held-out scores.
+
+    Examples:
+        rdm attributes list
+        rdm attributes list -b avatars64-pdae --json
+    """
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     directions = open_bundle(bundle).directions
     rows = []
@@ -40,12 +54,17 @@ def list_attributes(
 def show_attribute(
     name: Annotated[str, typer.Argument(help="The attribute's name.")],
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many related attributes.")] = 5,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many related attributes.")] = 5,
     as_json: o.Json = False,
 ) -> None:
-    """Show one attribute: its scores, and which others its direction moves along with it."""
+    """Show one attribute: its scores, and which others its direction moves along with it.
+
+    Examples:
+        rdm attributes show smiling
+        rdm attributes show smiling -b avatars64-pdae --top 10
+    """
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     directions = open_bundle(bundle).directions
     directions.index(name)

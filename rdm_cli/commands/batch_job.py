@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rdm_cli.console import Console, say
-from rdm_cli.core.batch import Outcome, Tally, Task
-from rdm_cli.data.atomic import naming
-from rdm_cli.data.shards import WHOLE, Shard, parse_shard, shard_of_environment
+from rdm_cli.data.io.atomic import naming
+from rdm_cli.data.sources.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
+from rdm_cli.jobs.batch import Outcome, Tally, Task, check_failures
 
 if TYPE_CHECKING:
-    from rdm_cli.core.jobs import Job
-    from rdm_cli.data.outputs import Sink
-    from rdm_cli.data.sources import Source
+    from rdm_cli.data.sinks.outputs import Sink
+    from rdm_cli.data.sources.source import Source
+    from rdm_cli.jobs.job import Job
 
 STDIN = "-"
 
@@ -43,7 +43,7 @@ class Assignment:
 
     @property
     def tasks(self) -> Iterator[Task]:
-        """See :class:`~rdm_cli.core.jobs.Job`."""
+        """See :class:`~rdm_cli.jobs.job.Job`."""
         return self.job.tasks
 
     @property
@@ -86,10 +86,10 @@ def planned_job(
     None: all. Without ``manifest`` a shard's lies in ``output``. Without ``result_suffix`` inputs are read
     and nothing is written beside them.
     """
-    from rdm_cli.core.jobs import plan_job
-    from rdm_cli.data.outputs import Beside, Itself
-    from rdm_cli.data.remote import local_name
-    from rdm_cli.data.source_names import sources_of
+    from rdm_cli.data.sinks.outputs import Beside, Itself
+    from rdm_cli.data.sources.opening import sources_of
+    from rdm_cli.data.sources.remote import local_name
+    from rdm_cli.jobs.job import plan_job
 
     given = list(inputs or [])
     if not given and files_from is None:
@@ -165,9 +165,9 @@ def _list_file(files_from: str, scratch: Path) -> Path:
 
 
 def _sink(output: str, *, as_tar: bool, verb: str, shard: Shard, sources: Sequence[Source]) -> Sink:
-    from rdm_cli.data.outputs import Folder, refuse_blocked
-    from rdm_cli.data.remote import RemoteFolder, is_url
-    from rdm_cli.data.tar_sink import Tars
+    from rdm_cli.data.sinks.outputs import Folder, refuse_blocked
+    from rdm_cli.data.sinks.tar import Tars
+    from rdm_cli.data.sources.remote import RemoteFolder, is_url
 
     far = RemoteFolder(output) if is_url(output) else None
     if far is None:
@@ -210,8 +210,10 @@ def report(
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
-    from rdm_cli.core.manifests import open_manifest
+    from rdm_cli.jobs.manifests import open_manifest
 
+    if failures is not None:
+        check_failures(failures)
     tally = Tally()
     complete = False
     try:

@@ -9,16 +9,30 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="Trained bundles: list, show, check, copy, convert.")
+app = App(
+    no_args_is_help=True,
+    help="""Trained bundles: list, show, check, copy, convert.
+
+Examples:
+    rdm bundles list
+    rdm bundles copy avatars64-diffae my-bundle
+""",
+)
 
 
 @app.command("list")
 def list_bundles(as_json: o.Json = False) -> None:
-    """List the bundles that come with rdm."""
+    """List the bundles that come with rdm.
+
+    Examples:
+        rdm bundles list
+        rdm bundles list --json
+    """
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundle_folders import shipped_bundles
-    from rdm_cli.core.inspection import summary
+    from rdm_cli.bundles.places import shipped_bundles
+    from rdm_cli.pipeline.inspection import summary
 
     rows = []
     for name, folder in shipped_bundles().items():
@@ -44,9 +58,14 @@ def show_bundle(
     card: Annotated[bool, typer.Option("--card", help="Print the model card instead.")] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Show what is in a bundle: networks, sampler, prior, attributes, digest."""
+    """Show what is in a bundle: networks, sampler, prior, attributes, digest.
+
+    Examples:
+        rdm bundles show avatars64-pdae
+        rdm bundles show avatars64-lrdm --card
+    """
     console = Console(as_json=as_json)
-    from rdm_cli.core.inspection import details, read_card
+    from rdm_cli.pipeline.inspection import details, read_card
 
     if card:
         text = read_card(bundle)
@@ -66,9 +85,14 @@ def check_bundle(
     ] = o.BUNDLE_DEFAULT,
     as_json: o.Json = False,
 ) -> None:
-    """Open every part of a bundle, run its networks once, and say what is wrong."""
+    """Open every part of a bundle, run its networks once, and say what is wrong.
+
+    Examples:
+        rdm bundles check my-bundle
+        rdm bundles check hf:owner/name --json
+    """
     console = Console(as_json=as_json)
-    from rdm_cli.core.inspection import check
+    from rdm_cli.pipeline.inspection import check
 
     failed = []
     for part, problem in check(bundle):
@@ -89,9 +113,13 @@ def copy(
     """Copy a bundle, to put a prior or attributes of your own into it.
 
     Bundles that come with rdm, and fetched ones, are read-only. Codes of a bundle are codes of its copy.
+
+    Examples:
+        rdm bundles copy avatars64-diffae my-bundle
+        rdm bundles copy hf:owner/name my-bundle
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.bundle_folders import copy_bundle
+    from rdm_cli.bundles.places import copy_bundle
 
     source = copy_bundle(bundle, folder)
     console.emit(str(folder), output=str(folder), bundle=bundle, input=str(source))
@@ -105,7 +133,7 @@ def convert_bundle(
         typer.Argument(help="The authors' files, in any order; for dpm also a diffusers pipeline's folder."),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The bundle to write.")],
-    weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,
+    weights: o.WeightsOption = "fp32",
     class_label: Annotated[
         int | None,
         typer.Option(
@@ -121,14 +149,16 @@ def convert_bundle(
     """Turn official checkpoints into a bundle.
 
     The files are told apart by their content. Nothing in them is executed.
+
+    Examples:
+        rdm bundles convert diffae last.ckpt latent.pkl -o ffhq256
+        rdm bundles convert dpm my-ddpm/ -o my-dpm --weights fp16
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.conversion import convert_files
-    from rdm_cli.core.runtime import weights_dtype
+    from rdm_cli.bundles.conversion import convert_files
+    from rdm_cli.runtime import weights_dtype
 
     options = {} if class_label is None else {"class_label": class_label}
-    summary = convert_files(
-        method, files, output, dtype=weights_dtype(weights.value), force=force, options=options
-    )
+    summary = convert_files(method, files, output, dtype=weights_dtype(weights), force=force, options=options)
     console.note(summary)
     console.emit(str(output), output=str(output), summary=summary)

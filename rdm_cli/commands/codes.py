@@ -11,13 +11,23 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
-from rdm_cli.data.folders import CODE_SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIXES
 from rdm_cli.errors import UsageError
+from rdm_cli.help_page import App
+from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
-    from rdm_cli.core.batch import Outcome, Task
+    from rdm_cli.jobs.batch import Outcome, Task
 
-app = typer.Typer(no_args_is_help=True, help="Codes of batch jobs: status, verify, merge, table.")
+app = App(
+    no_args_is_help=True,
+    help="""Codes of batch jobs: status, verify, merge, table.
+
+Examples:
+    rdm codes status codes/
+    rdm codes table codes/ -o z.parquet
+""",
+)
 
 TABLE = ".parquet"
 Manifests = Annotated[
@@ -37,10 +47,14 @@ def status_of_jobs(
 
     Exits with 0 where all is done, 1 where nothing is, and 3 in between. Where a job was run in 4 shards and
     later in 8, the later are counted.
+
+    Examples:
+        rdm codes status codes/
+        rdm codes status codes/ --failed > again.txt
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.code_checks import failures, statuses
-    from rdm_cli.core.manifests import found_manifests
+    from rdm_cli.jobs.manifests import found_manifests
+    from rdm_cli.jobs.verify import failures, statuses
 
     with found_manifests(manifests) as found:
         if failed:
@@ -82,29 +96,32 @@ def status_of_jobs(
 
 
 @app.command("verify")
+@spread
 def verify(
     inputs: o.Inputs = None,
-    files_from: o.FilesFrom = None,
-    column: o.Column = None,
     manifest: Annotated[
         list[str] | None,
         typer.Option("--manifest", metavar="FILE", help="Manifests that lie elsewhere.", show_default=False),
     ] = None,
-    failures: o.Failures = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    work: o.Work,
+    voice: o.Voice,
 ) -> None:
     """Read every code, and compare it with the digest that the manifest beside it records.
 
     A code that is recorded and not there fails too.
+
+    Examples:
+        rdm codes verify codes/
+        rdm codes verify codes/ --failures damaged.jsonl
     """
-    console = Console(as_json=as_json, quiet=quiet)
-    from rdm_cli.core.code_checks import verify_codes
-    from rdm_cli.core.manifests import found_manifests
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    from rdm_cli.jobs.manifests import found_manifests
+    from rdm_cli.jobs.verify import verify_codes
 
     with (
         planned_job(
-            console, "verify", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES
+            console, "verify", inputs, files_from=work.files_from, column=work.column, suffixes=CODE_SUFFIXES
         ) as job,
         found_manifests(inputs or [], required=False) as beside,
         found_manifests(manifest or [], required=bool(manifest)) as named,
@@ -115,7 +132,7 @@ def verify(
             lambda advance: verify_codes(job.tasks, [*beside, *named]),
             verb="verified",
             noun="code",
-            failures=failures,
+            failures=work.failures,
         )
 
 
@@ -131,19 +148,23 @@ def merge(
     """Make one manifest of the shards' manifests, or one table of their tables.
 
     Of an input that several manifests know, the last record is kept. Tables are .parquet files.
+
+    Examples:
+        rdm codes merge codes/ -o manifest.jsonl
+        rdm codes merge z-1.parquet z-2.parquet -o z.parquet
     """
     console = Console(as_json=as_json)
     tables = [name.endswith(TABLE) for name in [*inputs, str(output)]]
     if all(tables):
-        from rdm_cli.core.code_table import merge_tables
+        from rdm_cli.jobs.table import merge_tables
 
         rows = merge_tables([Path(name) for name in inputs], output)
         console.emit(str(output), output=str(output), rows=rows)
         return
     if any(tables):
         raise UsageError("tables and manifests do not mix", hint=f"tables are those that end in {TABLE}")
-    from rdm_cli.core.code_checks import merge_manifests
-    from rdm_cli.core.manifests import found_manifests
+    from rdm_cli.jobs.manifests import found_manifests
+    from rdm_cli.jobs.verify import merge_manifests
 
     with found_manifests(inputs) as found:
         made = merge_manifests(list(found), output)
@@ -151,24 +172,27 @@ def merge(
 
 
 @app.command("table")
+@spread
 def table(
     inputs: o.Inputs = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .parquet file to write.")
     ] = None,
-    files_from: o.FilesFrom = None,
-    column: o.Column = None,
-    shard: o.ShardOption = None,
-    failures: o.Failures = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    shard: o.Shard = None,
+    *,
+    work: o.Work,
+    voice: o.Voice,
 ) -> None:
     """Write the z of codes, and what they record, as a table for pandas, DuckDB and others.
 
     Columns: name, path, z (a list of fixed length), bundle, source, class_name, psnr_db and more. x_T is not
     read.
+
+    Examples:
+        rdm codes table codes/ -o z.parquet
+        rdm codes table codes/ --shard 1/4 -o z-1.parquet
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     if output is None:
         raise UsageError("a table needs a file to be written to", hint=f"add -o z{TABLE}")
     if output.suffix != TABLE:
@@ -178,11 +202,17 @@ def table(
         )
     asked = shard_asked_for(shard) if shard else None
     with planned_job(
-        console, "table", inputs, files_from=files_from, column=column, suffixes=CODE_SUFFIXES, shard=asked
+        console,
+        "table",
+        inputs,
+        files_from=work.files_from,
+        column=work.column,
+        suffixes=CODE_SUFFIXES,
+        shard=asked,
     ) as job:
-        from rdm_cli.core.code_table import pyarrow_modules, write_table
+        from rdm_cli.jobs.table import check_output, write_table
 
-        pyarrow_modules()  # what is missing is told before any work
+        check_output(output)  # before any work
         rows = 0
 
         def outcomes(_: object) -> Iterator[Outcome[Task]]:
@@ -198,7 +228,7 @@ def table(
             outcomes,
             verb="tabled",
             noun="code",
-            failures=failures,
+            failures=work.failures,
             describe=lambda data: None,
             each=count,
             conclude=lambda: console.emit(str(output), output=str(output), rows=rows),

@@ -9,8 +9,18 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.help_page import App
+from rdm_cli.option_groups import spread
 
-app = typer.Typer(no_args_is_help=True, help="Images to try things on.")
+app = App(
+    no_args_is_help=True,
+    help="""Images to try things on.
+
+Examples:
+    rdm data avatars faces/ --n 1000 --seed 1
+    rdm data avatars big-faces/ --n 100 --size 128
+""",
+)
 
 
 @app.callback()
@@ -19,23 +29,38 @@ def _data() -> None:
 
 
 @app.command("avatars")
+@spread
 def avatars(
     folder: Annotated[Path, typer.Argument(help="Where to write.")],
-    num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many faces.")] = 1000,
-    size: Annotated[int, typer.Option("--size", min=16, max=1024, help="Side in pixels.")] = 64,
+    num: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="How many faces.")] = 1000,
+    size: Annotated[
+        int, typer.Option("--size", metavar="PIXELS", min=16, max=1024, help="Side of an image in pixels.")
+    ] = 64,
     seed: o.Seed = 0,
     force: o.Force = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes.", show_default="all cores")
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes that draw.",
+            show_default="all cores",
+            rich_help_panel=o.MACHINE,
+        ),
     ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    voice: o.Voice,
 ) -> None:
     """Draw faces with exact labels: 000000.png, ... and metadata.csv.
 
     Face i depends on the seed and i alone. Seeds that differ modulo 64 share no face.
+
+    Examples:
+        rdm data avatars faces/ --n 1000 --seed 1
+        rdm data avatars big-faces/ --n 100 --size 128
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.data.avatars import write_avatars
 
     with console.progress("drawing", num, unit="images") as advance:

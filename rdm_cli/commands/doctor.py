@@ -27,9 +27,13 @@ def doctor(
     """Say what is installed, which devices and precisions work, and where there is room.
 
     One page that a report of a fault can contain. Exit code 1 where something that rdm needs does not work.
+
+    Examples:
+        rdm doctor
+        rdm doctor -b my-bundle --json
     """
     console = Console(as_json=as_json)
-    from rdm_cli.core.machine import examine
+    from rdm_cli.pipeline.installation import examine
 
     facts = examine(bundle)
     if as_json:

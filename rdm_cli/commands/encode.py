@@ -9,23 +9,23 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import Fitted, planned_job, report, shard_asked_for
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.folders import CODE_SUFFIX
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import UsageError
+from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
-    from rdm_cli.core.pipeline import Pipeline
+    from rdm_cli.pipeline.pipeline import Pipeline
 
 
+@spread
 def encode(
     inputs: o.Inputs = None,
-    output: o.OutputPlace = None,
+    output: o.Output = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
-    steps: o.Steps = None,
-    inversion: o.InversionOption = o.Inversion.ddim,
-    iterations: o.Iterations = None,
     no_x_T: Annotated[
         bool, typer.Option("--no-x-t", help="Leave out x_T: z alone, many times faster.")
     ] = False,
@@ -50,22 +50,12 @@ def encode(
     force: Annotated[
         bool, typer.Option("--force", help="Encode again what is up to date, and replace any other file.")
     ] = False,
-    fit: o.FitOption = o.Fit.crop,
-    files_from: o.FilesFrom = None,
-    column: o.Column = None,
-    as_tar: o.AsTar = False,
-    shard: o.ShardOption = None,
-    manifest: o.ManifestOption = None,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    failures: o.Failures = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    inverting: o.Inverting,
+    images: o.FittedImages,
+    work: o.ShardedWork,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Encode images into codes: a.png becomes a.safetensors beside it, or under -o.
 
@@ -75,8 +65,12 @@ def encode(
     does, whatever the inversion. --lossless alone restores every pixel of the fitted image.
     An image whose code is there already, made from the same file with the same settings, is skipped; a code
     of another bundle, or one that holds more or was made with more effort than is asked for, stays.
+
+    Examples:
+        rdm encode faces/ -o codes/
+        rdm encode photo.png --inversion exact --steps 20 --verify
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     if no_x_T:
         asked = {"--verify": verify, "--lossless": lossless, "--min-psnr": min_psnr is not None}
         for name, given in asked.items():
@@ -86,32 +80,26 @@ def encode(
         console,
         "encode",
         inputs,
-        files_from=files_from,
-        column=column,
-        shard=shard_asked_for(shard),
-        manifest=manifest,
+        files_from=work.files_from,
+        column=work.column,
+        shard=shard_asked_for(work.shard),
+        manifest=work.manifest,
         output=output,
-        as_tar=as_tar,
+        as_tar=work.as_tar,
         suffixes=SUFFIXES,
         result_suffix=CODE_SUFFIX,
         stdin_suffix=".image",
     ) as job:
-        from rdm_cli.core.effort import Effort, check_effort
-        from rdm_cli.core.encoding import Encoding, encode_files
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import set_up
+        from rdm_cli.jobs.encode import Encoding, encode_files
+        from rdm_cli.pipeline.effort import Effort, check_effort
 
-        pipeline = open_pipeline(
-            bundle,
-            device=set_up(device=device, threads=threads),
-            precision=precision.value,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            value_range=value_range,
-            on_remark=job.remark,
-            class_name=class_name,
+        pipeline = open_on(machine, bundle, images, job.remark)
+        effort = Effort(
+            inversion=inverting.inversion,
+            steps=inverting.steps,
+            iterations=inverting.iterations,
+            with_x_T=not no_x_T,
         )
-        effort = Effort(inversion=inversion.value, steps=steps, iterations=iterations, with_x_T=not no_x_T)
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
         encoding = Encoding(
             effort=effort,
@@ -127,16 +115,16 @@ def encode(
                 pipeline,
                 job.tasks,
                 encoding,
-                fit=fit.value,
+                fit=images.fit,
                 force=force or job.to_stdout,
                 num_items=job.num_items,
                 advance=advance,
             )
 
-        fitted = Fitted(fit.value)
+        fitted = Fitted(images.fit)
 
         def remarks() -> list[str]:
-            limit = [] if lossless or inversion is o.Inversion.ddim else _first_stage_limit(pipeline)
+            limit = [] if lossless or inverting.inversion == "ddim" else _first_stage_limit(pipeline)
             return [*fitted.remarks(), *limit]
 
         report(
@@ -145,7 +133,7 @@ def encode(
             outcomes,
             verb="encoded",
             noun="image",
-            failures=failures,
+            failures=work.failures,
             describe=_describe,
             each=fitted.add,
             remarks=remarks,

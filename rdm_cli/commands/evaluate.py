@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from rdm_cli.commands import (
     evaluate_codes,
     evaluate_edit,
@@ -12,8 +10,17 @@ from rdm_cli.commands import (
     evaluate_interpolation,
     evaluate_reconstruction,
 )
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="Measure bundles on a folder of images, side by side.")
+app = App(
+    no_args_is_help=True,
+    help="""Measure bundles on a folder of images, side by side.
+
+Examples:
+    rdm evaluate reconstruction avatars64-diffae avatars64-pdae faces/
+    rdm evaluate generation my-bundle faces/ -o report/
+""",
+)
 app.command("reconstruction")(evaluate_reconstruction.reconstruction)
 app.command("generation")(evaluate_generation.generation)
 app.command("attributes")(evaluate_codes.attributes)

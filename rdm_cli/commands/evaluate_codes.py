@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.evaluation_job import bundles_then_folder, check_output, evaluate, opened
 from rdm_cli.console import Console
+from rdm_cli.option_groups import spread
 
-Num = Annotated[int, typer.Option("-n", "--n", min=8, help="Labelled images, the first of the folder.")]
-
-
-class Predictor(StrEnum):
-    """The classifier that DCI looks into."""
-
-    lasso = "lasso"
-    trees = "trees"
+Num = Annotated[
+    int, typer.Option("-n", "--n", metavar="N", min=8, help="Use the first N labelled images of the folder.")
+]
 
 
+Predictor = Literal["lasso", "trees"]
+"""The classifier that DCI looks into."""
+
+
+@spread
 def attributes(
     bundles_and_data: o.BundlesAndData,
     output: o.Report = None,
@@ -28,40 +28,30 @@ def attributes(
     attr: o.LabelNames = None,
     num: Num = 2000,
     seed: o.Seed = 0,
-    fit: o.FitOption = o.Fit.crop,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    images: o.FittedImages,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Measure linear probes on z, a quarter of the images held out.
 
     AUROC, average precision and F1, beside the same probes on principal components of the pixels and on a
     network that never learned. Needs labels.
+
+    Examples:
+        rdm evaluate attributes avatars64-diffae faces/
+        rdm evaluate attributes a-bundle b-bundle faces/ --attr smiling -o report/
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.attributes import LEAD, attributes_plots, measure_attributes
-    from rdm_cli.core.evaluation.material import gather_labelled
+    from rdm_cli.evaluation.attributes import LEAD, attributes_plots, measure_attributes
+    from rdm_cli.evaluation.material import gather_labelled
 
-    material = gather_labelled(folder, num, fit.value, table=labels, names=attr, purpose="probing attributes")
-    subjects = opened(
-        bundles,
-        device=device,
-        threads=threads,
-        precision=precision,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        console=console,
-        class_name=class_name,
+    material = gather_labelled(
+        folder, num, images.fit, table=labels, names=attr, purpose="probing attributes"
     )
+    subjects = opened(bundles, machine, images, console)
     evaluate(
         console,
         "attributes",
@@ -72,11 +62,12 @@ def attributes(
         measure=lambda subject, advance: measure_attributes(subject, material, seed=seed, advance=advance),
         output=output,
         seed=seed,
-        precision=precision.value,
+        precision=machine.precision,
         plots=attributes_plots,
     )
 
 
+@spread
 def disentanglement(
     bundles_and_data: o.BundlesAndData,
     output: o.Report = None,
@@ -85,46 +76,34 @@ def disentanglement(
     num: Num = 2000,
     predictor: Annotated[
         Predictor, typer.Option("--predictor", help="What DCI fits; trees take minutes.")
-    ] = Predictor.lasso,
+    ] = "lasso",
     seed: o.Seed = 0,
-    fit: o.FitOption = o.Fit.crop,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    images: o.FittedImages,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Measure DCI, MIG and TAD of z against labels, beside those of components of the pixels.
 
     Needs two labelled attributes or more.
+
+    Examples:
+        rdm evaluate disentanglement avatars64-diffae faces/
+        rdm evaluate disentanglement a-bundle faces/ --predictor trees -o report/
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     check_output(output)
-    from rdm_cli.core.evaluation.disentanglement import (
+    from rdm_cli.evaluation.disentanglement import (
         LEAD,
         disentanglement_plots,
         measure_disentanglement,
     )
-    from rdm_cli.core.evaluation.material import gather_labelled
+    from rdm_cli.evaluation.material import gather_labelled
 
     purpose = "measuring disentanglement"
-    material = gather_labelled(folder, num, fit.value, table=labels, names=attr, purpose=purpose)
-    subjects = opened(
-        bundles,
-        device=device,
-        threads=threads,
-        precision=precision,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        console=console,
-        class_name=class_name,
-    )
+    material = gather_labelled(folder, num, images.fit, table=labels, names=attr, purpose=purpose)
+    subjects = opened(bundles, machine, images, console)
     evaluate(
         console,
         "disentanglement",
@@ -133,10 +112,10 @@ def disentanglement(
         subjects,
         work=lambda subject: float(len(material)),
         measure=lambda subject, advance: measure_disentanglement(
-            subject, material, predictor=predictor.value, seed=seed, advance=advance
+            subject, material, predictor=predictor, seed=seed, advance=advance
         ),
         output=output,
         seed=seed,
-        precision=precision.value,
+        precision=machine.precision,
         plots=disentanglement_plots,
     )

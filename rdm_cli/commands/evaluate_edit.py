@@ -18,17 +18,20 @@ from rdm_cli.commands.evaluation_job import (
 )
 from rdm_cli.console import Console
 from rdm_cli.errors import UsageError
+from rdm_cli.option_groups import spread
 
 PURPOSE = "judging edits"
 
 
+@spread
 def edit(
     bundles_and_data: o.BundlesAndData,
     output: o.Report = None,
     labels: o.LabelTable = None,
     attr: o.LabelNames = None,
     scales: Annotated[
-        str, typer.Option("--scales", metavar="S,...", help="Scales, as manipulate has them; 0 is implied.")
+        str,
+        typer.Option("--scales", metavar="S,...", help="Scales, as in rdm manipulate; 0 is always measured."),
     ] = "-0.3,0.15,0.3",
     judge_data: Annotated[
         Path | None,
@@ -40,58 +43,50 @@ def edit(
         ),
     ] = None,
     num: Annotated[
-        int, typer.Option("-n", "--n", min=2, help="Images edited for each attribute and direction.")
+        int,
+        typer.Option("-n", "--n", metavar="N", min=2, help="Edit N images for each attribute and direction."),
     ] = 32,
     num_labelled: Annotated[
-        int, typer.Option("--labelled", min=8, help="Labelled images used of each folder, from the first.")
+        int,
+        typer.Option(
+            "--labelled", metavar="N", min=8, help="Use the first N labelled images of each folder."
+        ),
     ] = 4000,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps to encode and decode in.")] = 20,
+    steps: o.EvaluationSteps = 20,
     lpips_weights: o.LPIPSWeights = None,
     seed: o.Seed = 0,
-    fit: o.FitOption = o.Fit.crop,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    images: o.FittedImages,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Measure edits along a bundle's attributes, judged by a classifier of images.
 
     Success, other verdicts that changed, perceptual distance, and change of the background, over a range of
     scales. Needs labels, to train the judge and to know what an image lacks.
+
+    Examples:
+        rdm evaluate edit avatars64-diffae faces/ --attr smiling
+        rdm evaluate edit a-bundle b-bundle faces/ --scales=-0.3,0.3 -o report/
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     moves = numbers("--scales", scales, float)
     if not any(moves) or not all(math.isfinite(scale) for scale in moves):
         raise UsageError(f"--scales {scales}: a scale is a number, and one of them at least is not 0")
     check_output(output)
-    from rdm_cli.core.evaluation.distances import open_distances
-    from rdm_cli.core.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
-    from rdm_cli.core.evaluation.judging import court
-    from rdm_cli.core.evaluation.material import gather_labelled
+    from rdm_cli.evaluation.distances import open_distances
+    from rdm_cli.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
+    from rdm_cli.evaluation.judging import court
+    from rdm_cli.evaluation.material import gather_labelled
 
-    material = gather_labelled(folder, num_labelled, fit.value, table=labels, names=None, purpose=PURPOSE)
+    material = gather_labelled(folder, num_labelled, images.fit, table=labels, names=None, purpose=PURPOSE)
     learned = None
     if judge_data is not None:
         learned = gather_labelled(
-            judge_data, num_labelled, fit.value, table=None, names=None, purpose=PURPOSE
+            judge_data, num_labelled, images.fit, table=None, names=None, purpose=PURPOSE
         )
-    subjects = opened(
-        bundles,
-        device=device,
-        threads=threads,
-        precision=precision,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        console=console,
-        class_name=class_name,
-    )
+    subjects = opened(bundles, machine, images, console)
     sides = court(material, learned, seed=seed)
     plan = EditPlan(attributes=attr, scales=moves, num=num, steps=steps)
     distances, missing = open_distances(lpips_weights or [])
@@ -107,7 +102,7 @@ def edit(
         ),
         output=output,
         seed=seed,
-        precision=precision.value,
+        precision=machine.precision,
         notes=[*missing, *(learned.notes if learned is not None else ())],
         plots=edit_plots,
         steps=steps,

@@ -16,17 +16,23 @@ from rdm_cli.commands.evaluation_job import (
 )
 from rdm_cli.console import Console
 from rdm_cli.errors import UsageError
+from rdm_cli.option_groups import spread
 
 MOST = 500  # samples where the user names no number
 
 
+@spread
 def generation(
     bundles_and_data: o.BundlesAndData,
     output: o.Report = None,
     num: Annotated[
         int | None,
         typer.Option(
-            "-n", "--n", min=1, help="Samples, and images of the folder to compare with, from the first.",
+            "-n",
+            "--n",
+            metavar="N",
+            min=1,
+            help="Draw N samples, and compare them with the first N images of the folder.",
             show_default=f"all images, {MOST} at the most",
         ),
     ] = None,
@@ -34,27 +40,25 @@ def generation(
     solver: o.SolverOption = None,
     inception_weights: o.InceptionWeights = None,
     seed: o.Seed = 0,
-    fit: o.FitOption = o.Fit.crop,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:  # fmt: skip
+    *,
+    images: o.FittedImages,
+    machine: o.Machine,
+    voice: o.Voice,
+) -> None:
     """Measure samples against images, at several T and from each prior that a bundle has.
 
     Fréchet and kernel distance on EffNet-Lite0's features (FID and KID with --inception-weights), precision,
     recall, density and coverage.
+
+    Examples:
+        rdm evaluate generation avatars64-diffae faces/ -n 500
+        rdm evaluate generation a-bundle faces/ --steps 20 --solver unipc -o report/
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
     check_output(output)
-    from rdm_cli.core.evaluation.generation import (
+    from rdm_cli.evaluation.generation import (
         LEAD,
         LEAST,
         Reference,
@@ -62,28 +66,17 @@ def generation(
         generation_work,
         measure_generation,
     )
-    from rdm_cli.core.evaluation.material import gather
+    from rdm_cli.evaluation.material import gather
     from rdm_cli.metrics.features import open_effnet_lite0
     from rdm_cli.metrics.inception import open_inception
 
-    material = gather(folder, num or MOST, fit.value)
+    material = gather(folder, num or MOST, images.fit)
     num = num or len(material)
     if min(num, len(material)) < LEAST:
         raise UsageError(f"{min(num, len(material))} images: a distance of distributions needs {LEAST}")
     extractor = open_effnet_lite0() if inception_weights is None else open_inception(inception_weights)
     reference = Reference(material=material, extractor=extractor)
-    subjects = opened(
-        bundles,
-        device=device,
-        threads=threads,
-        precision=precision,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        console=console,
-        class_name=class_name,
-        solver=solver,
-    )
+    subjects = opened(bundles, machine, images, console, solver=solver)
     evaluate(
         console,
         "generation",
@@ -96,8 +89,8 @@ def generation(
         ),
         output=output,
         seed=seed,
-        precision=precision.value,
+        precision=machine.precision,
         plots=generation_plots,
         num_samples=num,
-        solver="the bundle's own" if solver is None else solver.value,
+        solver="the bundle's own" if solver is None else solver,
     )

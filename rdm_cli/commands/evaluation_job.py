@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli import options as o
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.data.outputs import refuse_blocked
-from rdm_cli.data.value_range import ValueRange
+from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rdm_cli.core.evaluation.figures import Evaluation, Part
-    from rdm_cli.core.evaluation.material import Material, Subject
-    from rdm_cli.core.running import Advance
+    from rdm_cli.evaluation.figures import Evaluation, Part
+    from rdm_cli.evaluation.material import Material, Subject
+    from rdm_cli.pipeline.running import Advance
 
 SHOWN_DIGITS = 12
 Work = Callable[["Subject"], float]
@@ -24,7 +24,7 @@ Measure = Callable[["Subject", "Advance"], "Part"]
 
 def bundles_then_folder(words: Sequence[str]) -> tuple[list[str], Path]:
     """One bundle or more, and the folder that was named last; raises UsageError, also for a bundle there."""
-    from rdm_cli.core.bundle_folders import names_bundle
+    from rdm_cli.bundles.places import names_bundle
 
     if len(words) < 2:
         raise UsageError("name one or more bundles, and then a folder of images")
@@ -61,37 +61,16 @@ def check_output(output: Path | None) -> None:
 
 def opened(
     bundles: Sequence[str],
-    *,
-    device: str,
-    threads: int | None,
-    precision: o.Precision,
-    batch_size: int | None,
-    max_pixels: int,
-    value_range: ValueRange | None,
+    machine: o.Machine,
+    images: o.Images,
     console: Console,
-    class_name: str | None = None,
+    *,
     solver: o.Solver | None = None,
 ) -> list[Subject]:
     """Every bundle, opened before any is measured, so that a wrong word is told at once."""
-    from rdm_cli.core.evaluation.material import subjects
-    from rdm_cli.core.pipeline import open_pipeline
-    from rdm_cli.core.runtime import set_up
+    from rdm_cli.evaluation.material import subjects
 
-    resolved = set_up(device=device, threads=threads)
-    pipelines = [
-        open_pipeline(
-            spec,
-            device=resolved,
-            precision=precision.value,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            value_range=value_range,
-            on_remark=console.remark,
-            class_name=class_name,
-            solver=None if solver is None else solver.value,
-        )
-        for spec in bundles
-    ]
+    pipelines = [open_on(machine, spec, images, console.remark, solver=solver) for spec in bundles]
     return subjects(bundles, pipelines)
 
 
@@ -111,7 +90,7 @@ def evaluate(
 
     ``work`` is how many images' worth a subject is. Raises UsageError where nothing could be measured.
     """
-    from rdm_cli.core.evaluation.assembly import assembled
+    from rdm_cli.evaluation.assembly import assembled
 
     if material.passed_over:
         console.note(f"{material.folder}: {material.passed_over}")
@@ -132,8 +111,8 @@ def _measured(console: Console, subjects: Sequence[Subject], work: Work, measure
 
 def _present(console: Console, evaluation: Evaluation, output: Path | None) -> None:
     """Write the files, print the figures, say what they rest on and what is missing."""
-    from rdm_cli.core.evaluation.report import comparison, provenance, record, save_json, save_report
-    from rdm_cli.core.plots import can_plot
+    from rdm_cli.evaluation.report import comparison, provenance, record, save_json, save_report
+    from rdm_cli.reports.plots import can_plot
 
     # first the files: whoever closes the pipe early keeps them
     if output is not None:

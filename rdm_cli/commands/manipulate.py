@@ -11,13 +11,16 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.folders import CODE_SUFFIXES
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIXES
 from rdm_cli.errors import UsageError
+from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.option_groups import spread
 
 
+@spread
 def manipulate(
     inputs: o.Inputs = None,
     attr: o.Attr = None,
@@ -31,45 +34,39 @@ def manipulate(
         str | None,
         typer.Option("--scales", metavar="S,S,...", help="A strip with one picture a scale (one --attr)."),
     ] = None,
-    output: o.OutputPlace = None,
+    output: o.Output = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
-    steps: o.Steps = None,
-    inversion: o.InversionOption = o.Inversion.ddim,
-    iterations: o.Iterations = None,
     x_t: Annotated[
         o.StartNoise, typer.Option("--x-t", help="Keep the image's own x_T, or draw another.")
-    ] = o.StartNoise.inferred,
+    ] = "inferred",
     seed: o.Seed = 0,
-    fit: o.FitOption = o.Fit.crop,
     force: o.Force = False,
-    files_from: o.FilesFrom = None,
-    column: o.Column = None,
     style: o.Style = None,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    failures: o.Failures = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    inverting: o.Inverting,
+    images: o.FittedImages,
+    work: o.Work,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
-    """Move attributes on images or codes: --attr smiling --scale 0.3.
+    """Edit images or codes along attributes, such as smiling.
 
     a.png gives a-smiling+0.3.png and its code a-smiling+0.3.safetensors, which can be edited further; with
     --scales -0.3,0.3 it gives the strip a-smiling-0.3+0.3.png alone.
+
+    Examples:
+        rdm manipulate photo.png --attr smiling --scale 0.3
+        rdm manipulate faces/ --attr smiling --scales=-0.3,0,0.3 -o strips/
     """
     edits = _edits(attr or [], scale or [], scales)
     done = edit_name(edits)
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(
         console,
         "manipulate",
         inputs,
-        files_from=files_from,
-        column=column,
+        files_from=work.files_from,
+        column=work.column,
         output=output,
         suffixes=SUFFIXES | CODE_SUFFIXES,
         result_suffix=f"-{done}.png",
@@ -77,27 +74,15 @@ def manipulate(
         companions=(f"-{done}.safetensors",),
         spared=(f"-{done}.safetensors",) if scales is None else (),
     ) as job:
-        from rdm_cli.core.effort import Effort, check_effort
-        from rdm_cli.core.files import manipulate_files, require_attributes
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import set_up
+        from rdm_cli.jobs.files import manipulate_files, require_attributes
+        from rdm_cli.pipeline.effort import Effort, check_effort
 
-        pipeline = open_pipeline(
-            bundle,
-            device=set_up(device=device, threads=threads),
-            precision=precision.value,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            value_range=value_range,
-            on_remark=job.remark,
-            style=style,
-            class_name=class_name,
-        )
+        pipeline = open_on(machine, bundle, images, job.remark, style=style)
         effort = Effort(
-            inversion=inversion.value,
-            steps=steps,
-            iterations=iterations,
-            with_x_T=x_t is o.StartNoise.inferred,
+            inversion=inverting.inversion,
+            steps=inverting.steps,
+            iterations=inverting.iterations,
+            with_x_T=x_t == "inferred",
         )
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
         for line in require_attributes(pipeline, list(edits[0])):
@@ -112,12 +97,12 @@ def manipulate(
                 strip=scales is not None,
                 effort=effort,
                 seed=seed,
-                fit=fit.value,
+                fit=images.fit,
                 force=force,
                 advance=advance,
             )
 
-        report(console, job, outcomes, verb="edited", noun="image", failures=failures)
+        report(console, job, outcomes, verb="edited", noun="image", failures=work.failures)
 
 
 def edit_name(edits: Sequence[Mapping[str, float]]) -> str:

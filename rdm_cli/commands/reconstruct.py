@@ -9,57 +9,56 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import Fitted, planned_job, report
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.core.batch import Outcome, Task
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.option_groups import spread
 
 
+@spread
 def reconstruct(
     inputs: o.Inputs = None,
-    output: o.OutputPlace = None,
+    output: o.Output = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
-    steps: o.Steps = None,
-    inversion: o.InversionOption = o.Inversion.ddim,
-    iterations: o.Iterations = None,
     solver: o.SolverOption = None,
     x_t: Annotated[
         o.StartNoise,
         typer.Option("--x-t", help="Infer x_T from the image, or draw it: then z alone is decoded."),
-    ] = o.StartNoise.inferred,
+    ] = "inferred",
     variations: Annotated[
         int,
-        typer.Option("--variations", min=0, help="Add K pictures of the same z, each with another x_T."),
+        typer.Option(
+            "--variations", metavar="K", min=0, help="Add K pictures of the same z, each with another x_T."
+        ),
     ] = 0,
     seed: o.Seed = 0,
-    fit: o.FitOption = o.Fit.crop,
     force: o.Force = False,
-    files_from: o.FilesFrom = None,
-    column: o.Column = None,
     style: o.Style = None,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    failures: o.Failures = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    inverting: o.Inverting,
+    images: o.FittedImages,
+    work: o.Work,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Encode and decode images, and measure what is lost.
 
     What is lost is measured on the fitted image: the square of the bundle's size that --fit makes of it.
     a.png gives a-reconstruction.png and a-reconstruction-side-by-side.png (original, reconstruction,
     variations), with MSE, PSNR and SSIM.
+
+    Examples:
+        rdm reconstruct photo.png --steps 50
+        rdm reconstruct faces/ --x-t random --variations 3 -o out/
     """
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(
         console,
         "reconstruct",
         inputs,
-        files_from=files_from,
-        column=column,
+        files_from=work.files_from,
+        column=work.column,
         output=output,
         suffixes=SUFFIXES,
         result_suffix="-reconstruction.png",
@@ -67,34 +66,21 @@ def reconstruct(
         companions=("-reconstruction-side-by-side.png",),
         spared=("-reconstruction-side-by-side.png",),
     ) as job:
-        from rdm_cli.core.effort import Effort, check_effort
-        from rdm_cli.core.files import reconstruct_files
-        from rdm_cli.core.pipeline import open_pipeline
-        from rdm_cli.core.runtime import set_up
+        from rdm_cli.jobs.files import reconstruct_files
+        from rdm_cli.pipeline.effort import Effort, check_effort
 
-        pipeline = open_pipeline(
-            bundle,
-            device=set_up(device=device, threads=threads),
-            precision=precision.value,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-            value_range=value_range,
-            on_remark=job.remark,
-            style=style,
-            class_name=class_name,
-            solver=solver and solver.value,
-        )
+        pipeline = open_on(machine, bundle, images, job.remark, style=style, solver=solver)
         effort = Effort(
-            inversion=inversion.value,
-            steps=steps,
-            iterations=iterations,
-            with_x_T=x_t is o.StartNoise.inferred,
+            inversion=inverting.inversion,
+            steps=inverting.steps,
+            iterations=inverting.iterations,
+            with_x_T=x_t == "inferred",
         )
         check_effort(pipeline, effort)  # a wrong option fails once, not once an image
-        if x_t is o.StartNoise.random or variations:
+        if x_t == "random" or variations:
             pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 
-        mean, fitted = _Mean(), Fitted(fit.value)
+        mean, fitted = _Mean(), Fitted(images.fit)
 
         def count(data: dict[str, Any]) -> None:
             mean.add(data)
@@ -108,7 +94,7 @@ def reconstruct(
                 effort=effort,
                 variations=variations,
                 seed=seed,
-                fit=fit.value,
+                fit=images.fit,
                 force=force,
                 advance=advance,
             )
@@ -119,7 +105,7 @@ def reconstruct(
             outcomes,
             verb="reconstructed",
             noun="image",
-            failures=failures,
+            failures=work.failures,
             describe=_describe,
             each=count,
             conclude=lambda: mean.emit(console),

@@ -9,14 +9,17 @@ from typing import Annotated
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.data.outputs import refuse_blocked
-from rdm_cli.data.shards import WHOLE, parse_shard
+from rdm_cli.data.sinks.outputs import refuse_blocked
+from rdm_cli.data.sources.shards import WHOLE, parse_shard
 from rdm_cli.errors import PartialError, UsageError
+from rdm_cli.option_groups import spread
 
 
+@spread
 def sample(
-    num: Annotated[int, typer.Option("-n", "--n", min=1, help="How many images.")] = 16,
+    num: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="How many images.")] = 16,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
     ] = Path("samples"),
@@ -27,60 +30,101 @@ def sample(
     force: o.Force = False,
     shard: Annotated[
         str | None,
-        typer.Option("--shard", metavar="I/N", help="Draw part I of N, from 1, of the samples."),
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Draw part I of N, from 1, of the samples.",
+            rich_help_panel=o.BATCH_JOB,
+        ),
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option("--like", metavar="FOLDER", help="A few images (5 will do) or codes of what is wanted."),
+        typer.Option(
+            "--like",
+            metavar="FOLDER",
+            help="A few images (5 will do) or codes of what is wanted.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     unlike: Annotated[
         Path | None,
-        typer.Option("--unlike", metavar="FOLDER", help="Images or codes of what is not wanted."),
+        typer.Option(
+            "--unlike",
+            metavar="FOLDER",
+            help="Images or codes of what is not wanted.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     unlabelled: Annotated[
         Path | None,
-        typer.Option("--unlabelled", metavar="FOLDER", help="Images or codes of anything, beside --like."),
+        typer.Option(
+            "--unlabelled",
+            metavar="FOLDER",
+            help="Images or codes of any kind; goes with --like.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     attr: Annotated[
         str | None,
-        typer.Option("--attr", metavar="NAME", help="Keep samples that have this stored attribute."),
+        typer.Option(
+            "--attr",
+            metavar="NAME",
+            help="Keep samples that have this stored attribute.",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     max_draws: Annotated[
         int | None,
-        typer.Option("--max-draws", min=1, help="Stop after N draws.", show_default="1000, or 100 a sample"),
+        typer.Option(
+            "--max-draws",
+            metavar="N",
+            min=1,
+            help="Stop after N draws, whatever was accepted.",
+            show_default="1000, or 100 a sample",
+            rich_help_panel="Conditions",
+        ),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     steps: o.Steps = None,
     solver: o.SolverOption = None,
     prior_steps: Annotated[
         int | None,
-        typer.Option("--prior-steps", min=1, help="Steps of the prior.", show_default="the prior's own"),
+        typer.Option(
+            "--prior-steps",
+            metavar="N",
+            min=1,
+            help="Steps of the prior.",
+            show_default="the prior's own",
+            rich_help_panel=o.SOLVER,
+        ),
     ] = None,
     prior_solver: Annotated[
         o.Solver | None,
-        typer.Option("--prior-solver", help="Solver of the prior.", show_default="the prior's own"),
+        typer.Option(
+            "--prior-solver",
+            help="Solver of the prior.",
+            show_default="the prior's own",
+            rich_help_panel=o.SOLVER,
+        ),
     ] = None,
     stop_shift: Annotated[
         float | None,
         typer.Option(
             "--stop-shift",
+            metavar="FRACTION",
             min=0.0,
             max=1.0,
-            help="PDAE: the last fraction of the steps in which the pretrained model is left to itself.",
+            help="PDAE: for this last fraction of the steps, use the pretrained model without its shift.",
             show_default="the method's own",
+            rich_help_panel=o.SOLVER,
         ),
     ] = None,
     columns: o.Columns = None,
     style: o.Style = None,
-    class_name: o.ClassName = None,
-    max_pixels: o.MaxPixels = o.MAX_PIXELS_DEFAULT,
-    value_range: o.ValueRangeOption = None,
-    batch_size: o.BatchSize = None,
-    precision: o.PrecisionOption = o.Precision.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    images: o.Images,
+    machine: o.Machine,
+    voice: o.Voice,
 ) -> None:
     """Draw images: z from a prior, x_T from N(0, I).
 
@@ -88,6 +132,10 @@ def sample(
     depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
     With --like or --attr, draws are accepted or rejected by a linear classifier on z; where too few are
     accepted, the best-scoring of the others are kept, named, and the exit code is 3.
+
+    Examples:
+        rdm sample --n 64 --seed 0 -o samples/
+        rdm sample --n 16 --like five-examples/ -o more-like-these/
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -97,28 +145,14 @@ def sample(
         raise UsageError("--like and --attr exclude each other")
     if max_draws is not None and max_draws < num:
         raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
-    console = Console(as_json=as_json, quiet=quiet)
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
     mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
-    from rdm_cli.core.compatibility import stop_shift_for
-    from rdm_cli.core.conditional import accepted_draws, attribute_condition, few_shot_condition
-    from rdm_cli.core.pictures import Draws, write_samples
-    from rdm_cli.core.pipeline import open_pipeline
-    from rdm_cli.core.runtime import set_up
+    from rdm_cli.jobs.conditional import accepted_draws, attribute_condition, few_shot_condition
+    from rdm_cli.jobs.pictures import Draws, write_samples
+    from rdm_cli.pipeline.compatibility import stop_shift_for
 
-    pipeline = open_pipeline(
-        bundle,
-        device=set_up(device=device, threads=threads),
-        precision=precision.value,
-        batch_size=batch_size,
-        max_pixels=max_pixels,
-        value_range=value_range,
-        on_remark=console.remark,
-        prior=prior and prior.value,
-        style=style,
-        class_name=class_name,
-        solver=solver and solver.value,
-    )
+    pipeline = open_on(machine, bundle, images, console.remark, prior=prior, style=style, solver=solver)
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
     num_accepted = num
@@ -132,7 +166,7 @@ def sample(
         seed=seed,
         steps=steps,
         prior_steps=prior_steps,
-        prior_solver=prior_solver and prior_solver.value,
+        prior_solver=prior_solver,
         stop_shift=stop_shift,
     )
     numbers: Sequence[int] = range(num)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import typer
-
 from rdm_cli.commands import train_codes, train_method
+from rdm_cli.help_page import App
 
-app = typer.Typer(no_args_is_help=True, help="Train a method on images, or a prior or attributes on codes.")
+app = App(
+    no_args_is_help=True,
+    help="""Train a method on images, or a prior or attributes on codes.
+
+Examples:
+    rdm train diffae faces/ -o my-bundle --preset small64 --minutes 60
+    rdm train attributes codes/ --labels metadata.csv -b my-bundle
+""",
+)
 app.command("diffae")(train_method.training_command("diffae", "a Diff-AE"))
 app.command("dpm")(train_method.training_command("dpm", "a plain diffusion model, without an encoder,"))
 app.command("pdae")(
@@ -18,7 +25,9 @@ app.command("lrdm")(
     )
 )
 app.command("first-stage")(
-    train_method.training_command("first-stage", "an autoencoder for LRDM to work on", around="nothing")
+    train_method.training_command(
+        "first-stage", "the first stage of an LRDM, an autoencoder,", around="nothing"
+    )
 )
 app.command("prior")(train_codes.prior)
 app.command("attributes")(train_codes.attributes)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
     from rdm_cli.training.prior import PriorRecord
@@ -23,41 +23,62 @@ TrainedBundle = Annotated[
 ]
 
 
-class Along(StrEnum):
-    """What an edit follows."""
-
-    means = "means"
-    classifier = "classifier"
+Along = Literal["means", "classifier"]
+"""What an edit follows."""
 
 
+@spread
 def prior(
     codes: Codes,
     bundle: TrainedBundle,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Codes seen in all.")] = 2_000_000,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Codes in a step.")] = 256,
-    lr: Annotated[float, typer.Option("--lr", min=0.0, help="Learning rate.")] = 5e-4,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="Codes seen in all.")
+    ] = 2_000_000,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", metavar="N", min=1, help="Codes in a step.", rich_help_panel="Optimiser"
+        ),
+    ] = 256,
+    lr: Annotated[
+        float,
+        typer.Option("--lr", metavar="RATE", min=0.0, help="Learning rate.", rich_help_panel="Optimiser"),
+    ] = 5e-4,
     layers: Annotated[
         int | None,
-        typer.Option("--layers", min=2, help="Layers of the network.", show_default="the preset's"),
+        typer.Option(
+            "--layers", metavar="N", min=2, help="Layers of the network.", show_default="the preset's"
+        ),
     ] = None,
     hidden_width: Annotated[
-        int | None, typer.Option("--hidden-width", min=1, help="Its width.", show_default="the preset's")
+        int | None,
+        typer.Option(
+            "--hidden-width",
+            metavar="N",
+            min=1,
+            help="Width of its hidden layers.",
+            show_default="the preset's",
+        ),
     ] = None,
     seed: o.Seed = 0,
-    weights: Annotated[o.Weights, typer.Option("--weights", help="How weights are stored.")] = o.Weights.fp32,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    weights: o.WeightsOption = "fp32",
+    *,
+    processor: o.Processor,
+    voice: o.Voice,
 ) -> None:
-    """Train the latent DDIM that rdm sample draws z with, and put it into the bundle."""
-    console = Console(as_json=as_json, quiet=quiet)
-    from rdm_cli.core.bundles import open_bundle
-    from rdm_cli.core.runtime import set_up, weights_dtype
-    from rdm_cli.core.train_codes import prior_network, train_bundle_prior
-    from rdm_cli.training.prior import PriorSettings
+    """Train the latent DDIM that rdm sample draws z with, and put it into the bundle.
 
-    opened = open_bundle(bundle, set_up(device=device, threads=threads))
+    Examples:
+        rdm train prior codes/ -b my-bundle
+        rdm train prior codes/ -b my-bundle --samples 500000 --device cuda
+    """
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.runtime import set_up, weights_dtype
+    from rdm_cli.training.prior import PriorSettings
+    from rdm_cli.training.run.on_codes import prior_network, train_bundle_prior
+
+    opened = open_bundle(bundle, set_up(device=processor.device, threads=processor.threads))
     had_one = "prior" in opened.parts
     settings = PriorSettings(num_samples=samples, batch_size=batch_size, lr=lr)
     with console.progress("training the prior", settings.num_steps, unit="steps") as advance:
@@ -86,7 +107,7 @@ def prior(
             settings=settings,
             network=prior_network(opened, layers, hidden_width),
             seed=seed,
-            weights_dtype=weights_dtype(weights.value),
+            weights_dtype=weights_dtype(weights),
             on_record=on_record,
             note=console.note,
         )
@@ -96,6 +117,7 @@ def prior(
     console.emit(str(folder), output=str(folder), num_codes=num)
 
 
+@spread
 def attributes(
     codes: Codes,
     labels: Annotated[
@@ -106,27 +128,38 @@ def attributes(
     ],
     bundle: TrainedBundle,
     held_out: Annotated[
-        float, typer.Option("--held-out", min=0.01, max=0.9, help="Fraction kept for the scores.")
+        float,
+        typer.Option(
+            "--held-out",
+            metavar="FRACTION",
+            min=0.01,
+            max=0.9,
+            help="Fraction of the codes that is kept for the scores.",
+        ),
     ] = 0.2,
     along: Annotated[
         Along,
         typer.Option("--along", help="What edits follow: the classes' means, or the classifier (the paper)."),
-    ] = Along.means,
+    ] = "means",
     replace_all: Annotated[
         bool, typer.Option("--replace", help="Drop the other attributes that the bundle has.")
     ] = False,
     seed: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
+    *,
+    voice: o.Voice,
 ) -> None:
     """Fit a direction for each label, score it on held-out codes, and put all into the bundle.
 
     Attributes of the same names are replaced; the bundle's others stay. Bundles that come with rdm are
     read-only: copy one with rdm bundles copy.
+
+    Examples:
+        rdm train attributes codes/ --labels metadata.csv -b my-bundle
+        rdm train attributes codes/ --labels list_attr_celeba.txt -b my-bundle
     """
-    console = Console(as_json=as_json, quiet=quiet)
-    from rdm_cli.core.bundles import open_bundle
-    from rdm_cli.core.train_codes import train_bundle_attributes
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.training.run.on_codes import train_bundle_attributes
 
     opened = open_bundle(bundle)
     trained = train_bundle_attributes(
@@ -135,7 +168,7 @@ def attributes(
         labels,
         held_out=held_out,
         seed=seed,
-        along=along.value,
+        along=along,
         replace_all=replace_all,
         note=console.note,
     )

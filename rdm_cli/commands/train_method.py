@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -20,8 +20,9 @@ from rdm_cli.commands.training_words import (
     Tracker,
 )
 from rdm_cli.console import Console
-from rdm_cli.data.value_range import parse_range
+from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.errors import UsageError
+from rdm_cli.option_groups import spread
 
 
 def named(options: dict[str, Any]) -> dict[str, Any]:
@@ -33,9 +34,9 @@ def _of_kind(preset: str | None, kind: FirstStageKind | None) -> str | None:
     """A first stage's preset, which is of a kind; None where neither was named."""
     if preset is None and kind is None:
         return None
-    if preset is not None and preset.startswith(tuple(f"{k.value}-" for k in FirstStageKind)):
+    if preset is not None and preset.startswith(tuple(f"{k}-" for k in get_args(FirstStageKind))):
         return preset  # as the list of presets has it
-    return f"{(kind or FirstStageKind.kl).value}-{preset or 'small64'}"
+    return f"{kind or 'kl'}-{preset or 'small64'}"
 
 
 def training_command(method: str, what: str, *, around: str | None = None) -> Callable[..., None]:
@@ -44,6 +45,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
     ``around`` is what it is trained around, "dpm" or "first-stage": the command has options for it.
     """
 
+    @spread
     def train(
         folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
         output: Annotated[
@@ -53,54 +55,92 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         images: Annotated[
             int | None,
             typer.Option(
-                "--images", min=1, help="Train on so many images seen.", show_default="the preset's"
+                "--images", metavar="N", min=1, help="Stop after N images seen.", show_default="the preset's"
             ),
         ] = None,
-        steps: Annotated[int | None, typer.Option("--steps", min=1, help="Or on so many steps.")] = None,
-        minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="Or for so long.")] = None,
+        steps: Annotated[
+            int | None, typer.Option("--steps", metavar="N", min=1, help="Stop after N optimiser steps.")
+        ] = None,
+        minutes: Annotated[
+            float | None,
+            typer.Option("--minutes", metavar="MINUTES", min=0.01, help="Stop after so many minutes."),
+        ] = None,
         batch_size: Annotated[
             int | None,
             typer.Option(
                 "--batch-size",
+                metavar="N",
                 min=1,
                 help="Images in one step, over all processes.",
                 show_default="the preset's",
+                rich_help_panel="Optimiser",
             ),
         ] = None,
         lr: Annotated[
-            float | None, typer.Option("--lr", min=0.0, help="Learning rate.", show_default="the preset's")
+            float | None,
+            typer.Option(
+                "--lr",
+                metavar="RATE",
+                min=0.0,
+                help="Learning rate.",
+                show_default="the preset's",
+                rich_help_panel="Optimiser",
+            ),
         ] = None,
         warmup: Annotated[
             int | None,
-            typer.Option("--warmup", min=0, help="Steps in which lr rises.", show_default="the preset's"),
+            typer.Option(
+                "--warmup",
+                metavar="N",
+                min=0,
+                help="Steps in which the learning rate rises from 0.",
+                show_default="the preset's",
+                rich_help_panel="Optimiser",
+            ),
         ] = None,
         decay: Annotated[
             float | None,
             typer.Option(
                 "--decay",
+                metavar="FRACTION",
                 min=0.0,
                 max=1.0,
-                help="Last fraction of training, in which lr falls to 0.",
+                help="Last fraction of training, in which the learning rate falls to 0.",
                 show_default="the preset's",
+                rich_help_panel="Optimiser",
             ),
         ] = None,
         weight_decay: Annotated[
             float | None,
-            typer.Option("--weight-decay", min=0.0, show_default="the preset's", help="AdamW's."),
+            typer.Option(
+                "--weight-decay",
+                metavar="W",
+                min=0.0,
+                show_default="the preset's",
+                help="Weight decay of AdamW.",
+                rich_help_panel="Optimiser",
+            ),
         ] = None,
         ema: Annotated[
             float | None,
             typer.Option(
                 "--ema",
+                metavar="DECAY",
                 min=0.0,
                 max=0.999999,
                 help="Decay of the averaged weights.",
                 show_default="the preset's",
+                rich_help_panel="Optimiser",
             ),
         ] = None,
         flip: Annotated[
             bool | None,
-            typer.Option("--flip/--no-flip", help="Mirror half of the images.", show_default="the preset's"),
+            typer.Option(
+                "--flip/--no-flip",
+                help="Mirror half of the images.",
+                show_default="the preset's",
+                rich_help_panel=o.IMAGES,
+            ),
         ] = None,
         dpm: Annotated[
             str | None,
@@ -108,15 +148,18 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 "--dpm",
                 metavar="BUNDLE",
                 help="The pretrained model, which stays frozen; also a diffusers UNet2DModel pipeline.",
+                rich_help_panel="Method",
             ),
         ] = None,
         gamma: Annotated[
             float | None,
             typer.Option(
                 "--gamma",
+                metavar="GAMMA",
                 min=0.0,
                 help="Weigh the loss by SNR^gamma / (1 + SNR).",
                 show_default="0.1 if the pretrained model predicts eps, else no weight",
+                rich_help_panel="Method",
             ),
         ] = None,
         first_stage: Annotated[
@@ -125,56 +168,81 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 "--first-stage",
                 metavar="FOLDER",
                 help="The autoencoder, frozen: diffusers' AutoencoderKL, VQModel or AutoencoderTiny.",
+                rich_help_panel="Method",
             ),
         ] = None,
         kind: Annotated[
             FirstStageKind | None,
-            typer.Option("--kind", help="Gaussian latents, or quantised ones.", show_default="kl"),
+            typer.Option(
+                "--kind",
+                help="Gaussian latents, or quantised ones.",
+                show_default="kl",
+                rich_help_panel="Method",
+            ),
         ] = None,
         perceptual_weight: Annotated[
             float | None,
             typer.Option(
                 "--perceptual-weight",
+                metavar="W",
                 min=0.0,
-                help="Add so many times the perceptual distance ST-LPIPS to the loss.",
+                help="Weight of the perceptual distance ST-LPIPS in the loss.",
                 show_default="0",
+                rich_help_panel="Method",
             ),
         ] = None,
         kl_weight: Annotated[
             float | None,
             typer.Option(
                 "--kl-weight",
+                metavar="W",
                 min=0.0,
                 help="The paper's lambda: how far z is pulled to N(0, I).",
                 show_default="the preset's",
+                rich_help_panel="Method",
             ),
         ] = None,
         predict: Annotated[
             Predicted | None,
-            typer.Option("--predict", help="What the UNet predicts.", show_default="the preset's"),
+            typer.Option(
+                "--predict",
+                help="What the UNet predicts.",
+                show_default="the preset's",
+                rich_help_panel="Method",
+            ),
         ] = None,
         weighting: Annotated[
             LossWeighting | None,
             typer.Option(
                 "--weighting",
-                help="The loss over t: likelihood, or other, as if of x_0 and eps the other were predicted.",
+                help="Weight of the loss over t: none, likelihood, or other (that of eps for a network that "
+                "predicts x_0, and the reverse).",
                 show_default="none",
+                rich_help_panel="Method",
             ),
         ] = None,
         classes: Annotated[
-            bool, typer.Option("--classes", help="Each sub-folder is a class, which the networks are told.")
+            bool,
+            typer.Option(
+                "--classes",
+                help="Each sub-folder is a class, which the networks are given.",
+                rich_help_panel="Method",
+            ),
         ] = False,
         cache_latents: Annotated[
             Path | None,
             typer.Option(
-                "--cache-latents", metavar="DIR", help="Keep the latents there, and compute them but once."
+                "--cache-latents",
+                metavar="DIR",
+                help="Compute the latents once and keep them in DIR.",
+                rich_help_panel="Method",
             ),
         ] = None,
         resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
         dry_run: Annotated[
             bool,
             typer.Option(
-                "--dry-run", help="Say how large batch and memory would be and what is to do; write nothing."
+                "--dry-run", help="Print the batch, the memory it needs and the work to do; write nothing."
             ),
         ] = False,
         init_from: Annotated[
@@ -182,39 +250,81 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
         ] = None,
         run: Annotated[
             Path | None,
-            typer.Option("--run", metavar="DIR", help="Checkpoint, log, sheets.", show_default="runs/NAME"),
+            typer.Option(
+                "--run",
+                metavar="DIR",
+                help="Folder for checkpoint, log and sheets.",
+                show_default="runs/NAME",
+                rich_help_panel="Run",
+            ),
         ] = None,
         checkpoint_minutes: Annotated[
-            float, typer.Option("--checkpoint-minutes", min=0.0, help="Time between checkpoints.")
+            float,
+            typer.Option(
+                "--checkpoint-minutes",
+                metavar="MINUTES",
+                min=0.0,
+                help="Minutes between checkpoints.",
+                rich_help_panel="Run",
+            ),
         ] = 5.0,
         sheet_minutes: Annotated[
-            float, typer.Option("--sheet-minutes", min=0.0, help="Time between sheets of pictures; 0: none.")
+            float,
+            typer.Option(
+                "--sheet-minutes",
+                metavar="MINUTES",
+                min=0.0,
+                help="Minutes between sheets of pictures; 0: no sheets.",
+                rich_help_panel="Run",
+            ),
         ] = 15.0,
         mixed_precision: Annotated[
             o.MixedPrecision | None,
             typer.Option(
-                "--mixed-precision", help="Arithmetic of a step; fp16 needs a GPU.", show_default="no"
+                "--mixed-precision",
+                help="Arithmetic of a step; fp16 needs a GPU.",
+                show_default="no",
+                rich_help_panel=o.MACHINE,
             ),
         ] = None,
         gradient_accumulation: Annotated[
             int | None,
-            typer.Option("--gradient-accumulation", min=1, help="Passes in one step.", show_default="1"),
+            typer.Option(
+                "--gradient-accumulation",
+                metavar="N",
+                min=1,
+                help="Passes in one step: less memory, the same batch.",
+                show_default="1",
+                rich_help_panel="Optimiser",
+            ),
         ] = None,
         weights: Annotated[
             o.Weights | None,
-            typer.Option("--weights", help="How the bundle stores weights.", show_default="fp32"),
+            typer.Option(
+                "--weights", help="How the bundle stores weights.", show_default="fp32", rich_help_panel="Run"
+            ),
         ] = None,
-        log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None,
+        log: Annotated[
+            Tracker | None, typer.Option("--log", help="Log to tensorboard as well.", rich_help_panel="Run")
+        ] = None,
         workers: Annotated[
             int | None,
             typer.Option(
-                "--workers", min=0, help="Processes that decode images.", show_default="0 on a CPU, else 4"
+                "--workers",
+                metavar="N",
+                min=0,
+                help="Processes that decode images.",
+                show_default="0 on a CPU, else 4",
+                rich_help_panel=o.MACHINE,
             ),
         ] = None,
         fit: Annotated[
             o.Fit | None,
             typer.Option(
-                "--fit", help="How an image becomes a square of the network's size.", show_default="crop"
+                "--fit",
+                help="How an image becomes a square of the network's size.",
+                show_default="crop",
+                rich_help_panel=o.IMAGES,
             ),
         ] = None,
         max_pixels: Annotated[
@@ -223,8 +333,9 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 "--max-pixels",
                 metavar="N",
                 min=1,
-                help="Leave out images of more pixels, which may be bombs.",
+                help="Leave out images of more than N pixels (guards against decompression bombs).",
                 show_default=str(o.MAX_PIXELS_DEFAULT),
+                rich_help_panel=o.IMAGES,
             ),
         ] = None,
         value_range: Annotated[
@@ -234,17 +345,24 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 metavar="LO,HI",
                 help="Grey images of more than 8 bits: which values are black and white.",
                 show_default="found from each image's values",
+                rich_help_panel=o.IMAGES,
             ),
         ] = None,
         seed: Annotated[
-            int | None, typer.Option("--seed", help="Seed of everything random.", show_default="0")
+            int | None,
+            typer.Option(
+                "--seed",
+                metavar="N",
+                help="Seed of everything random.",
+                show_default="0",
+                rich_help_panel="Run",
+            ),
         ] = None,
-        device: o.Device = "auto",
-        threads: o.Threads = None,
-        as_json: o.Json = False,
-        quiet: o.Quiet = False,
+        *,
+        processor: o.Processor,
+        voice: o.Voice,
     ) -> None:
-        console = Console(as_json=as_json, quiet=quiet)
+        console = Console(as_json=voice.as_json, quiet=voice.quiet)
         if sum(given is not None for given in (images, steps, minutes)) > 1:
             raise UsageError("--images, --steps and --minutes exclude each other")
         if value_range is not None:
@@ -265,8 +383,8 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             "gamma": gamma,
             "kl_weight": kl_weight,
             "perceptual_weight": perceptual_weight,
-            "predict": predict and predict.value,
-            "weighting": weighting and weighting.value,
+            "predict": predict,
+            "weighting": weighting,
         }
         carry_out(
             console,
@@ -285,31 +403,36 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             adopting=named(adopting),
             classes=classes,
             kept={
-                "fit": fit and fit.value,
-                "mixed_precision": mixed_precision and mixed_precision.value,
+                "fit": fit,
+                "mixed_precision": mixed_precision,
                 "max_pixels": max_pixels,
                 "value_range": value_range,
-                "weights": weights and weights.value,
+                "weights": weights,
                 "latents": None if cache_latents is None else str(cache_latents),
             },
             checkpoint_minutes=checkpoint_minutes,
             sheet_minutes=sheet_minutes or None,
             tensorboard=log is not None,
-            device=device,
-            threads=threads,
+            device=processor.device,
+            threads=processor.threads,
             dry_run=dry_run,
         )
 
+    needed = {"dpm": " --dpm my-dpm", "first-stage": " --first-stage vae/"}.get(around or "", "")
     train.__doc__ = f"""Train {what} on any folder of images.
 
     Runs on one process, or on many under 'torchrun --nproc-per-node N -m -- rdm_cli train {method} ...' (with
     --device cpu, that many processes on the CPU). A run that was stopped or killed goes on with --resume
     as if undisturbed; its settings are kept, and those named again are changed.
+
+    Examples:
+        rdm train {method} faces/ -o my-bundle{needed} --preset small64
+        rdm train {method} faces/ -o my-bundle{needed} --resume
     """
     foreign = {name for kind, names in AROUND.items() if kind != around for name in names}
     signature = inspect.signature(train, eval_str=True)  # typer does so too, but not with a given one
     told = f"Networks and recipe: {PRESETS[method]} (docs/training.md)."
-    option = typer.Option("--preset", help=told, show_default="small64")
+    option = typer.Option("--preset", metavar="NAME", help=told, show_default="small64")
     known = dict(signature.parameters)
     known["preset"] = known["preset"].replace(annotation=Annotated[str | None, option])
     kept = [p for name, p in known.items() if name not in foreign]

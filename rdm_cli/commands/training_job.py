@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rdm_cli.commands.training_progress import follow
 from rdm_cli.console import Console
-from rdm_cli.data.folders import class_names
+from rdm_cli.data.sources.folders import class_names
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from rdm_cli.core.forecast import Forecast
+    from rdm_cli.training.run.forecast import Forecast
 
 INTERRUPTED = 130
 LETTING_GO_SECONDS = 0.2
@@ -48,10 +48,11 @@ def carry_out(
 
     ``classes`` makes each sub-folder of ``folder`` one. ``kept`` are the words that a resumed run has from
     its checkpoint unless they are named again, ``words`` the rest of
-    :func:`~rdm_cli.core.training_plan.make_plan`'s.
+    :func:`~rdm_cli.training.run.plan.make_plan`'s.
     """
-    from rdm_cli.core import training_plan, training_run
     from rdm_cli.training.processes import together
+    from rdm_cli.training.run import plan as training_plan
+    from rdm_cli.training.run import run as training_run
 
     processes = training_plan.join_processes(device=device, threads=threads)
     with one_voice(processes):
@@ -79,7 +80,7 @@ def carry_out(
         if not dry_run:
             follow(console, training_run.TrainingRun(plan, accelerator, console.note, console.problem))
             return
-        from rdm_cli.core.forecast import forecast
+        from rdm_cli.training.run.forecast import forecast
 
         with together(processes):
             expected = forecast(plan, num_processes=accelerator.num_processes)

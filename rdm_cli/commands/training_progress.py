@@ -10,8 +10,8 @@ from rdm_cli.console import Console
 from rdm_cli.errors import StreamError
 
 if TYPE_CHECKING:
-    from rdm_cli.core.training_run import TrainingRun
     from rdm_cli.training.loop import StepRecord
+    from rdm_cli.training.run.run import TrainingRun
 
 REPORT_SECONDS = 30.0
 

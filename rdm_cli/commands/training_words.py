@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Literal
 
 AROUND = {
     "dpm": ("dpm", "gamma"),
@@ -23,30 +23,11 @@ PRESETS = {
 """Each method's presets, for its help, which must not wait for torch."""
 
 
-class FirstStageKind(StrEnum):
-    """What a first stage makes of its latents."""
-
-    kl = "kl"
-    vq = "vq"
-
-
-class Predicted(StrEnum):
-    """What an LRDM's UNet predicts."""
-
-    x_0 = "x_0"
-    eps = "eps"
-    v = "v"
-
-
-class LossWeighting(StrEnum):
-    """How an LRDM's loss is weighed over t."""
-
-    none = "none"
-    likelihood = "likelihood"
-    other = "other"
-
-
-class Tracker(StrEnum):
-    """Where else a run logs to."""
-
-    tensorboard = "tensorboard"
+FirstStageKind = Literal["kl", "vq"]
+"""What a first stage makes of its latents."""
+Predicted = Literal["x_0", "eps", "v"]
+"""What an LRDM's UNet predicts."""
+LossWeighting = Literal["none", "likelihood", "other"]
+"""How an LRDM's loss is weighed over t."""
+Tracker = Literal["tensorboard"]
+"""Where else a run logs to."""

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rdm_cli.data.places import put
+from rdm_cli.data.io.places import put
 from rdm_cli.errors import OccupiedError, RdmError, UsageError
 
 NUM_BUCKETS = 64

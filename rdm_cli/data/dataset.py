@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rdm_cli.data.folders import Item, PassedOver, class_of, find_inputs
-from rdm_cli.data.images import MAX_PIXELS, SUFFIXES, Fit, Remark, image_bytes, warn_of
+from rdm_cli.data.images.pixels import MAX_PIXELS, SUFFIXES, Fit, Remark, image_bytes, warn_of
+from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.pixel_cache import PixelCache
-from rdm_cli.data.value_range import ValueRange
+from rdm_cli.data.sources.folders import Item, PassedOver, class_of, find_inputs
 from rdm_cli.errors import ImageError, UsageError
 
 MIN_SEEN = 16
@@ -41,9 +41,9 @@ class ImageFolder(Dataset[Tensor]):
     of fewer) have been seen, and when none can be read.
 
     An image of more than ``max_pixels`` cannot be read; ``value_range`` and ``on_remark``, which is told of
-    each file once, are those of :func:`~rdm_cli.data.images.load_rgb`. Decoded pixels are kept in ``cache``,
-    where there is one, which worker processes share. They do not share reports: each tells of a bad file of
-    its own accord.
+    each file once, are those of :func:`~rdm_cli.data.images.pixels.load_rgb`. Decoded pixels are kept in
+    ``cache``, where there is one, which worker processes share. They do not share reports: each tells of a
+    bad file of its own accord.
 
     Pictures that rdm made are no images to learn from: ``passed_over`` counts them.
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rdm_cli.data.images import SUFFIXES
+from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.errors import RdmError, UsageError
 
 FILE_COLUMNS = ("file_name", "filename", "image", "image_id")

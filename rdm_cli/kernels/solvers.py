@@ -18,7 +18,7 @@ from rdm_cli.kernels.multistep import dpm_solver_decode, unipc_decode
 from rdm_cli.kernels.reversible import TwoStates, asked_on
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
-from rdm_cli.kernels.two_step import bdia_decode, bdia_encode, two_states
+from rdm_cli.kernels.two_step import two_states, two_step_decode, two_step_encode
 
 State = Tensor | TwoStates
 """Where a trajectory stands: x_t, or a pair of which x_t is the first."""
@@ -72,7 +72,7 @@ def _fixed_point_up(
 def _exact_up(
     eps_fn: EpsFn, x_0: Tensor, spec: SamplingSpec, num_steps: int, iterations: int
 ) -> Iterator[TwoStates]:
-    return bdia_encode(eps_fn, x_0, spec, num_steps, start_iterations=iterations)
+    return two_step_encode(eps_fn, x_0, spec, num_steps, start_iterations=iterations)
 
 
 def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:
@@ -81,7 +81,7 @@ def _exact_down(eps_fn: EpsFn, state: State, spec: SamplingSpec, num_steps: int)
         eps_fn = asked_on(eps_fn, state.device)
         state = two_states(eps_fn, state, spec, num_steps)
         yield state.other
-    yield from bdia_decode(eps_fn, state, spec, num_steps)
+    yield from two_step_decode(eps_fn, state, spec, num_steps)
 
 
 def _ancestral_down(eps_fn: EpsFn, x_T: Tensor, spec: SamplingSpec, num_steps: int) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-r"""BDIA and O-BELM: reversible solvers with one network call a step, two members of one family.
+r"""Reversible solvers with one network call a step; BDIA is the member of the family that rdm uses.
 
 From the last two states the next one is
 
@@ -6,9 +6,8 @@ From the last two states the next one is
 
 which is linear in x_{i-1}, hence undone by dividing by a_i.
 
-    BDIA    a_i = 1 / gamma                                (Zhang et al. 2023, arXiv 2307.10829, section 4)
-    O-BELM  a_i = (h_{i+1} / h_i)^2 sqrt(ab_{i+1} / ab_{i-1}),    h_i = sigma_bar_i - sigma_bar_{i-1}
-            (Wang et al. 2024, arXiv 2410.07273, section 4): the one that makes the rule second order
+BDIA's is a_i = 1 / gamma (Zhang et al. 2023, arXiv 2307.10829, section 4); O-BELM's, which makes the rule
+second order, is in ``benchmarks/belm.py``.
 
 Both DDIM steps are exact where x_0 and eps stay the same, for any a_i. What a_i sets is the fate of the
 second, parasitic solution that a two-step rule has: the difference of what x_{i-1} is and what x_i takes it
@@ -48,10 +47,10 @@ Weight = Callable[[Tensor, Tensor, Tensor], float]
 """a_i from alpha_bar at i - 1, i and i + 1, float64 scalars."""
 
 GROWTH = 500.0
-"""G of BDIA where gamma is not given."""
+"""G of BDIA where no gamma is given."""
 
 
-def bdia_encode(
+def two_step_encode(
     eps_fn: EpsFn,
     x_0: Tensor,
     spec: SamplingSpec,
@@ -59,58 +58,54 @@ def bdia_encode(
     *,
     dtype: torch.dtype = torch.float32,
     start_iterations: int = 3,
-    gamma: float | None = None,
+    weight: Weight | None = None,
 ) -> Iterator[TwoStates]:
     """Yield both states after each step from ``x_0`` (B, ...) in [-1, 1]; the last hold x_T.
 
-    ``num_steps`` None takes the spec's own, at least 2; ``gamma`` None suits their number (see above);
-    ``dtype`` is what the network is asked in; ``start_iterations`` network calls solve the first step, each
-    other takes one. Nothing is clamped, whatever the spec says. The fewer the steps, the less noise ``other``
-    holds: with 2 it is almost the image. Raises ValueError for fewer steps or iterations, or ``gamma``
-    outside (0, 1].
+    ``num_steps`` None takes the spec's own, at least 2; ``weight`` None is BDIA's for their number
+    (:func:`bdia_weight`); ``dtype`` is what the network is asked in; ``start_iterations`` network calls solve
+    the first step, each other takes one. Nothing is clamped, whatever the spec says. The fewer the steps, the
+    less noise ``other`` holds: with 2 it is almost the image. Raises ValueError for fewer steps or
+    iterations.
     """
-    return _encode(eps_fn, x_0, spec, num_steps, dtype, start_iterations, bdia_weight(spec, num_steps, gamma))
+    weight = weight or bdia_weight(spec, num_steps)
+    levels = _levels(spec, num_steps)
+    if start_iterations < 1:
+        raise ValueError(f"the first step takes at least 1 iteration, not {start_iterations}")
+    r, c = eps_coefficients(*levels.alpha_bar[:2])
+    eps_fn = asked_on(eps_fn, x_0.device)
+    below = in_float64(x_0)
+    base = r * below
+    here = solve(
+        lambda y: base + c * ask(eps_fn, y, levels.t[1], dtype), below, num_calls=start_iterations, memory=2
+    )
+    yield TwoStates(here, below)
+    for i in range(1, len(levels.t) - 1):
+        a, b, c = _rule(levels, i, weight)
+        below, here = here, a * below + b * here + c * ask(eps_fn, here, levels.t[i], dtype)
+        yield TwoStates(here, below)
 
 
-def bdia_decode(
+def two_step_decode(
     eps_fn: EpsFn,
     states: TwoStates,
     spec: SamplingSpec,
     num_steps: int | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    gamma: float | None = None,
+    weight: Weight | None = None,
 ) -> Iterator[Tensor]:
     """Yield x_t in float64 after each step but the first, which is ``states.other``; the last is x_0.
 
-    Steps, spacing, ``dtype`` and ``gamma`` must be those of the encode. N - 1 network calls.
+    Steps, spacing, ``dtype`` and ``weight`` must be those of the encode. N - 1 network calls.
     """
-    return _decode(eps_fn, states, spec, num_steps, dtype, bdia_weight(spec, num_steps, gamma))
-
-
-def belm_encode(
-    eps_fn: EpsFn,
-    x_0: Tensor,
-    spec: SamplingSpec,
-    num_steps: int | None = None,
-    *,
-    dtype: torch.dtype = torch.float32,
-    start_iterations: int = 3,
-) -> Iterator[TwoStates]:
-    """O-BELM's :func:`bdia_encode`."""
-    return _encode(eps_fn, x_0, spec, num_steps, dtype, start_iterations, belm_weight)
-
-
-def belm_decode(
-    eps_fn: EpsFn,
-    states: TwoStates,
-    spec: SamplingSpec,
-    num_steps: int | None = None,
-    *,
-    dtype: torch.dtype = torch.float32,
-) -> Iterator[Tensor]:
-    """O-BELM's :func:`bdia_decode`."""
-    return _decode(eps_fn, states, spec, num_steps, dtype, belm_weight)
+    weight = weight or bdia_weight(spec, num_steps)
+    levels = _levels(spec, num_steps)
+    above, here = (in_float64(state) for state in states)
+    for i in range(len(levels.t) - 2, 0, -1):
+        a, b, c = _rule(levels, i, weight)
+        above, here = here, (above - b * here - c * ask(eps_fn, here, levels.t[i], dtype)) / a
+        yield here
 
 
 def two_states(
@@ -149,12 +144,6 @@ def bdia_weight(spec: SamplingSpec, num_steps: int | None, gamma: float | None =
     return lambda *_: a
 
 
-def belm_weight(alpha_bar_prev: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> float:
-    """O-BELM's a_i."""
-    below, here, above = (math.sqrt(1 / ab - 1) for ab in (alpha_bar_prev, alpha_bar, alpha_bar_next))
-    return ((above - here) / (here - below)) ** 2 * math.sqrt(alpha_bar_next / alpha_bar_prev)
-
-
 class _Levels(NamedTuple):
     """alpha_bar of the N + 1 levels of N steps, from the image up, and the timestep to ask at each.
 
@@ -181,45 +170,3 @@ def _rule(levels: _Levels, i: int, weight: Weight) -> tuple[float, float, float]
     r_up, c_up = eps_coefficients(here, above)
     r_down, c_down = eps_coefficients(here, below)
     return a, r_up - a * r_down, c_up - a * c_down
-
-
-def _encode(
-    eps_fn: EpsFn,
-    x_0: Tensor,
-    spec: SamplingSpec,
-    num_steps: int | None,
-    dtype: torch.dtype,
-    start_iterations: int,
-    weight: Weight,
-) -> Iterator[TwoStates]:
-    levels = _levels(spec, num_steps)
-    if start_iterations < 1:
-        raise ValueError(f"the first step takes at least 1 iteration, not {start_iterations}")
-    r, c = eps_coefficients(*levels.alpha_bar[:2])
-    eps_fn = asked_on(eps_fn, x_0.device)
-    below = in_float64(x_0)
-    base = r * below
-    here = solve(
-        lambda y: base + c * ask(eps_fn, y, levels.t[1], dtype), below, num_calls=start_iterations, memory=2
-    )
-    yield TwoStates(here, below)
-    for i in range(1, len(levels.t) - 1):
-        a, b, c = _rule(levels, i, weight)
-        below, here = here, a * below + b * here + c * ask(eps_fn, here, levels.t[i], dtype)
-        yield TwoStates(here, below)
-
-
-def _decode(
-    eps_fn: EpsFn,
-    states: TwoStates,
-    spec: SamplingSpec,
-    num_steps: int | None,
-    dtype: torch.dtype,
-    weight: Weight,
-) -> Iterator[Tensor]:
-    levels = _levels(spec, num_steps)
-    above, here = (in_float64(state) for state in states)
-    for i in range(len(levels.t) - 2, 0, -1):
-        a, b, c = _rule(levels, i, weight)
-        above, here = here, (above - b * here - c * ask(eps_fn, here, levels.t[i], dtype)) / a
-        yield here

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rdm_cli.data.json_text import read_object
-from rdm_cli.data.tensor_files import tensor_shapes
+from rdm_cli.data.io.json_text import read_object
+from rdm_cli.data.io.tensor_files import tensor_shapes
 from rdm_cli.errors import CheckpointError
-from rdm_cli.methods.official import load_official
+from rdm_cli.methods.official.reading import load_official
 from rdm_cli.models.first_stage import quiet_diffusers
 from rdm_cli.models.size_limit import no_larger_than
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from rdm_cli.data import optional
+from rdm_cli.data.io import optional
 from rdm_cli.errors import UsageError
 
 INSTALL = "pip install 'rdm-cli[evaluate]'"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import UsageError, setting
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import add_noise
@@ -85,7 +85,7 @@ class LatentDDIM(nn.Module):
         num = spec.steps if num_steps is None else num_steps
         least = 2 if chosen.in_pairs else 1
         if not least <= num <= spec.max_steps:
-            raise UsageError(f"--prior-steps {num}: the prior takes {least} to {spec.max_steps}")
+            raise UsageError(f"{setting('prior_steps')} {num}: the prior takes {least} to {spec.max_steps}")
         path = chosen.decode(self.network, noise, spec, num)
         return self.denormalise(last(path))
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rdm_cli.data.images import to_unit_range
+from rdm_cli.data.images.pixels import to_unit_range
 from rdm_cli.kernels.randomness import keyed_generator
 
 Shape = tuple[int, ...]

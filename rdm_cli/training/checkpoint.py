@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rdm_cli.data.json_text import parse_object
-from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
+from rdm_cli.data.io.json_text import parse_object
+from rdm_cli.data.io.tensor_files import read_metadata, read_tensors, write_tensors
 from rdm_cli.errors import CheckpointError
 from rdm_cli.training.ema import WeightAverage
 

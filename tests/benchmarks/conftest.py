@@ -13,8 +13,8 @@ from evidence.contenders import DIFFAE, PDAE
 from evidence.findings import Findings
 from evidence.store import Entry
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.evaluation.figures import Figure
+from rdm_cli.bundles.writing import save_bundle
+from rdm_cli.evaluation.figures import Figure
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.pdae.method import METHOD
 from rdm_cli.methods.pdae.model import PDAE as Model

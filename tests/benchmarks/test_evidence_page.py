@@ -18,9 +18,9 @@ from evidence.places import BEGIN, END, Place, places, quoted, refuse_unmarked
 from evidence.store import Picture, Store
 from evidence.studies import STUDIES
 
-from rdm_cli.core.bundle_folders import assets_folder
-from rdm_cli.core.evaluation.figures import Figure
+from rdm_cli.bundles.places import assets_folder
 from rdm_cli.errors import RdmError, UsageError
+from rdm_cli.evaluation.figures import Figure
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 Make = Callable[..., Figure]

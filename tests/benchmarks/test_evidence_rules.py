@@ -16,8 +16,8 @@ from evidence.few_shot import NAME as SHARE
 from evidence.findings import Findings
 from evidence.rules import as_good, pooled, shown, surely_better, t_interval
 
-from rdm_cli.core.evaluation.edit import WORST
-from rdm_cli.core.evaluation.figures import Figure
+from rdm_cli.evaluation.edit import WORST
+from rdm_cli.evaluation.figures import Figure
 
 Make = Callable[..., Figure]
 BY_NUMBER = {claim.number: claim for claim in CLAIMS}

@@ -21,8 +21,8 @@ from PIL import Image
 
 from rdm_cli import Codes, open_pipeline
 from rdm_cli.console import Console
-from rdm_cli.core.evaluation.figures import Figure, Part, Sheet
 from rdm_cli.errors import BundleError, UsageError
+from rdm_cli.evaluation.figures import Figure, Part, Sheet
 
 QUIET = Console(quiet=True)
 

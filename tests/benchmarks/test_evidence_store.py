@@ -13,8 +13,8 @@ import pytest
 from evidence.findings import read_against
 from evidence.store import Entry, Picture, Store
 
-from rdm_cli.core.evaluation.figures import Figure
 from rdm_cli.errors import RdmError
+from rdm_cli.evaluation.figures import Figure
 
 Make = Callable[..., Figure]
 

@@ -17,10 +17,10 @@ from evidence.findings import SWEEP, Findings
 from evidence.store import Store
 from PIL import Image
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.training_start import build_model
+from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.errors import UsageError
 from rdm_cli.methods.lrdm.method import METHOD
+from rdm_cli.training.run.start import build_model
 
 SIZES = {"num": 2, "num_samples": 10, "steps": 2}
 

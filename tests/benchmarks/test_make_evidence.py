@@ -14,8 +14,8 @@ from evidence.contenders import DIFFAE, LRDM, PDAE, PLAIN
 from evidence.studies import STUDIES
 
 from rdm_cli import cli
-from rdm_cli.core.evaluation.report import figure_from
 from rdm_cli.errors import UsageError
+from rdm_cli.evaluation.report import figure_from
 
 SCRIPT = Path(make_evidence.__file__)
 

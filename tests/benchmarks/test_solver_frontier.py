@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from solver_frontier import keep_knee, knee, knee_text
 
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.errors import UsageError
 from rdm_cli.kernels.spec import Sampler
 

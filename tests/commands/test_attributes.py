@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
 
 Rdm = Callable[..., Any]
 

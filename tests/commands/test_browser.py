@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rdm_cli.core.run_page import write_run_page
+from rdm_cli.training.run.page import write_run_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from rdm_cli.core import bundle_folders
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import CodeInfo, Codes
-from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.data.images import to_pil
+from rdm_cli.bundles import places as bundle_folders
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.data.images.pixels import to_pil
+from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.training.attributes import _parts
 
 Rdm = Callable[..., Any]

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes, read_info
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import Codes, read_info
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -45,7 +45,9 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def test_from_folders_to_samples(train: Rdm, rdm: Rdm, divided: Path, tmp_path: Path) -> None:
+def test_from_folders_to_samples(
+    train: Rdm, rdm: Rdm, divided: Path, tmp_path: Path, pixels_of: Callable[[Path], bytes]
+) -> None:
     trained = train("mine", "--classes", "--steps", 40, "--lr", 0.003)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     mine, made = tmp_path / "mine", tmp_path / "made"
@@ -64,7 +66,7 @@ def test_from_folders_to_samples(train: Rdm, rdm: Rdm, divided: Path, tmp_path: 
 
     assert rdm("decode", codes, "-o", made / "own", "-b", mine).code == 0
     assert rdm("decode", codes, "-o", made / "dogs", "-b", mine, "--class", "dog").code == 0
-    own, dogs = ([(made / d / n).read_bytes() for n in ("cat/a.png", "dog/c.png")] for d in ("own", "dogs"))
+    own, dogs = ([pixels_of(made / d / n) for n in ("cat/a.png", "dog/c.png")] for d in ("own", "dogs"))
     assert own[0] != dogs[0] and own[1] == dogs[1]
     assert rdm("reconstruct", divided, "-o", made / "r", *some).code == 0
     ends = (codes / "cat" / "a.safetensors", divided / "dog" / "c.png")

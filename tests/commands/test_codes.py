@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 
@@ -110,7 +110,7 @@ def test_a_table_holds_z_and_what_codes_record(rdm: Rdm, shards: Path, tmp_path:
 
 def test_a_table_reads_no_x_t(rdm: Rdm, shards: Path, tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("pyarrow")
-    from rdm_cli.data import tensor_files
+    from rdm_cli.data.io import tensor_files
 
     read: list[str] = []
     real = tensor_files.safe_open
@@ -160,3 +160,27 @@ def test_without_pyarrow_one_line_names_the_extra(
     result = rdm("codes", "table", shards, "-o", tmp_path / "z.parquet")
     assert result.code == 2
     assert result.err.splitlines()[0] == "rdm: a table of codes needs pyarrow; pip install 'rdm-cli[sources]'"
+
+
+def test_what_is_merged_or_tabled_takes_no_other_files_place(rdm: Rdm, shards: Path, tmp_path: Path) -> None:
+    first = min(shards.glob("*.jsonl"))
+    notes, own = tmp_path / "notes.csv", tmp_path / "own.parquet"
+    notes.write_text("a.png,1\n")
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table({"name": ["a"], "z": [1.0]}), own)
+    before = [path.read_bytes() for path in (first, notes, own)]
+    for result in (
+        rdm("codes", "merge", shards, "-o", first),
+        rdm("codes", "merge", shards, "-o", notes),
+        rdm("codes", "table", shards, "-o", own),
+    ):
+        assert result.code in (1, 2) and str(tmp_path) in result.err
+    assert [path.read_bytes() for path in (first, notes, own)] == before
+    table = tmp_path / "z.parquet"
+    assert (
+        rdm("codes", "table", shards, "-o", table).code
+        == rdm("codes", "table", shards, "-o", table).code
+        == 0
+    )
+    made = table.read_bytes()
+    assert rdm("codes", "merge", table, "-o", table).code == 1 and table.read_bytes() == made

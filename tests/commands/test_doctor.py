@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rdm_cli import __version__
-from rdm_cli.core import machine
+from rdm_cli.pipeline import installation as machine
 
 Rdm = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from rdm_cli.core.codes import Codes, read_info
+from rdm_cli.codes.code import Codes, read_info
 
 Rdm = Callable[..., Any]
 RNG = np.random.default_rng(0)

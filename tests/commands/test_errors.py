@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import CodeInfo, Codes
-from rdm_cli.data.images import load_rgb
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.data.images.pixels import load_rgb
 
 Rdm = Callable[..., Any]
 
@@ -278,7 +278,7 @@ def test_too_little_memory_fails_by_name_and_the_rest_is_done(
     tiny: Rdm, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was a traceback of torch, and no other image was worked on."""
-    from rdm_cli.core import coding
+    from rdm_cli.pipeline import coding
 
     real, calls = coding.Coder.eps_fn, [0]
 
@@ -311,7 +311,7 @@ def test_too_little_memory_fails_by_name_and_the_rest_is_done(
 def test_too_little_memory_anywhere_is_one_line(
     tiny: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from rdm_cli.core import pictures
+    from rdm_cli.jobs import pictures
 
     def full(*_: Any, **__: Any) -> None:
         raise error

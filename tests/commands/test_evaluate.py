@@ -12,8 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rdm_cli.core import plots
-from rdm_cli.core.bundle_saving import save_bundle
+from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
@@ -21,6 +20,7 @@ from rdm_cli.methods.pdae.method import METHOD
 from rdm_cli.methods.pdae.model import PDAE
 from rdm_cli.methods.pdae.presets import pdae_config
 from rdm_cli.models.unet import UNetConfig
+from rdm_cli.reports import plots
 
 Rdm = Callable[..., Any]
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.evaluation import distances
+from rdm_cli.bundles.writing import save_bundle
+from rdm_cli.evaluation import distances
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD as DPM_METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig

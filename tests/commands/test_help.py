@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,11 +11,15 @@ from typing import Any
 
 import pytest
 import typer
+from make_cli_reference import PLACE, pages, reference
 
 from rdm_cli import __version__
 from rdm_cli.cli import app
+from rdm_cli.help_page import PANELS
 
 Rdm = Callable[..., Any]
+COMMANDS = typer.main.get_command(app)
+PAGES = dict(pages())
 
 
 def paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -22,7 +28,7 @@ def paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
         yield from paths(child, (*path, name))
 
 
-@pytest.mark.parametrize("path", list(paths(typer.main.get_command(app))), ids=" ".join)
+@pytest.mark.parametrize("path", list(paths(COMMANDS)), ids=" ".join)
 def test_help_fits_80_columns(rdm: Rdm, path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
@@ -31,6 +37,51 @@ def test_help_fits_80_columns(rdm: Rdm, path: tuple[str, ...], monkeypatch: pyte
     assert f"Usage: {' '.join(('rdm', *path))}" in result.out
     assert max(len(line) for line in result.lines) <= 80
     assert "…" not in result.out  # an option whose name is cut short cannot be looked up
+
+
+def test_the_reference_in_docs_is_in_step() -> None:
+    assert PLACE.read_text(encoding="utf-8") == reference(), "run: make reference"
+
+
+def test_the_reference_has_the_pages_that_help_prints(rdm: Rdm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("rdm", "rdm train", "rdm train prior", "rdm encode"):
+        assert rdm(*name.split()[1:], "--help").out.rstrip() == PAGES[name].rstrip()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_placeholders_are_the_user_s_words(name: str) -> None:
+    """``N``, ``DB`` or ``FILE``, and choices; never what Python calls a type."""
+    placeholders = re.findall(r"^  (?:-.*? )?(<\S.*?>)", PAGES[name], flags=re.M)
+    assert all("|" in found or found == "<tensorboard>" for found in placeholders)
+    assert not re.search(r"x>=|<=x|default: \(", PAGES[name])  # limits and defaults are words, too
+    assert not re.search(r"<(int|float|str|path|list)|RANGE|TEXT|INTEGER", PAGES[name])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_panels_stand_in_one_order(name: str) -> None:
+    headings = re.findall(r"^(\S[^:\n]*):$", PAGES[name], flags=re.M)
+    panels = [heading for heading in headings if heading not in ("Commands", "Examples")]
+    assert panels == sorted(panels, key=PANELS.index) and len(panels) == len(set(panels))
+    assert headings[-1] == "Examples"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_ends_with_two_examples_that_are_understood(name: str) -> None:
+    _, found, examples = PAGES[name].partition("\nExamples:\n")
+    lines = examples.strip().splitlines()
+    assert found and len(lines) == 2
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0])
+        command: Any = COMMANDS
+        path, context = words[0], None
+        assert line.strip().startswith(name)
+        rest = words[1:]
+        while hasattr(command, "commands"):
+            context = command.make_context(path, list(rest), parent=context)
+            path, command = rest[0], command.commands[rest[0]]
+            rest = rest[1:]
+        command.make_context(path, rest, parent=context)  # parses, and runs nothing
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -89,7 +89,7 @@ def test_a_terminal_is_shown_bytes_of_no_encoding(
 
 
 def test_cards_of_files_with_such_names_can_be_written(rdm: Rdm, tmp_path: Path) -> None:
-    from rdm_cli.core.cards import conversion_card, training_card
+    from rdm_cli.bundles.cards import conversion_card, training_card
 
     card = conversion_card(name=EVIL, title="x", files=[LATIN, EVIL], summary="y")
     assert r"- `caf\xe9`" in card.splitlines() and f"# {SHOWN}" in card.splitlines()

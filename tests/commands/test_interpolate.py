@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdm_cli.core.codes import read_info
+from rdm_cli.codes.code import read_info
 
 Rdm = Callable[..., Any]
 

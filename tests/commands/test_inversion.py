@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rdm_cli.core import effort
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes, read_info
-from rdm_cli.core.effort import Effort, encode_verified, ladder
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import Codes, read_info
 from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.metrics.reconstruction import psnr
+from rdm_cli.pipeline import effort
+from rdm_cli.pipeline.effort import Effort, encode_verified, ladder
+from rdm_cli.pipeline.pipeline import Pipeline
 
 Rdm = Callable[..., Any]
 
@@ -141,7 +141,7 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
 
 def test_what_is_no_picture_is_no_code(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        Pipeline, "decode", lambda self, codes: torch.full_like(images(len(codes)), torch.nan)
+        Pipeline, "decode", lambda self, codes, **_: torch.full_like(images(len(codes)), torch.nan)
     )
     for wanted in (None, 10.0):
         made = encode_verified(pipeline, images(2), [None] * 2, Effort(steps=2), min_psnr_db=wanted)
@@ -171,7 +171,7 @@ def test_codes_decode_in_the_precision_that_they_were_made_in(
 def test_codes_that_record_what_cannot_be_are_refused(pipeline: Pipeline) -> None:
     codes = pipeline.encode(images(1), inversion="exact", steps=6)
     for hostile in ({"steps": 1}, {"steps": 1000, "spacing": "linspace"}):
-        with pytest.raises(UsageError, match=f"--steps {hostile['steps']}: exact takes 2 to"):
+        with pytest.raises(UsageError, match=f"steps {hostile['steps']}: exact takes 2 to"):
             pipeline.decode(codes.replace(infos=(replace(codes.infos[0], **hostile),)))
 
 
@@ -230,8 +230,8 @@ def test_a_residual_that_does_not_fit_is_no_picture(
 
 def test_two_levels_off_elsewhere_is_no_matter(pipeline: Pipeline) -> None:
     """What another machine decodes: every value of the picture up to two levels off."""
-    from rdm_cli.core.lossless import restored, with_residual
-    from rdm_cli.data.images import to_pixels, to_unit_range
+    from rdm_cli.codes.lossless import restored, with_residual
+    from rdm_cli.data.images.pixels import to_pixels, to_unit_range
 
     x_0 = to_unit_range(to_pixels(images(1)))
     code = pipeline.encode(x_0, steps=6)
@@ -282,12 +282,11 @@ def test_samples_are_decoded_again_by_the_solver_that_drew_them(
     code = tmp_path / "s" / "000001.safetensors"
     assert read_info(code).solver == solver and read_info(code).steps == 4
     assert tiny("decode", code, "-o", tmp_path / "again").code == 0
-    picture = (tmp_path / "s" / "000001.png").read_bytes()
     # alone it is decoded at another batch size, which rounds differently
     shown, again = (pixels(tmp_path / name / "000001.png") for name in ("s", "again"))
     assert abs(shown - again).max() <= 1
     other = ("sample", "-n", 2, "-o", tmp_path / "p", "--solver", solver, "--steps", 4)
     assert tiny(*other, "--prior-solver", solver, "--prior-steps", 6).code == 0
-    assert (tmp_path / "p" / "000001.png").read_bytes() != picture
+    assert abs(pixels(tmp_path / "p" / "000001.png") - shown).max() > 0
     assert tiny("decode", code, "-o", tmp_path / "ddim", "--solver", "ddim").code == 0
-    assert (tmp_path / "ddim" / "000001.png").read_bytes() != picture
+    assert abs(pixels(tmp_path / "ddim" / "000001.png") - shown).max() > 0

@@ -102,12 +102,12 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     from diffusers import AutoencoderKL
     from PIL import Image
 
-    from rdm_cli.core.bundle_saving import save_bundle
-    from rdm_cli.core.bundles import open_bundle
-    from rdm_cli.core.pipeline import Pipeline
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.bundles.writing import save_bundle
     from rdm_cli.methods.dpm.method import METHOD
     from rdm_cli.methods.dpm.model import DPM, DPMConfig
     from rdm_cli.models.unet import UNetConfig
+    from rdm_cli.pipeline.pipeline import Pipeline
 
     root = tmp_path_factory.mktemp("json")
     faces, mixed = root / "faces", root / "mixed"

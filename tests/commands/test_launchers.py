@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 
 pytestmark = pytest.mark.slow

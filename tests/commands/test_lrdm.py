@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -257,7 +257,8 @@ def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     assert rdm("sample", "-n", 2, *some, "--steps", 4).code == 0
     drawn = Codes.load(tmp_path / "made" / "000001.safetensors").z
     assert drawn.shape == (1, 4, 16, 2, 2) and torch.equal(drawn, drawn[:, :1].expand_as(drawn))
-    assert rdm("decode", tmp_path / "made" / "000001.safetensors", *some).code == 0
+    again = ("-b", tmp_path / "mine", "-o", tmp_path / "again")
+    assert rdm("decode", tmp_path / "made" / "000001.safetensors", *again).code == 0
     refused = rdm("sample", "-n", 2, *some, "--like", faces)
     assert refused.code == 2 and "--like: its z is one for each timestep" in refused.err
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 
@@ -74,14 +74,13 @@ def test_a_strip_of_scales(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", [("manipulate", "--attr", "hat"), ("reconstruct",)])
 def test_random_noise_depends_on_the_seed_alone(
-    tiny: Rdm, faces: Path, tmp_path: Path, verb: tuple[str, ...]
+    tiny: Rdm, faces: Path, tmp_path: Path, verb: tuple[str, ...], pixels_of: Callable[[Path], bytes]
 ) -> None:
     pictures = []
     for i, seed in enumerate((1, 1, 2)):
         tiny(*verb, faces / "a.png", "--x-t", "random", "--seed", seed, "-o", tmp_path / str(i))
-        pictures.append(
-            next(p for p in (tmp_path / str(i)).glob("a-*.png") if "side" not in p.name).read_bytes()
-        )
+        made = (tmp_path / str(i)).glob("a-*.png")
+        pictures.append(pixels_of(next(p for p in made if "side" not in p.name)))
     assert pictures[0] == pictures[1] != pictures[2]
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rdm_cli.core import coding
-from rdm_cli.core.bundle_saving import add_directions, save_bundle
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
-from rdm_cli.core.pipeline import open_pipeline
-from rdm_cli.data.images import grid, to_pil, to_pixels
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.writing import add_directions, save_bundle
+from rdm_cli.codes.code import Codes
+from rdm_cli.data.images.pixels import grid, to_pil, to_pixels
 from rdm_cli.errors import BundleError, CodeError, PictureError, UsageError
+from rdm_cli.pipeline import coding
+from rdm_cli.pipeline.pipeline import open_pipeline
 
 Rdm = Callable[..., Any]
 NOT_FINITE = (float("nan"), float("inf"), -float("inf"))
@@ -102,10 +102,12 @@ def test_pictures_and_codes_that_turn_out_so_fail_by_name_and_others_are_done(
         assert files_below(out) == [f"{name}{ending}" for name in "abd"]
     result = tiny("sample", "-n", 4, "-o", tmp_path / "sample", "--steps", 1)
     assert result.code == 1 and f"{tmp_path}/sample/000002.png: {said}" in result.err
-    assert files_below(tmp_path / "sample") == []
+    # samples are written as they are drawn: those before it are there, each with its code
+    written = [f"{number:06d}{ending}" for number in (0, 1) for ending in (".png", ".safetensors")]
+    assert files_below(tmp_path / "sample") == written
     overflowing = slice(None)
     for verb, ending, *options in (
-        ("reconstruct", "-reconstruction.png"), ("manipulate", "-edited.png", "--attr", "hat"),
+        ("reconstruct", "-reconstruction.png"), ("manipulate", "-hat+0.3.png", "--attr", "hat"),
     ):  # fmt: skip
         out = tmp_path / verb
         result = tiny(verb, *images, "-o", out, *options, "--steps", 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 

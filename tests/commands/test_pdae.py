@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.writing import save_bundle
+from rdm_cli.codes.code import Codes
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
@@ -174,7 +174,9 @@ def test_gamma_is_a_setting_of_a_new_run(train: Rdm, tmp_path: Path) -> None:
     assert resumed.code == 2 and "--gamma: what is resumed or started from keeps its own" in resumed.err
 
 
-def test_samples_stop_shifting(train: Rdm, rdm: Rdm, faces: Path, tmp_path: Path) -> None:
+def test_samples_stop_shifting(
+    train: Rdm, rdm: Rdm, faces: Path, tmp_path: Path, pixels_of: Callable[[Path], bytes]
+) -> None:
     """The paper's 0.3 unless told otherwise; a sample's code decodes to the same picture again."""
     assert train("--steps", 30, "--lr", 0.01, "--sheet-minutes", 0).code == 0
     mine, codes = tmp_path / "mine", tmp_path / "codes"
@@ -186,11 +188,11 @@ def test_samples_stop_shifting(train: Rdm, rdm: Rdm, faces: Path, tmp_path: Path
         words = () if given is None else ("--stop-shift", given)
         folder = tmp_path / f"stop-{given}"
         assert rdm("sample", "-n", 1, "-o", folder, "-b", mine, "--steps", 10, *words).code == 0
-        pictures[given] = (folder / "000000.png").read_bytes()
+        pictures[given] = pixels_of(folder / "000000.png")
         assert Codes.load(folder / "000000.safetensors").infos[0].stop_shift == (given if words else 0.3)
         again = tmp_path / f"again-{given}"
         assert rdm("decode", folder / "000000.safetensors", "-o", again, "-b", mine).code == 0
-        assert (again / "000000.png").read_bytes() == pictures[given]
+        assert pixels_of(again / "000000.png") == pictures[given]
     assert pictures[None] == pictures[0.3]
     assert len({pictures[0.0], pictures[0.3], pictures[1.0]}) == 3
 

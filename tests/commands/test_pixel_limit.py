@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ import typer
 from PIL import Image
 
 from rdm_cli.cli import app
-from rdm_cli.core import inputs
+from rdm_cli.codes.code import read_info
+from rdm_cli.data.io.places import digest_of
+from rdm_cli.jobs import loading
 
 Rdm = Callable[..., Any]
 
@@ -57,27 +58,51 @@ def test_too_large_images_fail_by_name_until_the_limit_is_raised(
         assert result.code == 1 and result.err == f"rdm: {said}\n"
 
 
-def test_an_image_that_changes_while_it_is_read_is_no_image(
-    tiny: Rdm, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else the code would record the digest of one picture and hold another."""
-    load, changed = inputs.Pipeline.load_images, io.BytesIO()
+def encoded_while_a_changes_and_b_goes(
+    tiny: Rdm, faces: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """Encode three images; while they are decoded, a.png becomes another picture and b.png vanishes."""
+    load, changed = loading.Pipeline.load_with_size, io.BytesIO()
     Image.new("RGB", (16, 16)).save(changed, "PNG")
 
-    def meanwhile(self: Any, paths: Any, *rest: Any) -> Any:
-        x_0 = load(self, paths, *rest)
-        if paths[0].name == "a.png":
-            paths[0].write_bytes(changed.getvalue())
-        if paths[0].name == "b.png":
-            paths[0].unlink()
-        return x_0
+    def meanwhile(self: Any, source: Any, *rest: Any) -> Any:
+        found = load(self, source, *rest)
+        if source.name == "a.png":
+            (faces / "a.png").write_bytes(changed.getvalue())
+        if source.name == "b.png":
+            (faces / "b.png").unlink()
+        return found
 
-    monkeypatch.setattr(inputs.Pipeline, "load_images", meanwhile)
-    words = ("encode", faces / "a.png", faces / "b.png", faces / "c.png", "-o", tmp_path / "o", "-q")
-    result = tiny(*words, "--no-x-t")
+    monkeypatch.setattr(loading.Pipeline, "load_with_size", meanwhile)
+    words = ("encode", faces / "a.png", faces / "b.png", faces / "c.png", "-o", output, "-q")
+    return tiny(*words, "--no-x-t")
+
+
+def test_a_code_is_of_the_bytes_whose_digest_it_records(
+    tiny: Rdm, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that changes while it is decoded: else the code records one picture and holds another."""
+    digests = {name: digest_of(faces / f"{name}.png") for name in "abc"}
+    alone = tiny("encode", faces / "a.png", "-o", tmp_path / "alone", "-q", "--no-x-t", "--batch-size", 4)
+    assert alone.code == 0
+    with monkeypatch.context() as patch:
+        assert encoded_while_a_changes_and_b_goes(tiny, faces, tmp_path / "o", patch).code == 0
+    for name, digest in digests.items():
+        assert read_info(tmp_path / "o" / f"{name}.safetensors").source_digest == digest
+    codes = [tmp_path / folder / "a.safetensors" for folder in ("o", "alone")]
+    assert codes[0].read_bytes() == codes[1].read_bytes()
+    again = tiny("encode", faces / "a.png", "-o", tmp_path / "o", "--no-x-t", "--json")
+    assert not again.objects[0]["skipped"]  # it is another image now
+
+
+def test_a_large_image_that_changes_while_it_is_read_is_no_image(
+    tiny: Rdm, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too large to be held in memory is read twice."""
+    monkeypatch.setattr(loading, "LARGEST_IN_MEMORY", 0)
+    result = encoded_while_a_changes_and_b_goes(tiny, faces, tmp_path / "o", monkeypatch)
     assert result.code == 3
     first, second = result.err.splitlines()
     assert first.startswith(f"rdm: {faces}/a.png: the file changed while it was read")
     assert second == f"rdm: {faces}/b.png: No such file or directory"
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["c.safetensors"]
-    shutil.copy(faces / "c.png", faces / "b.png")

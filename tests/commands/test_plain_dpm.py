@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.bundles.writing import save_bundle
+from rdm_cli.codes.code import Codes
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
@@ -121,7 +121,7 @@ def test_what_needs_a_z_says_so(dpm: Rdm, faces: Path, tmp_path: Path, words: tu
 
 def test_more_steps_than_there_are(rdm: Rdm, plain: Path, faces: Path, tmp_path: Path) -> None:
     """PDAE's spacing has T - 1 steps at most; the number is refused, not the images one by one."""
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     model = cast(DPM, open_bundle(str(plain)).model)
     config = replace(model.config, sampling=SamplingSpec(spacing="linspace", steps=4))
@@ -196,7 +196,8 @@ def test_grey_images(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     words = ("--dpm", grey, "--batch-size", 2, "--steps", 2, "--threads", 1)
     trained = rdm("train", "pdae", faces, "-o", mine, "--run", tmp_path / "run", *words)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
-    assert rdm("reconstruct", faces / "a.png", "-o", made, "-b", mine, "--steps", 4).code == 0
+    words = ("-o", tmp_path / "mine-made", "-b", mine, "--steps", 4)
+    assert rdm("reconstruct", faces / "a.png", *words).code == 0
 
 
 def test_images_of_other_channels_are_refused(rdm: Rdm, faces: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_sample_is_keyed_by_seed_and_number(tiny: Rdm, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("unlike", [False, True])
 def test_like_five(tiny: Rdm, tmp_path: Path, unlike: bool) -> None:
-    """The command line alone; what the acceptance is worth is tests/core/test_conditional.py's.
+    """The command line alone; what the acceptance is worth is tests/jobs/test_conditional.py's.
 
     The examples are codes of the prior itself: of the random bundle's images none is like its draws.
     """

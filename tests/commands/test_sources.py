@@ -198,7 +198,7 @@ def table(faces: Path, tmp_path: Path) -> Path:
 
 def test_image_sets_in_parquet(tiny: Rdm, table: Path, expected: dict[str, bytes], tmp_path: Path) -> None:
     def encoded(output: Path, *options: object) -> dict[str, Any]:
-        from rdm_cli.core.codes import Codes
+        from rdm_cli.codes.code import Codes
 
         result = tiny("encode", table, "-o", output, "--steps", 1, *options)
         assert result.code in (0, 3) and ("elsewhere.png" in result.err) == (result.code == 3)
@@ -210,7 +210,7 @@ def test_image_sets_in_parquet(tiny: Rdm, table: Path, expected: dict[str, bytes
     assert list(whole) == [f"{i:08d}.safetensors" for i in range(5)]
     for code, name in zip(whole.values(), sorted(expected), strict=True):
         (tmp_path / "one.safetensors").write_bytes(expected[name])
-        from rdm_cli.core.codes import Codes
+        from rdm_cli.codes.code import Codes
 
         other = Codes.load(tmp_path / "one.safetensors")
         assert torch.equal(code.z, other.z) and torch.equal(code.x_T, other.x_T)

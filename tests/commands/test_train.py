@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.commands import training_progress
-from rdm_cli.core.bundles import open_bundle
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 
 Rdm = Callable[..., Any]

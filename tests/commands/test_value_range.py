@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 
 from rdm_cli.cli import app
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 
 Rdm = Callable[..., Any]
 
@@ -114,7 +114,7 @@ def test_pages_are_said_once_by_an_evaluation(rdm: Rdm, tiny_bundle: Path, tmp_p
 
 
 def test_the_api_warns_of_pages(tiny_bundle: Path, tmp_path: Path) -> None:
-    from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.pipeline.pipeline import open_pipeline
 
     first, *others = pages(90, 10)
     first.save(tmp_path / "a.tif", save_all=True, append_images=others)

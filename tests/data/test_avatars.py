@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rdm_cli.data import avatars
 from rdm_cli.data.avatars import COLUMNS, HAIR_COLUMNS, draw_avatar, render, write_avatars
-from rdm_cli.data.images import load_rgb
+from rdm_cli.data.images.pixels import load_rgb
 from rdm_cli.data.labels import read_labels
 from rdm_cli.errors import OccupiedError
 

@@ -17,9 +17,9 @@ from importlib import import_module
 from typing import Any
 
 MODULES = (
-    "torch", "accelerate", "safetensors.torch", "PIL.Image", "rdm_cli.cli", "rdm_cli.core.encoding",
-    "rdm_cli.core.pictures", "rdm_cli.core.conversion", "rdm_cli.core.training_run", "rdm_cli.core.files",
-    "rdm_cli.methods.diffae.method", "rdm_cli.core.machine",
+    "torch", "accelerate", "safetensors.torch", "PIL.Image", "rdm_cli.cli", "rdm_cli.jobs.encode",
+    "rdm_cli.jobs.pictures", "rdm_cli.bundles.conversion", "rdm_cli.training.run.run", "rdm_cli.jobs.files",
+    "rdm_cli.methods.diffae.method", "rdm_cli.pipeline.installation",
 )  # fmt: skip
 
 

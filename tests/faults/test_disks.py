@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.training.checkpoint import load_checkpoint
 
 Rdms = Any

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 
 Rdms = Any

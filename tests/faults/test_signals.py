@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.training.checkpoint import load_checkpoint
 
 Rdms = Any
@@ -72,7 +72,7 @@ def test_nothing_depends_on_the_time_of_day() -> None:
 
 def test_the_package_asks_no_foreign_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With a clock that runs backwards by a year a call, leftovers go and files are written all the same."""
-    from rdm_cli.data.atomic import atomic_path, remove_leftovers
+    from rdm_cli.data.io.atomic import atomic_path, remove_leftovers
 
     year, now = 365 * 86400.0, [2e9]
 

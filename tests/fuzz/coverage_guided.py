@@ -39,7 +39,7 @@ def written(data: bytes, name: str) -> Path:
 
 
 def image(data: bytes) -> None:
-    from rdm_cli.data.images import load_rgb
+    from rdm_cli.data.images.pixels import load_rgb
     from rdm_cli.errors import ImageError
 
     try:
@@ -49,7 +49,7 @@ def image(data: bytes) -> None:
 
 
 def code(data: bytes) -> None:
-    from rdm_cli.core.codes import Codes
+    from rdm_cli.codes.code import Codes
     from rdm_cli.errors import CodeError
 
     try:
@@ -72,7 +72,7 @@ def labels(data: bytes) -> None:
 
 def checkpoint(data: bytes) -> None:
     from rdm_cli.errors import CheckpointError
-    from rdm_cli.methods.official import load_official
+    from rdm_cli.methods.official.reading import load_official
 
     try:
         load_official(written(data, "a.ckpt"))
@@ -92,7 +92,7 @@ def training(data: bytes) -> None:
 
 def settings(data: bytes) -> None:
     from rdm_cli.errors import CheckpointError
-    from rdm_cli.methods.official_pairs import read_mapping
+    from rdm_cli.methods.official.pairs import read_mapping
 
     try:
         read_mapping(written(data, "a.yml"))
@@ -101,8 +101,8 @@ def settings(data: bytes) -> None:
 
 
 def scheduler(data: bytes) -> None:
-    from rdm_cli.core.schedulers import read_scheduler
-    from rdm_cli.data.json_text import parse_object
+    from rdm_cli.bundles.scheduler_json import read_scheduler
+    from rdm_cli.data.io.json_text import parse_object
 
     try:
         read_scheduler(parse_object(data))
@@ -111,8 +111,8 @@ def scheduler(data: bytes) -> None:
 
 
 def config(data: bytes) -> None:
-    from rdm_cli.core.configs import from_json
-    from rdm_cli.data.json_text import parse_object
+    from rdm_cli.bundles.config_json import from_json
+    from rdm_cli.data.io.json_text import parse_object
     from rdm_cli.models.unet import UNetConfig
 
     try:

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from rdm_cli.core.batch import Task
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import CodeInfo, Codes, read_info
-from rdm_cli.core.configs import to_json
-from rdm_cli.core.files import decode_files
-from rdm_cli.core.pipeline import Pipeline
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.config_json import to_json
+from rdm_cli.codes.code import CodeInfo, Codes, read_info
 from rdm_cli.data.residual import restore_pixels
 from rdm_cli.errors import CodeError
+from rdm_cli.jobs.batch import Task
+from rdm_cli.jobs.files import decode_files
+from rdm_cli.pipeline.pipeline import Pipeline
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = [

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rdm_cli.core.conversion import convert_files
+from rdm_cli.bundles.conversion import convert_files
 from rdm_cli.errors import RdmError
 
 NAMES = (

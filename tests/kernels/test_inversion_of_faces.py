@@ -13,7 +13,7 @@ from torch import Tensor
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.fixed_point import fixed_point_encode
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
-from rdm_cli.kernels.two_step import bdia_decode, bdia_encode
+from rdm_cli.kernels.two_step import two_step_decode, two_step_encode
 
 FACES = sorted((Path(__file__).resolve().parents[2] / "assets" / "faces").glob("*.png"))[:2]
 LOG_SNR = SamplingSpec(clip_x_0=False, spacing="log-snr")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def faces() -> Iterator[tuple[Tensor, EpsFn]]:
     """Two faces, and the bundle's denoiser for their codes."""
-    from rdm_cli.core.pipeline import open_pipeline
+    from rdm_cli.pipeline.pipeline import open_pipeline
 
     pipeline = open_pipeline("avatars64-diffae", device="cpu", batch_size=len(FACES))
     model: Any = pipeline.bundle.model
@@ -48,5 +48,5 @@ def test_fixed_point_is_10_db_above_ddim_at_equal_network_calls(faces: tuple[Ten
 
 def test_exact_is_far_above_70_db(faces: tuple[Tensor, EpsFn]) -> None:
     x_0, eps_fn = faces
-    states = last(bdia_encode(eps_fn, x_0, LOG_SNR, 10))
-    assert worst_psnr_db(x_0, last(bdia_decode(eps_fn, states, LOG_SNR, 10))) > 150
+    states = last(two_step_encode(eps_fn, x_0, LOG_SNR, 10))
+    assert worst_psnr_db(x_0, last(two_step_decode(eps_fn, states, LOG_SNR, 10))) > 150

@@ -10,28 +10,27 @@ from typing import Any
 
 import pytest
 import torch
+from belm import belm_weight
 from torch import Tensor
 
 from rdm_cli.kernels.ddim import ddim_decode, eps_coefficients, last
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import SamplingSpec
-from rdm_cli.kernels.two_step import (
-    bdia_decode,
-    bdia_encode,
-    bdia_weight,
-    belm_decode,
-    belm_encode,
-    belm_weight,
-    growth,
-    two_states,
-)
+from rdm_cli.kernels.two_step import Weight, bdia_weight, growth, two_states, two_step_decode, two_step_encode
 
 FREE = SamplingSpec(clip_x_0=False)
 LOG_SNR = FREE.spaced("log-snr")
-SOLVERS: dict[str, tuple[Callable[..., Iterator[TwoStates]], Callable[..., Iterator[Tensor]]]] = {
-    "bdia": (bdia_encode, bdia_decode),
-    "bdia-1": (partial(bdia_encode, gamma=1.0), partial(bdia_decode, gamma=1.0)),
-    "o-belm": (belm_encode, belm_decode),
+Both = tuple[Callable[..., Iterator[TwoStates]], Callable[..., Iterator[Tensor]]]
+
+
+def weighted(weight: Weight) -> Both:
+    return partial(two_step_encode, weight=weight), partial(two_step_decode, weight=weight)
+
+
+SOLVERS: dict[str, Both] = {
+    "bdia": (two_step_encode, two_step_decode),
+    "bdia-1": weighted(lambda *_: 1.0),
+    "o-belm": weighted(belm_weight),
 }
 EXACT = {"dtype": torch.float64}
 
@@ -53,7 +52,7 @@ def test_the_image_comes_back_to_the_rounding_of_float64(
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_network_in_float32_is_asked_the_same_questions_both_ways(name: str, tiny_bundle: Path) -> None:
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     model = open_bundle(str(tiny_bundle)).model
     draws = torch.Generator().manual_seed(0)
@@ -79,7 +78,7 @@ def test_o_belm_is_its_formula(draw: Any, mixture: Any) -> None:
     """x_bar_{i+1} = q^2 x_bar_{i-1} + (1 - q^2) x_bar_i + h_{i+1} (h_i + h_{i+1}) / h_i eps_i."""
     eps_fn, x_0 = mixture((5,)), draw(2, 3, 5)
     path = FREE.trajectory(6)
-    states = list(belm_encode(eps_fn, x_0, FREE, 6, **EXACT))
+    states = list(two_step_encode(eps_fn, x_0, FREE, 6, weight=belm_weight, **EXACT))
     sigma_bar = [0.0, *(1 / path.alpha_bar - 1).sqrt().tolist()]
     alpha = [1.0, *path.alpha_bar.sqrt().tolist()]
     for i, (here, after) in enumerate(zip(states, states[1:], strict=False), start=1):
@@ -99,8 +98,8 @@ def test_bdia_is_its_formula(gamma: float, draw: Any, mixture: Any) -> None:
     eps_fn, x_T = mixture((5,)), draw(3, 3, 5)
     path = FREE.trajectory(4)
     legs = path.decoding()
-    start = two_states(eps_fn, x_T, FREE, 4, **EXACT)
-    states = [start.x_t, start.other, *bdia_decode(eps_fn, start, FREE, 4, gamma=gamma, **EXACT)]
+    start, weight = two_states(eps_fn, x_T, FREE, 4, **EXACT), bdia_weight(FREE, 4, gamma)
+    states = [start.x_t, start.other, *two_step_decode(eps_fn, start, FREE, 4, weight=weight, **EXACT)]
     for i, leg in enumerate(legs[1:], start=1):
         eps = eps_fn(states[i], torch.tensor(leg.t).expand(3))
         r_up, c_up = eps_coefficients(leg.alpha_bar, legs[i - 1].alpha_bar)
@@ -172,7 +171,7 @@ def test_o_belm_is_second_order_and_starts_from_noise_alone(gaussian: Any) -> No
         first, *_, final = LOG_SNR.trajectory(n).alpha_bar
         lowest = ((first * std**2 + 1 - first) / (final * std**2 + 1 - final)).sqrt() * x_T
         pair = two_states(gaussian(std), x_T, LOG_SNR, n, **EXACT)
-        *_, found, _ = belm_decode(gaussian(std), pair, LOG_SNR, n, **EXACT)
+        *_, found, _ = two_step_decode(gaussian(std), pair, LOG_SNR, n, weight=belm_weight, **EXACT)
         errors.append(float((found - lowest).abs()))
     assert errors[1] < errors[0] / 3
     assert errors[0] < float((last(ddim_decode(gaussian(std), x_T, LOG_SNR, 20)) - lowest).abs())
@@ -181,9 +180,9 @@ def test_o_belm_is_second_order_and_starts_from_noise_alone(gaussian: Any) -> No
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f, x: next(bdia_encode(f, x, FREE, 5, gamma=0)), "gamma"),
-        (lambda f, x: next(bdia_encode(f, x, FREE, 5, start_iterations=0)), "first step"),
-        (lambda f, x: next(belm_encode(f, x, FREE, 1)), "at least 2 steps"),
+        (lambda f, x: bdia_weight(FREE, 5, 0), "gamma"),
+        (lambda f, x: next(two_step_encode(f, x, FREE, 5, start_iterations=0)), "first step"),
+        (lambda f, x: next(two_step_encode(f, x, FREE, 1)), "at least 2 steps"),
     ],
 )
 def test_impossible_settings_are_refused(call: Any, message: str, draw: Any, mixture: Any) -> None:

@@ -91,7 +91,7 @@ class Run:
 def make_run(tiny_bundle: Path, fresh_accelerate: None) -> Callable[..., Run]:
     """``make_run(dropout=0.0)`` builds the tiny Diff-AE's run; ``make_run(model)`` any module's."""
 
-    from rdm_cli.core.bundles import open_bundle
+    from rdm_cli.bundles.bundle import open_bundle
 
     def build(
         model: nn.Module | None = None,

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rdm_cli.data import tensor_files as module
-from rdm_cli.data.atomic import remove_leftovers
-from rdm_cli.data.tensor_files import read_metadata, read_tensors, write_tensors
+from rdm_cli.data.io import tensor_files as module
+from rdm_cli.data.io.atomic import remove_leftovers
+from rdm_cli.data.io.tensor_files import read_metadata, read_tensors, write_tensors
 from rdm_cli.errors import CheckpointError
 from rdm_cli.training.checkpoint import (
     FILE_NAME,

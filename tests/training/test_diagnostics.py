@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.training.diagnostics import TIMESTEPS, averaged_copy, picture_rows, swapped_z_losses
 

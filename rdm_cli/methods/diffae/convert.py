@@ -20,9 +20,9 @@ from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, image_size, latent_config
-from rdm_cli.methods.official import load_official
-from rdm_cli.methods.official_names import latent_name, model_name, renamed
-from rdm_cli.methods.official_pairs import naming
+from rdm_cli.methods.official.names import latent_name, model_name, renamed
+from rdm_cli.methods.official.pairs import naming
+from rdm_cli.methods.official.reading import load_official
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
 
 Kind = Literal["autoencoder", "latent DPM", "classifier", "codes"]

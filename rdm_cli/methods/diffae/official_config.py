@@ -15,7 +15,7 @@ from torch import Tensor
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.config import DiffAEConfig
-from rdm_cli.methods.official_shapes import count, latent_mlp_config, shape_of
+from rdm_cli.methods.official.shapes import count, latent_mlp_config, shape_of
 from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.unet import UNetConfig

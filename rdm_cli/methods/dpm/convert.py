@@ -22,9 +22,9 @@ from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.schedules import ScheduleConfig
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
-from rdm_cli.methods.official import load_official
-from rdm_cli.methods.official_names import model_name, renamed
-from rdm_cli.methods.official_pairs import naming, read_mapping, weights_and_settings
+from rdm_cli.methods.official.names import model_name, renamed
+from rdm_cli.methods.official.pairs import naming, read_mapping, weights_and_settings
+from rdm_cli.methods.official.reading import load_official
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.unet import UNetConfig
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rdm_cli.data.json_text import read_object
+from rdm_cli.data.io.json_text import read_object
 from rdm_cli.errors import CheckpointError
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig

@@ -26,9 +26,9 @@ from rdm_cli.methods.lrdm.official_shapes import (
     style_shape_config,
     unet_config,
 )
-from rdm_cli.methods.official import load_official
-from rdm_cli.methods.official_names import renamed
-from rdm_cli.methods.official_pairs import naming, read_mapping, weights_and_settings
+from rdm_cli.methods.official.names import renamed
+from rdm_cli.methods.official.pairs import naming, read_mapping, weights_and_settings
+from rdm_cli.methods.official.reading import load_official
 from rdm_cli.models.latent_unet import Weighting
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig

@@ -25,10 +25,10 @@ from rdm_cli.methods.dpm.convert import (
     dpm_state,
     plain_layout,
 )
-from rdm_cli.methods.official import load_official
-from rdm_cli.methods.official_names import latent_name, renamed, shift_name, strided_encoder_names
-from rdm_cli.methods.official_pairs import is_text, listed, naming, read_mapping
-from rdm_cli.methods.official_shapes import latent_mlp_config, shape_of
+from rdm_cli.methods.official.names import latent_name, renamed, shift_name, strided_encoder_names
+from rdm_cli.methods.official.pairs import is_text, listed, naming, read_mapping
+from rdm_cli.methods.official.reading import load_official
+from rdm_cli.methods.official.shapes import latent_mlp_config, shape_of
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
 from rdm_cli.models.shift_branch import ShiftBranch, ShiftConfig

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdm_cli.methods.official import load_official
+from rdm_cli.methods.official.reading import load_official
 
 METHODS = ("diffae", "pdae", "lrdm", "dpm")
 

@@ -21,8 +21,8 @@ from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.convert import OfficialDiffAE, method_state, read_diffae
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.directions import Directions
-from rdm_cli.methods.official import load_official
-from rdm_cli.methods.official_names import latent_name, renamed
+from rdm_cli.methods.official.names import latent_name, renamed
+from rdm_cli.methods.official.reading import load_official
 from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.latent_mlp import LatentMLP, LatentMLPConfig
 from rdm_cli.models.unet import UNetConfig

@@ -17,7 +17,7 @@ from rdm_cli.methods.diffae.convert import method_state, read_diffae
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.methods.diffae.official_config import autoencoder_config, latent_config
 from rdm_cli.methods.diffae.presets import PRESETS
-from rdm_cli.methods.official_names import latent_name, renamed
+from rdm_cli.methods.official.names import latent_name, renamed
 from rdm_cli.models.latent_mlp import LatentMLP
 
 PUBLISHED = ("celeba64", "ffhq128", "ffhq256", "horse128", "bedroom128")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.parameterization import add_noise, training_target
 from rdm_cli.kernels.spec import SamplingSpec

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.cli import main
-from rdm_cli.core.bundles import open_bundle
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.parameterization import add_noise, to_x_0
 from rdm_cli.kernels.schedules import LINEAR, ScheduleConfig, linspace_timesteps

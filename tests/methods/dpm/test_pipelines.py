@@ -25,14 +25,14 @@ from diffusers import (
 )  # fmt: skip
 from safetensors.torch import load_file, save_file
 
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.pretrained import open_first_stage
 from rdm_cli.cli import main
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.pipeline import Pipeline
-from rdm_cli.core.pretrained import open_first_stage
 from rdm_cli.errors import BundleError, CheckpointError
 from rdm_cli.methods.diffusers_networks import STEM, find_weights
 from rdm_cli.methods.dpm.method import convert
 from rdm_cli.methods.dpm.pipelines import find_pipeline, read_pipeline, scheduler_spec
+from rdm_cli.pipeline.pipeline import Pipeline
 
 SMALL: dict[str, Any] = {
     "sample_size": 16, "block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4,

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.config_json import from_json, to_json
 from rdm_cli.cli import main
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.configs import from_json, to_json
 from rdm_cli.errors import CheckpointError
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.convert import read_lrdm

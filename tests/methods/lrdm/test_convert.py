@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.cli import main
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.errors import CheckpointError
 from rdm_cli.methods.lrdm.convert import read_lrdm
-from rdm_cli.methods.official import load_official
+from rdm_cli.methods.official.reading import load_official
 
 pytestmark = pytest.mark.golden
 NAMES = ("lrdm_tiny.ckpt", "lrdm_tiny-project.yaml")
@@ -170,7 +170,11 @@ def test_too_many_and_too_few(files: list[Path]) -> None:
 
 
 def test_classes_on_the_command_line(
-    folder: Path, tensors: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tensors: dict[str, Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    pixels_of: Callable[[Path], bytes],
 ) -> None:
     """The files number their classes; an image is of the one that is named, and its code says so."""
     out = tmp_path / "converted"
@@ -199,7 +203,7 @@ def test_classes_on_the_command_line(
         decode = ["decode", str(tmp_path / "a.safetensors"), "-b", str(out), "-q"]
         assert main([*decode, "-o", str(tmp_path / f"own-{y}")]) == 0
         assert main([*decode, "-o", str(tmp_path / f"as-0-{y}"), "--class", "0"]) == 0
-        found.append([(tmp_path / f"{name}-{y}" / "a.png").read_bytes() for name in ("own", "as-0")])
+        found.append([pixels_of(tmp_path / f"{name}-{y}" / "a.png") for name in ("own", "as-0")])
     assert found[0][0] == found[0][1] and found[1][0] != found[1][1]
     assert Image.open(tmp_path / "own-0" / "a.png").mode == "L"
     made = tmp_path / "made"
@@ -246,7 +250,7 @@ def test_t_lrdm_on_the_command_line(
     assert main([*drawn, "--steps", str(model.sampling.steps)]) == 0
     assert main(["reconstruct", str(image), "-b", str(out), "-o", str(tmp_path / "r"), "--steps", "5"]) == 0
     walked = ["interpolate", str(code), str(code), "-b", str(out), "-o", str(tmp_path / "w"), "--frames", "2"]
-    assert main(walked) == 0 and main([*walked, "--path", "trajectory"]) == 0
+    assert main(walked) == 0 and main([*walked, "--path", "trajectory", "--force"]) == 0
     gap = ["evaluate", "gap", str(out), str(tmp_path), "-n", "2", "--every", "500", "--at", "500"]
     Image.open(image).save(tmp_path / "b.png")
     assert main(gap) == 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli import Pipeline, open_pipeline
-from rdm_cli.core.bundle_folders import shipped_bundles
+from rdm_cli.bundles.places import shipped_bundles
 from rdm_cli.metrics.reconstruction import psnr
 
 NAME = "avatars64-lrdm"

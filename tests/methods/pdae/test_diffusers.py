@@ -11,8 +11,8 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, 
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 
-from rdm_cli.core.bundle_saving import save_bundle
-from rdm_cli.core.bundles import open_bundle
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.kernels.parameterization import Prediction, to_eps
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.model import DPM, DPMConfig

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.cli import main
-from rdm_cli.core.bundles import open_bundle
-from rdm_cli.core.codes import Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.kernels.ancestral import ancestral_step
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, ddim_step, last
 from rdm_cli.kernels.interpolation import slerp
@@ -23,8 +23,8 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.convert import dpm_state
 from rdm_cli.methods.dpm.model import DPMConfig
-from rdm_cli.methods.official import load_official
-from rdm_cli.methods.official_names import latent_name, shift_name, strided_encoder_names
+from rdm_cli.methods.official.names import latent_name, shift_name, strided_encoder_names
+from rdm_cli.methods.official.reading import load_official
 from rdm_cli.methods.pdae.coefficients import loss_weight, mean_shift, score_shift
 from rdm_cli.methods.pdae.config import PDAEConfig
 from rdm_cli.methods.pdae.convert import OfficialPDAE, shift_state

@@ -1,0 +1,142 @@
+"""Writes bundles: whole ones, and a prior or attributes into one that is there.
+
+What is written appears complete or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from rdm_cli import __version__
+from rdm_cli.bundles.bundle import SCHEDULER, Bundle
+from rdm_cli.bundles.config_json import json_file, to_json
+from rdm_cli.bundles.places import INDEX, refuse_shipped, replace_bundle, replace_folder
+from rdm_cli.bundles.reading import WEIGHTS, read_directions
+from rdm_cli.bundles.scheduler_json import scheduler_json
+from rdm_cli.data.io.tensor_files import first_not_finite, write_tensors
+from rdm_cli.errors import BundleError, UsageError
+from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.method import Method, RepresentationModel
+from rdm_cli.models.foreign_config import ForeignConfig
+from rdm_cli.priors.latent_ddim import LatentDDIM
+
+
+def save_bundle(
+    folder: Path,
+    method: Method,
+    model: nn.Module,
+    *,
+    card: str,
+    prior: LatentDDIM | None = None,
+    directions: Directions | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a whole bundle; ``folder`` appears complete, or stays as it was.
+
+    Raises UsageError where ``folder`` holds something else than a bundle: that is not replaced.
+    """
+    described = cast(RepresentationModel, model)
+    index: dict[str, Any] = {
+        "_class_name": "RdmBundle",
+        "_rdm_version": __version__,
+        "method": method.name,
+    }
+    with replace_bundle(folder) as new:
+        for name in method.components:
+            config = described.component_config(name)
+            network = getattr(model, name)
+            if network is None:
+                continue
+            save_component(new / name, config, network, dtype)
+            if isinstance(config, ForeignConfig):
+                index[name] = ["diffusers", config.class_name]
+            else:
+                index[name] = [type(network).__module__, type(network).__name__]
+        if method.samples:
+            index["image_size"] = described.image_size
+            index["scheduler"] = ["diffusers", "DDIMScheduler"]
+            _write_json(new / SCHEDULER, scheduler_json(described.sampling, described.prediction))
+        if prior is not None:
+            save_prior(new / "prior", prior, dtype)
+        if directions is not None:
+            save_directions(new / "attributes", directions)
+        _write_json(new / INDEX, index)
+        (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def refuse_read_only(bundle: Bundle) -> None:
+    """Raise UsageError, and say how to copy it, where nothing is put into ``bundle``.
+
+    That is one that comes with rdm, which every user of the installation shares, or a fetched one, which the
+    hub's client may fetch again.
+    """
+    if bundle.name.startswith("hf:"):
+        raise UsageError(
+            f"{bundle.name}: what was fetched is kept as it was published",
+            hint=f"copy it, and name the copy: rdm bundles copy {bundle.name} DIR",
+        )
+    refuse_shipped(bundle.folder)
+
+
+def add_prior(bundle: Bundle, prior: LatentDDIM, dtype: torch.dtype = torch.float32) -> None:
+    """Put ``prior`` into an existing bundle, in place of the one it had; UsageError for a read-only one."""
+    refuse_read_only(bundle)
+    with replace_folder(bundle.folder / "prior") as new:
+        save_prior(new, prior, dtype)
+
+
+def add_directions(bundle: Bundle, directions: Directions, *, replace_all: bool = False) -> None:
+    """Put ``directions`` into an existing bundle, in place of those of the same names; others stay.
+
+    With ``replace_all`` the others are dropped. Raises UsageError for a read-only bundle, BundleError where
+    what is stored cannot be read and so not be kept.
+    """
+    refuse_read_only(bundle)
+    folder = bundle.folder / "attributes"
+    if folder.is_dir() and not replace_all:
+        directions = read_directions(folder).updated(directions)
+    with replace_folder(folder) as new:
+        save_directions(new, directions)
+
+
+def save_component(folder: Path, config: Any, network: nn.Module, dtype: torch.dtype) -> None:
+    """Write one network's ``config.json`` and weights, floating-point ones in ``dtype``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", {"_class_name": type(network).__name__, **to_json(config)})
+    tensors = {
+        name: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+    }
+    floats = ((name, value) for name, value in tensors.items() if value.is_floating_point())
+    if (name := first_not_finite(floats)) is not None:
+        raise BundleError(
+            f"{folder.name}: {name} holds values that are not finite in {dtype}, so it is not written"
+        )
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+
+
+def save_prior(folder: Path, prior: LatentDDIM, dtype: torch.dtype) -> None:
+    """Write a latent prior as a component."""
+    save_component(folder, prior.config, prior, dtype)
+
+
+def save_directions(folder: Path, directions: Directions) -> None:
+    """Write attribute directions: tensors, and names with their held-out scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("weight", "bias", "z_mean", "z_std", "pattern")
+    given = {name: getattr(directions, name) for name in names}
+    tensors = {name: t.float().contiguous().cpu() for name, t in given.items() if t is not None}
+    if (name := first_not_finite(tensors.items())) is not None:
+        raise BundleError(f"attributes: {name} holds values that are not finite, so they are not written")
+    write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
+    _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json_file(values), encoding="utf-8")

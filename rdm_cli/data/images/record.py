@@ -1,0 +1,179 @@
+"""What a picture says of how rdm made it: one canonical JSON object in its metadata, under the key ``rdm``.
+
+A PNG holds it as text, a GIF as its comment. So rdm knows its own pictures again: they are no inputs, and one
+that was made otherwise is not written over unasked. A record holds
+
+- ``software``: ``rdm`` and its version;
+- ``what`` the picture is: ``edit``, ``sample``, ``decode``, ``reconstruction``, ``interpolation``, ``grid``;
+- what it was made of: ``bundle`` and ``bundle_digest``, ``source`` and ``source_digest``;
+- the settings on which its pixels depend: ``edits``, ``seed``, ``decoding``, ``precision`` and so on;
+- ``code_digest``, the SHA-256 of the code that was written beside it, where there is one, and
+  ``pixels_digest``, that of a PNG's pixels: programs that change them may keep the text.
+
+Nothing in it is of the day or the machine: equal runs give equal files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from rdm_cli import __version__
+from rdm_cli.data.images.pixels import DECODER_ERRORS
+from rdm_cli.data.io.json_text import parse_object
+from rdm_cli.data.io.places import Place, Readable, digest_of, put
+from rdm_cli.errors import OccupiedError
+
+KEY = "rdm"
+SOFTWARE = "rdm"
+MOST_TEXT = 2**20  # bytes of a record that are read
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+# what the same settings may differ in: names, for digests say what was meant, and what came of the settings
+_NO_SETTINGS = frozenset(
+    ("software", "bundle", "source", "sources", "code_digest", "pixels_digest", "num_pictures")
+)
+
+
+def new_record(what: str, **settings: Any) -> dict[str, Any]:
+    """The record of a picture that this rdm makes; settings that are None are left out."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {"software": f"{SOFTWARE} {__version__}", "what": what, **given}
+
+
+def as_text(record: Mapping[str, Any]) -> str:
+    """``record`` as canonical JSON: equal records are equal text."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def saving_options(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Arguments of Pillow's ``save`` that put ``record`` into a picture of ``kind``; {} for other kinds."""
+    text = as_text(record)
+    if kind == "PNG":
+        info = PngInfo()
+        info.add_text(KEY, text)
+        return {"pnginfo": info}
+    return {"comment": f"{KEY} {text}".encode()} if kind == "GIF" else {}
+
+
+def save_image(image: Image.Image, place: Place, record: Mapping[str, Any]) -> str:
+    """Write ``image`` in the suffix's format, whole or not at all; returns the SHA-256 of its bytes."""
+    kind = Image.registered_extensions()[place.suffix.lower()]
+    file = io.BytesIO()
+    whole = {**record, "pixels_digest": _pixels_digest(image)}
+    image.save(file, format=kind, **saving_options(whole, kind))
+    return put(place, file.getvalue())
+
+
+def read_record(source: Readable) -> dict[str, Any] | None:
+    """The record of a picture, read without decoding it; None where rdm did not make it."""
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read_bytes()) as file:
+            text = _text_of_png(file) if file.read(len(_PNG)) == _PNG else _comment_of_gif(file)
+        return None if text is None else parse_object(text)
+    except (*DECODER_ERRORS, Image.DecompressionBombError):
+        return None
+
+
+def _text_of_png(file: BinaryIO) -> str | None:
+    """The text under the key, from the chunks before the pixels; Pillow would refuse large pictures."""
+    head = KEY.encode() + b"\0"
+    while len(chunk := file.read(8)) == 8 and chunk[4:] not in (b"IDAT", b"IEND"):
+        size = int.from_bytes(chunk[:4], "big")
+        start = file.read(len(head)) if chunk[4:] == b"tEXt" else b""
+        if start == head:
+            return file.read(min(size - len(head), MOST_TEXT)).decode("ascii")
+        file.seek(size - len(start) + 4, io.SEEK_CUR)
+    return None
+
+
+def _comment_of_gif(file: BinaryIO) -> str | None:
+    file.seek(0)
+    if not file.read(6).startswith(b"GIF8"):
+        return None
+    file.seek(0)
+    with Image.open(file, formats=["GIF"]) as image:
+        comment = image.info.get("comment", b"")
+    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
+    return text.removeprefix(f"{KEY} ") if text.startswith(f"{KEY} ") else None
+
+
+def is_own_picture(path: Path) -> bool:
+    """Whether rdm made the picture in this file: it carries a record, whatever it is called."""
+    record = read_record(path) if path.is_file() else None
+    return record is not None and str(record.get("software", "")).startswith(f"{SOFTWARE} ")
+
+
+def is_edited_code(path: Path) -> bool:
+    """Whether this file is the code of an edit: rdm made it beside the edited picture."""
+    from rdm_cli.data.io.tensor_files import read_metadata
+
+    try:
+        return bool(path.is_file() and parse_object(read_metadata(path).get(KEY, "{}")).get("edits"))
+    except (ValueError, OSError):
+        return False
+
+
+def same_settings(known: Mapping[str, Any], wanted: Mapping[str, Any], but: Collection[str] = ()) -> bool:
+    """Whether two records tell of one picture, whichever rdm made it; ``but`` are names that may differ."""
+    free = _NO_SETTINGS.union(but)
+    first, second = ({name: r[name] for name in r if name not in free} for r in (known, wanted))
+    return as_text(first) == as_text(second)
+
+
+def refuse_other(place: Place, record: Mapping[str, Any], *, code: Place | None = None) -> None:
+    """Raise OccupiedError unless ``place`` is free, or holds the picture that ``record`` tells of.
+
+    ``code`` is where its code is to go, which must be free or hold the code that was written with it.
+    """
+    known = read_record(place) if place.is_file() else None
+    if known is None and place.is_file():
+        raise OccupiedError(f"{place}: is there already, and rdm did not make it", hint=HINT)
+    if known is not None and not same_settings(known, record):
+        raise OccupiedError(f"{place}: is there already, {_other(known, record)}", hint=HINT)
+    if known is not None and known.get("pixels_digest") not in (None, _digest_at(place)):
+        raise OccupiedError(f"{place}: is there already, and was changed since rdm made it", hint=HINT)
+    if code is not None and code.is_file() and (known or {}).get("code_digest") != digest_of(code):
+        raise OccupiedError(f"{code}: is there already, and is not the code of {place.name}", hint=HINT)
+
+
+def _pixels_digest(image: Image.Image) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def _digest_at(place: Readable) -> str | None:
+    """SHA-256 of the pixels of a picture of rdm's; None where they cannot be read any more."""
+    try:
+        with Image.open(io.BytesIO(place.read_bytes()), formats=["PNG"]) as image:
+            return _pixels_digest(image)
+    except (*DECODER_ERRORS, Image.DecompressionBombError):
+        return None
+
+
+HINT = "choose another place with -o, or replace it with --force"
+
+
+def _other(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In what the picture that is there is another one."""
+    names = sorted((known.keys() | wanted.keys()) - _NO_SETTINGS)
+    differ = [name for name in names if as_text({"": known.get(name)}) != as_text({"": wanted.get(name)})]
+    if "what" in differ:
+        return f"and is another picture of rdm's ({known.get('what')})"
+    words = [_WORDS.get(name, name.replace("_", " ")) for name in differ]
+    return f"made otherwise (another {', '.join(words)})"
+
+
+_WORDS = {
+    "bundle_digest": "bundle",
+    "source_digest": "source",
+    "source_digests": "source",
+    "decoding": "solver or number of steps",
+    "direction_digests": "direction of the attribute",
+}

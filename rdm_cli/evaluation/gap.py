@@ -1,0 +1,152 @@
+"""How far a bundle's posterior mean lies from the true one at each t, and what one step denoises to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rdm_cli.errors import UsageError
+from rdm_cli.kernels.parameterization import add_noise, to_x_0
+from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.methods.diffusion_model import at_timesteps
+from rdm_cli.metrics.intervals import mean_half_width
+from rdm_cli.metrics.posterior_gap import posterior_gap
+from rdm_cli.pipeline.classes import class_numbers
+from rdm_cli.pipeline.pipeline import Pipeline
+from rdm_cli.pipeline.running import Advance, ignore_progress
+from rdm_cli.runtime import autocast, default_batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapRecord:
+    """The gap at one ``t``: mean over ``num`` images, and half the width of its 95 % interval (Student's t).
+
+    ``predictor`` says with what it was predicted: "without z" or "with z".
+    """
+
+    bundle: str
+    predictor: str
+    t: int
+    gap: float
+    half_width: float
+    num: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noised:
+    """A batch at one ``t``: its noise ``eps``, ``x_t``, and eps as each predictor sees it there."""
+
+    t: int
+    eps: Tensor
+    x_t: Tensor
+    predicted: dict[str, Tensor]
+
+
+@torch.no_grad()
+def noised(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    seed: int,
+    classes: Sequence[str | None] | None = None,
+) -> Iterator[Noised]:
+    """Each batch of ``x_0`` at each of ``timesteps``; noise is image i's own at (``seed``, t).
+
+    ``classes`` name that of each image, for a bundle that knows some; None: all of the pipeline's own.
+    """
+    names = [pipeline.class_name] * len(x_0) if classes is None else classes
+    numbers = class_numbers(pipeline.bundle, names)
+    model = pipeline.network
+    device = pipeline.bundle.device
+    alpha_bar = model.sampling.schedule.alpha_bar()
+    size = pipeline.batch_size or default_batch_size(device)
+    for start in range(0, len(x_0), size):
+        with autocast(device, pipeline.precision):
+            part = model.enter(x_0[start : start + size].to(device)).float()
+        keys = range(start, start + len(part))
+        y = {name: value[start : start + size].to(device) for name, value in numbers.items()}
+        z: Tensor | None = None
+        for t in timesteps:
+            eps = keyed_noise(seed, keys, part.shape[1:], f"gap {t}").to(device)
+            x_t = add_noise(part, eps, alpha_bar[t].expand(len(part)))
+            t_batch = torch.full((len(part),), t, dtype=torch.int64, device=device)
+            with autocast(device, pipeline.precision):
+                if z is None or model.time_dependent:
+                    z = model.encode(part, **at_timesteps(model, [t]), **y)
+                predicted = model.one_step(x_t, t_batch, z, **y)
+            answers = {name: value.float() for name, value in predicted.items()}
+            yield Noised(t=t, eps=eps, x_t=x_t, predicted=answers)
+
+
+def gaps_of(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    *,
+    classes: Sequence[str | None] | None = None,
+    seed: int = 0,
+    advance: Advance = ignore_progress,
+) -> dict[tuple[int, str], Tensor]:
+    """The gap of each of ``x_0`` (N, 3, H, W) in [-1, 1], float64 (N,), by t and predictor.
+
+    ``classes``: see :func:`noised`. Raises UsageError for a model of style and shape.
+    """
+    if pipeline.bundle.model.style_shape:
+        raise UsageError(f"{pipeline.bundle.name}: a model of style and shape has no gap of one image's own")
+    schedule = pipeline.bundle.model.sampling.schedule
+    found: dict[tuple[int, str], list[Tensor]] = {}
+    for batch in noised(pipeline, x_0, timesteps, seed, classes):
+        t_batch = torch.full((len(batch.eps),), batch.t)
+        for name, value in batch.predicted.items():
+            gaps = posterior_gap(schedule, t_batch, batch.eps, value)
+            found.setdefault((batch.t, name), []).append(gaps)
+        advance(len(batch.eps))
+    return {key: torch.cat(parts) for key, parts in found.items()}
+
+
+def measure_gap(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    *,
+    classes: Sequence[str | None] | None = None,
+    seed: int = 0,
+    advance: Advance = ignore_progress,
+) -> list[GapRecord]:
+    """The gap of ``x_0`` at each of ``timesteps``, with and without z; arguments as in :func:`gaps_of`."""
+    found = gaps_of(pipeline, x_0, timesteps, classes=classes, seed=seed, advance=advance)
+    return [_record(pipeline, name, t, gaps) for (t, name), gaps in found.items()]
+
+
+def _record(pipeline: Pipeline, predictor: str, t: int, gaps: Tensor) -> GapRecord:
+    return GapRecord(
+        bundle=pipeline.bundle.name,
+        predictor=predictor,
+        t=t,
+        gap=float(gaps.mean()),
+        half_width=mean_half_width(gaps),
+        num=len(gaps),
+    )
+
+
+def one_step_rows(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    *,
+    classes: Sequence[str | None] | None = None,
+    seed: int = 0,
+) -> list[tuple[str, Tensor]]:
+    """Named rows of a sheet: ``x_0`` and, at each t, x_t and the x_0 that each predictor sees in it."""
+    model = pipeline.bundle.model
+    alpha_bar = model.sampling.schedule.alpha_bar()
+    named: dict[str, list[Tensor]] = {"x_0": [x_0]}
+    for batch in noised(pipeline, x_0, timesteps, seed, classes):
+        named.setdefault(f"x_{batch.t}", []).append(model.leave(batch.x_t).cpu())
+        for name, eps in batch.predicted.items():
+            seen = to_x_0(eps, batch.x_t, alpha_bar[batch.t].expand(len(eps)))
+            named.setdefault(f"t={batch.t} {name}", []).append(model.leave(seen).cpu())
+    return [(name, torch.cat(parts)) for name, parts in named.items()]

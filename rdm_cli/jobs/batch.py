@@ -1,0 +1,229 @@
+"""Work on many files, where one bad file must not stop the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
+
+from rdm_cli.data.io.atomic import atomic_path, naming
+from rdm_cli.data.io.places import Place, Readable
+from rdm_cli.errors import OccupiedError, RdmError
+from rdm_cli.jobs.reading_ahead import ahead
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One input and where its result goes; ``name`` is what messages call it.
+
+    ``result`` is the target's path below the output folder; empty where each result lies beside its input.
+    With an ``error`` nothing is read or written, and the task fails with it.
+    """
+
+    source: Readable
+    target: Place
+    name: str
+    result: str = ""
+    error: RdmError | None = None
+
+
+def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
+    """How many items a job has: as it says, or as many as there are ``tasks``; None for a mere stream."""
+    return len(tasks) if num_items is None and isinstance(tasks, Sized) else num_items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[K]):
+    """What became of one item: data about what was written, or ``error``, one line; and how long it took.
+
+    ``seconds`` are those of reading it and its part of those that its batch took. ``occupied``: it failed
+    because its place holds something else, which stays.
+    """
+
+    item: K
+    data: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float = 0.0
+    occupied: bool = False
+
+
+def run_batches(
+    items: Iterable[K],
+    *,
+    load: Callable[[K], T | Outcome[K]],
+    process: Callable[[Sequence[K], Sequence[T]], Iterable[dict[str, Any] | RdmError]],
+    batch_size: int,
+) -> Generator[Outcome[K], None, None]:
+    """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
+
+    Items are loaded in a thread of their own, a batch ahead of the one that is processed. A :class:`Task`
+    with an error is not loaded.
+    ``load`` may settle an item itself by returning its outcome (already done, say). An RdmError or
+    OSError of ``load`` concerns its item alone, and so does one that ``process`` gives in its place. One
+    that ``process`` raises (a full disk) concerns what it has not given yet, which is then tried one by one,
+    so that only what cannot be done fails.
+
+    A ``process`` that writes files is a generator that gives each result once it is written. So a caller who
+    stops early has counted every file that there is: the next is written when the next outcome is asked for.
+    """
+    waiting: list[tuple[K, T, float]] = []
+
+    def flush() -> Iterator[Outcome[K]]:
+        batch, waiting[:] = list(waiting), []
+        if batch:
+            yield from _process(batch, process)
+
+    ready: Generator[tuple[K, T | Outcome[K], float], None, None]
+    ready = ahead(_loaded(items, load), num=batch_size)
+    with closing(ready):
+        for item, loaded, seconds in ready:
+            if isinstance(loaded, Outcome):
+                yield replace(loaded, seconds=seconds)
+                continue
+            waiting.append((item, loaded, seconds))
+            if len(waiting) == batch_size:
+                yield from flush()
+    yield from flush()
+
+
+def _loaded(
+    items: Iterable[K], load: Callable[[K], T | Outcome[K]]
+) -> Iterator[tuple[K, T | Outcome[K], float]]:
+    """Each item, what was loaded of it or its outcome, and the seconds that it took."""
+    for item in items:
+        begun = time.perf_counter()
+        try:
+            if isinstance(item, Task) and item.error is not None:
+                raise item.error
+            loaded = load(item)
+        except (RdmError, OSError) as error:
+            loaded = Outcome(item=item, error=_told(error), occupied=isinstance(error, OccupiedError))
+        yield item, loaded, time.perf_counter() - begun
+
+
+def _process(
+    batch: Sequence[tuple[K, T, float]],
+    process: Callable[[Sequence[K], Sequence[T]], Iterable[dict[str, Any] | RdmError]],
+) -> Iterator[Outcome[K]]:
+    items, loaded = [item for item, _, _ in batch], [value for _, value, _ in batch]
+    num_given, shared, begun = 0, 0.0, time.perf_counter()
+    try:
+        for (item, _, reading), result in zip(batch, process(items, loaded), strict=True):
+            seconds = time.perf_counter() - begun
+            if num_given == 0:  # what comes before the first result is the work on all of them
+                shared, seconds = seconds / len(batch), 0.0
+            num_given += 1
+            seconds += reading + shared
+            if isinstance(result, RdmError):
+                yield Outcome(item=item, error=_told(result), seconds=seconds)
+            else:
+                yield Outcome(item=item, data=result, seconds=seconds)
+            begun = time.perf_counter()
+    except (RdmError, OSError) as error:
+        if len(batch) == 1:
+            seconds = batch[0][2] + time.perf_counter() - begun
+            yield Outcome(item=items[0], error=_told(error), seconds=seconds)
+            return
+        for one in batch[num_given:]:
+            yield from _process([one], process)
+
+
+def _told(error: RdmError | OSError) -> str:
+    if isinstance(error, RdmError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Counts of a batch job, and what failed: in a scratch file, for it may be all of a million."""
+
+    num_done: int = 0
+    num_skipped: int = 0
+    num_failed: int = 0
+    num_lost: int = 0
+    begun: float = field(default_factory=time.monotonic)
+    failures: IO[str] = field(
+        default_factory=lambda: tempfile.SpooledTemporaryFile(2**20, "w+", encoding="utf-8")
+    )
+
+    def add(self, name: str, outcome: Outcome[Any]) -> None:
+        """Count one outcome."""
+        if outcome.error is not None:
+            self.num_failed += 1
+            with naming(tempfile.gettempdir()):
+                self.failures.write(json.dumps({"input": name, "error": outcome.error}) + "\n")
+        elif outcome.data.get("skipped"):
+            self.num_skipped += 1
+        else:
+            self.num_done += 1
+
+    def lose(self, num: int) -> None:
+        """Take back ``num`` that were done: they went into a file that was not finished, and is not there."""
+        self.num_done -= num
+        self.num_lost += num
+
+    def close(self) -> None:
+        """Let go of the scratch file."""
+        self.failures.close()
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 all failed, 3 some failed."""
+        if not self.num_failed:
+            return 0
+        return 3 if self.num_done + self.num_skipped else 1
+
+    def summary(self, verb: str, noun: str, *, num_left: int | None = 0) -> str:
+        """One line: how many, how fast, how many skipped, failed and lost.
+
+        ``num_left`` are those that a job which stopped early did not come to; None: it is not known how many.
+        """
+        seconds = time.monotonic() - self.begun
+        parts = [f"{verb} {self.num_done} {noun}{'' if self.num_done == 1 else 's'} in {seconds:.1f} s"]
+        if self.num_done:
+            parts[0] += f" ({self.num_done / max(seconds, 1e-9):.2f} {noun}s/s)"
+        if self.num_skipped:
+            parts.append(f"{self.num_skipped} already done")
+        if self.num_failed:
+            parts.append(f"{self.num_failed} failed")
+        if self.num_lost:
+            parts.append(f"{self.num_lost} lost, for the file that was to hold them is not finished")
+        if num_left != 0:
+            parts.append(f"stopped early: {'the rest was' if num_left is None else num_left} not done")
+        return ", ".join(parts)
+
+    def write_failures(self, path: Path) -> None:
+        """One JSON object a line; an empty file where nothing failed. Raises as :func:`check_failures`."""
+        check_failures(path)
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            self.failures.seek(0)
+            shutil.copyfileobj(self.failures, file)
+            self.failures.seek(0, os.SEEK_END)
+
+
+def check_failures(path: Path) -> None:
+    """Raise OccupiedError where a file stands that is no list of failures, so that it would be lost."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    try:
+        with path.open("rb") as file:
+            first = json.loads(file.readline(2**20))
+        if first.keys() == {"input", "error"}:
+            return
+    except (ValueError, AttributeError):
+        pass
+    raise OccupiedError(
+        f"--failures {path}: is there already, and is no list of failures", hint="name another file"
+    )

@@ -1,0 +1,318 @@
+"""The verbs over files: load, work in batches, write beside or mirrored, one outcome an item.
+
+Images become codes in :mod:`rdm_cli.jobs.encode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.codes.lossless import is_restored, restored
+from rdm_cli.data.images.pixels import Fit, grid, pixels_to_pil, to_pil, to_pixels
+from rdm_cli.data.images.record import refuse_other, save_image
+from rdm_cli.data.io.places import Place, digest_of, fetched
+from rdm_cli.data.sources.folders import CODE_SUFFIX
+from rdm_cli.errors import CodeError, PictureError, RdmError
+from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
+from rdm_cli.jobs.encode import finite
+from rdm_cli.jobs.loading import (
+    LoadedImage,
+    encode_loaded,
+    in_batches_for,
+    load_image,
+    load_image_or_code,
+)
+from rdm_cli.jobs.picture_records import encoded_as, of_source, record_of
+from rdm_cli.metrics.reconstruction import mse, psnr, ssim
+from rdm_cli.pipeline.compatibility import check_codes
+from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
+from rdm_cli.pipeline.pipeline import Pipeline
+from rdm_cli.pipeline.running import Advance, ignore_progress, share
+from rdm_cli.pipeline.sampling import way_down
+
+
+def decode_files(
+    pipelines: Callable[[CodeInfo], Pipeline],
+    tasks: Iterable[Task],
+    *,
+    steps: int | None = None,
+    x_T: str = "inferred",
+    seed: int = 0,
+    force: bool = False,
+    batch_size: int,
+    advance: Advance = ignore_progress,
+) -> Iterator[Outcome[Task]]:
+    """Decode each task's code into its image; a lossless one that is decoded as it was made, to the pixel.
+
+    ``pipelines`` opens the bundle that a code was made with. ``x_T`` "random" ignores a stored one. What
+    stands in a result's place stays, unless it is this very result or ``force`` is given.
+    """
+
+    def load(task: Task) -> tuple[Pipeline, Codes, dict[str, Any]] | Outcome[Task]:
+        source = fetched(task.source)
+        codes = Codes.load(source)
+        info = codes.infos[0]
+        pipeline = replace(pipelines(info), batch_size=batch_size)
+        check_codes(pipeline.bundle, codes)
+        as_made = x_T == "inferred" and pipeline.decodes_as_made(info, steps)
+        if as_made and is_restored(task.target, info):
+            return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+        _spare_source(task, info)
+        if x_T != "inferred":
+            codes = codes.without_x_T()
+        elif not as_made:
+            codes = codes.replace(residuals=None)
+        drawn = codes.x_T is None
+        sampler = pipeline.sampler
+        record = record_of(
+            pipeline,
+            "decode",
+            way_down(pipeline.bundle, info, has_x_T=not drawn, steps=steps, sampler=sampler),
+            **of_source(source, digest_of(source)),
+            seed=seed if drawn else None,
+            restored=True if codes.residuals is not None else None,
+        )
+        if not force:
+            refuse_other(task.target, record)
+        return pipeline, codes, record
+
+    def process(
+        batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes, dict[str, Any]]]
+    ) -> Iterator[dict[str, Any] | RdmError]:
+        pictures: list[Tensor | RdmError] = [torch.empty(0)] * len(batch)
+        kinds = [(p.bundle.digest, p.precision, c.holds) for p, c, _ in loaded]
+        for kind in dict.fromkeys(kinds):
+            chosen = [i for i, other in enumerate(kinds) if other == kind]
+            codes = Codes.concatenate([loaded[i][1] for i in chosen])
+            x_0 = loaded[chosen[0]][0].decode(
+                codes,
+                steps=steps,
+                seed=seed,
+                keys=[batch[i].source.stem for i in chosen],
+                advance=advance,
+            )
+            for i, code, picture in zip(chosen, codes, x_0, strict=True):
+                name = str(batch[i].target)
+                try:
+                    pictures[i] = (
+                        to_pixels(picture, name) if code.residuals is None else restored(code, picture[None])
+                    )
+                except (CodeError, PictureError) as error:
+                    pictures[i] = error
+        for task, pixels, (_, _, record) in zip(batch, pictures, loaded, strict=True):
+            if isinstance(pixels, RdmError):
+                yield pixels
+                continue
+            digest = save_image(pixels_to_pil(pixels), task.target, record)
+            yield {"output": str(task.target), "skipped": False, "digest": digest}
+
+    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
+
+
+def reconstruct_files(
+    pipeline: Pipeline,
+    tasks: Iterable[Task],
+    *,
+    num_items: int | None = None,
+    effort: Effort = USUAL,
+    variations: int = 0,
+    seed: int = 0,
+    fit: Fit = "crop",
+    force: bool = False,
+    advance: Advance = ignore_progress,
+) -> Iterator[Outcome[Task]]:
+    """Encode and decode each image; write the reconstruction and, beside it, a side-by-side.
+
+    An ``effort`` without x_T draws it instead of inferring it. ``variations`` K appends K pictures of the
+    same z with other x_T to the side-by-side. Outcomes carry MSE, PSNR in dB and SSIM. What stands in a
+    result's place stays, unless it is this very result or ``force`` is given.
+    """
+    pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
+    # an x_T that was drawn is decoded as samples are, in so many steps
+    steps = None if effort.with_x_T else effort.steps
+    wanted = info_wanted(pipeline, effort, fit)
+
+    def load(task: Task) -> tuple[LoadedImage, dict[str, Any]]:
+        image = load_image(pipeline, task.source, fit)
+        info = replace(wanted, class_name=image.class_name)
+        sampler = pipeline.sampler
+        record = record_of(
+            pipeline,
+            "reconstruction",
+            way_down(pipeline.bundle, info, has_x_T=effort.with_x_T, steps=steps, sampler=sampler),
+            **of_source(task.source, image.digest),
+            encoding=encoded_as(info),
+            seed=None if effort.with_x_T else seed,
+        )
+        if not force:
+            refuse_other(task.target, record)
+            refuse_other(_beside(task), _side_by_side(record))
+        return image, record
+
+    def _side_by_side(record: dict[str, Any]) -> dict[str, Any]:
+        return record | {"what": "side by side", "variations": variations, "seed": seed}
+
+    def process(
+        batch: Sequence[Task], loaded: Sequence[tuple[LoadedImage, dict[str, Any]]]
+    ) -> Iterator[dict[str, Any]]:
+        images = [image for image, _ in loaded]
+        x_0 = torch.cat([image.x_0 for image in images])
+        up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
+        shown = share(advance, down)
+        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, share(advance, up))
+        names = [task.source.stem for task in batch]
+        decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
+        others = []
+        for k in range(variations):
+            keys = [f"{name} variation {k}" for name in names]
+            others.append(
+                pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys, advance=shown)
+            )
+        scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
+        for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
+            name = str(task.target)
+            row = [to_pil(picture, name) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
+            side, record = _beside(task), loaded[i][1]
+            digest = save_image(row[1], task.target, record)
+            save_image(grid(row, len(row)), side, _side_by_side(record))
+            yield {
+                "output": str(task.target),
+                "digest": digest,
+                "side_by_side": str(side),
+                "source_size": images[i].size,
+                "image_size": pipeline.bundle.model.image_size,
+                "mse": float(m),
+                "psnr_db": finite(float(p)),
+                "ssim": float(s),
+            }
+
+    def load_one(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
+        return load(task)
+
+    yield from run_batches(tasks, load=load_one, process=process, batch_size=batch_size)
+
+
+def _beside(task: Task) -> Place:
+    """Where the side-by-side of a reconstruction goes."""
+    return task.target.with_name(f"{task.target.stem}-side-by-side.png")
+
+
+def manipulate_files(
+    pipeline: Pipeline,
+    tasks: Iterable[Task],
+    *,
+    num_items: int | None = None,
+    edits: Sequence[Mapping[str, float]],
+    strip: bool,
+    effort: Effort = USUAL,
+    seed: int = 0,
+    fit: Fit = "crop",
+    force: bool = False,
+    advance: Advance = ignore_progress,
+) -> Iterator[Outcome[Task]]:
+    """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
+
+    What stands in a result's place stays, unless it is this very result or ``force`` is given.
+    """
+    num = counted(tasks, num_items)
+    encoder, batch_size = in_batches_for(pipeline, num)
+    decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
+
+    # codes that were made elsewhere keep to their own way; a new x_T knows none
+    steps = None if effort.with_x_T and effort.inversion != "ddim" else effort.steps
+    wanted = info_wanted(pipeline, effort, fit)
+
+    def recorded(task: Task, one: LoadedImage | Codes) -> dict[str, Any]:
+        if isinstance(one, LoadedImage):
+            info, digest, has_x_T = replace(wanted, class_name=one.class_name), one.digest, effort.with_x_T
+        else:
+            info, digest = one.infos[0], digest_of(task.source)
+            has_x_T = effort.with_x_T and one.x_T is not None
+        return record_of(
+            pipeline,
+            "edit strip" if strip else "edit",
+            way_down(pipeline.bundle, info, has_x_T=has_x_T, steps=steps, sampler=pipeline.sampler),
+            **of_source(task.source, digest),
+            encoding=encoded_as(info) if isinstance(one, LoadedImage) else None,
+            edits=[dict(edit) for edit in edits],
+            direction_digests={n: pipeline.bundle.directions.digest(n) for edit in edits for n in edit},
+            seed=None if has_x_T else seed,
+        )
+
+    def process(
+        batch: Sequence[Task], told: Sequence[tuple[LoadedImage | Codes, dict[str, Any]]]
+    ) -> Iterator[dict[str, Any]]:
+        loaded = [one for one, _ in told]
+        paths = [task.source for task in batch]
+        up, down = parts_of_work(pipeline, effort, num_decodes=len(edits))
+        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
+        if not effort.with_x_T:
+            starts = [codes.without_x_T() for codes in starts]
+        edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
+        pictures: list[list[Image]] = [[] for _ in batch]
+        for held in dict.fromkeys(codes.holds for codes in starts):
+            chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
+            x_0 = decoder.decode(
+                Codes.concatenate([code for i in chosen for code in edited[i]]),
+                steps=steps,
+                seed=seed,
+                keys=[batch[i].source.stem for i in chosen for _ in edits],
+                advance=share(advance, down),
+            )
+            for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
+                pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
+        for task, codes, row, (_, record) in zip(batch, edited, pictures, told, strict=True):
+            if not strip:
+                (record["code_digest"],) = codes[0].digests()
+            # the picture first: it says which code is its own
+            digest = save_image(grid(row, len(row)) if strip else row[0], task.target, record)
+            result: dict[str, Any] = {
+                "output": str(task.target),
+                "digest": digest,
+                "edits": [dict(e) for e in edits],
+            }
+            if not strip:
+                path = _code_of(task)
+                codes[0].save([path])
+                result["code"] = str(path)
+            yield result
+
+    def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
+        one = load_image_or_code(pipeline, task.source, fit)
+        record = recorded(task, one)
+        if not force:
+            refuse_other(task.target, record, code=None if strip else _code_of(task))
+        return one, record
+
+    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
+
+
+def _code_of(task: Task) -> Place:
+    """Where the code of an edit goes."""
+    return task.target.with_name(f"{task.target.stem}{CODE_SUFFIX}")
+
+
+def _spare_source(task: Task, info: CodeInfo) -> None:
+    """Refuse to decode over the very image that a code was made from."""
+    if info.source_digest is None or not task.target.is_file():
+        return
+    if digest_of(task.target) == info.source_digest:
+        raise CodeError(
+            f"{task.target}: this is the image that the code was made from, and it stays",
+            hint="write elsewhere with -o DIR",
+        )
+
+
+def require_attributes(pipeline: Pipeline, names: Sequence[str]) -> list[str]:
+    """A line on each of ``names`` that was hardly learned; raises UsageError for an unknown one."""
+    directions = pipeline.bundle.directions
+    for name in names:
+        directions.index(name)
+    return [line for line in map(directions.doubts, names) if line]

@@ -1,0 +1,172 @@
+"""What the verbs over files read: images and codes, one file or a batch of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.data.images.pixels import Fit
+from rdm_cli.data.images.value_range import ValueRange
+from rdm_cli.data.io.places import Blob, Readable, digest_of, fetched
+from rdm_cli.data.sources.folders import CODE_SUFFIX
+from rdm_cli.errors import CodeError, ImageError
+from rdm_cli.pipeline.compatibility import check_codes
+from rdm_cli.pipeline.effort import Effort, encode_by
+from rdm_cli.pipeline.pipeline import Pipeline
+from rdm_cli.pipeline.running import Advance, ignore_progress
+from rdm_cli.runtime import default_batch_size
+
+LARGEST_IN_MEMORY = 2**26
+"""Bytes of an image file that is read once, to be hashed and decoded; a larger one is read each time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """An image that is to be decoded, and its file's SHA-256; None of a path that is no file.
+
+    ``class_name`` is its class, if any.
+    """
+
+    source: Readable
+    digest: str | None
+    class_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedImage:
+    """An image ready for the networks, (1, 3, H, W) in [-1, 1], and its file's SHA-256.
+
+    ``size`` are width and height of the image in the file, None where they are not known; ``class_name`` is
+    its class, if any.
+    """
+
+    x_0: Tensor
+    digest: str
+    size: tuple[int, int] | None = None
+    class_name: str | None = None
+
+
+def in_batches_for(pipeline: Pipeline, num_items: int | None) -> tuple[Pipeline, int]:
+    """``pipeline`` with its batch size settled for a whole job, and that size.
+
+    The user's, or the device's usual one, or fewer where there are fewer items; None are too many to be
+    counted. It holds for short batches too, so what is left over or encoded again comes out as it would among
+    the others. Shards of a job give the number of items of the whole.
+    """
+    size = pipeline.batch_size or batch_size_for(pipeline.bundle.device, num_items)
+    return replace(pipeline, batch_size=size), size
+
+
+def batch_size_for(device: torch.device, num_items: int | None) -> int:
+    """The device's usual batch size, or less for fewer items; None are too many to be counted."""
+    usual = default_batch_size(device)
+    return usual if num_items is None else min(usual, 1 << max(0, num_items - 1).bit_length())
+
+
+def load_image(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage:
+    """Read one image; raises ImageError, or UsageError where the bundle knows classes and it is of none."""
+    return decoded(pipeline, hashed(pipeline, path), fit)
+
+
+def hashed(pipeline: Pipeline, path: Readable) -> ImageFile:
+    """The digest of an image that is not decoded yet; raises as :func:`load_image`."""
+    class_name = pipeline.class_of(Path(str(path)))
+    source = _in_memory(path) if isinstance(path, Path) else fetched(path)
+    digest = digest_of(source) if not isinstance(source, Path) or source.is_file() else None
+    return ImageFile(source=source, digest=digest, class_name=class_name)
+
+
+def decoded(pipeline: Pipeline, file: ImageFile, fit: Fit) -> LoadedImage:
+    """Decode an image; raises ImageError."""
+    source, digest = file.source, file.digest
+    x_0, size = pipeline.load_with_size(source, fit)  # which says what a path is that is no file
+    if digest is None or (isinstance(source, Path) and digest_of(source) != digest):
+        raise _changed(source)
+    return LoadedImage(x_0=x_0, digest=digest, size=size, class_name=file.class_name)
+
+
+def _in_memory(path: Path) -> Readable:
+    """What a file holds, so that the same is hashed and decoded; ``path`` where it is large, or none."""
+    if not path.is_file():
+        return path
+    with path.open("rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > LARGEST_IN_MEMORY:
+            return path
+        try:
+            content = file.read()
+        except MemoryError:  # decoding says so by name, if it has not the memory either
+            return path
+        after = os.fstat(file.fileno())
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise _changed(path)
+    return Blob(str(path), content)
+
+
+def _changed(path: Readable) -> ImageError:
+    return ImageError(f"{path}: the file changed while it was read", hint="try again when it is whole")
+
+
+def load_code(pipeline: Pipeline, path: Readable) -> Codes:
+    """Read a code of the pipeline's bundle; raises CodeError."""
+    codes = Codes.load(path)
+    try:
+        check_codes(pipeline.bundle, codes)
+    except CodeError as error:
+        raise CodeError(f"{path}: {error.message}", hint=error.hint) from error
+    return codes
+
+
+def load_image_or_code(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage | Codes:
+    """Read a code as it is, or an image to be encoded; raises ImageError or CodeError."""
+    return load_code(pipeline, path) if path.suffix == CODE_SUFFIX else load_image(pipeline, path, fit)
+
+
+def encode_loaded(
+    pipeline: Pipeline,
+    paths: Sequence[Readable],
+    loaded: Sequence[LoadedImage | Codes],
+    effort: Effort,
+    *,
+    fit: Fit,
+    advance: Advance = ignore_progress,
+) -> list[Codes]:
+    """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded."""
+    images = {i: item for i, item in enumerate(loaded) if isinstance(item, LoadedImage)}
+    made: Iterator[Codes] = iter(())
+    if images:
+        x_0 = torch.cat([image.x_0 for image in images.values()])
+        classes = [image.class_name for image in images.values()]
+        codes = encode_by(pipeline, x_0, classes, effort, advance)
+        names = [paths[i].name for i in images]
+        infos = sourced(codes, names, list(images.values()), fit, pipeline.value_range)
+        made = iter(codes.replace(infos=infos))
+    advance(len(loaded) - len(images))
+    return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]
+
+
+def sourced(
+    codes: Codes,
+    names: Sequence[str],
+    images: Sequence[LoadedImage],
+    fit: Fit,
+    value_range: ValueRange | None,
+) -> tuple[CodeInfo, ...]:
+    """``codes.infos``, each with its image file's name, SHA-256 and size, and how it was read."""
+    return tuple(
+        replace(
+            info,
+            source=name,
+            source_digest=image.digest,
+            source_size=image.size,
+            fit=fit,
+            value_range=value_range,
+        )
+        for info, name, image in zip(codes.infos, names, images, strict=True)
+    )

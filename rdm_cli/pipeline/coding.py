@@ -1,0 +1,375 @@
+"""Images to codes and back, in batches.
+
+A batch is always padded to its full size, so what an image becomes does not depend on how many others
+happened to be left over. Randomness is keyed by (seed, item), never by batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, load_rgb, square_bytes, to_unit_range, warn_of
+from rdm_cli.data.images.value_range import ValueRange
+from rdm_cli.data.io.places import Readable, digest_of
+from rdm_cli.errors import CodeError, UsageError, setting
+from rdm_cli.kernels.ddim import last
+from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.spec import Sampler
+from rdm_cli.pipeline.classes import class_numbers, class_of_image
+from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z
+from rdm_cli.pipeline.images import (
+    ImageReader,
+    Images,
+    OneImage,
+    Output,
+    Pictures,
+    as_output,
+    checked_output,
+)
+from rdm_cli.pipeline.running import Advance, Runner, told_by_calls
+from rdm_cli.pipeline.sampling import Way, checked_solver, way_down, way_up
+from rdm_cli.runtime import autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coder(Runner):
+    """Encodes and decodes with an open bundle.
+
+    ``style`` is an image whose style everything is decoded in; ``class_name`` a class that every image is
+    of, and that everything is decoded as. None: each has its own. ``sampler`` is how everything is decoded:
+    it overrides what a code records, but where a code decodes in no other way; None: each code as it
+    records, and what was drawn as the bundle has it. An image of more than ``max_pixels`` is not read;
+    ``value_range`` and ``on_remark`` are those of :func:`~rdm_cli.data.images.pixels.load_rgb`.
+    """
+
+    style: Path | None = None
+    class_name: str | None = None
+    sampler: Sampler | None = None
+    max_pixels: int = MAX_PIXELS
+    value_range: ValueRange | None = None
+    on_remark: Remark = warn_of
+
+    def info(self, **how: Any) -> CodeInfo:
+        """The metadata of a code that this pipeline makes; ``how`` are further fields."""
+        return CodeInfo(
+            method=self.bundle.method.name,
+            bundle=self.bundle.name,
+            bundle_digest=self.bundle.digest,
+            image_size=self.bundle.model.image_size,
+            precision=self.precision,
+            **how,
+        )
+
+    def info_of(self, way: Way, iterations: int | None = None, **how: Any) -> CodeInfo:
+        """The metadata of a code whose x_T is inferred that ``way``; ``iterations`` None are the solver's."""
+        solves = way.kernel.iterations > 1
+        return self.info(
+            solver=way.solver,
+            spacing=way.spacing,
+            steps=way.steps,
+            iterations=(way.kernel.iterations if iterations is None else iterations) if solves else None,
+            **how,
+        )
+
+    def load_images(self, images: Images, fit: Fit = "crop") -> Tensor:
+        """Images of any kind as x_0 (N, *image_shape) in [-1, 1]; see :meth:`encode` for the kinds.
+
+        Raises ImageError for what is no image, ValueError for none at all or an unknown ``fit``.
+        """
+        return torch.stack([image.x_0 for image in self._read(images, fit)])
+
+    def load_with_size(self, source: Readable, fit: Fit = "crop") -> tuple[Tensor, tuple[int, int]]:
+        """One file as :meth:`load_images` reads it, and its width and height, upright, before the fit."""
+        channels, size, _ = self.bundle.model.image_shape
+        how: Any = {"value_range": self.value_range, "on_remark": self.on_remark}
+        image = load_rgb(source, max_pixels=self.max_pixels, **how)
+        pixels = square_bytes(image, size, fit, channels=channels)
+        return to_unit_range(torch.from_numpy(pixels[None].copy())), image.size
+
+    def _read(self, images: Images, fit: Fit) -> list[OneImage]:
+        reader = ImageReader(
+            shape=self.bundle.model.image_shape,
+            fit=fit,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
+            on_remark=self.on_remark,
+        )
+        return reader.read(images)
+
+    def class_of(self, path: str | Path) -> str | None:
+        """The class of an image file; None where the bundle knows none. Raises UsageError."""
+        return self.class_name or class_of_image(self.bundle, Path(path))
+
+    def encode(
+        self,
+        images: Images,
+        *,
+        fit: Fit = "crop",
+        classes: Sequence[str | None] | None = None,
+        steps: int | None = None,
+        inversion: str = "ddim",
+        iterations: int | None = None,
+        with_x_T: bool = True,
+        advance: Advance | None = None,
+    ) -> Codes:
+        """Images to codes.
+
+        ``images`` are one or several of these, mixed as you like: paths of image files, or of folders, which
+        stand for the images below them; PIL images; uint8 arrays (H, W, 3), (H, W) or (N, H, W, 3); float
+        tensors (3, H, W) or (N, 3, H, W) in [-1, 1]. Tensors have the bundle's size; all others are brought
+        to it as ``fit`` says: "crop" cuts the centre square, "pad" puts the whole image on white, "stretch"
+        ignores the proportions. Codes of files are called by their files' names.
+
+        ``classes`` name that of each image, for bundles that know some; None: all of the pipeline's own, or
+        a file of that of its folder. ``inversion`` infers x_T in ``steps`` steps (None: its own or the
+        bundle's number), asking the network ``iterations`` times where it solves an equation (None: as often
+        as is usual); ``with_x_T`` False gives z alone. ``advance`` is told of progress, in images.
+
+        Raises ImageError for what is no image, UsageError where nothing would be left and for steps that
+        there are not, CodeError for an unknown class, ValueError for tensors and arrays of another shape,
+        dtype or range.
+        """
+        read = self._read(images, fit)
+        codes = self._encode(
+            torch.stack([image.x_0 for image in read]),
+            [self._class_of(image) for image in read] if classes is None else list(classes),
+            steps=steps,
+            inversion=inversion,
+            iterations=iterations,
+            with_x_T=with_x_T,
+            advance=advance,
+        )
+        infos = tuple(replace(i, **image.record) for i, image in zip(codes.infos, read, strict=True))
+        named = any(image.name is not None for image in read)
+        names = tuple(image.name or f"{i:06d}" for i, image in enumerate(read)) if named else None
+        return codes.replace(infos=infos, names=names)
+
+    def _class_of(self, image: OneImage) -> str | None:
+        return self.class_name if image.path is None else self.class_of(image.path)
+
+    def _encode(
+        self,
+        x_0: Tensor,
+        names: Sequence[str | None],
+        *,
+        steps: int | None,
+        inversion: str,
+        iterations: int | None,
+        with_x_T: bool,
+        advance: Advance | None,
+    ) -> Codes:
+        """``x_0`` (N, *image_shape), checked already, and the images' classes to codes."""
+        if len(names) != len(x_0):
+            raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
+        numbers = class_numbers(self.bundle, names)
+        if not with_x_T:
+            self.bundle.require_z("codes without x_T")
+        way = way_up(self.bundle, inversion, steps)
+        model = self.network
+        spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
+        assert solver.encode is not None
+        num_iterations = solver.iterations if iterations is None else iterations
+        if num_iterations < 1:
+            raise UsageError(f"{setting('iterations')} {num_iterations}: the network is asked once at least")
+        upward = solver.encode
+        known = self.timesteps(spec, n)
+
+        def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
+            given = known | dict(zip(numbers, y, strict=True))
+            x = self.enter(x)
+            with autocast(self.bundle.device, self.precision):
+                z = model.encode(x, **given).float()
+            styled = {"style": x} if model.style_shape else {}
+            if not with_x_T:
+                tell(real)
+                return z, *styled.values()
+            eps_fn = self.eps_fn(z, **given, **styled)
+            num_calls = solver.calls_up(n, num_iterations)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                end = last(upward(told, x, spec, n, num_iterations))
+            return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
+
+        with self.progress(advance, "encoding", len(x_0)) as tell:
+            z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
+        other = rest.pop() if with_x_T and solver.in_pairs else None
+        x_T = rest.pop() if with_x_T else None
+        info = self.info_of(way, num_iterations) if with_x_T or known else self.info()
+        infos = tuple(replace(info, class_name=name) for name in names)
+        return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
+
+    @overload
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Literal["pt"] = "pt",
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Literal["pil"],
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> list[Image]: ...
+
+    @overload
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Output,
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> Pictures: ...
+
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        output: Output = "pt",
+        steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        keys: Sequence[int | str] | None = None,
+        advance: Advance | None = None,
+    ) -> Pictures:
+        """Codes to pictures.
+
+        ``output``: "pt" is a tensor x_0 (N, 3, H, W) in [-1, 1]; "pil" a list of PIL images; "np" a uint8
+        array (N, H, W, 3).
+
+        Each code is decoded by ``solver`` or, where it is None, as the pipeline was opened to; else the way
+        that the code records, or as its bundle samples where it records none; ``steps`` changes the number of
+        steps. A code that decodes in one way alone is refused where solver or steps ask for another
+        (:mod:`rdm_cli.pipeline.sampling`). A code without x_T gets one drawn for (``seed``, its key);
+        ``keys`` None numbers the codes. Raises CodeError, UsageError for steps and solvers that there are
+        not, and ValueError for other than one key a code, an unknown output and what are no codes.
+        """
+        checked_output(output)
+        sampler = self.sampler if solver is None else Sampler(solver=checked_solver(solver))
+        return as_output(self._decoded(codes, sampler, steps, seed, keys, advance), output)
+
+    def _decoded(
+        self,
+        codes: Codes,
+        sampler: Sampler | None,
+        steps: int | None,
+        seed: int,
+        keys: Sequence[int | str] | None,
+        advance: Advance | None,
+    ) -> Tensor:
+        check_codes(self.bundle, codes)
+        if keys is not None and len(keys) != len(codes):
+            raise ValueError(f"{len(codes)} codes need as many keys, not {len(keys)}")
+        codes = self.as_asked(codes)
+        if self.bundle.model.style_shape and codes.style is None:
+            raise CodeError(
+                "the code holds no style", hint=f"name an image that has one with {setting('style')}"
+            )
+        conditions = class_numbers(self.bundle, [info.class_name for info in codes.infos])
+        conditions |= {} if codes.style is None else {"style": codes.style}
+        self.check_precision(codes)
+        x_T = codes.x_T
+        if x_T is None:
+            x_T = self.noise(keys if keys is not None else range(len(codes)), seed=seed)
+        has_x_T = codes.x_T is not None
+        ways = [
+            way_down(self.bundle, info, has_x_T=has_x_T, steps=steps, sampler=sampler) for info in codes.infos
+        ]
+        x_0 = torch.empty(len(codes), *self.bundle.model.image_shape, dtype=torch.float32)
+        for way in dict.fromkeys(ways):
+            chosen = [i for i, w in enumerate(ways) if w == way]
+            pair = {"other": codes.other} if codes.other is not None and way.kernel.in_pairs else {}
+            # in float64 only for a solver that keeps two states
+            given = {"z": codes.z, "x_T": x_T if pair else x_T.float(), **pair, **conditions}
+            with self.progress(advance, "decoding", len(chosen)) as tell:
+                rows = {name: values[chosen] for name, values in given.items()}
+                x_0[chosen] = self._decode(way, rows, tell)
+        return x_0
+
+    def _decode(self, way: Way, given: Mapping[str, Tensor], tell: Advance) -> Tensor:
+        """``given`` rows of z, x_T and conditions, and of the other state if any, decoded one ``way``."""
+        check_steps_of_z(self.bundle, given["z"], way.steps)
+        spec, n = way.spec(self.bundle), way.steps
+        options: dict[str, Any] = self.timesteps(spec, n)
+        if way.stop_shift:
+            options["stop_below"] = spec.stop_below(way.stop_shift, n)
+
+        def decode_batch(real: int, *rows: Tensor) -> tuple[Tensor, ...]:
+            own = dict(zip(given, rows, strict=True))
+            z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
+            start = x_t if other is None else TwoStates(x_t, other)
+            eps_fn = self.eps_fn(z, **options, **own)
+            num_calls = way.kernel.calls_down(n)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                x_0 = last(way.kernel.decode(told, start, spec, n))
+            return (self.leave(x_0),)
+
+        return self.in_batches(decode_batch, *given.values())[0]
+
+    def check_precision(self, *codes: Codes) -> None:
+        """Raise CodeError where codes that keep two states would be decoded in another arithmetic."""
+        for info in (info for some in codes if some.other is not None for info in some.infos):
+            if info.precision != self.precision:
+                raise CodeError(
+                    f"this code was made in {info.precision} and does not decode in {self.precision}",
+                    hint=f"{setting('precision')} {info.precision}",
+                )
+
+    def decodes_as_made(self, info: CodeInfo, steps: int | None) -> bool:
+        """Whether :meth:`decode` in ``steps`` shows the very picture that such a code was made to show."""
+        as_told = self.style is None and self.class_name in (None, info.class_name)
+        if not as_told or self.precision != info.precision:
+            return False
+        made = way_down(self.bundle, info, has_x_T=True, steps=None, sampler=None)
+        return way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler) == made
+
+    def noise(self, keys: Sequence[int | str], *, seed: int = 0) -> Tensor:
+        """x_T (N, C, H, W) from N(0, I), one for each key."""
+        return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
+
+    @cached_property
+    def style_latents(self) -> Tensor | None:
+        """The latents of the image whose style is taken, (1, *x_T_shape); None: each code has its own."""
+        if self.style is None:
+            return None
+        with torch.no_grad():
+            return self.enter(self.load_images([self.style]).to(self.bundle.device)).cpu()
+
+    @cached_property
+    def style_digest(self) -> str | None:
+        """SHA-256 of the image whose style is taken; None where there is none."""
+        return None if self.style is None else digest_of(self.style)
+
+    def as_asked(self, codes: Codes) -> Codes:
+        """``codes`` in the coder's style and of its class, where it has one; else as they are."""
+        if self.class_name is not None:
+            codes = codes.replace(infos=tuple(replace(i, class_name=self.class_name) for i in codes.infos))
+        latents = self.style_latents
+        if latents is None:
+            return codes
+        return codes.replace(style=latents.expand(len(codes), *latents.shape[1:]))

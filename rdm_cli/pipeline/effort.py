@@ -1,0 +1,166 @@
+"""How hard an image is worked on for its x_T, and harder ways until its code brings it back well enough."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.data.images.pixels import Fit
+from rdm_cli.errors import CodeError, RdmError, UsageError, setting
+from rdm_cli.metrics.reconstruction import mse, psnr
+from rdm_cli.pipeline.pipeline import Pipeline
+from rdm_cli.pipeline.running import Advance, ignore_progress, share
+from rdm_cli.pipeline.sampling import sampling_way, way_up
+
+MANY_STEPS = 20
+MANY_ITERATIONS = 5
+_FIXED_POINT = "fixed-point"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """An inversion, its steps and its iterations, None being the usual ones; ``with_x_T`` False: z alone."""
+
+    inversion: str = "ddim"
+    steps: int | None = None
+    iterations: int | None = None
+    with_x_T: bool = True
+
+
+USUAL = Effort()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A code, the picture that it decodes to (1, C, H, W), and its error: MSE, and PSNR in dB."""
+
+    code: Codes
+    picture: Tensor
+    mse: float
+    psnr_db: float
+
+
+def ladder(pipeline: Pipeline, effort: Effort) -> list[Effort]:
+    """``effort`` and harder ones: first more steps, then more iterations, then the exact solver."""
+    bundle = pipeline.bundle
+    rungs = []
+    if effort.inversion == "ddim":
+        num = way_up(bundle, "ddim", effort.steps).steps
+        rungs.append(replace(effort, steps=min(2 * num, bundle.model.sampling.max_steps)))
+    if effort.inversion != "exact":
+        rungs += [
+            Effort(inversion=_FIXED_POINT),
+            Effort(inversion=_FIXED_POINT, steps=MANY_STEPS),
+            Effort(inversion=_FIXED_POINT, steps=MANY_STEPS, iterations=MANY_ITERATIONS),
+        ]
+    num = way_up(bundle, "exact", None).steps
+    rungs += [Effort(inversion="exact"), Effort(inversion="exact", steps=2 * num)]
+    own = _num_calls(pipeline, effort)
+    harder = [r for r in rungs if r.inversion != effort.inversion or _num_calls(pipeline, r) > own]
+    return [effort, *harder]
+
+
+def _num_calls(pipeline: Pipeline, effort: Effort) -> int:
+    """How hard the way up is: its steps, as often as each may ask the network."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    return way.steps * (effort.iterations or way.kernel.iterations)
+
+
+def parts_of_work(pipeline: Pipeline, effort: Effort, *, num_decodes: int) -> tuple[float, float]:
+    """Of an image's network calls, those of its encoding and those of each decode, as parts of 1."""
+    bundle = pipeline.bundle
+    way = way_up(bundle, effort.inversion, effort.steps)
+    up = way.kernel.calls_up(way.steps, effort.iterations) if effort.with_x_T else 1
+    if not effort.with_x_T:
+        way = sampling_way(bundle, pipeline.sampler, effort.steps)
+    down = way.kernel.calls_down(way.steps)
+    total = up + num_decodes * down
+    return up / total, down / total
+
+
+def check_effort(pipeline: Pipeline, effort: Effort) -> None:
+    """Raise UsageError for what no image can be encoded by: unknown steps, iterations that mean nothing."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    if effort.iterations is not None and way.kernel.iterations == 1:
+        raise UsageError(f"{setting('iterations')}: {effort.inversion} solves no equation")
+
+
+def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
+    """The metadata of a code that is made by ``effort``, as far as no image is asked."""
+    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    # a z that depends on t is made for the steps of the way, with or without its x_T
+    of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
+    read: dict[str, Any] = {"fit": fit, "value_range": pipeline.value_range}
+    return pipeline.info_of(way, effort.iterations, **read) if of_steps else pipeline.info(**read)
+
+
+def encode_by(
+    pipeline: Pipeline, x_0: Tensor, classes: list[str | None], effort: Effort, advance: Advance
+) -> Codes:
+    """``x_0`` (N, C, H, W) and the images' ``classes`` to codes."""
+    return pipeline.encode(
+        x_0,
+        classes=classes,
+        steps=effort.steps,
+        inversion=effort.inversion,
+        iterations=effort.iterations,
+        with_x_T=effort.with_x_T,
+        advance=advance,
+    )
+
+
+def encode_verified(
+    pipeline: Pipeline,
+    x_0: Tensor,
+    classes: list[str | None],
+    effort: Effort,
+    *,
+    min_psnr_db: float | None = None,
+    advance: Advance = ignore_progress,
+) -> list[Verified | RdmError]:
+    """Each image's code, decoded again and measured; with ``min_psnr_db``, by the least effort that gives it.
+
+    In the place of an image that none gives so much stands a CodeError.
+    """
+    found: dict[int, Verified] = {}
+    waiting = list(range(len(x_0)))
+    rungs = [effort] if min_psnr_db is None else ladder(pipeline, effort)
+    left = 1.0  # of the progress of an image that waits
+    for rung in rungs:
+        some = x_0[waiting]
+        # an image counts once, and nobody knows how many rungs it takes: each moves it half of the way
+        part = left if rung is rungs[-1] else left / 2
+        left -= part
+        up, down = parts_of_work(pipeline, rung, num_decodes=1)
+        names = [classes[i] for i in waiting]
+        codes = encode_by(pipeline, some, names, rung, share(advance, part * up))
+        pictures = pipeline.decode(codes, advance=share(advance, part * down))
+        for i, code, picture, m, p in zip(
+            waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True
+        ):
+            # what is no picture is no code either, however much it compares as equal
+            if math.isfinite(float(m)) and (i not in found or float(p) > found[i].psnr_db):
+                found[i] = Verified(code=code, picture=picture[None], mse=float(m), psnr_db=float(p))
+        num_waited = len(waiting)
+        reached = {i for i, one in found.items() if min_psnr_db is None or one.psnr_db >= min_psnr_db}
+        waiting = [i for i in waiting if i not in reached]
+        advance(left * (num_waited - len(waiting)))
+        if not waiting or min_psnr_db is None:
+            break
+    return [_short(found.get(i), min_psnr_db) if i in waiting else found[i] for i in range(len(x_0))]
+
+
+def _short(found: Verified | None, min_psnr_db: float | None) -> CodeError:
+    """What to say of an image whose code does not bring it back, or not so well as was asked."""
+    if found is None:
+        return CodeError(
+            "its code decodes to values that are not finite", hint=f"try another {setting('precision')}"
+        )
+    return CodeError(
+        f"its code reaches {found.psnr_db:.1f} dB and no more, {min_psnr_db:g} were asked for",
+        hint=f"ask for less, or add {setting('lossless')} without {setting('min_psnr')}",
+    )

@@ -1,0 +1,117 @@
+"""Looking into bundles: what is there, and whether it works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from rdm_cli.bundles.bundle import Bundle, open_bundle
+from rdm_cli.bundles.places import INDEX, find_bundle, sub_folders
+from rdm_cli.data.io.json_text import read_object
+from rdm_cli.data.io.tensor_files import first_not_finite
+from rdm_cli.errors import BundleError, RdmError
+from rdm_cli.pipeline.pipeline import Pipeline
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """A bundle's facts that need no weights; raises BundleError."""
+    try:
+        index = read_object(folder / INDEX)
+        sizes = [read_object(path).get("image_size") for path in sorted(folder.glob("*/config.json"))]
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{folder}: not readable ({error})") from error
+    return {
+        "method": index.get("method", "?"),
+        "image_size": index.get("image_size") or next((size for size in sizes if size), None),
+        "parts": list(sub_folders(folder)),
+        "megabytes": _megabytes(folder),
+        "folder": str(folder),
+    }
+
+
+def _megabytes(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
+
+
+def details(spec: str) -> dict[str, Any]:
+    """Everything worth knowing about a bundle, from its opened parts."""
+    bundle = open_bundle(spec)
+    model, sampling = bundle.model, bundle.model.sampling
+    facts: dict[str, Any] = {
+        "bundle": bundle.name,
+        "method": bundle.method.name,
+        "title": bundle.method.title,
+        "image_size": model.image_size,
+        "parts": list(sub_folders(bundle.folder)),
+        "z_shape": list(model.z_shape),
+        "prediction": model.prediction,
+        "sampling_steps": sampling.steps,
+        "timesteps": sampling.spacing,
+        "clip_x_0": sampling.clip_x_0,
+    }
+    if model.class_names:
+        facts["classes"] = list(model.class_names)
+    for name in bundle.method.components:
+        if getattr(model, name) is not None:
+            facts[f"{name}_parameters"] = _count(getattr(model, name))
+    if "prior" in bundle.parts:
+        facts["prior_parameters"] = _count(bundle.prior)
+    if "attributes" in bundle.parts:
+        facts["attributes"] = list(bundle.directions.names)
+    if bundle.remarks:
+        facts["remarks"] = list(bundle.remarks)
+    return facts | {
+        "digest": bundle.digest,
+        "megabytes": _megabytes(bundle.folder),
+        "folder": str(bundle.folder),
+    }
+
+
+def read_card(spec: str) -> str:
+    """A bundle's model card; raises BundleError where it has none."""
+    path = find_bundle(spec) / "README.md"
+    if not path.is_file():
+        raise BundleError(f"{spec}: this bundle has no model card")
+    return path.read_text(encoding="utf-8")
+
+
+def check(spec: str) -> Iterator[tuple[str, str | None]]:
+    """Open and run each part; yields (part, problem or None). Raises BundleError where there is none."""
+    find_bundle(spec)
+    try:
+        bundle = open_bundle(spec)
+    except RdmError as error:
+        yield "networks", str(error)
+        return
+    yield "networks", _first_not_finite(bundle)
+    yield "round trip", _round_trip(bundle)
+    for part in ("prior", "attributes"):
+        if part not in bundle.parts:
+            continue
+        try:
+            _ = bundle.prior if part == "prior" else bundle.directions
+        except RdmError as error:
+            yield part, str(error)
+        else:
+            yield part, None
+    yield "model card", None if (bundle.folder / "README.md").is_file() else "README.md is missing"
+
+
+def _first_not_finite(bundle: Bundle) -> str | None:
+    name = first_not_finite(cast(nn.Module, bundle.model).named_parameters())
+    return None if name is None else f"{name} holds values that are not finite"
+
+
+def _round_trip(bundle: Bundle) -> str | None:
+    pipeline = Pipeline(bundle=bundle)
+    x_0 = torch.zeros(1, *bundle.model.image_shape)
+    decoded = pipeline.decode(pipeline.encode(x_0, classes=bundle.model.class_names[:1] or None, steps=2))
+    return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

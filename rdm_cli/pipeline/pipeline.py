@@ -1,0 +1,487 @@
+"""The verbs over codes: what is made of some, or drawn from nothing.
+
+Everything here works on tensors and :class:`~rdm_cli.codes.code.Codes`; files are the caller's. Images
+become codes, and codes images, in :mod:`rdm_cli.pipeline.coding`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, cast, overload
+
+import torch
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.reading import refuse_not_finite
+from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.data.images.pixels import MAX_PIXELS, Remark, warn_of
+from rdm_cli.data.images.value_range import ValueRange
+from rdm_cli.errors import CodeError, RdmError, UsageError, setting
+from rdm_cli.kernels.ddim import last
+from rdm_cli.kernels.interpolation import lerp, slerp
+from rdm_cli.kernels.randomness import keyed_noise
+from rdm_cli.kernels.reversible import TwoStates
+from rdm_cli.kernels.spec import Sampler
+from rdm_cli.pipeline.attributes import Attributes
+from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
+from rdm_cli.pipeline.coding import Coder
+from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
+from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
+from rdm_cli.pipeline.running import Advance, told_by_calls
+from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down
+from rdm_cli.priors.gaussian import GaussianPrior
+from rdm_cli.priors.latent_ddim import LatentDDIM
+from rdm_cli.registry import DEFAULT_BUNDLE, PRIORS, nearest
+from rdm_cli.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
+
+
+def open_pipeline(
+    bundle: str | Path = DEFAULT_BUNDLE,
+    *,
+    device: str | torch.device = "auto",
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+    show_progress: bool = False,
+    prior: str | None = None,
+    style: str | Path | None = None,
+    class_name: str | None = None,
+    solver: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+    on_remark: Remark = warn_of,
+    fetches: bool = True,
+) -> Pipeline:
+    """Open a bundle for work.
+
+    ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
+    networks; ``batch_size`` None chooses by device and number of items; ``threads`` sets torch's number
+    of CPU threads, for the whole process, and None leaves it as it is: nothing else of the process is
+    changed; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None
+    the method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
+    ``class_name`` a class that all is of, for models that know classes; ``solver`` is what everything is
+    decoded by, None being what each code records and, for what was drawn, the bundle's own; images of more
+    than ``max_pixels`` are refused; grey images of more than 8 bits have black and white at
+    ``value_range``, None: as found from their values. ``on_remark(image, text)`` is told of what was left
+    out of an image; by default it warns. Without ``fetches`` the network is not asked for a bundle. Raises
+    BundleError, UsageError or, for that image, ImageError.
+    """
+    resolved = resolve_device(device)
+    checked_precision(resolved, precision)  # before anything is loaded
+    if threads is not None:
+        use_threads(threads)
+    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
+        raise UsageError(f"{setting('batch_size')} {batch_size}: at least one image goes into a batch")
+    if prior is not None and prior not in PRIORS:
+        raise UsageError(f"there is no prior {prior!r}", hint=nearest(prior, PRIORS))
+    opened = open_bundle(bundle, resolved, fetches=fetches)
+    refuse_not_finite(cast(nn.Module, opened.model).named_parameters(), opened.folder)
+    channels = opened.model.image_shape[0]
+    if channels not in (1, 3):
+        raise UsageError(
+            f"{opened.name}: works on images of {channels} channels, and rdm reads grey and colour ones"
+        )
+    if style is not None and not opened.model.style_shape:
+        raise UsageError(f"{opened.name}: {setting('style')}: this is no model of style and shape")
+    pipeline = Pipeline(
+        bundle=opened,
+        precision=precision,
+        batch_size=batch_size,
+        show_progress=show_progress,
+        prior=prior,
+        style=None if style is None else Path(style),
+        class_name=checked_class(opened, class_name),
+        sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
+        max_pixels=max_pixels,
+        value_range=value_range,
+        on_remark=on_remark,
+    )
+    _ = pipeline.style_latents  # an image that cannot be read is told before any work
+    return pipeline
+
+
+UNMEASURED: Any = {
+    "source_digest": None,
+    "source_size": None,
+    "mse": None,
+    "psnr_db": None,
+    "pixels_digest": None,
+}
+"""What a code's info no longer says once the code is no image's any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline(Coder):
+    """The verbs, on an open bundle; see :func:`open_pipeline`."""
+
+    prior: str | None = None
+
+    @property
+    def z_prior(self) -> LatentDDIM | GaussianPrior:
+        """What draws z; raises BundleError where it was not trained, UsageError where it does not apply."""
+        return self.bundle.prior_named(self.prior)
+
+    def __repr__(self) -> str:
+        """What it works on and where, in a few lines."""
+        model, bundle = self.bundle.model, self.bundle
+        channels, height, width = model.image_shape
+        try:
+            names = bundle.directions.names
+        except RdmError:
+            names = ()  # a plain DPM's, or not trained
+        told = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+        lines = {
+            "images": f"{height} x {width}, {'grey' if channels == 1 else 'RGB'}",
+            "z": str(tuple(model.z_shape)) if bundle.has_z else "none",
+            "x_T": str(tuple(model.x_T_shape)),
+            "attributes": f"{len(names)}: {told}" if names else "none",
+            "device": f"{bundle.device}, {self.precision}",
+        }
+        text = "\n".join(f"  {name:10}  {value}" for name, value in lines.items())
+        return f"<Pipeline {bundle.name}, method {bundle.method.name}\n{text}>"
+
+    def __dir__(self) -> list[str]:
+        """What a user has use for; the verbs over files use more."""
+        return sorted((*_FOR_USERS, *(name for name in super().__dir__() if name.startswith("__"))))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.bundle.device
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes that :meth:`manipulate` knows, each with its scores; printed, a line for each.
+
+        Raises BundleError where the bundle has none, UsageError for a plain DPM, which has no z.
+        """
+        return Attributes(self.bundle.directions)
+
+    def to(self, device: str | torch.device) -> Pipeline:
+        """Move the networks to ``device`` ("cuda", "mps", "cpu", "auto"), in place; gives the pipeline back.
+
+        Pipelines that share the open bundle move with it. Raises UsageError for a device that is not there or
+        has not the pipeline's precision, RdmError where it has not the memory.
+        """
+        resolved = resolve_device(device)
+        checked_precision(resolved, self.precision)
+        self.bundle.move_to(resolved)
+        return self
+
+    @overload
+    def manipulate(self, images: Codes, attributes: Mapping[str, float], *, output: None = None) -> Codes: ...
+
+    @overload
+    def manipulate(
+        self, images: Codes | Images, attributes: Mapping[str, float], *, output: Literal["pil"]
+    ) -> list[Image]: ...
+
+    @overload
+    def manipulate(
+        self, images: Codes | Images, attributes: Mapping[str, float], *, output: Output | None = None
+    ) -> Codes | Pictures: ...
+
+    def manipulate(
+        self,
+        images: Codes | Images,
+        attributes: Mapping[str, float],
+        *,
+        output: Output | None = None,
+        steps: int | None = None,
+    ) -> Codes | Pictures:
+        """Move z along attribute directions, by each attribute's scale; x_T stays.
+
+        z' = denorm(norm(z) + scale sqrt(d) w / ||w||).
+
+        Codes come back as codes, unless an ``output`` ("pt", "pil" or "np", as in :meth:`decode`) asks for
+        pictures. Images, of every kind that :meth:`encode` takes, are encoded in ``steps``, edited and
+        decoded: pictures come back, as a tensor where no ``output`` is named. Raises UsageError for an
+        unknown name and for a scale that is not finite, and what encode and decode raise.
+        """
+        checked_output(output)
+        if not isinstance(attributes, Mapping) or not all(isinstance(s, Real) for s in attributes.values()):
+            raise ValueError(f"attributes map names to numbers, as in {{'smiling': 0.3}}, not {attributes!r}")
+        if isinstance(images, Codes):
+            edited = self._edited(images, attributes)
+            return edited if output is None else self.decode(edited, output=output, steps=steps)
+        for name in attributes:
+            self.bundle.directions.index(name)  # an unknown one is told before any work
+        edited = self._edited(self.encode(images, steps=steps), attributes)
+        return self.decode(edited, output=output or "pt")
+
+    def _edited(self, codes: Codes, attributes: Mapping[str, float]) -> Codes:
+        check_codes(self.bundle, codes)
+        codes = self.as_asked(codes)
+        z = codes.z
+        for name, scale in attributes.items():
+            z = self.bundle.directions.shift(z, name, scale)
+        edits = tuple(f"{name}:{scale:g}" for name, scale in attributes.items())
+        infos = tuple(replace(i, edits=(*i.edits, *edits), **UNMEASURED) for i in codes.infos)
+        return codes.replace(z=z, infos=infos, residuals=None)
+
+    def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
+        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it.
+
+        At 0 and 1 these are the two codes, each of which decodes as it was made; what lies between two
+        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed.
+        """
+        first, second = self._ends(first, second)
+        alpha = _checked_alphas(alphas)
+        x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
+        between = slerp if self.bundle.method.prior == "gaussian" else lerp
+        style = None
+        if first.style is not None and second.style is not None:
+            style = lerp(first.style[0], second.style[0], alpha)
+        z = between(first.z[0], second.z[0], alpha)
+        infos = _infos_between(first, second, alphas)
+        return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
+
+    def trajectory(
+        self,
+        first: Codes,
+        second: Codes,
+        alphas: Sequence[float],
+        *,
+        steps: int | None = None,
+        advance: Advance | None = None,
+    ) -> Tensor:
+        """Images (N, 3, H, W) between two codes: slerp of x_T and, at each step, lerp of what the two z say.
+
+        PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
+        """
+        first, second = self._ends(first, second)
+        if self.bundle.model.style_shape:
+            raise UsageError(
+                f"{self.bundle.name}: {setting('path')} trajectory: not for a model of style and shape"
+            )
+        if first.x_T is None or second.x_T is None:
+            raise CodeError("a trajectory leads from one x_T to another, and a code has none")
+        alpha = _checked_alphas(alphas)
+        other = _between(first.other, second.other, alpha)
+        states = [slerp(first.x_T[0], second.x_T[0], alpha), *([] if other is None else [other])]
+        self.check_precision(first, second)
+        ways = [
+            way_down(self.bundle, info, has_x_T=True, steps=steps, sampler=self.sampler)
+            for info in _infos_between(first, second, alphas)
+        ]
+        x_0 = torch.empty(len(alpha), *self.bundle.model.image_shape, dtype=torch.float32)
+        for way in dict.fromkeys(ways):
+            chosen = [i for i, other_way in enumerate(ways) if other_way == way]
+            rows = [values[chosen] for values in (alpha, *states)]
+            x_0[chosen] = self._trajectory(way, first, second, rows, advance)
+        return x_0
+
+    def _trajectory(
+        self, way: Way, first: Codes, second: Codes, rows: Sequence[Tensor], advance: Advance | None
+    ) -> Tensor:
+        """``rows`` of alpha, x_T and, where a solver keeps one, the other state, decoded one ``way``."""
+        spec, n = way.spec(self.bundle), way.steps
+        model = self.network
+        check_steps_of_z(self.bundle, first.z, n)
+        check_steps_of_z(self.bundle, second.z, n)
+        y = class_numbers(self.bundle, [first.infos[0].class_name])
+
+        def decode_batch(real: int, weight: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
+            z_first, z_second = (
+                c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
+            )
+            known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
+            with autocast(self.bundle.device, self.precision):
+                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
+            x_t = start[0] if len(start) == 1 else TwoStates(*start)
+            num_calls = way.kernel.calls_down(n)
+            eps_fn = self.in_precision(denoise)
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
+                x_0 = last(way.kernel.decode(told, x_t, spec, n))
+            return (self.leave(x_0),)
+
+        with self.progress(advance, "decoding", len(rows[0])) as tell:
+            (x_0,) = self.in_batches(decode_batch, *rows)
+        return x_0
+
+    def _ends(self, first: Codes, second: Codes) -> tuple[Codes, Codes]:
+        check_codes(self.bundle, first)
+        check_codes(self.bundle, second)
+        if len(first) != 1 or len(second) != 1:
+            raise ValueError("interpolation takes one code at each end")
+        if (first.x_T is None) != (second.x_T is None):
+            raise CodeError(
+                "one of the two codes has an x_T and the other has none", hint="encode both alike"
+            )
+        if _made_by(first) != _made_by(second):
+            raise CodeError(
+                f"the x_T of the two codes are of two kinds: {_made_by(first)} and {_made_by(second)}",
+                hint="encode both alike",
+            )
+        if first.z.shape != second.z.shape:
+            raise CodeError(
+                "the two codes hold z for different numbers of steps", hint="encode both in as many steps"
+            )
+        first, second = self.as_asked(first), self.as_asked(second)
+        if (first.holds ^ second.holds) - {"residuals"}:
+            raise CodeError(
+                "one of the two codes holds a second state or a style that the other has not",
+                hint="encode both alike",
+            )
+        common_class(first.infos[0], second.infos[0])
+        return first, second
+
+    @overload
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        solver: str | None = None,
+        steps: int | None = None,
+        output: None = None,
+        prior_steps: int | None = None,
+        prior_solver: str | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Codes: ...
+
+    @overload
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        solver: str | None = None,
+        steps: int | None = None,
+        output: Output,
+        prior_steps: int | None = None,
+        prior_solver: str | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Pictures: ...
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        solver: str | None = None,
+        steps: int | None = None,
+        output: Output | None = None,
+        prior_steps: int | None = None,
+        prior_solver: str | None = None,
+        first: int = 0,
+        stop_shift: float | None = None,
+    ) -> Codes | Pictures:
+        """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the pipeline's prior.
+
+        Draw i (from ``first`` on) depends on (``seed``, i) alone. ``solver`` and ``steps`` are those that the
+        draws are to be decoded by, and the codes record them; None: the pipeline's and the bundle's own. An
+        ``output`` ("pt", "pil" or "np", as in :meth:`decode`) asks for the pictures instead of the codes.
+        ``prior_steps`` and ``prior_solver`` are those of a trained prior, ``stop_shift`` PDAE's; None: the
+        method's own. Raises BundleError without a prior, UsageError for steps and solvers that there are
+        not, ValueError for fewer than one code.
+        """
+        checked_output(output)
+        if not isinstance(num, Integral):
+            raise ValueError(f"a whole number of codes is drawn, not {num!r}")
+        if num < 1:
+            raise ValueError(f"at least one code is drawn, not {num}")
+        if solver is not None:
+            drawing = replace(self, sampler=Sampler(solver=checked_solver(solver)))
+        else:
+            drawing = self
+        keys = range(first, first + int(num))
+        z = drawing.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
+        codes = drawing.drawn(z, keys, seed=seed, stop_shift=stop_shift)
+        if solver is not None or steps is not None:
+            way = sampling_way(self.bundle, drawing.sampler, steps)
+            how: Any = {"solver": way.solver, "spacing": way.spacing, "steps": way.steps}
+            codes = codes.replace(infos=tuple(replace(info, **how) for info in codes.infos))
+        return codes if output is None else drawing.decode(codes, output=output)
+
+    def drawn(
+        self, z: Tensor, keys: Sequence[int], *, seed: int = 0, stop_shift: float | None = None
+    ) -> Codes:
+        """Draws of ``z`` (N, *z_shape) as codes, each with its key's x_T and, where there are some, class."""
+        info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
+        infos = tuple(replace(info, class_name=drawn_class(self.bundle, seed, key)) for key in keys)
+        return self.as_asked(Codes(z=z, x_T=self.noise(keys, seed=seed), infos=infos))
+
+    def sample_z(
+        self,
+        keys: Sequence[int | str],
+        *,
+        seed: int = 0,
+        decode_steps: int | None = None,
+        steps: int | None = None,
+        solver: str | None = None,
+    ) -> Tensor:
+        """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM.
+
+        ``steps`` and ``solver`` are the prior's, None being its own. Where z depends on t, N(0, I) gives one
+        for each of the ``decode_steps``, all equal: z of neighbouring timesteps are nearly so, and what is
+        drawn anew at each decodes to the mean of all images.
+        """
+        if not self.bundle.has_z:
+            return torch.zeros(len(keys), 0, dtype=torch.float32)
+        prior = self.z_prior
+        if self.bundle.model.time_dependent and isinstance(prior, GaussianPrior):
+            num = sampling_way(self.bundle, self.sampler, decode_steps).steps
+            shape = self.bundle.model.z_shape[1:]
+            z = keyed_noise(seed, keys, (math.prod(shape),), "z").unflatten(1, shape)
+            return z[:, None].expand(len(keys), num, *shape)
+        noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
+        (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
+        return z.unflatten(1, self.bundle.model.z_shape)
+
+
+_NAMES_SHOWN = 8
+_FOR_USERS = (
+    "attributes", "batch_size", "bundle", "class_name", "decode", "device", "encode", "interpolate",
+    "load_images", "manipulate", "precision", "sample", "to", "trajectory",
+)  # fmt: skip
+
+
+def _checked_alphas(alphas: Sequence[float]) -> Tensor:
+    """``alphas`` as a tensor; raises ValueError where they are not numbers in [0, 1]."""
+    try:
+        alpha = torch.tensor(list(alphas), dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"alphas are numbers in [0, 1], not {alphas!r}") from error
+    if alpha.ndim != 1 or not bool(((alpha >= 0) & (alpha <= 1)).all()):
+        raise ValueError(f"alphas are numbers in [0, 1], not {list(alphas)}")
+    return alpha
+
+
+def _infos_between(first: Codes, second: Codes, alphas: Sequence[float]) -> tuple[CodeInfo, ...]:
+    """How the codes on a path are decoded: the ends as they were made, the others in between."""
+    ends = [replace(end.infos[0], source=None, **UNMEASURED) for end in (first, second)]
+    infos = []
+    for alpha in alphas:
+        near, far = ends if alpha < 0.5 else reversed(ends)
+        if alpha not in (0, 1):
+            weight = min(alpha, 1 - alpha)  # of the farther end
+            edits = near.edits if near.edits == far.edits else ()
+            shift = (1 - weight) * near.stop_shift + weight * far.stop_shift
+            steps = near.steps
+            if near.steps is not None and far.steps is not None:
+                steps = round((1 - weight) * near.steps + weight * far.steps)
+            near = replace(near, steps=steps, stop_shift=shift, edits=edits)
+        infos.append(near)
+    return tuple(infos)
+
+
+def _between(first: Tensor | None, second: Tensor | None, alpha: Tensor) -> Tensor | None:
+    """slerp of two states (1, C, H, W), or None where a code has none."""
+    return None if first is None or second is None else slerp(first[0], second[0], alpha)
+
+
+def _made_by(codes: Codes) -> str:
+    """By what a code's x_T was inferred, as far as it matters to another that it is to be mixed with."""
+    info = codes.infos[0]
+    words = [info.solver, *([info.spacing] if info.spacing else [])]
+    bound = codes.x_T is not None and not solver_named(info.solver).clamps
+    return " ".join([*words, *([f"in {info.steps} steps"] if bound else [])])
