@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from rdm_cli.errors import CodeError, RdmError, UsageError, setting
+from rdm_cli.models.blocks import FullPrecisionConv2d
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -164,7 +165,9 @@ def with_cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
         return model
     cast = copy.deepcopy(model)
     for module in cast.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and not isinstance(
+            module, FullPrecisionConv2d
+        ):
             module.to(_DTYPES[precision])
     return cast
 

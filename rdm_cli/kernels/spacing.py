@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 Measure = Literal["karras", "log-snr", "angle"]
@@ -43,6 +44,21 @@ def even_timesteps(alpha_bar: Tensor, num_steps: int, measure: Measure) -> list[
     pushed = np.maximum.accumulate(nearest - places) + places
     steps: list[int] = np.minimum(pushed, num_train_steps - num_steps + places).tolist()
     return steps
+
+
+def even_shares(alpha_bar: Tensor, measure: Measure) -> Tensor:
+    """How often each timestep is to be drawn for draws to be even in ``measure``: float64 (T,), of sum 1.
+
+    A timestep's share is the length, in the measure, of what lies nearest to it. ``alpha_bar`` as above.
+    """
+    sigma_bar = (1 / alpha_bar - 1).sqrt()
+    if measure == "karras":
+        place = sigma_bar ** (1 / RHO)
+    else:
+        place = sigma_bar.log() if measure == "log-snr" else sigma_bar.atan()
+    between = (place[1:] + place[:-1]) / 2
+    edges = torch.cat([place[:1], between, place[-1:]])
+    return edges.diff() / (place[-1] - place[0])
 
 
 def _even(first: float, final: float, num: int, measure: Measure) -> np.ndarray:

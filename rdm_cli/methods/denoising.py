@@ -52,12 +52,17 @@ class UNetModel(DiffusionModel):
         """Shape of one image."""
         return self.x_T_shape
 
+    def _condition(self, z: Tensor | None) -> Any:
+        """What depends on ``z`` alone."""
+        return self.unet.condition(z)
+
     def _answer(self, x_t: Tensor, t: Tensor, condition: Any) -> Tensor:
+        """What is predicted, with the result of :meth:`_condition`."""
         return self.unet.upward(self.unet.features(x_t, t, condition), condition)
 
     def denoiser_for(self, z: Tensor | None) -> EpsFn:
         """eps(x_t, t) for ``z`` (B, z_width) or none; what depends on z alone is computed here, once."""
-        condition = self.unet.condition(z)
+        condition = self._condition(z)
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             return self.as_eps(self._answer(x_t, t, condition), x_t, t)
@@ -73,8 +78,11 @@ class UNetModel(DiffusionModel):
 
         ``x_0`` (B, 3, H, W) in [-1, 1], ``t`` int64 (B,), ``eps`` like ``x_0``.
         """
+        return self._denoising_loss(x_0, t, eps, self._condition(z))
+
+    def _denoising_loss(self, x_0: Tensor, t: Tensor, eps: Tensor, condition: Any) -> Tensor:
         alpha_bar = self.alpha_bar[t]
         x_t = add_noise(x_0, eps, alpha_bar)
-        answer = self._answer(x_t, t, self.unet.condition(z)).float()
+        answer = self._answer(x_t, t, condition).float()
         target = training_target(self.prediction, x_0, eps, alpha_bar)
         return (answer - target).square().mean(dim=(1, 2, 3))

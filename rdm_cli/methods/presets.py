@@ -19,7 +19,8 @@ class Recipe:
     """How a preset is trained where the user says nothing else.
 
     ``num_images`` counts images seen. ``warmup_steps`` rise linearly to ``lr``; over the last
-    ``decay_fraction`` of training it falls linearly to zero.
+    ``decay_fraction`` of training it falls linearly to zero. ``optimizer`` "muon" is Muon for matrices, and
+    Adam for the rest. ``timesteps`` are drawn uniformly, or even in log-SNR.
     """
 
     batch_size: int
@@ -30,6 +31,8 @@ class Recipe:
     decay_fraction: float = 0.0
     ema_decay: float = 0.9999
     flip: bool = True
+    optimizer: Literal["adam", "muon"] = "adam"
+    timesteps: Literal["uniform", "log-snr"] = "uniform"
 
 
 @dataclass(frozen=True, kw_only=True)

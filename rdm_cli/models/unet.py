@@ -9,7 +9,7 @@ alone is computed by :meth:`ConditionalUNet.condition`, once for a whole traject
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
 import torch
@@ -24,6 +24,8 @@ from rdm_cli.models.blocks import (
     group_norm,
     zero_init,
 )
+from rdm_cli.models.foreign_config import LATER
+from rdm_cli.models.generator import Guess
 
 Place = Callable[[int, Tensor], Tensor]
 """(number, h) to h: what becomes of a map on the way up, after the middle (0) and each stage (1, 2, ...)."""
@@ -42,6 +44,8 @@ class UNetConfig:
     convolution and unfolds them after the last, so the first level works at ``image_size / p``;
     ``attention_resolutions`` are sides of feature maps. ``head_channels`` is the width of an attention
     head, whatever the level's; None: ``num_heads`` of them. ``z_width`` None means unconditional.
+    ``guess_channels``: the UNet is shown a guess of the image, of as many channels as the image, and a map of
+    these channels at each level, from the first (the finest) on; None: it is not.
     """
 
     NETWORK: ClassVar[str] = "ConditionalUNet"
@@ -58,6 +62,7 @@ class UNetConfig:
     dropout: float = 0.1
     image_channels: int = 3
     patch_size: int = 1
+    guess_channels: tuple[int, ...] | None = field(default=None, metadata={LATER: True})
 
     def heads(self, channels: int) -> int:
         """Attention heads in a layer of ``channels``."""
@@ -200,7 +205,13 @@ class ConditionalUNet(UpwardHalf):
         c = config
         widths = [m * c.model_channels for m in c.channel_mult]
         self.time_embed = TimeEmbedding(c.model_channels, c.time_width)
-        self.conv_in = nn.Conv2d(c.image_channels * c.patch_size**2, widths[0], 3, padding=1)
+        shown = 1 + (c.guess_channels is not None)
+        self.conv_in = nn.Conv2d(shown * c.image_channels * c.patch_size**2, widths[0], 3, padding=1)
+        self.guess_joins = None
+        if c.guess_channels is not None:
+            entering = [widths[0], *widths[:-1]]  # what a level's first block takes
+            joins = zip(c.guess_channels, entering, strict=True)
+            self.guess_joins = nn.ModuleList(nn.Conv2d(theirs, ours, 1) for theirs, ours in joins)
         side = c.image_size // c.patch_size
         h = widths[0]
         self.down = nn.ModuleList()
@@ -214,20 +225,38 @@ class ConditionalUNet(UpwardHalf):
         # from the image to the image, as Diff-AE's StyleSpace lists them
         self._blocks = [m for m in self.down.modules() if isinstance(m, ConditionalResBlock)] + self._blocks
 
-    def features(self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None]) -> Features:
-        """The way down, from ``x_t`` (B, C, H, W), ``t`` (B,) and the result of :meth:`condition`."""
+    def features(
+        self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None], guess: Guess | None = None
+    ) -> Features:
+        """The way down, from ``x_t`` (B, C, H, W), ``t`` (B,) and the result of :meth:`condition`.
+
+        A UNet that is shown a ``guess`` takes it as well.
+        """
         scales = self._scales(z_scales)
         p = self.config.patch_size
         t_activated = F.silu(self.time_embed(t))
-        h = self.conv_in(F.pixel_unshuffle(x_t, p) if p > 1 else x_t)
+        seen = x_t if guess is None else torch.cat([x_t, guess.picture], dim=1)
+        joined = [] if guess is None else self._joined(guess)
+        h = self.conv_in(F.pixel_unshuffle(seen, p) if p > 1 else seen)
+        h = h + joined.pop() if joined else h
         maps = [h]
         for stage in cast(Iterable[Stage], self.down):
             h = stage.res.modulated(h, t_activated, scales[stage.res])
+            if joined and stage.res.mode == "down":
+                h = h + joined.pop()
             if stage.attention is not None:
                 h = stage.attention(h)
             maps.append(h)
         return Features(t_activated, maps)
 
-    def forward(self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None]) -> Tensor:
-        """Predict from ``x_t`` (B, C, H, W), ``t`` (B,) and the result of :meth:`condition`."""
-        return self.upward(self.features(x_t, t, z_scales), z_scales)
+    def _joined(self, guess: Guess) -> list[Tensor]:
+        """What is added to each level's first map; the finest level's is the last."""
+        assert self.guess_joins is not None
+        finest_first = list(guess.maps)[::-1]
+        return [join(h) for join, h in zip(self.guess_joins, finest_first, strict=False)][::-1]
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, z_scales: Sequence[Tensor | None], guess: Guess | None = None
+    ) -> Tensor:
+        """Predict from what :meth:`features` takes."""
+        return self.upward(self.features(x_t, t, z_scales, guess), z_scales)

@@ -81,11 +81,20 @@ class BatchOrder:
             step += 1
 
 
-def stratified_timesteps(batch: int, num_train_steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (B,), each uniform on 0..T-1, jointly spread evenly: less noise in the loss."""
+def stratified_timesteps(
+    batch: int, num_train_steps: int, generator: torch.Generator, shares: Tensor | None = None
+) -> Tensor:
+    """Timesteps (B,), each uniform on 0..T-1, jointly spread evenly: less noise in the loss.
+
+    With ``shares`` float64 (T,), which sum to 1, each timestep comes as often as its share says.
+    """
     offset = torch.rand(1, generator=generator, dtype=torch.float64)
     places = (torch.arange(batch, dtype=torch.float64) + offset) / batch
-    return (places * num_train_steps).long().clamp(max=num_train_steps - 1)
+    if shares is None:
+        t = (places * num_train_steps).long()
+    else:
+        t = torch.searchsorted(shares.cumsum(0), places, right=True)
+    return t.clamp(max=num_train_steps - 1)
 
 
 def training_batch(
@@ -97,6 +106,7 @@ def training_batch(
     seed: int,
     x_T_shape: Shape | None = None,
     noise_shapes: Mapping[str, Shape] | None = None,
+    timestep_shares: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     """uint8 (B, 3, H, W), the images of ``share``, to (x_0, t, eps, more noise).
 
@@ -105,12 +115,12 @@ def training_batch(
     an image. The noise besides is standard normal, (B, *shape) for each of ``noise_shapes``; that of the name
     "latents" is what draws stored ones.
 
-    The timesteps of the whole batch are spread evenly together; images come in random order, so which of them
-    a place has is chance.
+    The timesteps of the whole batch are spread evenly together, over ``timestep_shares`` as in
+    :func:`stratified_timesteps`; images come in random order, so which of them a place has is chance.
     """
     num = len(share.places)
     joint = keyed_generator(seed, "timesteps", share.step)
-    t = stratified_timesteps(share.batch_size, num_train_steps, joint)[list(share.places)]
+    t = stratified_timesteps(share.batch_size, num_train_steps, joint, timestep_shares)[list(share.places)]
     eps = torch.empty(num, *(x_T_shape or stored.shape[1:]))
     noise = {name: torch.empty(num, *shape) for name, shape in (noise_shapes or {}).items()}
     flipped = torch.zeros(num, dtype=torch.bool)

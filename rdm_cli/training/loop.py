@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from rdm_cli.training.batches import BatchOrder, Shape, training_batch
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.interrupts import ignore_interrupts
+from rdm_cli.training.muon import Muon
 from rdm_cli.training.processes import agree, dead_workers_reported, mean_and_clock
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Settings:
     clip_norm: float = 1.0
     num_accumulations: int = 1
     num_workers: int = 0
+    optimizer: Literal["adam", "muon"] = "adam"
+    timesteps: Literal["uniform", "log-snr"] = "uniform"
 
     def lr_at(self, step: int, fraction: float) -> float:
         """Learning rate at ``step``: a linear warm-up, flat, then linear to zero at the end."""
@@ -92,8 +95,10 @@ class StepRecord:
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """Adam, with decoupled weight decay where there is any, over the trainable parameters."""
+    """The settings' optimiser of the trainable parameters, with decoupled weight decay where there is any."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if settings.optimizer == "muon":
+        return Muon(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
@@ -110,6 +115,7 @@ def train_steps(
     start: Progress,
     accelerator: Accelerator,
     noise_shapes: Mapping[str, Shape] | None = None,
+    timestep_shares: Tensor | None = None,
     asked: Callable[[], bool] = lambda: False,
 ) -> Iterator[StepRecord]:
     """Train until the budget is spent or any process is ``asked`` to end, yielding after each step.
@@ -117,7 +123,8 @@ def train_steps(
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
     ``accelerator`` already; ``images`` yields uint8 (3, H, W), or latents, or pairs of these and a class,
     int64 (), which the model then takes as well. eps has the shape ``x_T_shape``; None: that of an image.
-    A model that draws more than eps is given the ``noise`` of its ``noise_shapes``.
+    A model that draws more than eps is given the ``noise`` of its ``noise_shapes``. ``timestep_shares`` (T,)
+    say how often each timestep is drawn; None: all alike.
 
     Raises DivergedError where a loss or a gradient is not finite. Where a process cannot read its images,
     none takes the step, and all raise, as :func:`~rdm_cli.training.processes.agree` does.
@@ -159,6 +166,7 @@ def train_steps(
                 stored,
                 share=order.share(step, i),
                 num_train_steps=num_train_steps,
+                timestep_shares=timestep_shares,
                 flip=settings.flip,
                 seed=settings.seed,
                 x_T_shape=x_T_shape,

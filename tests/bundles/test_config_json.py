@@ -11,6 +11,7 @@ import pytest
 from rdm_cli.bundles.config_json import from_json, to_json
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.presets import PRESETS
+from rdm_cli.models.foreign_config import LATER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,21 @@ def test_values_keep_their_types() -> None:
     again = from_json(Outer, values)
     assert again == config and isinstance(again.inner.sides, tuple)
     assert isinstance(from_json(Inner, {"rate": 1}).rate, float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grown:
+    old: int = 1
+    new: int | None = field(default=None, metadata={LATER: True})
+
+
+def test_a_field_added_later_is_written_where_it_says_something() -> None:
+    """Else the config.json of a network that was there before, and its bundle's digest, would change."""
+    assert to_json(Grown()) == {"old": 1}
+    assert to_json(Grown(new=3)) == {"old": 1, "new": 3}
+    assert from_json(Grown, {"old": 1}) == Grown()
+    published = to_json(PRESETS["ffhq128"].config)
+    assert "generator" not in published and "guess_channels" not in published["unet"]
 
 
 def test_notes_are_left_out() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdm_cli.kernels.schedules import LATENT_CONSTANT, LINEAR, ScheduleConfig
-from rdm_cli.kernels.spacing import even_timesteps
+from rdm_cli.kernels.spacing import Measure, even_shares, even_timesteps
 from rdm_cli.kernels.spec import SamplingSpec
 
 MEASURES = ["karras", "log-snr", "angle"]
@@ -77,3 +77,16 @@ def test_a_spec_so_spaced_leads_from_the_noisiest_timestep_to_the_image(measure:
     assert (legs[0].t, legs[-1].t, legs[-1].alpha_bar_to) == (999, 0, 1)
     for leg in legs:
         assert leg.alpha_bar == LINEAR.alpha_bar()[leg.t]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_shares_make_draws_even_in_the_measure(measure: Measure) -> None:
+    """Shares sum to 1, and as many draws fall between two points of an even grid as between any others."""
+    alpha_bar = LINEAR.alpha_bar()
+    shares = even_shares(alpha_bar, measure)
+    assert shares.shape == (1000,) and bool((shares > 0).all())
+    assert float(shares.sum()) == pytest.approx(1)
+    grid = even_timesteps(alpha_bar, 5, measure)
+    middle = shares.cumsum(0) - shares / 2
+    quarters = middle[grid].diff()
+    assert quarters.tolist() == pytest.approx([0.25] * 4, abs=0.03)

@@ -35,6 +35,20 @@ def test_timesteps_are_uniform_each_and_spread_together() -> None:
     assert (counts - 1600).abs().max() < 5 * 36
 
 
+def test_timesteps_come_as_often_as_their_shares_say() -> None:
+    generator, shares = torch.Generator().manual_seed(0), torch.tensor([0.5, 0.0, 0.375, 0.125]).double()
+    drawn = torch.stack([stratified_timesteps(8, 4, generator, shares) for _ in range(500)])
+    counts = torch.stack([torch.bincount(row, minlength=4) for row in drawn])
+    assert torch.equal(counts, torch.tensor([4, 0, 3, 1]).expand(500, 4))  # spread evenly: so in every batch
+
+
+def test_a_batch_is_noised_by_shares_where_there_are_some() -> None:
+    shares = torch.zeros(1000, dtype=torch.float64)
+    shares[700] = 1
+    assert batch(timestep_shares=shares)[1].tolist() == [700] * 6
+    assert len(set(batch()[1].tolist())) == 6
+
+
 def test_timesteps_of_a_batch_larger_than_the_schedule_cover_it() -> None:
     t = stratified_timesteps(100, 10, torch.Generator().manual_seed(1))
     counts = torch.bincount(t, minlength=10)

@@ -17,15 +17,22 @@ from rdm_cli.methods.diffae.presets import PRESETS
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.method import Converted, Method
 from rdm_cli.models.encoder import EncoderConfig
+from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.unet import UNetConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """A Diff-AE from its two networks' configs."""
+    """A Diff-AE from its networks' configs; that of ``generator`` may be None."""
     return DiffAE(
-        DiffAEConfig(encoder=parts["encoder"], unet=parts["unet"], prediction=prediction, sampling=sampling)
+        DiffAEConfig(
+            encoder=parts["encoder"],
+            unet=parts["unet"],
+            generator=parts["generator"],
+            prediction=prediction,
+            sampling=sampling,
+        )
     )
 
 
@@ -64,7 +71,8 @@ def convert(files: Sequence[Path]) -> Converted:
 METHOD = Method(
     name="diffae",
     title="Diff-AE (Preechakul et al., CVPR 2022, arXiv 2111.15640)",
-    components={"encoder": EncoderConfig, "unet": UNetConfig},
+    components={"encoder": EncoderConfig, "unet": UNetConfig, "generator": GeneratorConfig},
+    optional=frozenset({"generator"}),
     build=build,
     presets=PRESETS,
     convert=convert,

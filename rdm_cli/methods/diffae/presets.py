@@ -1,18 +1,15 @@
 """Diff-AE's presets: the published networks as published, and small ones that a CPU can train.
 
 Published: arXiv 2111.15640, appendix A, and the reference's configurations (batch and images seen
-beside each). Small: UNet on 2x2 patches, v-prediction, no dropout, an encoder that flattens its last
-map; ``small64`` is what the shipped bundle uses; its card has the command and the scores.
+beside each). Small: encoder, generator and UNet on 2x2 patches, v-prediction, no dropout, an encoder that
+flattens its last map, Muon, timesteps even in log-SNR; docs/training.md has what was tried.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SPACING, Preset, Presets, Recipe
-
-if TYPE_CHECKING:
-    from rdm_cli.kernels.parameterization import Prediction
 
 
 def _published(
@@ -40,19 +37,20 @@ def _published(
 
 def _small(
     size: int,
-    unet_mult: tuple[int, ...],
     encoder_mult: tuple[int, ...],
-    recipe: Recipe,
-    prediction: Prediction = "v",
+    unet_mult: tuple[int, ...],
+    generator_channels: tuple[int, ...],
+    generator_blocks: tuple[int, ...],
     z_width: int = 256,
 ) -> Preset:
+    """A generator of z from maps of 4 x 4 on, and a narrow UNet around its guess."""
     from rdm_cli.kernels.spec import SamplingSpec
     from rdm_cli.methods.diffae.config import DiffAEConfig
     from rdm_cli.models.encoder import EncoderConfig
+    from rdm_cli.models.generator import GeneratorConfig
     from rdm_cli.models.latent_mlp import LatentMLPConfig
     from rdm_cli.models.unet import UNetConfig
 
-    bottom = size // 2 // 2 ** (len(unet_mult) - 1)
     return Preset(
         config=DiffAEConfig(
             encoder=EncoderConfig(
@@ -70,26 +68,43 @@ def _small(
                 model_channels=32,
                 channel_mult=unet_mult,
                 num_res_blocks=1,
-                attention_resolutions=(bottom,),
-                time_width=256,
+                attention_resolutions=(),
+                time_width=128,
                 z_width=z_width,
                 dropout=0.0,
                 patch_size=2,
+                guess_channels=generator_channels[::-1][: len(unet_mult)],
             ),
-            prediction=prediction,
+            generator=GeneratorConfig(
+                image_size=size,
+                channels=generator_channels,
+                num_res_blocks=generator_blocks,
+                z_width=z_width,
+                patch_size=2,
+            ),
+            prediction="v",
             sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
         prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
-        recipe=recipe,
+        recipe=_SMALL_RECIPE,
     )
 
 
+_SMALL_RECIPE = replace(
+    SMALL_RECIPE,
+    num_images=1_000_000,
+    lr=1.5e-3,
+    warmup_steps=100,
+    ema_decay=0.9998,
+    optimizer="muon",
+    timesteps="log-snr",
+)
 _FFHQ128_MULT = ((1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))
 
 PRESETS = Presets(
     {
-        "small32": lambda: _small(32, (2, 4), (1, 2, 3), SMALL_RECIPE),
-        "small64": lambda: _small(64, (2, 4, 5), (1, 2, 3, 3), SMALL_RECIPE),
+        "small32": lambda: _small(32, (1, 2, 3), (1, 2), (192, 128, 64), (1, 2, 1)),
+        "small64": lambda: _small(64, (1, 2, 3, 3), (1, 2, 3), (256, 192, 128, 64), (1, 2, 1, 1)),
         "celeba64": lambda: _published(
             64, 64, (1, 2, 4, 8), (1, 2, 4, 8, 8), Recipe(batch_size=128, num_images=72_000_000)
         ),

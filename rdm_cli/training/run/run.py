@@ -21,6 +21,7 @@ from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.data.io.atomic import remove_leftovers
 from rdm_cli.data.pixel_cache import remove_pixels
 from rdm_cli.errors import ImageError, PictureError, RdmError, UsageError
+from rdm_cli.kernels.spacing import even_shares
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.runtime import is_out_of_memory, out_of_memory, weights_dtype
 from rdm_cli.training import diagnostics
@@ -57,6 +58,7 @@ from rdm_cli.training.run.start import (
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
 
 class TrainingRun:
@@ -239,6 +241,7 @@ class TrainingRun:
                 optimizer=self.prepared,
                 images=self.data,
                 num_train_steps=self.described.sampling.schedule.num_train_steps,
+                timestep_shares=self._timestep_shares(),
                 x_T_shape=self.described.x_T_shape,
                 settings=self.plan.settings,
                 budget=self.plan.budget,
@@ -247,6 +250,11 @@ class TrainingRun:
                 noise_shapes=self.described.noise_shapes,
                 asked=asked,
             )
+
+    def _timestep_shares(self) -> Tensor | None:
+        if self.plan.settings.timesteps == "uniform":
+            return None
+        return even_shares(self.described.sampling.schedule.alpha_bar(), self.plan.settings.timesteps)
 
     @contextmanager
     def _out_of_memory_reported(self) -> Iterator[None]:

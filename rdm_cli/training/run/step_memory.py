@@ -7,7 +7,7 @@ the step's. What libraries take beside tensors (workspaces, caches, what a GPU's
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rdm_cli.methods.method import RepresentationModel
+from rdm_cli.training.muon import is_matrix
 from rdm_cli.training.run.plan import RunPlan
 from rdm_cli.training.run.start import build_model
 
@@ -59,7 +60,8 @@ def step_memory(plan: RunPlan, *, micro_batch_size: int) -> dict[str, int]:
 
     ``activations`` are all that a forward and backward pass of ``micro_batch_size`` images makes, at its
     peak, on a CPU in the plan's arithmetic. The rest is kept all the time: ``weights`` and buffers,
-    ``gradients``, ``optimiser`` (two moments of each trained weight), ``average``.
+    ``gradients``, ``optimiser`` (two moments of each trained weight; of a matrix Muon keeps
+    one), ``average``.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(plan.method, plan.config)
@@ -69,7 +71,7 @@ def step_memory(plan: RunPlan, *, micro_batch_size: int) -> dict[str, int]:
         return {
             "weights": _size([*model.parameters(), *model.buffers()]),
             "gradients": gradients,
-            "optimiser": 2 * gradients,
+            "optimiser": 2 * gradients - _size(_matrices(plan, trained.values())),
             "average": _size([p for name, p in trained.items() if name.startswith(prefix)]),
             "activations": pass_peak(model, plan, micro_batch_size),
         }
@@ -94,6 +96,11 @@ def pass_peak(model: nn.Module, plan: RunPlan, size: int) -> int:
             loss = model(stored, t, eps, *y, **({"noise": noise} if noise else {})).mean()
         loss.backward()
     return live.peak
+
+
+def _matrices(plan: RunPlan, trained: Iterable[Tensor]) -> list[Tensor]:
+    """Those that Muon has, where it is the optimiser."""
+    return [p for p in trained if plan.settings.optimizer == "muon" and is_matrix(p)]
 
 
 def _forget_gradient(parameter: Tensor) -> None:
