@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from rdm_cli.errors import CodeError, RdmError, UsageError, setting
-from rdm_cli.models.blocks import FullPrecisionConv2d
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -165,9 +164,8 @@ def with_cast_weights(model: nn.Module, precision: Precision) -> nn.Module:
         return model
     cast = copy.deepcopy(model)
     for module in cast.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and not isinstance(
-            module, FullPrecisionConv2d
-        ):
+        casts = not getattr(module, "in_full_precision", False)
+        if casts and isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
             module.to(_DTYPES[precision])
     return cast
 

@@ -48,6 +48,8 @@ def zero_init(module: Layer) -> Layer:
 class FullPrecisionConv2d(nn.Conv2d):
     """A convolution in float32, whatever autocast says: bfloat16 rounds a picture to half a level of 255."""
 
+    in_full_precision = True
+
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
         casts = torch.amp.is_autocast_available(kind)

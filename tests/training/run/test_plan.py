@@ -185,7 +185,8 @@ def test_options_are_one_record_that_nothing_changes(tmp_path: Path) -> None:
         options.lr = 1.0  # type: ignore[misc]
     assert options.given(["lr", "flip", "clip_norm"]) == {"lr": 0.0}  # 0 is said, None is not
     recipe = {field.name for field in dataclasses.fields(Settings)}
-    assert recipe - {field.name for field in dataclasses.fields(TrainOptions)} == {"clip_norm"}
+    of_presets_alone = {"clip_norm", "optimizer", "timesteps"}
+    assert recipe - {field.name for field in dataclasses.fields(TrainOptions)} == of_presets_alone
 
 
 def test_another_model_to_train_around_is_refused_by_its_option(tmp_path: Path) -> None:
