@@ -44,7 +44,7 @@ def attributes(
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
-    check_output(output)
+    check_output(output, "attributes")
     from rdm_cli.evaluation.attributes import LEAD, attributes_plots, measure_attributes
     from rdm_cli.evaluation.material import gather_labelled
 
@@ -93,7 +93,7 @@ def disentanglement(
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
-    check_output(output)
+    check_output(output, "disentanglement")
     from rdm_cli.evaluation.disentanglement import (
         LEAD,
         disentanglement_plots,

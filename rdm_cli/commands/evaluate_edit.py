@@ -74,7 +74,7 @@ def edit(
     moves = numbers("--scales", scales, float)
     if not any(moves) or not all(math.isfinite(scale) for scale in moves):
         raise UsageError(f"--scales {scales}: a scale is a number, and one of them at least is not 0")
-    check_output(output)
+    check_output(output, "edit")
     from rdm_cli.evaluation.distances import open_distances
     from rdm_cli.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
     from rdm_cli.evaluation.judging import court

@@ -68,7 +68,7 @@ def gap(
         console.note(f"{folder}: {passed_over}")
     if len(paths) < 2:
         raise UsageError(f"{folder}: one image has no interval", hint="name a folder of two or more")
-    check_output(output)
+    check_output(output, "gap")
     from rdm_cli.evaluation.gap import measure_gap, one_step_rows
     from rdm_cli.evaluation.gap_report import save_gap_plot, save_json, save_sheet
     from rdm_cli.reports.plots import can_plot

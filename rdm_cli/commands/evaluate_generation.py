@@ -57,7 +57,7 @@ def generation(
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
-    check_output(output)
+    check_output(output, "generation")
     from rdm_cli.evaluation.generation import (
         LEAD,
         LEAST,

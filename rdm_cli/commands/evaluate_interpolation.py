@@ -58,7 +58,7 @@ def interpolation(
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
-    check_output(output)
+    check_output(output, "interpolation")
     from rdm_cli.evaluation.distances import open_distances
     from rdm_cli.evaluation.interpolation import (
         LEAD,

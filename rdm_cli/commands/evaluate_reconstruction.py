@@ -46,7 +46,7 @@ def reconstruction(
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     bundles, folder = bundles_then_folder(bundles_and_data)
     counts = step_numbers(steps)
-    check_output(output)
+    check_output(output, "reconstruction")
     from rdm_cli.evaluation.distances import open_distances
     from rdm_cli.evaluation.material import gather
     from rdm_cli.evaluation.reconstruction import (

@@ -53,10 +53,13 @@ def step_numbers(text: str) -> list[int]:
     return found
 
 
-def check_output(output: Path | None) -> None:
-    """Raise UsageError where a report could not be written: before any work."""
+def check_output(output: Path | None, name: str) -> None:
+    """Raise RdmError where the report ``name`` could not be written, or would replace a user's file."""
     if output is not None:
+        from rdm_cli.evaluation.report import refuse_other_files
+
         refuse_blocked(output)
+        refuse_other_files(output, name)
 
 
 def opened(

@@ -10,6 +10,8 @@ from typing import Any
 
 from rdm_cli import __version__
 from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.data.io.json_text import read_object
+from rdm_cli.errors import OccupiedError
 from rdm_cli.evaluation.figures import Evaluation, Figure, Scalar
 from rdm_cli.metrics.intervals import Estimate
 from rdm_cli.reports.html_page import HtmlPage
@@ -104,6 +106,26 @@ def record(evaluation: Evaluation, figure: Figure) -> dict[str, Any]:
         **figure_record(figure),
         "settings": dict(evaluation.settings),
     }
+
+
+def refuse_other_files(folder: Path, name: str) -> None:
+    """Raise OccupiedError where a file that rdm did not write stands in the place of the report ``name``.
+
+    Its JSON file is told by what it says, the page beside it by the JSON file.
+    """
+    record = folder / f"{name}.json"
+    for path in (record, record.with_suffix(".html")):
+        if path.exists() and not _is_report(record):
+            raise OccupiedError(
+                f"{path}: is there already, and rdm did not write it", hint="name another folder with -o"
+            )
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        return "rdm_version" in read_object(path)
+    except (OSError, ValueError):
+        return False
 
 
 def save_json(evaluation: Evaluation, path: Path) -> None:

@@ -311,3 +311,20 @@ def test_a_z_of_certain_steps_is_said_to_be_one(
     done = rdm("evaluate", "generation", tmp_path / "t", twelve, "--steps", "2,100", "--json", "-n", 10)
     assert {f["condition"]["T"] for f in figures(done)} == {100}
     assert "t: T=2: the code holds z at the 100 steps" in done.err
+
+
+@pytest.mark.parametrize("ending", ["json", "html"])
+def test_a_report_takes_no_other_files_place(
+    rdm: Rdm, tiny_bundle: Path, faces: Path, tmp_path: Path, ending: str
+) -> None:
+    """A file of the user's stays, before any work; a report of rdm's own may be made again."""
+    output = tmp_path / "report"
+    output.mkdir()
+    theirs = output / f"reconstruction.{ending}"
+    theirs.write_text('{"mine": 1}')
+    words = ("evaluate", "reconstruction", tiny_bundle, faces, "--steps", 1, "-o", output)
+    refused = rdm(*words)
+    assert refused.code == 1 and "is there already, and rdm did not write it" in refused.err
+    assert theirs.read_text() == '{"mine": 1}'
+    theirs.unlink()
+    assert rdm(*words).code == 0 and rdm(*words).code == 0
