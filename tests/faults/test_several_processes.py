@@ -44,7 +44,10 @@ class Processes:
 
 
 class Trainer:
-    """Starts runs of the tiny bundle's networks on the shipped faces, in folders of ``place``."""
+    """Starts runs of the tiny bundle's networks on the shipped faces, in folders of ``place``.
+
+    The recipe is a published one, whose optimiser is Adam.
+    """
 
     def __init__(self, rdms: Rdms, bundle: Path, place: Path) -> None:
         self.rdms, self.bundle, self.place = rdms, bundle, place
@@ -62,7 +65,8 @@ class Trainer:
             }  # fmt: skip
             pid = self.rdms.start(
                 "train", "diffae", FACES, "-o", self.place / f"{name}-bundle", "--run", self.place / name,
-                "--init-from", self.bundle, "--batch-size", 4, "--lr", 1e-4, "--warmup", 0, "--decay", 0,
+                "--init-from", self.bundle, "--preset", "celeba64", "--no-flip", "--ema", 0.999,
+                "--batch-size", 4, "--lr", 1e-4, "--warmup", 0, "--decay", 0,
                 "--sheet-minutes", 0, "--device", "cpu", "--threads", 1, *words, log=log,
                 environment={k: str(v) for k, v in launched.items()} if num > 1 else None,
             )  # fmt: skip
