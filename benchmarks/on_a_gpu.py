@@ -410,12 +410,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan.say(f"{options.device}, until {options.deadline:.0f} s, in {plan.work}, results in {plan.out}")
     try:
-        if "machine" in options.steps:
-            say_machine(plan)
         ready = {64: threading.Event(), 128: threading.Event()}
         if "train" in options.steps:
             threads.append(threading.Thread(target=draw, args=(plan, ready), daemon=True))
             threads[-1].start()
+        if "machine" in options.steps:
+            say_machine(plan)
         measure(plan)
         pack(plan)
         if "train" in options.steps:

@@ -14,12 +14,18 @@ PYTHON="${PYTHON:-python3}"
 WHEELS="${WHEELS:-.whl}"
 SITE="$(mktemp -d)"
 trap 'rm -rf "$SITE"' EXIT
-wanted=()
-for wheel in "$WHEELS"/*.whl; do
-    [ -e "$wheel" ] || continue
-    name="$(basename "$wheel" | cut -d- -f1)"
-    "$PYTHON" -c "from importlib.metadata import version; version('$name')" 2>/dev/null || wanted+=("$wheel")
-done
+mapfile -t wanted < <("$PYTHON" - "$WHEELS" <<'END'
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+for wheel in sorted(Path(sys.argv[1]).glob("*.whl")):
+    try:
+        version(wheel.name.partition("-")[0])
+    except PackageNotFoundError:
+        print(wheel)
+END
+)
 if [ "${#wanted[@]}" -gt 0 ]; then
     "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$SITE" "${wanted[@]}" ||
         echo "on_a_gpu: not every wheel of $WHEELS could be installed" >&2
