@@ -96,7 +96,7 @@ CHAINS: dict[str, list[Work]] = {
 PACKED_LAST = ("avatars64-dpm", "avatars128-first-stage")
 """Bundles that others were trained around, and contain: packed where there is room."""
 
-TINY = {"avatars64": 24, "avatars128": 12, "deadline": 200.0, "rounds": 1}
+TINY = {"avatars64": 24, "avatars128": 12, "deadline": 300.0, "rounds": 1}
 TINY_OPTIONS = {"--batch-size": "4", "--mixed-precision": "bf16"}
 
 
@@ -237,7 +237,7 @@ def draw(plan: Plan, ready: Mapping[int, threading.Event]) -> None:
 
 def measure(plan: Plan) -> None:
     """The tests marked gpu, and both speeds."""
-    device, rounds = plan.options.device, str(plan.options.rounds)
+    device = plan.options.device
     if "tests" in plan.options.steps:
         command = [
             sys.executable,
@@ -256,12 +256,13 @@ def measure(plan: Plan) -> None:
     if "speeds" in plan.options.steps:
         batch = "2" if plan.options.tiny else "64"
         speeds = {
-            "training_speed": ["--batch-size", batch],
-            "coding_speed": ["--batch-size", batch, *(["--steps", "2"] if plan.options.tiny else [])],
+            "training_speed": ["--batch-size", batch, "--rounds", str(4 * plan.options.rounds)],
+            "coding_speed": ["--batch-size", batch, "--rounds", str(plan.options.rounds)],
         }
         for name, options in speeds.items():
-            command = [sys.executable, f"benchmarks/{name}.py", "--device", device, "--rounds", rounds]
-            step(plan, name, [*command, *options], limit=min(90.0, plan.left(60)), tail=14)
+            command = [sys.executable, f"benchmarks/{name}.py", "--device", device, *options]
+            limit = min(30.0 if plan.options.tiny else 90.0, plan.left(60))
+            step(plan, name, command, limit=limit, tail=14)
 
 
 def train(plan: Plan, name: str, works: Sequence[Work], ready: Mapping[int, threading.Event]) -> None:

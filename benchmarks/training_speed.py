@@ -73,6 +73,15 @@ def plain_step(
     return step
 
 
+def counted(step: Callable[[], Any], seen: list[int]) -> Callable[[], object]:
+    """``step``, after which ``seen`` says how many images were: on a GPU a record may be of several steps."""
+
+    def take() -> None:
+        seen.append(step().num_images)
+
+    return take
+
+
 def main(
     preset: Annotated[str, typer.Option(help="A preset of Diff-AE.")] = "celeba64",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
@@ -104,8 +113,13 @@ def main(
     alternatives[f"rdm train, {'fp32' if precision == 'no' else precision}"] = training_step(
         method, chosen, models[1], accelerator, cached=False, batch_size=batch_size
     )
-    alternatives = {name: waited_for(step, resolved) for name, step in alternatives.items()}
+    seen: list[int] = []
+    for name, step in alternatives.items():
+        alternatives[name] = waited_for(step if name == PLAIN else counted(step, seen), resolved)
     seconds = timed_side_by_side(alternatives, rounds=rounds)
+    ours = next(name for name in seconds if name != PLAIN)
+    images_a_round = [now - before for before, now in zip(seen, seen[1:], strict=False)]
+    seconds[ours] = [s * batch_size / n for s, n in zip(seconds[ours], images_a_round, strict=True)]
     rows = [
         (name, f"{batch_size / median(found):.2f}", ratio_text(seconds, name, PLAIN))
         for name, found in seconds.items()

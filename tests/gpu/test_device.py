@@ -40,7 +40,7 @@ TOLERANCES = {
     "tf32": {"z": 1e-2, "ddim": 2e-1, "exact": 2e-1, "picture": 36.0},
 }
 BF16_PICTURE = 30.0  # dB, against fp32 on the same device
-LOSS = 1e-3  # relative, of the first steps; TF32 is off
+LOSS = (1e-4, 1e-2)  # relative, of the first step and of those after it, in which Muon has rounded to bf16
 RESUMED = 1e-3  # relative, of weights and their average: some kernels of a GPU add in another order each time
 
 
@@ -147,7 +147,8 @@ def test_the_first_steps_have_the_cpus_losses(device: torch.device, x_0: Tensor)
         torch.backends.cudnn.allow_tf32 = before
     print(f"losses {ours}, the CPU's {theirs}")
     assert theirs[0] != theirs[1]
-    assert ours == pytest.approx(theirs, rel=LOSS)
+    assert ours[0] == pytest.approx(theirs[0], rel=LOSS[0])
+    assert ours[1:] == pytest.approx(theirs[1:], rel=LOSS[1])
 
 
 def _settings(preset: Any) -> Settings:
