@@ -106,7 +106,13 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
     parameters = [p for p in model.parameters() if p.requires_grad]
     if settings.optimizer == "muon":
         return Muon(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=True,
+        capturable=parameters[0].is_cuda,  # a CUDA graph may hold a step
+    )
 
 
 def train_steps(

@@ -133,7 +133,7 @@ class RecordedStep(Step):
         if self._graph is None:
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=self._stream):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 loss = self._learn(self._seen, 1)
                 self._result = loss, self._finish()
             self._graph = graph
