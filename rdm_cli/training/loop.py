@@ -199,8 +199,7 @@ def train_steps(
         mean_loss, seconds = mean_and_clock(accelerator, float(total) / num_steps, time.monotonic() - begun)
         _refuse_diverged(progress.step, mean_loss, float(grad_norm), accelerator)
         progress = replace(progress, elapsed_seconds=seconds)
-        if device.type != "cpu":
-            stride = _next_stride((seconds - first.elapsed_seconds) / num_steps)
+        stride = _next_stride((seconds - first.elapsed_seconds) / num_steps, device)
         pace = [*pace[-19:], (progress.elapsed_seconds, progress.num_images)]
         yield StepRecord(
             step=progress.step,
@@ -214,8 +213,10 @@ def train_steps(
         )
 
 
-def _next_stride(seconds_per_step: float) -> int:
+def _next_stride(seconds_per_step: float, device: torch.device) -> int:
     """How many steps a GPU is given before the CPU waits for it, to read the loss and save what is due."""
+    if device.type == "cpu":
+        return 1
     return max(1, min(MOST_STEPS_AHEAD, round(SECONDS_AHEAD / max(seconds_per_step, 1e-6))))
 
 
