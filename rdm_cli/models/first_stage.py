@@ -81,7 +81,7 @@ def f4(
 
 
 def small_kl() -> FirstStageConfig:
-    """The autoencoder of small presets, for images of any size: 8 channels of latents at a quarter of a side."""
+    """The autoencoder of small presets, for images of any size: 8 channels at a quarter of a side."""
     return f4("kl", (32, 64, 64), layers=1, latent_channels=8, num_groups=8, attends=False)
 
 

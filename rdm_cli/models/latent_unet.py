@@ -87,8 +87,8 @@ class LatentUNet(LatentTower):
     ) -> Tensor:
         """Predict from ``z_t`` (B, C, H, W), ``t`` (B,), the ``pyramid``, deepest first, and classes ``y``.
 
-        One that sees a guess takes it as well, as ``guess`` (B, C, H, W). Raises ValueError for another number
-        of maps than the UNet takes.
+        One that sees a guess takes it as well, as ``guess`` (B, C, H, W). Raises ValueError for another
+        number of maps than the UNet takes.
         """
         if len(pyramid) != len(self.config.map_channels):
             raise ValueError(f"{len(self.config.map_channels)} maps are needed, not {len(pyramid)}")

@@ -23,8 +23,8 @@ from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 
 LOGVAR_RANGE = (-30.0, 10.0)
 FIRST_LOGVAR = -5.0
-"""Where the log-variance of a z that a generator reads begins: drawn as widely as at 0, z would say nothing of an
-image for the first thousands of steps."""
+"""Where the log-variance of a z that a generator reads begins: drawn as widely as at 0, z would say little of
+an image for the first thousands of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class RepresentationConfig:
     ``z_width``, is a vector of that many values. ``hidden_channels`` lie between it and either network.
     ``time``: encoder and pyramid are functions of t as well (t-LRDM). Classes enter the encoder.
     ``kl_weight`` is the paper's lambda. ``pyramid`` None: the pyramid is shaped as the encoder is. A
-    ``generator`` of latents stands in the pyramid's place; it needs a z that is a vector and the same for all t.
+    ``generator`` of latents stands in the pyramid's place; it needs a z that is a vector, one for all t.
     """
 
     NETWORK: ClassVar[str] = "Representation"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,13 +12,11 @@ if TYPE_CHECKING:
     from rdm_cli.models.first_stage import FirstStageConfig
 
 
-def _preset(
-    size: int, first_stage: Callable[[], FirstStageConfig], recipe: Recipe, **config: float
-) -> Preset:
+def _preset(size: int, first_stage: FirstStageConfig, recipe: Recipe, *, kl_weight: float = 1e-6) -> Preset:
     from rdm_cli.methods.first_stage.model import FirstStageTrainingConfig
 
-    stage = FirstStageTrainingConfig(first_stage=first_stage(), image_size=size, **config)
-    return Preset(config=stage, prior=None, recipe=recipe)
+    config = FirstStageTrainingConfig(first_stage=first_stage, image_size=size, kl_weight=kl_weight)
+    return Preset(config=config, prior=None, recipe=recipe)
 
 
 def _f4(
@@ -27,13 +24,13 @@ def _f4(
 ) -> Preset:
     from rdm_cli.models.first_stage import f4
 
-    return _preset(size, lambda: f4(kind, widths, layers=layers, num_codes=num_codes), recipe)
+    return _preset(size, f4(kind, widths, layers=layers, num_codes=num_codes), recipe)
 
 
 def _small_kl(size: int) -> Preset:
     from rdm_cli.models.first_stage import small_kl
 
-    return _preset(size, small_kl, _MUON, kl_weight=1e-2)
+    return _preset(size, small_kl(), _MUON, kl_weight=1e-3)
 
 
 _SMALL = replace(SMALL_RECIPE, num_images=300_000)

@@ -59,7 +59,9 @@ class LRDMConfig:
         if generator.channels[::-1][:num] != self.unet.map_channels:
             raise ValueError("the UNet is to be shown the generator's finest maps, one a level")
         if self.prediction != "v" or self.unet.weighting != "none":
-            raise ValueError("around a generator's guess the UNet predicts v, and its loss has its own weights")
+            raise ValueError(
+                "around a generator's guess the UNet predicts v, and the loss has its own weights"
+            )
 
     @property
     def generator(self) -> GeneratorConfig | None:
