@@ -8,7 +8,7 @@ faces reward (a mouth is five pixels high, and averaging leaves little of it).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from rdm_cli.models.blocks import EncoderResBlock, SelfAttention, group_norm
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Shape of a :class:`SemanticEncoder`; sizes as in :class:`rdm_cli.models.unet.UNetConfig`."""
+
+    NETWORK: ClassVar[str] = "SemanticEncoder"
 
     image_size: int
     model_channels: int

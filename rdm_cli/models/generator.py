@@ -51,6 +51,11 @@ class GeneratorConfig:
         """Side of the first level's maps."""
         return self.image_size // self.patch_size >> (len(self.channels) - 1)
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Side of each level's maps, from the coarsest to the finest."""
+        return tuple(self.coarsest_side << level for level in range(len(self.channels)))
+
 
 class GeneratorBlock(EncoderResBlock):
     """A residual block that z scales and shifts."""

@@ -7,6 +7,7 @@ comes before them. The last map is flattened, so that where a feature lies matte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class StridedEncoderConfig:
     ``image_size`` is a power of two from 32 to 512 pixels; raises ValueError for another, and for another
     number of ``channels`` than it takes to come down to 4 x 4.
     """
+
+    NETWORK: ClassVar[str] = "StridedEncoder"
 
     image_size: int
     channels: tuple[int, ...]

@@ -105,6 +105,16 @@ def map_widths(config: UNetConfig) -> list[int]:
     return found
 
 
+def map_sides(config: UNetConfig) -> list[int]:
+    """Side of every map that the way down leaves, in order."""
+    side = config.image_size // config.patch_size
+    found = [side]
+    for level in range(len(config.channel_mult)):
+        found += [side >> level] * config.num_res_blocks
+        found += [side >> (level + 1)] * (level < len(config.channel_mult) - 1)
+    return found
+
+
 def place_widths(config: UNetConfig) -> list[int]:
     """Channels of the maps at each :data:`Place` of the way up."""
     widths = [m * config.model_channels for m in reversed(config.channel_mult)]

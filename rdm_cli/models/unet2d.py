@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rdm_cli.models.blocks import zero_init
-from rdm_cli.models.shift_branch import Joins, ShiftConfig
+from rdm_cli.models.shift_branch import Joins, ShiftConfig, Shown, guess_joins, with_guess
 from rdm_cli.models.unet import Features, Place, unchanged
 from rdm_cli.models.unet2d_config import CLASS_LABEL, UNet2DConfig
 
@@ -135,6 +135,7 @@ class ShiftUNet2D(nn.Module):
         self.conv_out = zero_init(conv_out)
         widths = tuple(fresh.config.block_out_channels)[::-1]
         self.joins = Joins([widths[0], *widths]) if config.sees_prediction else None
+        self.guess_joins = guess_joins(config, *_sides_and_widths(config.unet, fresh.config))
         self._blocks: list[ShiftedResnet] = []
         for module in list(self.modules()):
             if isinstance(module, Attention):
@@ -149,8 +150,26 @@ class ShiftUNet2D(nn.Module):
         activated = F.silu(self.label_embed(z))
         return [block.z_proj(activated)[:, :, None, None].chunk(2, dim=1) for block in self._blocks]
 
-    def forward(self, features: Features, condition: list[Modulation], seen: Sequence[Tensor] = ()) -> Tensor:
+    def forward(
+        self,
+        features: Features,
+        condition: list[Modulation],
+        seen: Sequence[Tensor] = (),
+        shown: Shown | None = None,
+    ) -> Tensor:
         """G (B, C, H, W); features are made contiguous for the reason that ShiftBranch gives."""
-        contiguous = Features(features.time, [m.contiguous() for m in features.maps])
+        maps = with_guess([m.contiguous() for m in features.maps], self.guess_joins, shown)
         place = unchanged if self.joins is None else self.joins.place(seen)
-        return self.conv_out(walk_up(self, contiguous, (features.time, condition), place))
+        return self.conv_out(walk_up(self, Features(features.time, maps), (features.time, condition), place))
+
+
+def _sides_and_widths(config: UNet2DConfig, network: Any) -> tuple[list[int], list[int]]:
+    """Of every map that the way down of ``network``, a ``UNet2DModel``'s config, leaves, in order."""
+    channels = tuple(network.block_out_channels)
+    sides, widths = [config.image_size], [channels[0]]
+    for level, width in enumerate(channels):
+        halves = level < len(channels) - 1
+        sides += [config.image_size >> level] * network.layers_per_block
+        sides += [config.image_size >> (level + 1)] * halves
+        widths += [width] * (network.layers_per_block + halves)
+    return sides, widths

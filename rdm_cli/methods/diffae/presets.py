@@ -7,9 +7,7 @@ flattens its last map, Muon, timesteps even in log-SNR; docs/training.md has wha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SPACING, Preset, Presets, Recipe
+from rdm_cli.methods.presets import MUON_RECIPE, SMALL_SPACING, Preset, Presets, Recipe
 
 
 def _published(
@@ -86,19 +84,10 @@ def _small(
             sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
         prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
-        recipe=_SMALL_RECIPE,
+        recipe=MUON_RECIPE,
     )
 
 
-_SMALL_RECIPE = replace(
-    SMALL_RECIPE,
-    num_images=1_000_000,
-    lr=1.5e-3,
-    warmup_steps=100,
-    ema_decay=0.9998,
-    optimizer="muon",
-    timesteps="log-snr",
-)
 _FFHQ128_MULT = ((1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))
 
 PRESETS = Presets(

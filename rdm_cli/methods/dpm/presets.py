@@ -1,12 +1,12 @@
 """Presets of plain diffusion models: small ones, which train on a CPU.
 
-They work on 2 x 2 patches and predict v, as Diff-AE's small presets do, and are smaller than those:
-a bundle of PDAE holds such a network and, beside it, most of a second one.
+They work on 2 x 2 patches and predict v, as Diff-AE's small presets do, and are smaller than those: a bundle
+of PDAE holds such a network and, beside it, most of a second one, an encoder and a generator.
 """
 
 from __future__ import annotations
 
-from rdm_cli.methods.presets import SMALL_RECIPE, SMALL_SPACING, Preset, Presets
+from rdm_cli.methods.presets import MUON_RECIPE, SMALL_SPACING, Preset, Presets
 
 
 def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
@@ -22,7 +22,7 @@ def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
                 channel_mult=channel_mult,
                 num_res_blocks=1,
                 attention_resolutions=(size // 2 // 2 ** (len(channel_mult) - 1),),
-                time_width=256,
+                time_width=64,
                 z_width=None,
                 dropout=0.0,
                 patch_size=2,
@@ -31,13 +31,13 @@ def _small(size: int, channel_mult: tuple[int, ...]) -> Preset:
             sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
         prior=None,
-        recipe=SMALL_RECIPE,
+        recipe=MUON_RECIPE,
     )
 
 
 PRESETS = Presets(
     {
-        "small32": lambda: _small(32, (2, 4)),
-        "small64": lambda: _small(64, (2, 3, 4)),
+        "small32": lambda: _small(32, (2, 3)),
+        "small64": lambda: _small(64, (1, 2, 3)),
     }
 )

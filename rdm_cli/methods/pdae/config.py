@@ -1,29 +1,37 @@
-"""PDAE's configuration: a frozen UNet, an encoder, the shift branch between them."""
+"""PDAE's configuration: a frozen UNet, an encoder, the shift branch between them, and maybe a generator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.models.backbones import Backbone
+from rdm_cli.models.encoder import EncoderConfig
+from rdm_cli.models.foreign_config import LATER
+from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.shift_branch import ShiftConfig
-from rdm_cli.models.strided_encoder import StridedEncoderConfig, published_channels
+from rdm_cli.models.strided_encoder import StridedEncoderConfig, num_halvings, published_channels
+
+EncoderKind = StridedEncoderConfig | EncoderConfig
+LAST_SIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class PDAEConfig:
     """A PDAE on the frozen ``unet``, which predicts ``prediction``.
 
-    The shift branch is built for that UNet, and the encoder for its images; raises ValueError where they
-    disagree.
+    The shift branch is built for that UNet, and the encoder for its images. With a ``generator``, z gives a
+    guess of the image, which the branch is shown and corrects; see :mod:`rdm_cli.methods.pdae.model`. None:
+    as published. Raises ValueError where they disagree.
     """
 
     unet: Backbone
-    encoder: StridedEncoderConfig
+    encoder: EncoderKind
     shift: ShiftConfig
     prediction: Prediction = "eps"
     sampling: SamplingSpec = field(default_factory=lambda: SamplingSpec(spacing="linspace"))
+    generator: GeneratorConfig | None = field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         if self.unet.z_width is not None:
@@ -34,6 +42,45 @@ class PDAEConfig:
             raise ValueError("the encoder and the shift branch disagree about the width of z")
         if self.encoder.image_size != self.unet.image_size:
             raise ValueError("the encoder and the UNet disagree about the size of images")
+        if self.shift.generator != self.generator:
+            raise ValueError("the shift branch is built for another generator")
+        if self.generator is not None:
+            self._check(self.generator)
+
+    def _check(self, generator: GeneratorConfig) -> None:
+        if generator.z_width != self.encoder.z_width:
+            raise ValueError("the encoder and the generator disagree about the width of z")
+        images = (self.unet.image_size, self.unet.image_channels)
+        if (generator.image_size, generator.image_channels) != images:
+            raise ValueError("the generator and the UNet disagree about the image")
+
+
+def fitted_encoder(encoder: EncoderConfig, unet: Backbone) -> EncoderConfig:
+    """``encoder`` for the images of ``unet``: as many levels as it takes to come down to 4 x 4.
+
+    Raises ValueError for a size that no encoder takes.
+    """
+    num_halvings(unet.image_size)
+    mult = _levels(encoder.channel_mult[::-1], unet.image_size // encoder.patch_size)[::-1]
+    return replace(encoder, image_size=unet.image_size, image_channels=unet.image_channels, channel_mult=mult)
+
+
+def fitted_generator(generator: GeneratorConfig, unet: Backbone) -> GeneratorConfig:
+    """``generator`` for the images of ``unet``: as many levels as it takes to come up from 4 x 4."""
+    side = unet.image_size // generator.patch_size
+    return replace(
+        generator,
+        image_size=unet.image_size,
+        image_channels=unet.image_channels,
+        channels=_levels(generator.channels, side),
+        num_res_blocks=_levels(generator.num_res_blocks, side),
+    )
+
+
+def _levels(values: tuple[int, ...], side: int) -> tuple[int, ...]:
+    """``values`` of levels, coarsest first, as many as maps of ``side`` have: fewer, or the first again."""
+    num = (side // LAST_SIDE).bit_length()
+    return values[:1] * max(0, num - len(values)) + values[-num:]
 
 
 def pdae_config(
@@ -43,22 +90,33 @@ def pdae_config(
     prediction: Prediction,
     sampling: SamplingSpec,
     gamma: float | None,
-    channels: tuple[int, ...] | None = None,
+    encoder: EncoderConfig | None = None,
     sees_prediction: bool = False,
+    generator: GeneratorConfig | None = None,
 ) -> PDAEConfig:
     """The networks around a frozen ``unet``; raises ValueError for a size that no encoder takes.
 
-    ``channels`` of the encoder None: the published ones, and the like at other sizes.
+    ``encoder`` and ``generator`` are fitted to the images of ``unet``. ``encoder`` None: the published one,
+    and the like at other sizes.
     """
+    made = None if generator is None else fitted_generator(generator, unet)
     return PDAEConfig(
         unet=unet,
-        encoder=StridedEncoderConfig(
-            image_size=unet.image_size,
-            channels=channels or published_channels(unet.image_size),
-            z_width=z_width,
-            image_channels=unet.image_channels,
+        encoder=published_encoder(unet, z_width) if encoder is None else fitted_encoder(encoder, unet),
+        shift=ShiftConfig(
+            unet=unet, z_width=z_width, gamma=gamma, sees_prediction=sees_prediction, generator=made
         ),
-        shift=ShiftConfig(unet=unet, z_width=z_width, gamma=gamma, sees_prediction=sees_prediction),
         prediction=prediction,
         sampling=sampling,
+        generator=made,
+    )
+
+
+def published_encoder(unet: Backbone, z_width: int) -> StridedEncoderConfig:
+    """The paper's encoder for the images of ``unet``; raises ValueError for a size that it does not take."""
+    return StridedEncoderConfig(
+        image_size=unet.image_size,
+        channels=published_channels(unet.image_size),
+        z_width=z_width,
+        image_channels=unet.image_channels,
     )

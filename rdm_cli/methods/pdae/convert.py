@@ -150,14 +150,15 @@ def _autoencoder(
     except (CheckpointError, TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{settings[0]}: not the settings of its frozen DPM: {error}") from error
     unet = dpm.unet
+    encoder_config = _encoder_config(encoder)
     config = PDAEConfig(
         unet=unet,
-        encoder=_encoder_config(encoder),
+        encoder=encoder_config,
         shift=ShiftConfig(unet=unet, z_width=shape_of(trained, "label_emb.weight")[1]),
         sampling=SamplingSpec(schedule=dpm.sampling.schedule, spacing="linspace"),
     )
     with torch.device("meta"):
-        ours = StridedEncoder(config.encoder).state_dict()
+        ours = StridedEncoder(encoder_config).state_dict()
     state = dpm_state(frozen, settings[1], dpm)
     for part, tensors in (
         ("encoder", renamed(encoder, strided_encoder_names(encoder), ours)),

@@ -14,29 +14,30 @@ from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.model import DPM
 from rdm_cli.methods.method import Converted, Method, Pretrained
-from rdm_cli.methods.pdae.config import PDAEConfig, pdae_config
+from rdm_cli.methods.pdae.config import EncoderKind, PDAEConfig, pdae_config
 from rdm_cli.methods.pdae.convert import OfficialPDAE, read_pdae
 from rdm_cli.methods.pdae.model import PDAE
 from rdm_cli.methods.pdae.presets import PRESETS
 from rdm_cli.models.backbones import Backbone
+from rdm_cli.models.encoder import EncoderConfig
+from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.shift_branch import ShiftConfig
-from rdm_cli.models.strided_encoder import StridedEncoderConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 
 PAPERS_GAMMA = 0.1
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """A PDAE from its three networks' configs."""
+    """A PDAE from its networks' configs; that of ``generator`` may be None."""
     return PDAE(PDAEConfig(**parts, prediction=prediction, sampling=sampling))
 
 
 def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None) -> PDAEConfig:
-    """``config``'s encoder and shift branch, around a ``pretrained`` plain DPM of any size.
+    """``config``'s encoder, shift branch and generator, around a ``pretrained`` plain DPM of any size.
 
-    ``gamma`` None keeps the preset's, or the paper's for a model that predicts eps. Raises ValueError where
-    ``pretrained`` is no plain DPM of images, or of a size that no encoder takes.
+    ``gamma`` None keeps the preset's or, without a generator, the paper's for a model that predicts eps.
+    Raises ValueError where ``pretrained`` is no plain DPM of images, or of a size that no encoder takes.
     """
     if not isinstance(pretrained, DPM):
         raise ValueError("not a plain DPM")
@@ -44,15 +45,17 @@ def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None)
         raise ValueError("it diffuses the latents of a first stage, and PDAE works on images")
     dpm = pretrained
     if gamma is None:
-        gamma = PAPERS_GAMMA if dpm.prediction == "eps" else config.shift.gamma
+        in_eps = dpm.prediction == "eps" and config.generator is None
+        gamma = PAPERS_GAMMA if in_eps else config.shift.gamma
     return pdae_config(
         dpm.config.unet,
         z_width=config.encoder.z_width,
         prediction=dpm.prediction,
         sampling=dpm.sampling,
         gamma=gamma,
-        channels=config.encoder.channels if dpm.image_size == config.encoder.image_size else None,
+        encoder=config.encoder if isinstance(config.encoder, EncoderConfig) else None,
         sees_prediction=config.shift.sees_prediction,
+        generator=config.generator,
     )
 
 
@@ -96,7 +99,13 @@ def _directions(official: OfficialPDAE) -> Directions | None:
 METHOD = Method(
     name="pdae",
     title="PDAE (Zhang et al., NeurIPS 2022, arXiv 2212.12990)",
-    components={"unet": Backbone, "encoder": StridedEncoderConfig, "shift": ShiftConfig},
+    components={
+        "unet": Backbone,
+        "encoder": EncoderKind,
+        "shift": ShiftConfig,
+        "generator": GeneratorConfig,
+    },
+    optional=frozenset({"generator"}),
     build=build,
     presets=PRESETS,
     convert=convert,

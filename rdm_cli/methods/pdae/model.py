@@ -11,37 +11,66 @@ and w_t.
 
 A DPM that predicts v is shifted in v, by G as it is, in training and in sampling: in eps, a small error
 of G at the noisy end would be a large one of x_0 (by sqrt(1 - ab) / sqrt(ab), over a hundred at T).
+
+The small presets have a generator as well, as Diff-AE's have (:mod:`rdm_cli.methods.diffae.model`): z alone
+gives a guess of the image, and the second way up, which is shown the guess beside the frozen maps, says how
+far x_0 is from it. The shift is what that answer has besides the frozen one. So the picture is the
+generator's wherever noise dominates, and the noise cannot show in it:
+
+    L = E [ (1 - ab_t + spread^2 ab_t) || v - v_t ||^2 + || guess - x_0 ||^2 ]
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rdm_cli.kernels.float64 import Table
-from rdm_cli.kernels.parameterization import add_noise, per_item, training_target
+from rdm_cli.kernels.parameterization import (
+    add_noise,
+    from_v,
+    per_item,
+    training_target,
+    v_around,
+    weight_around,
+    wiener_residual,
+)
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.pdae.coefficients import loss_weight, mean_shift, score_shift
-from rdm_cli.methods.pdae.config import PDAEConfig
+from rdm_cli.methods.pdae.config import EncoderKind, PDAEConfig
 from rdm_cli.models.backbones import Backbone, build_shift
-from rdm_cli.models.shift_branch import ShiftConfig, noting
-from rdm_cli.models.strided_encoder import StridedEncoder, StridedEncoderConfig
+from rdm_cli.models.encoder import EncoderConfig, SemanticEncoder
+from rdm_cli.models.generator import Generator, GeneratorConfig, Guess
+from rdm_cli.models.shift_branch import ShiftConfig, Shown, noting
+from rdm_cli.models.strided_encoder import StridedEncoder
 
 STOP_SHIFT = 0.3
 
 
+class Condition(NamedTuple):
+    """What depends on z alone: the shift branch's scales and, where there is a generator, its guess."""
+
+    scales: Any
+    guess: Guess | None
+
+
 class PDAE(UNetModel):
-    """The frozen UNet with encoder and shift branch; ``forward`` is the loss."""
+    """The frozen UNet with encoder, shift branch and maybe a generator; ``forward`` is the loss."""
 
     config: PDAEConfig
 
     def __init__(self, config: PDAEConfig) -> None:
         super().__init__(config)
-        self.encoder = StridedEncoder(config.encoder)
+        self.encoder: nn.Module = (
+            SemanticEncoder(config.encoder)
+            if isinstance(config.encoder, EncoderConfig)
+            else StridedEncoder(config.encoder)
+        )
         self.shift: Any = build_shift(config.shift)
+        self.generator = None if config.generator is None else Generator(config.generator)
         self.unet.requires_grad_(False)
         schedule = config.sampling.schedule
         self.mean_shift = Table(mean_shift(schedule))
@@ -58,11 +87,10 @@ class PDAE(UNetModel):
         """Shape of one code."""
         return (self.config.encoder.z_width,)
 
-    def component_config(self, name: str) -> Backbone | StridedEncoderConfig | ShiftConfig:
-        """The config of ``unet``, ``encoder`` or ``shift``."""
-        if name == "encoder":
-            return self.config.encoder
-        return self.config.shift if name == "shift" else self.config.unet
+    def component_config(self, name: str) -> Backbone | EncoderKind | ShiftConfig | GeneratorConfig | None:
+        """The config of ``unet``, ``encoder``, ``shift`` or ``generator``."""
+        configs = {"encoder": self.config.encoder, "shift": self.config.shift, "unet": self.config.unet}
+        return self.config.generator if name == "generator" else configs[name]
 
     def train(self, mode: bool = True) -> PDAE:
         """Train encoder and shift branch; the frozen UNet stays as in sampling, without dropout."""
@@ -72,23 +100,44 @@ class PDAE(UNetModel):
 
     def encode(self, x_0: Tensor) -> Tensor:
         """Images ``x_0`` (B, 3, H, W) in [-1, 1] to ``z`` (B, z_width)."""
-        return self.encoder(x_0)
+        z: Tensor = self.encoder(x_0)
+        return z
 
-    def predict(self, x_t: Tensor, t: Tensor, *conditions: list[Tensor | None]) -> tuple[Tensor, ...]:
-        """What the frozen UNet predicts and, for each of ``conditions``, G: all (B, 3, H, W).
+    def _condition(self, z: Tensor | None) -> Condition:
+        """What is computed of ``z`` (B, z_width), once for a whole trajectory."""
+        assert z is not None
+        return Condition(self.shift.condition(z), None if self.generator is None else self.generator(z))
 
-        ``conditions`` are results of ``shift.condition``. No gradient reaches the frozen half.
+    def predict(self, x_t: Tensor, t: Tensor, *conditions: Condition) -> tuple[Tensor, ...]:
+        """What the frozen UNet predicts and, for each of ``conditions``, the shift: all (B, 3, H, W).
+
+        The shift is G or, with a generator, the answer about x_0 less what is predicted. No gradient reaches
+        the frozen half.
         """
         seen: list[Tensor] = []
         with torch.no_grad():
             free = self.unet.condition(None)
             features = self.unet.features(x_t, t, free)
             prediction = self.unet.upward(features, free, noting(seen))
-        return prediction, *(self.shift(features, condition, seen) for condition in conditions)
+        if self.config.generator is not None:
+            prediction = prediction.to(x_t.dtype)
+
+        def shift(condition: Condition) -> Tensor:
+            scales, guess = condition
+            if guess is None or self.config.generator is None:
+                g: Tensor = self.shift(features, scales, seen)
+                return g
+            about = (guess.picture, self.config.generator.spread, self.alpha_bar[t])
+            shown = Shown(guess, wiener_residual(x_t, *about))
+            answer = self.shift(features, scales, seen, shown)
+            v = v_around(answer.to(x_t.dtype), x_t, *about)
+            return from_v(self.prediction, v, x_t, self.alpha_bar[t]) - prediction
+
+        return prediction, *(shift(condition) for condition in conditions)
 
     def shifted(self, prediction: Tensor, g: Tensor, t: Tensor, coefficient: Table) -> Tensor:
-        """The frozen ``prediction`` with the shift ``g``, in eps times ``coefficient`` at ``t``."""
-        if self.prediction == "eps":
+        """The frozen ``prediction`` with the shift ``g``; G is worth ``coefficient`` at ``t`` in eps."""
+        if self.prediction == "eps" and self.generator is None:
             return prediction + per_item(coefficient[t], g) * g
         return prediction + g
 
@@ -98,7 +147,7 @@ class PDAE(UNetModel):
         At t < ``stop_below`` the DPM is left as it is: the paper's way of sampling without an image, whose
         last steps follow the DPM's own idea of detail.
         """
-        condition = self.shift.condition(z)
+        condition = self._condition(z)
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             if bool((t < stop_below).all()):
@@ -112,7 +161,7 @@ class PDAE(UNetModel):
 
     def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
         """eps of the DPM alone, and with the shift that training teaches: that of the posterior's mean."""
-        free, g = self.predict(x_t, t, self.shift.condition(z))
+        free, g = self.predict(x_t, t, self._condition(z))
         shifted = self.shifted(free, g, t, self.mean_shift)
         answers = {"without z": free, "with z": shifted}
         return {name: self.as_eps(answer, x_t, t) for name, answer in answers.items()}
@@ -123,7 +172,7 @@ class PDAE(UNetModel):
         ``z_first`` and ``z_second`` (B, z_width), ``weight`` (B,) from 0 (the first) to 1. The frozen half
         runs once for both.
         """
-        first, second = self.shift.condition(z_first), self.shift.condition(z_second)
+        first, second = self._condition(z_first), self._condition(z_second)
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             prediction, g_first, g_second = self.predict(x_t, t, first, second)
@@ -139,16 +188,25 @@ class PDAE(UNetModel):
         ``t`` int64 (B,), ``eps`` like ``x_0``. ``z`` None encodes ``x_0``; another image's z measures how
         much the shift relies on it.
         """
-        z = self.encode(x_0) if z is None else z
+        return self._loss(x_0, t, eps, self._condition(self.encode(x_0) if z is None else z))
+
+    def _loss(self, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> Tensor:
         alpha_bar = self.alpha_bar[t]
         x_t = add_noise(x_0, eps, alpha_bar)
-        prediction, g = self.predict(x_t, t, self.shift.condition(z))
+        prediction, g = self.predict(x_t, t, condition)
         answer = self.shifted(prediction.float(), g.float(), t, self.mean_shift)
         target = training_target(self.prediction, x_0, eps, alpha_bar)
         error = (answer - target).square().mean(dim=(1, 2, 3))
         return per_item(self.loss_weight[t], error) * error
 
-    forward = loss
+    def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What is minimised, of each image, (B,): :meth:`loss`, or with a generator the loss above."""
+        condition = self._condition(self.encode(x_0))
+        loss = self._loss(x_0, t, eps, condition)
+        if condition.guess is None or self.config.generator is None:
+            return loss
+        weight = weight_around(self.config.generator.spread, self.alpha_bar[t])
+        return per_item(weight, loss) * loss + (condition.guess.picture - x_0).square().mean(dim=(1, 2, 3))
 
     def adopt(self, pretrained: nn.Module) -> None:
         """Take the weights of a plain DPM of the same UNet."""

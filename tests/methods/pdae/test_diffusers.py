@@ -113,7 +113,7 @@ def test_the_frozen_half_is_diffusers_own(kind: Any) -> None:
     network, config, prediction = kind
     model = pdae_on(kind).train()
     x_t, t = some_batch()
-    answer, g = model.predict(x_t, t, model.shift.condition(torch.randn(2, 8)))
+    answer, g = model.predict(x_t, t, model._condition(torch.randn(2, 8)))
     expected = as_diffusers_says(network, config, x_t, t)
     assert torch.equal(answer, expected)
     assert g.shape == x_t.shape and not g.any()

@@ -66,7 +66,7 @@ def test_z(pdae: PDAE, tensors: Tensors) -> None:
 def test_frozen_eps_and_shift(pdae: PDAE, tensors: Tensors, size: int) -> None:
     x_t = add_noise(tensors[f"x0_{size}"], tensors[f"noise_{size}"], pdae.alpha_bar[tensors["t"]])
     close(x_t, tensors[f"x_t_{size}"], atol=1e-6)
-    eps, g = pdae.predict(tensors[f"x_t_{size}"], tensors["t"], pdae.shift.condition(tensors["z"]))
+    eps, g = pdae.predict(tensors[f"x_t_{size}"], tensors["t"], pdae._condition(tensors["z"]))
     close(eps, tensors[f"eps_{size}"], **STEP)
     close(g, tensors[f"grad_{size}"], **STEP)
 
@@ -155,7 +155,7 @@ def test_one_step_denoising_takes_the_other_coefficient(pdae: PDAE, tensors: Ten
     t = torch.tensor([400, 800])
     alpha_bar = pdae.alpha_bar[t]
     x_t = add_noise(tensors["x0_32"], tensors["noise_32"], alpha_bar)
-    eps, g = pdae.predict(x_t, t, pdae.shift.condition(tensors["z"]))
+    eps, g = pdae.predict(x_t, t, pdae._condition(tensors["z"]))
     close(to_x_0(eps, x_t, alpha_bar), tensors["one_step_dpm_32"], atol=1e-3, rtol=1e-4)
     shifted = pdae.shifted(eps, g, t, pdae.mean_shift)
     close(to_x_0(shifted, x_t, alpha_bar), tensors["one_step_pdae_32"], atol=1e-3, rtol=1e-4)
@@ -166,7 +166,7 @@ def test_an_ancestral_step_with_the_shift(pdae: PDAE, tensors: Tensors) -> None:
     g = tensors
     alpha_bar = pdae.sampling.schedule.alpha_bar()
     for i, t in enumerate(g["t"].tolist()):
-        condition = pdae.shift.condition(g["z"][i : i + 1])
+        condition = pdae._condition(g["z"][i : i + 1])
 
         def eps_fn(x_t: Tensor, t_batch: Tensor, condition: Any = condition) -> Tensor:
             eps, shift = pdae.predict(x_t, t_batch, condition)
@@ -268,7 +268,7 @@ def test_shift_branch_with_heads(
     state |= {f"shift.{n}": w for n, w in shift_state(trained, settings, config.shift).items()}
     model.load_state_dict(state | {f"encoder.{n}": w for n, w in model.encoder.state_dict().items()})
     model.eval()
-    eps, g = model.predict(tensors["B.x"], tensors["t"], model.shift.condition(tensors["B.z"]))
+    eps, g = model.predict(tensors["B.x"], tensors["t"], model._condition(tensors["B.z"]))
     close(eps, tensors[f"B.eps{kind}"], **STEP)
     close(g.detach(), tensors[f"B.grad{kind}"], **STEP)
 

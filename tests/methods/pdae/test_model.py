@@ -65,7 +65,7 @@ def test_it_starts_as_the_dpm(prediction: Prediction, sees: bool) -> None:
     plain = DPM(DPMConfig(unet=UNET, prediction=prediction, sampling=model.sampling)).eval()
     plain.unet.load_state_dict(model.unet.state_dict())
     x_t, t, _ = batch()
-    _, g = model.predict(x_t, t, model.shift.condition(torch.randn(4, 8)))
+    _, g = model.predict(x_t, t, model._condition(torch.randn(4, 8)))
     assert g.shape == x_t.shape and not g.any()
     ours, theirs = model.denoiser(torch.randn(4, 8))(x_t, t), plain.denoiser(torch.zeros(4, 0))(x_t, t)
     assert torch.equal(ours, theirs)
@@ -130,7 +130,7 @@ def test_joins_start_at_nothing_and_show_the_frozen_way_up() -> None:
     z = torch.randn(4, 8)
 
     def shift(model: PDAE) -> Tensor:
-        return model.eval().predict(x_t, t, model.shift.condition(z))[1]
+        return model.eval().predict(x_t, t, model._condition(z))[1]
 
     torch.testing.assert_close(shift(seeing), shift(blind), rtol=0, atol=0)
     randomised(seeing)
