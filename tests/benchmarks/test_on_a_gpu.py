@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tarfile
 import threading
@@ -111,16 +112,13 @@ def test_a_training_that_was_stopped_leaves_a_bundle(plan: Plan, monkeypatch: py
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_chains_ask_for_what_rdm_has(name: str, plan: Plan) -> None:
     """Options and presets: each command fails because its images are not there, and for no other reason."""
-    import shlex
-
-    from click.testing import CliRunner
-    from typer.main import get_command
+    from typer.testing import CliRunner
 
     from rdm_cli.cli import app
 
     for work in CHAINS[name]:
         given = {place: str(plan.work / place) for place in ("av64", "av128", "bundles", "runs")}
         arguments = shlex.split(work.command.format(**given, minutes="1"))
-        found = CliRunner().invoke(get_command(app), [*arguments, "--dry-run"])
+        found = CliRunner().invoke(app, [*arguments, "--dry-run"])
         assert found.exit_code != 0 and "No such option" not in found.output, found.output
         assert "there is no preset" not in str(found.exception), found.exception
