@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from rdm_cli.bundles.bundle import Bundle, open_bundle
 from rdm_cli.bundles.places import shipped_bundles
+from rdm_cli.kernels import float64
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.float64 import Table, has_float64
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -111,12 +112,12 @@ def _there(x: Any) -> Any:
 @contextmanager
 def no_float64_device() -> Iterator[torch.device]:
     """The device, which is there within the block."""
-    has_float64.cache_clear()
+    float64._KNOWN.clear()
     try:
         with _Mode():
             yield DEVICE
     finally:
-        has_float64.cache_clear()
+        float64._KNOWN.clear()
 
 
 SPEC = SamplingSpec(spacing="log-snr", steps=4)

@@ -132,8 +132,12 @@ class Bundle:
         return _digest({name: self.folder / "prior" / name for name in ("config.json", WEIGHTS)})
 
     def prior_named(self, name: str | None) -> LatentDDIM | GaussianPrior:
-        """The prior ``name``, or the method's own; raises UsageError where z is not trained for it."""
-        if (name or self.method.prior) == "latent-ddim":
+        """The prior ``name``; None: one that was trained for the bundle, or else the method's own.
+
+        Raises UsageError where z is not trained for it.
+        """
+        is_there = (self.folder / "prior").is_dir()
+        if (name or ("latent-ddim" if is_there else self.method.prior)) == "latent-ddim":
             return self.prior
         self.require_z("a prior over z")
         if self.method.prior != "gaussian":

@@ -5,20 +5,21 @@ There the float64 part is computed on the CPU, and what comes of it is cast befo
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
+_KNOWN: dict[torch.device, bool] = {}
 
-@cache
+
 def has_float64(device: torch.device) -> bool:
     """Whether tensors on ``device`` can be float64."""
-    try:
-        torch.empty(0, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
-        return False
-    return True
+    if device not in _KNOWN:  # no functools.cache: torch.compile would warn of it
+        try:
+            torch.empty(0, dtype=torch.float64, device=device)
+            _KNOWN[device] = True
+        except (TypeError, RuntimeError):
+            _KNOWN[device] = False
+    return _KNOWN[device]
 
 
 def in_float64(x: Tensor) -> Tensor:

@@ -49,21 +49,40 @@ class FirstStageConfig(ForeignConfig):
         return self.class_name == "AutoencoderKL"
 
 
-def f4(kind: str, widths: tuple[int, ...], *, num_codes: int, layers: int = 2) -> FirstStageConfig:
-    """An autoencoder of ``kind`` "vq" or "kl" with as many levels as ``widths``, and 3 channels of latents.
+def f4(
+    kind: str,
+    widths: tuple[int, ...],
+    *,
+    num_codes: int = 0,
+    layers: int = 2,
+    latent_channels: int = 3,
+    num_groups: int = 32,
+    attends: bool = True,
+) -> FirstStageConfig:
+    """An autoencoder of ``kind`` "vq" or "kl" with as many levels as ``widths``.
 
-    Three levels leave a quarter of each side. ``num_codes`` are those of a VQ's book.
+    Three levels leave a quarter of each side. ``num_codes`` are those of a VQ's book. Norms take the channels
+    in ``num_groups``; in as many groups as channels they take each map's mean away, which a narrow network
+    misses. ``attends``: there is an attention in the middle.
     """
     num = len(widths)
     values: dict[str, Any] = {
-        "in_channels": 3, "out_channels": 3, "latent_channels": 3, "block_out_channels": list(widths),
+        "in_channels": 3, "out_channels": 3, "latent_channels": latent_channels,
+        "block_out_channels": list(widths),
         "down_block_types": ["DownEncoderBlock2D"] * num, "up_block_types": ["UpDecoderBlock2D"] * num,
-        "layers_per_block": layers, "act_fn": "silu", "norm_num_groups": 32,
+        "layers_per_block": layers, "act_fn": "silu", "norm_num_groups": num_groups,
     }  # fmt: skip
+    if not attends:
+        values["mid_block_add_attention"] = False
     if kind == "kl":
         return FirstStageConfig(class_name="AutoencoderKL", values=values)
-    values |= {"vq_embed_dim": 3, "num_vq_embeddings": num_codes}
+    values |= {"vq_embed_dim": latent_channels, "num_vq_embeddings": num_codes}
     return FirstStageConfig(class_name="VQModel", values=values)
+
+
+def small_kl() -> FirstStageConfig:
+    """The autoencoder of small presets, for images of any size: 8 channels at a quarter of a side."""
+    return f4("kl", (32, 64, 64), layers=1, latent_channels=8, num_groups=8, attends=False)
 
 
 def build_first_stage(config: FirstStageConfig) -> nn.Module:

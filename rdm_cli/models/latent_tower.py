@@ -125,7 +125,8 @@ def run_up(
     levels: nn.ModuleList, h: Tensor, activated: Tensor | None, laterals: list[Tensor] | None
 ) -> tuple[Tensor, list[Tensor]]:
     """Up from ``h``: the last map, and those of the other levels before they are doubled, deepest first."""
-    left, maps = list(laterals or ()), list[Tensor]()
+    left = list(laterals or ())
+    maps: list[Tensor] = []
     for level in cast(Iterable[Level], levels):
         for i in range(len(level.blocks)):
             _, h = level.run(i, h if laterals is None else torch.cat([h, left.pop()], dim=1), activated)

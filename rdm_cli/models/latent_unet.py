@@ -8,12 +8,13 @@ and a class, enter every block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rdm_cli.models.foreign_config import LATER
 from rdm_cli.models.latent_blocks import Embedding, HeadNorm
 from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 
@@ -27,7 +28,7 @@ class LatentUNetConfig:
     ``map_channels`` are those of the pyramid, from the shallowest level to the deepest; () is an
     unconditional UNet. ``attention_resolutions`` are sides of maps. ``weighting`` is that of its loss over t;
     "other" weighs what is predicted as if the other one, eps or x_0, were. ``class_names`` are those of its
-    classes, if it is told any.
+    classes, if it is told any. ``sees_guess``: it is shown a guess of the latents as well.
     """
 
     NETWORK: ClassVar[str] = "LatentUNet"
@@ -43,6 +44,7 @@ class LatentUNetConfig:
     map_channels: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
     weighting: Weighting = "none"
+    sees_guess: bool | None = field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         if self.map_channels and len(self.map_channels) != len(self.channel_mult):
@@ -68,22 +70,30 @@ class LatentUNet(LatentTower):
         self.embedding = Embedding(c.model_channels, time=True, num_classes=len(c.class_names) or None)
         widths = [m * c.model_channels for m in c.channel_mult]
         num, deepest = c.num_res_blocks, c.latent_size >> (len(widths) - 1)
-        self.conv_in = nn.Conv2d(c.latent_channels, c.model_channels, 3, padding=1)
+        shown = 2 if c.sees_guess else 1
+        self.conv_in = nn.Conv2d(shown * c.latent_channels, c.model_channels, 3, padding=1)
         self.down, laterals = self.make_down(c.model_channels, widths, c.latent_size, num, c.map_channels)
         self.middle = self.make_middle(widths[-1], extra=c.map_channels[-1] if c.map_channels else 0)
         self.up = self.make_up(widths[-1], widths, deepest, num + 1, laterals)
         self.head = HeadNorm(widths[0], c.latent_channels)
 
     def forward(
-        self, z_t: Tensor, t: Tensor, pyramid: Sequence[Tensor] = (), y: Tensor | None = None
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        pyramid: Sequence[Tensor] = (),
+        y: Tensor | None = None,
+        guess: Tensor | None = None,
     ) -> Tensor:
         """Predict from ``z_t`` (B, C, H, W), ``t`` (B,), the ``pyramid``, deepest first, and classes ``y``.
 
-        Raises ValueError for another number of maps than the UNet takes.
+        One that sees a guess takes it as well, as ``guess`` (B, C, H, W). Raises ValueError for another
+        number of maps than the UNet takes.
         """
         if len(pyramid) != len(self.config.map_channels):
             raise ValueError(f"{len(self.config.map_channels)} maps are needed, not {len(pyramid)}")
         activated = self.embedding(t, y)
-        h, laterals = run_down(self.down, self.conv_in(z_t), activated, pyramid)
+        seen = z_t if guess is None else torch.cat([z_t, guess], dim=1)
+        h, laterals = run_down(self.down, self.conv_in(seen), activated, pyramid)
         h = self.middle(torch.cat([h, *pyramid[:1]], dim=1), activated)
         return self.head(run_up(self.up, h, activated, laterals)[0])

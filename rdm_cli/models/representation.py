@@ -3,6 +3,9 @@
 (Traub 2022, arXiv 2210.11058, section 4.1.) The encoder answers mean and log-variance of z, a small map or
 a vector; the pyramid, one map for each resolution of the UNet, which it conditions. There is no other
 decoder: what z must hold, the diffusion loss says.
+
+With a ``generator``, which the paper has not, the maps are its own, and besides them it gives a guess of the
+latents themselves (:mod:`rdm_cli.models.generator`).
 """
 
 from __future__ import annotations
@@ -14,10 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from rdm_cli.models.foreign_config import LATER
+from rdm_cli.models.generator import Generator, GeneratorConfig, Guess
 from rdm_cli.models.latent_blocks import Embedding, HeadNorm
 from rdm_cli.models.latent_tower import LatentTower, run_down, run_up
 
 LOGVAR_RANGE = (-30.0, 10.0)
+FIRST_LOGVAR = -5.0
+"""Where the log-variance of a z that a generator reads begins: drawn as widely as at 0, z would say little of
+an image for the first thousands of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,8 @@ class RepresentationConfig:
     z has ``z_channels`` maps of the side that is left after ``len(channel_mult) - 1`` halvings or, with
     ``z_width``, is a vector of that many values. ``hidden_channels`` lie between it and either network.
     ``time``: encoder and pyramid are functions of t as well (t-LRDM). Classes enter the encoder.
-    ``kl_weight`` is the paper's lambda. ``pyramid`` None: the pyramid is shaped as the encoder is.
+    ``kl_weight`` is the paper's lambda. ``pyramid`` None: the pyramid is shaped as the encoder is. A
+    ``generator`` of latents stands in the pyramid's place; it needs a z that is a vector, one for all t.
     """
 
     NETWORK: ClassVar[str] = "Representation"
@@ -66,12 +74,24 @@ class RepresentationConfig:
     adaptive: bool = False
     kl_weight: float = 1e-4
     pyramid: PyramidConfig | None = field(default=None, metadata={LATER: True})
+    generator: GeneratorConfig | None = field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
+        if self.generator is not None:
+            self._check(self.generator)
         if len(self.pyramid_shape.channel_mult) != len(self.channel_mult):
             raise ValueError("encoder and pyramid have different numbers of levels")
         if self.latent_size % 2 ** (len(self.channel_mult) - 1):
             raise ValueError(f"latents of {self.latent_size} cannot be halved that often")
+
+    def _check(self, generator: GeneratorConfig) -> None:
+        if self.pyramid is not None or self.time:
+            raise ValueError("a generator goes with no pyramid, and with no z that is a function of t")
+        if generator.z_width != self.z_width:
+            raise ValueError("the encoder and the generator disagree about the width of z")
+        made = (generator.image_size, generator.image_channels, generator.patch_size)
+        if made != (self.latent_size, self.latent_channels, 1):
+            raise ValueError("the encoder and the generator disagree about the latents")
 
     @property
     def z_side(self) -> int:
@@ -94,8 +114,8 @@ class RepresentationConfig:
 
     @property
     def map_channels(self) -> tuple[int, ...]:
-        """Channels of the pyramid's maps, from the shallowest level to the deepest."""
-        return self.pyramid_shape.widths
+        """Channels of the pyramid's, or the generator's, maps, from the shallowest level to the deepest."""
+        return self.pyramid_shape.widths if self.generator is None else self.generator.channels[::-1]
 
 
 class RepresentationEncoder(LatentTower):
@@ -146,15 +166,23 @@ class Pyramid(LatentTower):
 
 
 class Representation(nn.Module):
-    """Encoder and pyramid with the layers between them and z."""
+    """Encoder and pyramid with the layers between them and z; or encoder and generator."""
 
     def __init__(self, config: RepresentationConfig) -> None:
         super().__init__()
         self.config = c = config
         self.encoder = RepresentationEncoder(c)
-        self.pyramid = Pyramid(c)
+        self.generator = None
         self.to_z: nn.Module
         self.from_z: nn.Module
+        if c.generator is not None:
+            assert c.z_width is not None
+            self.generator = Generator(c.generator)
+            last = nn.Linear(c.hidden_channels * c.z_side**2, 2 * c.z_width)
+            nn.init.constant_(last.bias[c.z_width :], FIRST_LOGVAR)
+            self.to_z = nn.Sequential(nn.Flatten(), last)
+            return
+        self.pyramid = Pyramid(c)
         hidden = c.pyramid_shape.hidden_channels or c.hidden_channels
         if c.z_width is None:
             self.to_z = nn.Conv2d(c.hidden_channels, 2 * c.z_channels, 1)
@@ -175,6 +203,10 @@ class Representation(nn.Module):
     def maps(self, z: Tensor, t: Tensor | None = None) -> list[Tensor]:
         """The pyramid of ``z`` (B, *z_shape), deepest map first."""
         return self.pyramid(self.from_z(z), t)
+
+    def guess(self, z: Tensor) -> Guess | None:
+        """The latents that ``z`` (B, *z_shape) says, and the maps on the way; None without a generator."""
+        return None if self.generator is None else self.generator(z)
 
 
 def kl_to_normal(mean: Tensor, logvar: Tensor) -> Tensor:

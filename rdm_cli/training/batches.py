@@ -8,14 +8,14 @@ themselves, is keyed by the pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from rdm_cli.data.images.pixels import to_unit_range
-from rdm_cli.kernels.randomness import keyed_generator
+from rdm_cli.kernels.randomness import key_to_seed, keyed_generator
 
 Shape = tuple[int, ...]
 
@@ -117,22 +117,58 @@ def training_batch(
 
     The timesteps of the whole batch are spread evenly together, over ``timestep_shares`` as in
     :func:`stratified_timesteps`; images come in random order, so which of them a place has is chance.
+
+    What is drawn is drawn on the device of ``stored``. On the CPU each image has a generator of its own; a
+    GPU draws the whole batch's at once, and other numbers.
     """
     num = len(share.places)
     joint = keyed_generator(seed, "timesteps", share.step)
     t = stratified_timesteps(share.batch_size, num_train_steps, joint, timestep_shares)[list(share.places)]
-    eps = torch.empty(num, *(x_T_shape or stored.shape[1:]))
-    noise = {name: torch.empty(num, *shape) for name, shape in (noise_shapes or {}).items()}
-    flipped = torch.zeros(num, dtype=torch.bool)
-    for i, place in enumerate(share.places):
-        generator = keyed_generator(seed, "image", share.step, place)
-        flipped[i] = (torch.rand((), generator=generator) < 0.5) & flip
-        for drawn in (eps, *noise.values()):
-            drawn[i].normal_(generator=generator)
+    shapes = [x_T_shape or tuple(stored.shape[1:]), *(noise_shapes or {}).values()]
+    draw = _drawn_on_the_cpu if stored.device.type == "cpu" else _drawn_on_a_device
+    chance, (eps, *others) = draw(share, seed, shapes, stored.device)
+    noise = dict(zip(noise_shapes or {}, others, strict=True))
+    flipped = (chance < 0.5) & flip
+    t = to_device(t, stored.device)
     if stored.is_floating_point():
-        mean, *std = stored[torch.arange(num), flipped.long()].float().unbind(1)
+        mean, *std = stored[torch.arange(num, device=stored.device), flipped.long()].float().unbind(1)
         return mean + std[0] * noise["latents"] if std else mean, t, eps, noise
     x_0 = to_unit_range(stored)
     if flip:
         x_0 = torch.where(flipped[:, None, None, None], x_0.flip(3), x_0)
     return x_0, t, eps, noise
+
+
+def _drawn_on_the_cpu(
+    share: Share, seed: int, shapes: Sequence[Shape], device: torch.device
+) -> tuple[Tensor, list[Tensor]]:
+    """For each image of ``share`` a uniform number, (B,), and standard normal ones of each of ``shapes``."""
+    num = len(share.places)
+    chance = torch.empty(num)
+    noise = [torch.empty(num, *shape) for shape in shapes]
+    for i, place in enumerate(share.places):
+        generator = keyed_generator(seed, "image", share.step, place)
+        chance[i] = torch.rand((), generator=generator)
+        for drawn in noise:
+            drawn[i].normal_(generator=generator)
+    return chance, noise
+
+
+def _drawn_on_a_device(
+    share: Share, seed: int, shapes: Sequence[Shape], device: torch.device
+) -> tuple[Tensor, list[Tensor]]:
+    """The same on ``device``: the numbers of the whole batch, of which ``share`` takes its own."""
+    generator = torch.Generator(device).manual_seed(key_to_seed(seed, "batch", share.step))
+    mine = slice(share.places.start, share.places.stop)
+    chance = torch.rand(share.batch_size, generator=generator, device=device)[mine]
+    noise = [
+        torch.randn(share.batch_size, *shape, generator=generator, device=device)[mine] for shape in shapes
+    ]
+    return chance, noise
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the CPU on ``device``; the CPU does not wait until a GPU has them."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -8,28 +8,32 @@ take the step that one of them would take, but for rounding and dropout.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rdm_cli.errors import ImageError, RdmError
 from rdm_cli.kernels.randomness import key_to_seed
 from rdm_cli.training.batches import BatchOrder, Shape, training_batch
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
-from rdm_cli.training.interrupts import ignore_interrupts
+from rdm_cli.training.feeding import batches_on
 from rdm_cli.training.muon import Muon
 from rdm_cli.training.processes import agree, dead_workers_reported, mean_and_clock
+from rdm_cli.training.step import Pass, make_step
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+SECONDS_AHEAD = 0.5
+MOST_STEPS_AHEAD = 100
 
 
 class DivergedError(RdmError):
@@ -77,7 +81,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One optimiser step, as it is logged. ``loss`` is the mean over this step's images."""
+    """One optimiser step, as it is logged, or on a GPU the last of several.
+
+    ``loss`` is the mean over the images of all of them.
+    """
 
     step: int
     num_images: int
@@ -99,7 +106,13 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimize
     parameters = [p for p in model.parameters() if p.requires_grad]
     if settings.optimizer == "muon":
         return Muon(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=True,
+        capturable=parameters[0].is_cuda,  # a CUDA graph may hold a step
+    )
 
 
 def train_steps(
@@ -120,6 +133,8 @@ def train_steps(
 ) -> Iterator[StepRecord]:
     """Train until the budget is spent or any process is ``asked`` to end, yielding after each step.
 
+    A GPU is given the steps of half a second at a time, and it is yielded after these.
+
     ``model(x_0, t, eps)`` returns the loss of each image, (B,). Model and optimiser are prepared by
     ``accelerator`` already; ``images`` yields uint8 (3, H, W), or latents, or pairs of these and a class,
     int64 (), which the model then takes as well. eps has the shape ``x_T_shape``; None: that of an image.
@@ -129,6 +144,7 @@ def train_steps(
     Raises DivergedError where a loss or a gradient is not finite. Where a process cannot read its images,
     none takes the step, and all raise, as :func:`~rdm_cli.training.processes.agree` does.
     """
+    device = accelerator.device
     order = BatchOrder(
         num_items=len(cast(Sized, images)),
         batch_size=settings.batch_size,
@@ -138,61 +154,52 @@ def train_steps(
         num_processes=accelerator.num_processes,
         num_accumulations=settings.num_accumulations,
     )
-    batches = iter(
-        DataLoader(
-            images,
-            batch_sampler=order,
-            num_workers=settings.num_workers,
-            persistent_workers=settings.num_workers > 0,
-            worker_init_fn=ignore_interrupts,
-        )
-    )
+    batches = batches_on(device, images, order, num_workers=settings.num_workers)
     bare = accelerator.unwrap_model(model)
+    take = make_step(
+        model,
+        optimizer,
+        accelerator,
+        clip_norm=settings.clip_norm,
+        num_passes=settings.num_accumulations,
+    )
     progress = start
     pace: list[tuple[float, int]] = []
     begun = time.monotonic() - start.elapsed_seconds
+    stride = 1
     while budget.fraction(progress) < 1:
-        step = progress.step
-        passes, error = _fetch(batches, settings.num_accumulations)
-        if agree(accelerator, asked=asked(), error=error):
-            return
-        lr = settings.lr_at(step, budget.fraction(progress))
-        for group in optimizer.param_groups:
-            group["lr"] = lr
         model.train()
-        losses = []
-        for i, (stored, *y) in enumerate(passes):
-            x_0, t, eps, noise = training_batch(
-                stored,
-                share=order.share(step, i),
-                num_train_steps=num_train_steps,
-                timestep_shares=timestep_shares,
-                flip=settings.flip,
-                seed=settings.seed,
-                x_T_shape=x_T_shape,
-                noise_shapes=noise_shapes,
-            )
-            given = [part.to(accelerator.device) for part in (x_0, t, eps, *y)]
-            more = {name: part.to(accelerator.device) for name, part in noise.items()}
-            torch.manual_seed(key_to_seed(settings.seed, "dropout", step, accelerator.process_index, i))
-            is_last = i == len(passes) - 1  # processes average their gradients after it alone
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(model):
-                loss = model(*given, **({"noise": more} if more else {})).mean()
-                accelerator.backward(loss / settings.num_accumulations)
-            losses.append(loss.detach())
-        grad_norm = accelerator.clip_grad_norm_(bare.parameters(), settings.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        average.update(bare)
-        mean_loss, seconds = mean_and_clock(
-            accelerator, float(torch.stack(losses).mean()), time.monotonic() - begun
-        )
-        _refuse_diverged(step + 1, mean_loss, float(grad_norm), accelerator)
-        progress = Progress(
-            step=step + 1,
-            num_images=progress.num_images + settings.batch_size,
-            elapsed_seconds=seconds,
-        )
+        first, total = progress, torch.zeros((), device=device)
+        while progress.step < first.step + stride and budget.fraction(progress) < 1:
+            step = progress.step
+            stored, error = _fetch(batches, settings.num_accumulations)
+            if agree(accelerator, asked=asked(), error=error):
+                return
+            passes = []
+            for i, (images_of_pass, *y) in enumerate(stored):
+                x_0, t, eps, noise = training_batch(
+                    images_of_pass,
+                    share=order.share(step, i),
+                    num_train_steps=num_train_steps,
+                    timestep_shares=timestep_shares,
+                    flip=settings.flip,
+                    seed=settings.seed,
+                    x_T_shape=x_T_shape,
+                    noise_shapes=noise_shapes,
+                )
+                dropout = key_to_seed(settings.seed, "dropout", step, accelerator.process_index, i)
+                passes.append(Pass(given=[x_0, t, eps, *y], noise=noise, dropout_seed=dropout))
+            lr = settings.lr_at(step, budget.fraction(progress))
+            take.set_lr(lr)
+            loss, grad_norm = take(passes)
+            total += loss
+            average.update(bare)
+            progress = replace(progress, step=step + 1, num_images=progress.num_images + settings.batch_size)
+        num_steps = progress.step - first.step
+        mean_loss, seconds = mean_and_clock(accelerator, float(total) / num_steps, time.monotonic() - begun)
+        _refuse_diverged(progress.step, mean_loss, float(grad_norm), accelerator)
+        progress = replace(progress, elapsed_seconds=seconds)
+        stride = _next_stride((seconds - first.elapsed_seconds) / num_steps, device)
         pace = [*pace[-19:], (progress.elapsed_seconds, progress.num_images)]
         yield StepRecord(
             step=progress.step,
@@ -206,14 +213,21 @@ def train_steps(
         )
 
 
-def _fetch(batches: Iterator[Tensor | list[Tensor]], num: int) -> tuple[list[list[Tensor]], RdmError | None]:
+def _next_stride(seconds_per_step: float, device: torch.device) -> int:
+    """How many steps a GPU is given before the CPU waits for it, to read the loss and save what is due."""
+    if device.type == "cpu":
+        return 1
+    return max(1, min(MOST_STEPS_AHEAD, round(SECONDS_AHEAD / max(seconds_per_step, 1e-6))))
+
+
+def _fetch(batches: Iterator[list[Tensor]], num: int) -> tuple[list[list[Tensor]], RdmError | None]:
     """The next ``num`` passes' images, and their classes where there are any; or why there are none.
 
     What a worker process could not read is reported without the worker's traceback.
     """
     try:
         with dead_workers_reported():
-            passes = [next(batches) for _ in range(num)]
+            return [next(batches) for _ in range(num)], None
     except ImageError as error:
         last_line = error.message.strip().splitlines()[-1]
         bare = ImageError(last_line.removeprefix(f"{ImageError.__module__}.ImageError: "))
@@ -221,7 +235,6 @@ def _fetch(batches: Iterator[Tensor | list[Tensor]], num: int) -> tuple[list[lis
         return [], bare
     except RdmError as error:
         return [], error
-    return [[batch] if isinstance(batch, Tensor) else batch for batch in passes], None
 
 
 def _refuse_diverged(step: int, loss: float, grad_norm: float, accelerator: Accelerator) -> None:

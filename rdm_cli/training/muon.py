@@ -39,7 +39,10 @@ def orthogonalised(u: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for matrices and AdamW for the rest, at one learning rate. A step is deterministic."""
+    """Muon for matrices and AdamW for the rest, at one learning rate. A step is deterministic.
+
+    The groups' ``lr`` may be a tensor on the parameters' device, so that a CUDA graph can hold a step.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,8 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps})
+        settings = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "eps": eps}
+        super().__init__(parameters, {**settings, "fused": True})  # so that a step's number is on its device
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -82,15 +86,15 @@ class Muon(torch.optim.Optimizer):
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
         updates = orthogonalised(torch.stack([u.reshape(shape) for u in ahead])).to(parameters[0].dtype)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        size = group["lr"] * 0.2 * math.sqrt(max(shape))
-        torch._foreach_add_(
-            parameters, [u.reshape(p.shape) for u, p in zip(updates, parameters, strict=True)], alpha=-size
+        updates *= group["lr"] * 0.2 * math.sqrt(max(shape))
+        torch._foreach_sub_(
+            parameters, [u.reshape(p.shape) for u, p in zip(updates, parameters, strict=True)]
         )
 
     def _adam(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
             if not self.state[p]:
-                self.state[p]["step"] = torch.zeros(())
+                self.state[p]["step"] = torch.zeros((), device=p.device)
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
         states = [self.state[p] for p in parameters]
@@ -101,7 +105,7 @@ class Muon(torch.optim.Optimizer):
             [s["exp_avg_sq"] for s in states],
             [],
             [s["step"] for s in states],
-            foreach=True,
+            fused=True,
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

@@ -103,6 +103,8 @@ def test_from_a_first_stage_to_samples(
     assert rdm("train", "prior", codes, "-b", mine, *small).code == 0
     other = ("--prior", "latent-ddim", "--steps", 4)
     assert rdm("sample", "-n", 1, "-o", made / "p", "-b", mine, *other).code == 0
+    learned = type(open_bundle(str(mine)).prior_named(None)).__name__
+    assert learned == "LatentDDIM"  # what was trained goes before N(0, I), which --prior gaussian still names
     labels = tmp_path / "labels.csv"
     with labels.open("w", newline="") as file:
         rows = [["file_name", "dark"], *([f"{n}.png", i % 2] for i, n in enumerate("abcd"))]
@@ -115,13 +117,16 @@ def test_from_a_first_stage_to_samples(
 
 
 def test_what_is_predicted_and_how_the_loss_is_weighed(train: Rdm, tmp_path: Path) -> None:
-    words = ("--predict", "eps", "--weighting", "likelihood")
+    words = ("--preset", "small32-map", "--predict", "eps", "--weighting", "likelihood")
     assert train("--steps", 1, *words, "--sheet-minutes", 0).code == 0
     model = cast(Any, open_bundle(str(tmp_path / "mine")).model)
     assert model.prediction == "eps" and model.config.unet.weighting == "likelihood"
     places = ("-o", tmp_path / "other", "--run", tmp_path / "other-run")
-    refused = train("--steps", 1, *places, "--predict", "v", "--weighting", "other")
+    other = ("--steps", 1, *places, "--preset", "small32-map", "--predict", "v", "--weighting", "other")
+    refused = train(*other)
     assert refused.code == 2 and "v is no other one's counterpart" in refused.err
+    around = train("--steps", 1, *places, "--predict", "eps")
+    assert around.code == 2 and "around a generator's guess the UNet predicts v" in around.err
 
 
 def test_a_killed_run_goes_on_with_its_first_stage(train: Rdm, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.models.first_stage import FirstStageConfig
+from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.latent_unet import LatentUNetConfig
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
@@ -32,7 +33,9 @@ class LRDMConfig:
             raise ValueError("v is no other one's counterpart: x_0 and eps are each other's")
         given = self.representation
         if given is not None:
-            if given.map_channels != self.unet.map_channels:
+            if self.generator is not None:
+                self._check(self.generator)
+            elif given.map_channels != self.unet.map_channels:
                 raise ValueError("the pyramid and the UNet disagree about the maps' channels")
             if (given.latent_size, given.latent_channels) != (
                 self.unet.latent_size,
@@ -46,6 +49,24 @@ class LRDMConfig:
             raise ValueError("the UNet takes a pyramid, and there is no representation")
         if self.first_stage is not None and self.first_stage.latent_channels != self.unet.latent_channels:
             raise ValueError("the first stage and the UNet disagree about the latents' channels")
+        if (self.generator is None) != (not self.unet.sees_guess):
+            raise ValueError(
+                "a UNet that is shown a guess goes with a generator, and a generator with such a UNet"
+            )
+
+    def _check(self, generator: GeneratorConfig) -> None:
+        num = len(self.unet.channel_mult)
+        if generator.channels[::-1][:num] != self.unet.map_channels:
+            raise ValueError("the UNet is to be shown the generator's finest maps, one a level")
+        if self.prediction != "v" or self.unet.weighting != "none":
+            raise ValueError(
+                "around a generator's guess the UNet predicts v, and the loss has its own weights"
+            )
+
+    @property
+    def generator(self) -> GeneratorConfig | None:
+        """What gives a guess of the latents, of z alone; None: nothing does."""
+        return getattr(self.representation, "generator", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -56,7 +56,11 @@ def adopt(
     assert representation is not None
     if classes and isinstance(representation, StyleShapeConfig):
         raise ValueError("a model of style and shape knows no classes")
-    settings = {} if kl_weight is None else {"kl_weight": kl_weight}
+    settings: dict[str, Any] = {} if kl_weight is None else {"kl_weight": kl_weight}
+    if config.generator is not None:
+        settings["generator"] = replace(
+            config.generator, image_size=size, image_channels=stage.latent_channels
+        )
     known = {"num_classes": len(classes)} if classes else {}
     return replace(
         config,

@@ -6,19 +6,32 @@ r"""LRDM (Traub 2022, arXiv 2210.11058): a latent diffusion model with a represe
 with z_0 the first stage's latents of the image, scaled to unit variance, z drawn from the encoder's
 Gaussian, the first a mean over elements and the KL a sum over them. Because of the KL, z can be drawn
 from N(0, I): no second model is needed. The paper writes r for z and z for the latents.
+
+The small presets around an ``AutoencoderKL`` have a generator in the pyramid's place, which the paper has not
+and Diff-AE's small presets have as well (:mod:`rdm_cli.methods.diffae.model`): z alone gives a guess of z_0,
+and the UNet, which is shown the guess and what z_t says beside it, predicts how far z_0 is from it,
+
+    L = E [ (1 - ab_t + spread^2 ab_t) || v - v_t ||^2 + || guess - z_0 ||^2 ] + lambda E KL
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rdm_cli.kernels.float64 import Table
-from rdm_cli.kernels.parameterization import add_noise, per_item, training_target
+from rdm_cli.kernels.parameterization import (
+    add_noise,
+    per_item,
+    training_target,
+    v_around,
+    weight_around,
+    wiener_residual,
+)
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.kernels.warp import moved, tps_warp
 from rdm_cli.methods.diffusion_model import DiffusionModel, between
@@ -28,6 +41,13 @@ from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_imag
 from rdm_cli.models.latent_unet import LatentUNet
 from rdm_cli.models.representation import Representation, RepresentationConfig, draw, kl_to_normal
 from rdm_cli.models.style_shape import StyleShape, StyleShapeConfig
+
+
+class Condition(NamedTuple):
+    """What depends on z alone: the maps, deepest first, and a generator's guess of the latents."""
+
+    maps: list[Tensor]
+    guess: Tensor | None = None
 
 
 class LRDM(DiffusionModel):
@@ -120,6 +140,13 @@ class LRDM(DiffusionModel):
             return list(self.representation.maps(z, style))
         return list(self.representation.maps(z, t if self.time_dependent else None))
 
+    def condition(self, z: Tensor | None, t: Tensor | None = None, style: Tensor | None = None) -> Condition:
+        """All that the UNet is told of ``z`` (B, *z_shape); ``t`` and ``style`` as in :meth:`pyramid`."""
+        if self.config.generator is None or z is None:
+            return Condition(self.pyramid(z, t, style))
+        guess = self.representation.guess(z)
+        return Condition(list(guess.maps[-len(self.config.unet.map_channels) :]), guess.picture)
+
     @property
     def time_dependent(self) -> bool:
         """Whether z is a function of t as well (t-LRDM)."""
@@ -158,6 +185,14 @@ class LRDM(DiffusionModel):
         answer: Tensor = self.unet(z_t, t, pyramid, y)
         return answer
 
+    def _answer(self, z_t: Tensor, t: Tensor, condition: Condition, y: Tensor | None) -> Tensor:
+        """What is predicted, with the result of :meth:`condition`."""
+        if condition.guess is None or self.config.generator is None:
+            return self.predict(z_t, t, condition.maps, y)
+        about = (condition.guess, self.config.generator.spread, self.alpha_bar[t])
+        answer = self.unet(wiener_residual(z_t, *about), t, condition.maps, y, condition.guess)
+        return v_around(answer.to(z_t.dtype), z_t, *about)
+
     def denoiser(
         self,
         z: Tensor,
@@ -175,10 +210,10 @@ class LRDM(DiffusionModel):
             seen = self.sampling.trajectory().t.tolist() if timesteps is None else timesteps
             places = {int(t): i for i, t in enumerate(seen)}
             return self.denoiser_of_time(lambda t: z[:, places[int(t[0])]], y)
-        pyramid = self.pyramid(z, style=style)
+        condition = self.condition(z, style=style)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            return self.as_eps(self.predict(z_t, t, pyramid, y), z_t, t)
+            return self.as_eps(self._answer(z_t, t, condition, y), z_t, t)
 
         return eps_fn
 
@@ -186,19 +221,29 @@ class LRDM(DiffusionModel):
         """t-LRDM's eps(z_t, t): at each step with the z (B, *z_shape) that ``z_at(t)`` gives for it."""
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            return self.as_eps(self.predict(z_t, t, self.pyramid(z_at(t), t), y), z_t, t)
+            return self.as_eps(self._answer(z_t, t, self.condition(z_at(t), t), y), z_t, t)
 
         return eps_fn
 
     def diffusion_loss(
-        self, z_0: Tensor, t: Tensor, eps: Tensor, pyramid: list[Tensor], y: Tensor | None = None
+        self, z_0: Tensor, t: Tensor, eps: Tensor, condition: Condition, y: Tensor | None = None
     ) -> Tensor:
         """Weighted mean squared error of each image's prediction, (B,)."""
         alpha_bar = self.alpha_bar[t]
-        answer = self.predict(add_noise(z_0, eps, alpha_bar), t, pyramid, y).float()
+        answer = self._answer(add_noise(z_0, eps, alpha_bar), t, condition, y).float()
         target = training_target(self.prediction, z_0, eps, alpha_bar)
         error = (answer - target).square().flatten(1).mean(dim=1)
         return per_item(self.loss_weight[t], error) * error
+
+    def _weighed_loss(
+        self, z_0: Tensor, t: Tensor, eps: Tensor, condition: Condition, y: Tensor | None
+    ) -> Tensor:
+        """The diffusion loss as it is minimised, (B,): with a generator, weighed anew and with the guess's."""
+        loss = self.diffusion_loss(z_0, t, eps, condition, y)
+        if condition.guess is None or self.config.generator is None:
+            return loss
+        weight = weight_around(self.config.generator.spread, self.alpha_bar[t])
+        return per_item(weight, loss) * loss + (condition.guess - z_0).square().flatten(1).mean(dim=1)
 
     def loss(
         self,
@@ -219,12 +264,12 @@ class LRDM(DiffusionModel):
         if z is not None and self.time_dependent and z.shape[1] == 1:
             z = z[:, 0]  # as encode gives it for one timestep
         if z is not None or self.config.representation is None:
-            return self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
+            return self.diffusion_loss(z_0, t, eps, self.condition(z, t, style), y)
         mean, logvar = self.posterior(z_0, t, y)
         z = draw(mean, logvar, torch.randn_like(mean) if noise is None else noise)
         kl = kl_to_normal(mean.float(), logvar.float())
         return (
-            self.diffusion_loss(z_0, t, eps, self.pyramid(z, t, style), y)
+            self._weighed_loss(z_0, t, eps, self.condition(z, t, style), y)
             + self.config.representation.kl_weight * kl
         )
 

@@ -1,7 +1,8 @@
 """LRDM's presets: the published networks at 256 pixels, and small ones, which train on a CPU.
 
 The small ones predict v, for which :mod:`rdm_cli.methods.lrdm.losses` has the reason, and sample on timesteps
-even in log-SNR; the published ones are the paper's in both.
+even in log-SNR; the published ones are the paper's in both. Those whose name says nothing but a size have a
+generator of z in the pyramid's place; the others are shaped as the paper's are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Presets, Recipe
 
 if TYPE_CHECKING:
+    from rdm_cli.models.first_stage import FirstStageConfig
     from rdm_cli.models.representation import RepresentationConfig
     from rdm_cli.models.style_shape import StyleShapeConfig
 
@@ -20,7 +22,7 @@ def _lrdm(
     representation: RepresentationConfig | StyleShapeConfig,
     unet_mult: tuple[int, ...],
     *,
-    first_stage: dict[str, Any],
+    first_stage: FirstStageConfig,
     recipe: Recipe,
     prior: dict[str, int],
     num_res_blocks: int = 2,
@@ -29,10 +31,9 @@ def _lrdm(
 ) -> Preset:
     """A UNet of ``representation``'s size, channels and attention, around it.
 
-    ``first_stage`` and ``prior`` are the settings of these; ``config``: what else is unusual.
+    ``prior`` are the settings of the prior's network; ``config``: what else is unusual.
     """
     from rdm_cli.methods.lrdm.config import LRDMConfig
-    from rdm_cli.models.first_stage import f4
     from rdm_cli.models.latent_mlp import LatentMLPConfig
     from rdm_cli.models.latent_unet import LatentUNetConfig
 
@@ -47,9 +48,7 @@ def _lrdm(
         dropout=dropout,
     )
     return Preset(
-        config=LRDMConfig(
-            unet=unet, representation=representation, first_stage=f4("vq", **first_stage), **config
-        ),
+        config=LRDMConfig(unet=unet, representation=representation, first_stage=first_stage, **config),
         prior=LatentMLPConfig(**prior),
         recipe=recipe,
     )
@@ -77,10 +76,12 @@ def _published(
     unet_mult: tuple[int, ...],
     num_res_blocks: int = 2,
 ) -> Preset:
+    from rdm_cli.models.first_stage import f4
+
     return _lrdm(
         representation,
         unet_mult,
-        first_stage={"widths": (128, 256, 512), "num_codes": 8192},
+        first_stage=f4("vq", (128, 256, 512), num_codes=8192),
         recipe=Recipe(batch_size=64, num_images=30_000_000),
         prior={},
         num_res_blocks=num_res_blocks,
@@ -91,17 +92,78 @@ def _on_a_cpu(
     representation: RepresentationConfig | StyleShapeConfig, unet_mult: tuple[int, ...] = (1, 2, 2)
 ) -> Preset:
     from rdm_cli.methods.lrdm.config import LRDM_SAMPLING
+    from rdm_cli.models.first_stage import f4
 
     return _lrdm(
         representation,
         unet_mult,
-        first_stage={"widths": (32, 64, 64), "num_codes": 512, "layers": 1},
+        first_stage=f4("vq", (32, 64, 64), num_codes=512, layers=1),
         recipe=replace(SMALL_RECIPE, num_images=600_000),
-        prior={"z_width": 256, "hidden_width": 384, "num_layers": 5, "time_channels": 64},
+        prior=_PRIOR,
         num_res_blocks=1,
         dropout=0.0,
         prediction="v",
         sampling=LRDM_SAMPLING.spaced("log-snr"),
+    )
+
+
+def _guessing(
+    latent_size: int,
+    encoder_mult: tuple[int, ...],
+    unet_mult: tuple[int, ...],
+    generator_channels: tuple[int, ...],
+    generator_blocks: tuple[int, ...],
+) -> Preset:
+    """A generator of a z of 256 values from maps of 4 x 4 on, and a narrow UNet around its guess."""
+    from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig
+    from rdm_cli.models.first_stage import small_kl
+    from rdm_cli.models.generator import GeneratorConfig
+    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.latent_unet import LatentUNetConfig
+    from rdm_cli.models.representation import RepresentationConfig
+
+    stage, z_width = small_kl(), _PRIOR["z_width"]
+    representation = RepresentationConfig(
+        latent_size=latent_size,
+        latent_channels=stage.latent_channels,
+        model_channels=64,
+        channel_mult=encoder_mult,
+        z_channels=16,
+        hidden_channels=128,
+        num_encoder_blocks=1,
+        dropout=0.0,
+        z_width=z_width,
+        kl_weight=1e-5,
+        generator=GeneratorConfig(
+            image_size=latent_size,
+            channels=generator_channels,
+            num_res_blocks=generator_blocks,
+            z_width=z_width,
+            spread=0.3,
+            image_channels=stage.latent_channels,
+            patch_size=1,
+        ),
+    )
+    unet = LatentUNetConfig(
+        latent_size=latent_size,
+        latent_channels=stage.latent_channels,
+        model_channels=32,
+        channel_mult=unet_mult,
+        num_res_blocks=1,
+        dropout=0.0,
+        map_channels=generator_channels[::-1][: len(unet_mult)],
+        sees_guess=True,
+    )
+    return Preset(
+        config=LRDMConfig(
+            unet=unet,
+            representation=representation,
+            first_stage=stage,
+            prediction="v",
+            sampling=replace(LRDM_SAMPLING.spaced("log-snr"), steps=20),
+        ),
+        prior=LatentMLPConfig(**_PRIOR),
+        recipe=_MUON_RECIPE,
     )
 
 
@@ -133,10 +195,24 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
     )  # fmt: skip
 
 
+_PRIOR = {"z_width": 256, "hidden_width": 384, "num_layers": 5, "time_channels": 64}
+_MUON_RECIPE = replace(
+    SMALL_RECIPE,
+    num_images=1_000_000,
+    lr=1.5e-3,
+    warmup_steps=100,
+    ema_decay=0.9998,
+    optimizer="muon",
+    timesteps="log-snr",
+)
+
 PRESETS = Presets(
     {
-        "small32": lambda: _on_a_cpu(_small(8)),
-        "small64": lambda: _on_a_cpu(_small(16)),
+        "small32": lambda: _guessing(8, (1, 2), (2, 2), (192, 128), (1, 2)),
+        "small64": lambda: _guessing(16, (1, 2, 3), (2, 2), (192, 192, 128), (1, 2, 2)),
+        "small128": lambda: _guessing(32, (1, 2, 2, 2), (1, 2, 2), (192, 192, 128, 64), (1, 2, 1, 1)),
+        "small32-map": lambda: _on_a_cpu(_small(8)),
+        "small64-map": lambda: _on_a_cpu(_small(16)),
         "small64-vector": lambda: _on_a_cpu(_small(16, z_width=256)),
         "small32-t": lambda: _on_a_cpu(_small(8, time=True)),
         "small64-t": lambda: _on_a_cpu(_small(16, time=True)),

@@ -36,7 +36,8 @@ def prior_network(bundle: Bundle, layers: int | None, hidden_width: int | None) 
 
 
 def _matching_preset(bundle: Bundle) -> Preset | None:
-    names = list(bundle.method.components)
+    """The preset of the bundle's networks, whatever first stage they stand on."""
+    names = [name for name in bundle.method.components if name != "first_stage"]
     ours = [bundle.model.component_config(name) for name in names]
     for preset in bundle.method.presets.values():
         if [getattr(preset.config, name) for name in names] == ours:

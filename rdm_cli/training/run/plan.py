@@ -88,6 +88,7 @@ class TrainOptions:
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
     tensorboard: bool = False
+    compile: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -134,6 +135,7 @@ class RunPlan:
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
     tensorboard: bool = False
+    compile: bool = False
     latents: Path | None = None
 
     @property
@@ -257,6 +259,7 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
         checkpoint_minutes=options.checkpoint_minutes,
         sheet_minutes=options.sheet_minutes,
         tensorboard=options.tensorboard,
+        compile=options.compile,
         **run_options,
     )
 

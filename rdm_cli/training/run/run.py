@@ -108,6 +108,8 @@ class TrainingRun:
             accelerator, lambda: training_data(plan, self.images, self.model, device, self.note)
         )
         self.wrapped, self.prepared = accelerator.prepare(self.model, self.optimizer)
+        if plan.compile:
+            self.wrapped.compile(dynamic=False)
 
     def note(self, text: str) -> None:
         """A remark, once for all processes."""
