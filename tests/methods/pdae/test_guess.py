@@ -19,13 +19,14 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.presets import PRESETS as DIFFAE_PRESETS
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.dpm.presets import PRESETS as DPM_PRESETS
-from rdm_cli.methods.pdae.config import PDAEConfig, pdae_config
+from rdm_cli.methods.pdae.config import PDAEConfig, pdae_config, published_encoder
 from rdm_cli.methods.pdae.method import METHOD, adopt
 from rdm_cli.methods.pdae.model import PDAE
 from rdm_cli.methods.pdae.presets import PRESETS
 from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.shift_branch import Shown
+from rdm_cli.models.strided_encoder import StridedEncoderConfig
 from rdm_cli.models.unet import UNetConfig, map_sides, map_widths
 from rdm_cli.models.unet2d_config import UNet2DConfig
 
@@ -243,6 +244,17 @@ def test_a_generator_of_other_pictures_is_refused(change: dict[str, Any], said: 
     generator = replace(GENERATOR, **change)
     with pytest.raises(ValueError, match=said):
         replace(config, generator=generator, shift=replace(config.shift, generator=generator))
+
+
+def test_a_run_of_before_keeps_its_networks_when_it_is_resumed() -> None:
+    """Wider than the paper's encoder, as the small presets had it; without a generator."""
+    encoder = StridedEncoderConfig(image_size=32, channels=(64, 96, 96), z_width=8)
+    before = config_on(UNET, encoder=encoder, generator=None)
+    with torch.device("meta"):
+        dpm = DPM(DPMConfig(unet=UNET, prediction="v", sampling=before.sampling))
+        assert adopt(before, dpm) == before
+        larger = DPM(DPMConfig(unet=replace(UNET, image_size=64), prediction="v"))
+        assert adopt(before, larger).encoder == published_encoder(larger.config.unet, 8)
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 512])
