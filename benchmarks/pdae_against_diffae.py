@@ -5,11 +5,11 @@
     python benchmarks/pdae_against_diffae.py --train train --held-out held-out \
         --dpm my-dpm --dpm-images 320000 -o runs/against --figures docs/figures
 
-Trains both on the same images with the same recipe, at a constant rate, with Diff-AE's encoder for both; stops
-each at the same numbers of images seen and measures it on the same held-out images: DDIM there and back with z
-alone (random x_T) and with inferred x_T. Draws the error over the images seen, once without and once with those
-that pretraining the DPM took. What is done already is not done again. With --figures the figures and plots are
-kept in that folder too, from where docs/evidence.md takes them.
+Trains both on the same images with the same recipe, at a constant rate, with Diff-AE's encoder for both;
+stops each at the same numbers of images seen and measures it on the same held-out images: DDIM there and
+back with z alone (random x_T) and with inferred x_T. Draws the error over the images seen, once without and
+once with those that pretraining the DPM took. What is done already is not done again. With --figures the
+figures and plots are kept in that folder too, from where docs/evidence.md takes them.
 """
 
 from __future__ import annotations
