@@ -191,7 +191,7 @@ def step(
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Interrupt ``process``, which a training heeds by saving; then kill what is left of it and its own."""
-    for sent, seconds in ((signal.SIGINT, RESCUE_SECONDS / 3), (signal.SIGKILL, 5.0)):
+    for sent, seconds in ((signal.SIGINT, RESCUE_SECONDS / 2), (signal.SIGKILL, 5.0)):
         try:
             os.killpg(process.pid, sent)
         except ProcessLookupError:
@@ -302,7 +302,7 @@ def rescue(plan: Plan, label: str, arguments: Sequence[str]) -> bool:
         return True
     if not (run / "checkpoint.safetensors").is_file():
         return False
-    again = changed(arguments, {"--minutes": "0.01"})
+    again = changed(arguments, {"--minutes": "0.01", "--sheet-minutes": "0"})
     limit = plan.left(PACK_SECONDS)
     return step(plan, f"{label}-rescue", rdm(*again, "--resume"), limit=limit, heeds_stop=False)
 
