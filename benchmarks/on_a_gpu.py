@@ -225,11 +225,12 @@ def say_machine(plan: Plan) -> None:
 
 def draw(plan: Plan, ready: Mapping[int, threading.Event]) -> None:
     """Draw the avatars, 64 px first; a size's event is set when all lie there, or none will come any more."""
-    nice = ["nice", "-n", "10"] if shutil.which("nice") else []  # the trainings come first
     for size, event in ready.items():
         num = getattr(plan.options, f"avatars{size}")
         if num > 0:
             folder = plan.work / f"avatars{size}"
+            # of what is drawn beside trainings, these come first
+            nice = ["nice", "-n", "10"] if size != min(ready) and shutil.which("nice") else []
             options = ("--n", str(num), "--size", str(size), "--seed", str(plan.options.seed), "--quiet")
             limit = plan.left(RESCUE_SECONDS + PACK_SECONDS)
             step(plan, f"avatars{size}", [*nice, *rdm("data", "avatars", str(folder), *options)], limit=limit)
