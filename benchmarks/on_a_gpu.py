@@ -56,7 +56,7 @@ class Work:
     share: float = 0.0
 
 
-SPEED = "--mixed-precision bf16 --weights fp16 --checkpoint-minutes 2 --sheet-minutes 60"
+SPEED = "--no-flip --workers 12 --mixed-precision bf16 --weights fp16 --checkpoint-minutes 2 --sheet-minutes 60"
 
 # Each chain runs beside the others, its commands one after the other: edit options, shares and order here.
 CHAINS: dict[str, list[Work]] = {
@@ -81,12 +81,12 @@ CHAINS: dict[str, list[Work]] = {
     ],
     "lrdm": [
         Work(
-            f"train first-stage {{av128}} --preset small64 -o {{bundles}}/avatars128-first-stage "
+            f"train first-stage {{av128}} --preset small128 -o {{bundles}}/avatars128-first-stage "
             f"--run {{runs}}/avatars128-first-stage --batch-size 64 {SPEED} --minutes {{minutes}}",
             share=0.4,
         ),
         Work(
-            f"train lrdm {{av128}} --first-stage {{bundles}}/avatars128-first-stage "
+            f"train lrdm {{av128}} --preset small128 --first-stage {{bundles}}/avatars128-first-stage "
             f"-o {{bundles}}/avatars128-lrdm --run {{runs}}/avatars128-lrdm "
             f"--batch-size 128 {SPEED} --minutes {{minutes}}",
             share=0.6,

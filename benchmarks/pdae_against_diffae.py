@@ -5,11 +5,11 @@
     python benchmarks/pdae_against_diffae.py --train train --held-out held-out \
         --dpm my-dpm --dpm-images 320000 -o runs/against --figures docs/figures
 
-Trains both on the same images with the same recipe, at a constant rate, PDAE's encoder widened to about the
-size of Diff-AE's; stops each at the same numbers of images seen and measures it on the same held-out images:
-DDIM there and back with z alone (random x_T) and with inferred x_T. Draws the error over the images seen,
-once without and once with those that pretraining the DPM took. What is done already is not done again. With
---figures the figures and plots are kept in that folder too, from where docs/evidence.md takes them.
+Trains both on the same images with the same recipe, at a constant rate, with Diff-AE's encoder for both;
+stops each at the same numbers of images seen and measures it on the same held-out images: DDIM there and
+back with z alone (random x_T) and with inferred x_T. Draws the error over the images seen, once without and
+once with those that pretraining the DPM took. What is done already is not done again. With --figures the
+figures and plots are kept in that folder too, from where docs/evidence.md takes them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from report_tables import keep_json
 
 from rdm_cli import open_pipeline
 from rdm_cli.data.sources.folders import find_inputs
+from rdm_cli.methods.diffae.presets import PRESETS as DIFFAE_PRESETS
 from rdm_cli.metrics.reconstruction import mse, psnr
 from rdm_cli.reports.plots import Line, Plot, save_plot
 from rdm_cli.runtime import set_up
@@ -32,8 +33,6 @@ from rdm_cli.training.checkpoint import FILE_NAME
 from rdm_cli.training.run.plan import RunPlan, TrainOptions, make_accelerator, make_plan
 from rdm_cli.training.run.run import TrainingRun
 
-WIDE_CHANNELS = (64, 128, 256, 352)
-"""Of PDAE's encoder at 64 pixels: 2.7 M parameters; that of Diff-AE's small64 has 2.8 M."""
 TITLES = {"diffae": "Diff-AE", "pdae": "PDAE"}
 
 
@@ -57,7 +56,7 @@ def plan_to(method: str, num_images: int, out: Path, train: Path, dpm: str, prec
     )
     plan = make_plan(options, num_processes=1, on_cpu=True, command=" ".join(sys.argv))
     if method == "pdae" and not resume:
-        encoder = dataclasses.replace(plan.config.encoder, channels=WIDE_CHANNELS)
+        encoder = DIFFAE_PRESETS["small64"].config.encoder
         plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, encoder=encoder))
     return plan
 

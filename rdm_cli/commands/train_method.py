@@ -176,7 +176,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
                 metavar="GAMMA",
                 min=0.0,
                 help="Weigh the loss by SNR^gamma / (1 + SNR).",
-                show_default="0.1 if the pretrained model predicts eps, else no weight",
+                show_default="0.1 in the preset published, else no weight",
                 rich_help_panel="Method",
             ),
         ] = None,

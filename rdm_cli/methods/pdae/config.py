@@ -55,12 +55,17 @@ class PDAEConfig:
             raise ValueError("the generator and the UNet disagree about the image")
 
 
-def fitted_encoder(encoder: EncoderConfig, unet: Backbone) -> EncoderConfig:
+def fitted_encoder(encoder: EncoderKind, unet: Backbone) -> EncoderKind:
     """``encoder`` for the images of ``unet``: as many levels as it takes to come down to 4 x 4.
 
-    Raises ValueError for a size that no encoder takes.
+    The paper's is, at another size, the one that is usual there. Raises ValueError for a size that no
+    encoder takes.
     """
     num_halvings(unet.image_size)
+    if isinstance(encoder, StridedEncoderConfig):
+        images = (unet.image_size, unet.image_channels)
+        is_fit = (encoder.image_size, encoder.image_channels) == images
+        return encoder if is_fit else published_encoder(unet, encoder.z_width)
     mult = _levels(encoder.channel_mult[::-1], unet.image_size // encoder.patch_size)[::-1]
     return replace(encoder, image_size=unet.image_size, image_channels=unet.image_channels, channel_mult=mult)
 
@@ -90,7 +95,7 @@ def pdae_config(
     prediction: Prediction,
     sampling: SamplingSpec,
     gamma: float | None,
-    encoder: EncoderConfig | None = None,
+    encoder: EncoderKind | None = None,
     sees_prediction: bool = False,
     generator: GeneratorConfig | None = None,
 ) -> PDAEConfig:

@@ -19,13 +19,10 @@ from rdm_cli.methods.pdae.convert import OfficialPDAE, read_pdae
 from rdm_cli.methods.pdae.model import PDAE
 from rdm_cli.methods.pdae.presets import PRESETS
 from rdm_cli.models.backbones import Backbone
-from rdm_cli.models.encoder import EncoderConfig
 from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
-
-PAPERS_GAMMA = 0.1
 
 
 def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
@@ -36,24 +33,21 @@ def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Predicti
 def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None) -> PDAEConfig:
     """``config``'s encoder, shift branch and generator, around a ``pretrained`` plain DPM of any size.
 
-    ``gamma`` None keeps the preset's or, without a generator, the paper's for a model that predicts eps.
-    Raises ValueError where ``pretrained`` is no plain DPM of images, or of a size that no encoder takes.
+    ``gamma`` None keeps the preset's. Raises ValueError where ``pretrained`` is no plain DPM of images, or of
+    a size that no encoder takes.
     """
     if not isinstance(pretrained, DPM):
         raise ValueError("not a plain DPM")
     if pretrained.config.first_stage is not None:
         raise ValueError("it diffuses the latents of a first stage, and PDAE works on images")
     dpm = pretrained
-    if gamma is None:
-        in_eps = dpm.prediction == "eps" and config.generator is None
-        gamma = PAPERS_GAMMA if in_eps else config.shift.gamma
     return pdae_config(
         dpm.config.unet,
         z_width=config.encoder.z_width,
         prediction=dpm.prediction,
         sampling=dpm.sampling,
-        gamma=gamma,
-        encoder=config.encoder if isinstance(config.encoder, EncoderConfig) else None,
+        gamma=config.shift.gamma if gamma is None else gamma,
+        encoder=config.encoder,
         sees_prediction=config.shift.sees_prediction,
         generator=config.generator,
     )

@@ -205,8 +205,9 @@ class PDAE(UNetModel):
         loss = self._loss(x_0, t, eps, condition)
         if condition.guess is None or self.config.generator is None:
             return loss
-        weight = weight_around(self.config.generator.spread, self.alpha_bar[t])
-        return per_item(weight, loss) * loss + (condition.guess.picture - x_0).square().mean(dim=(1, 2, 3))
+        if self.config.shift.gamma is None:
+            loss = per_item(weight_around(self.config.generator.spread, self.alpha_bar[t]), loss) * loss
+        return loss + (condition.guess.picture - x_0).square().mean(dim=(1, 2, 3))
 
     def adopt(self, pretrained: nn.Module) -> None:
         """Take the weights of a plain DPM of the same UNet."""
