@@ -68,8 +68,8 @@ def sample(
         str | None,
         typer.Option(
             "--attr",
-            metavar="NAME",
-            help="Keep samples that have this stored attribute.",
+            metavar="NAME[=yes|no],...",
+            help="Attributes that the samples have, or lack.",
             rich_help_panel="Conditions",
         ),
     ] = None,
@@ -130,12 +130,14 @@ def sample(
 
     Writes 000000.png and its code 000000.safetensors, and so on, and grid.png of the first 256. Sample i
     depends on the seed and i alone; what is there already is kept, so a run goes on where it was stopped.
-    With --like or --attr, draws are accepted or rejected by a linear classifier on z; where too few are
-    accepted, the best-scoring of the others are kept, named, and the exit code is 3.
+    --attr draws z with these attributes where the prior was trained with labels of all of them. Else, and
+    with --like, draws are accepted or rejected by a linear classifier on z; where too few are accepted, the
+    best-scoring of the others are kept, named, and the exit code is 3.
 
     Examples:
         rdm sample --n 64 --seed 0 -o samples/
         rdm sample --n 16 --like five-examples/ -o more-like-these/
+        rdm sample --n 16 --attr glasses=yes,smiling=no -o serious/
     """
     if unlike is not None and unlabelled is not None:
         raise UsageError("--unlike and --unlabelled exclude each other")
@@ -148,18 +150,26 @@ def sample(
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     mine = WHOLE if shard is None else parse_shard(shard)
     refuse_blocked(output)  # a blocked folder is refused before any work
-    from rdm_cli.jobs.conditional import accepted_draws, attribute_condition, few_shot_condition
+    from rdm_cli.jobs.conditional import (
+        accepted_draws,
+        attribute_condition,
+        few_shot_condition,
+        in_words,
+        knows_all,
+        wanted_attributes,
+    )
     from rdm_cli.jobs.pictures import Draws, write_samples
     from rdm_cli.pipeline.compatibility import stop_shift_for
 
+    wanted = None if attr is None else wanted_attributes(attr)
     pipeline = open_on(machine, bundle, images, console.remark, prior=prior, style=style, solver=solver)
     stop_shift_for(pipeline.bundle, stop_shift)  # refuses a bundle without one before any work
     budget = max_draws or max(1000, 100 * num)
     num_accepted = num
     if like is not None:
         condition = few_shot_condition(pipeline, like, unlike=unlike, unlabelled=unlabelled, seed=seed)
-    elif attr is not None:
-        condition = attribute_condition(pipeline, attr)
+    elif wanted is not None and not knows_all(pipeline, wanted):
+        condition = attribute_condition(pipeline, wanted)
     else:
         condition = None
     draws = Draws(
@@ -168,7 +178,10 @@ def sample(
         prior_steps=prior_steps,
         prior_solver=prior_solver,
         stop_shift=stop_shift,
+        wanted=wanted if condition is None else None,
     )
+    if draws.wanted:
+        console.note(f"drawing with the prior's {in_words(draws.wanted)}; no draw is rejected")
     numbers: Sequence[int] = range(num)
     if condition is not None:
         console.note(condition.description)

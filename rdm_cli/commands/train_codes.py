@@ -31,19 +31,41 @@ Along = Literal["means", "classifier"]
 def prior(
     codes: Codes,
     bundle: TrainedBundle,
-    samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="Codes seen in all.")
-    ] = 2_000_000,
-    batch_size: Annotated[
-        int,
+    labels: Annotated[
+        Path | None,
         typer.Option(
-            "--batch-size", metavar="N", min=1, help="Codes in a step.", rich_help_panel="Optimiser"
+            "--labels",
+            metavar="FILE",
+            help="What the prior can be told: metadata.csv, metadata.jsonl, or one of CelebA's lists.",
+            show_default="none",
         ),
-    ] = 256,
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", metavar="N", min=1, help="Codes seen in all.", show_default="2,000,000"),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            help="Codes in a step.",
+            show_default="256",
+            rich_help_panel="Optimiser",
+        ),
+    ] = None,
     lr: Annotated[
-        float,
-        typer.Option("--lr", metavar="RATE", min=0.0, help="Learning rate.", rich_help_panel="Optimiser"),
-    ] = 5e-4,
+        float | None,
+        typer.Option(
+            "--lr",
+            metavar="RATE",
+            min=0.0,
+            help="Learning rate.",
+            show_default="the network's",
+            rich_help_panel="Optimiser",
+        ),
+    ] = None,
     layers: Annotated[
         int | None,
         typer.Option(
@@ -68,19 +90,22 @@ def prior(
 ) -> None:
     """Train the latent DDIM that rdm sample draws z with, and put it into the bundle.
 
+    With --labels it learns z for any attributes said or left open, and rdm sample --attr needs no rejection.
+
     Examples:
         rdm train prior codes/ -b my-bundle
+        rdm train prior codes/ -b my-bundle --labels metadata.csv
         rdm train prior codes/ -b my-bundle --samples 500000 --device cuda
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.bundles.bundle import open_bundle
     from rdm_cli.runtime import set_up, weights_dtype
-    from rdm_cli.training.prior import PriorSettings
-    from rdm_cli.training.run.on_codes import prior_network, train_bundle_prior
+    from rdm_cli.training.run.on_codes import prior_network, prior_settings, train_bundle_prior
 
     opened = open_bundle(bundle, set_up(device=processor.device, threads=processor.threads))
     had_one = "prior" in opened.parts
-    settings = PriorSettings(num_samples=samples, batch_size=batch_size, lr=lr)
+    network = prior_network(opened, layers, hidden_width, with_labels=labels is not None)
+    settings = prior_settings(network, samples=samples, batch_size=batch_size, lr=lr)
     with console.progress("training the prior", settings.num_steps, unit="steps") as advance:
 
         def on_record(record: PriorRecord) -> None:
@@ -105,7 +130,8 @@ def prior(
             opened,
             codes,
             settings=settings,
-            network=prior_network(opened, layers, hidden_width),
+            network=network,
+            labels=labels,
             seed=seed,
             weights_dtype=weights_dtype(weights),
             on_record=on_record,

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.data.io.places import digest_of
 from rdm_cli.data.sources.folders import CODE_SUFFIXES, PassedOver, find_inputs
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import UsageError, setting
 from rdm_cli.jobs.loading import encode_loaded, load_image_or_code
 from rdm_cli.jobs.pictures import Draws
 from rdm_cli.methods.few_shot import accept_reject, fit_few_shot
@@ -119,17 +120,61 @@ def few_shot_condition(
     )
 
 
-def attribute_condition(pipeline: Pipeline, name: str) -> Condition:
-    """A stored attribute's classifier; raises UsageError for an unknown name."""
+def attribute_condition(pipeline: Pipeline, wanted: Mapping[str, bool]) -> Condition:
+    """The classifiers of stored attributes, each ``wanted`` or not; raises UsageError for an unknown name.
+
+    A draw is accepted with the product of the probabilities that each says what is wanted.
+    """
     directions = pipeline.bundle.directions
-    row = directions.index(name)
+    rows = [directions.index(name) for name in wanted]
+    signs = torch.tensor([1.0 if value else -1.0 for value in wanted.values()])
+
+    def logits(z: Tensor) -> Tensor:
+        return directions.logits(z)[:, rows] * signs.to(z.device)
+
+    def score(z: Tensor) -> Tensor:
+        return F.logsigmoid(logits(z)).sum(dim=1) if len(rows) > 1 else logits(z)[:, 0]
+
+    doubts = [line for name in wanted if (line := directions.doubts(name))]
+    digests = {name: directions.digest(name) for name in wanted}
+    (first, is_wanted), *others = wanted.items()
+    record: dict[str, Any] = {"attributes": dict(wanted), "direction_digests": digests}
+    if is_wanted and not others:  # as it was recorded when there was but this
+        record = {"attribute": first, "direction_digest": digests[first]}
     return Condition(
-        probability=lambda z: directions.logits(z)[:, row].sigmoid(),
-        score=lambda z: directions.logits(z)[:, row],
-        description=f"accepting draws by the stored attribute '{name}'",
-        record={"attribute": name, "direction_digest": directions.digest(name)},
-        doubts=directions.doubts(name),
+        probability=lambda z: logits(z).sigmoid().prod(dim=1),
+        score=score,
+        description=f"accepting draws by the stored {in_words(wanted)}",
+        record=record,
+        doubts="; ".join(doubts) or None,
     )
+
+
+def in_words(wanted: Mapping[str, bool]) -> str:
+    """What is ``wanted`` as a message says it: attribute 'hat', or attributes 'hat', not 'smiling'."""
+    told = ", ".join(f"'{name}'" if value else f"not '{name}'" for name, value in wanted.items())
+    return f"attribute {told}" if len(wanted) == 1 else f"attributes {told}"
+
+
+def wanted_attributes(text: str) -> dict[str, bool]:
+    """What ``NAME,NAME=yes,NAME=no`` asks for; raises UsageError where it cannot be, or asks for both."""
+    wanted: dict[str, bool] = {}
+    for part in text.split(","):
+        name, equals, answer = (piece.strip() for piece in part.partition("="))
+        if not name or (equals and answer not in ("yes", "no")):
+            raise UsageError(
+                f"{setting('attr')} {text}: {part.strip() or 'nothing'!r} is no attribute that is asked for",
+                hint="write glasses, glasses=yes or glasses=no, several with commas between them",
+            )
+        is_wanted = answer != "no"
+        if wanted.setdefault(name, is_wanted) != is_wanted:
+            raise UsageError(f"{setting('attr')} {text}: {name} is asked for and ruled out at once")
+    return wanted
+
+
+def knows_all(pipeline: Pipeline, wanted: Mapping[str, bool]) -> bool:
+    """Whether the prior can be told all that is ``wanted``, so that no draw has to be rejected."""
+    return all(name in pipeline.z_prior.attributes for name in wanted)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,7 +153,7 @@ class Draws:
     """How samples are drawn and decoded; sample i depends on these and on i alone.
 
     ``steps`` None is the bundle's own number, ``prior_steps`` and ``prior_solver`` None are the prior's own,
-    ``stop_shift`` None the method's.
+    ``stop_shift`` None the method's. ``wanted`` are attributes that the prior is told.
     """
 
     seed: int = 0
@@ -161,6 +161,7 @@ class Draws:
     prior_steps: int | None = None
     prior_solver: str | None = None
     stop_shift: float | None = None
+    wanted: Mapping[str, bool] | None = None
 
     def z(self, pipeline: Pipeline, numbers: Sequence[int]) -> Tensor:
         """z (N, *z_shape) of these samples."""
@@ -170,6 +171,7 @@ class Draws:
             decode_steps=self.steps,
             steps=self.prior_steps,
             solver=self.prior_solver,
+            wanted=self.wanted,
         )
 
     def codes(self, pipeline: Pipeline, z: Tensor, numbers: Sequence[int]) -> Codes:
@@ -198,7 +200,8 @@ class Draws:
         if isinstance(pipeline.z_prior, GaussianPrior):
             return {"name": "gaussian"}
         how = {"digest": pipeline.bundle.prior_digest, "steps": self.prior_steps, "solver": self.prior_solver}
-        return {"name": "latent-ddim", **how}
+        told = {"wanted": dict(self.wanted)} if self.wanted else {}
+        return {"name": "latent-ddim", **how, **told}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Preset:
     """A method's configuration, its latent prior's network (None where there is no z), and its recipe."""
 
     config: Any
-    prior: LatentMLPConfig | None
+    prior: LatentMLPConfig | ResidualMLPConfig | None
     recipe: Recipe
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from rdm_cli.models.blocks import TimeEmbedding
 @dataclass(frozen=True, kw_only=True)
 class LatentMLPConfig:
     """Shape of a :class:`LatentMLP`: ``num_layers`` linear layers, the last back to ``z_width``."""
+
+    NETWORK: ClassVar[str] = "LatentMLP"
 
     z_width: int = 512
     hidden_width: int = 2048

@@ -346,6 +346,7 @@ class Pipeline(Coder):
         prior_solver: str | None = None,
         first: int = 0,
         stop_shift: float | None = None,
+        wanted: Mapping[str, bool] | None = None,
     ) -> Codes: ...
 
     @overload
@@ -361,6 +362,7 @@ class Pipeline(Coder):
         prior_solver: str | None = None,
         first: int = 0,
         stop_shift: float | None = None,
+        wanted: Mapping[str, bool] | None = None,
     ) -> Pictures: ...
 
     def sample(
@@ -375,6 +377,7 @@ class Pipeline(Coder):
         prior_solver: str | None = None,
         first: int = 0,
         stop_shift: float | None = None,
+        wanted: Mapping[str, bool] | None = None,
     ) -> Codes | Pictures:
         """Draw ``num`` codes: x_T from N(0, I) and z, where there is one, from the pipeline's prior.
 
@@ -382,8 +385,9 @@ class Pipeline(Coder):
         draws are to be decoded by, and the codes record them; None: the pipeline's and the bundle's own. An
         ``output`` ("pt", "pil" or "np", as in :meth:`decode`) asks for the pictures instead of the codes.
         ``prior_steps`` and ``prior_solver`` are those of a trained prior, ``stop_shift`` PDAE's; None: the
-        method's own. Raises BundleError without a prior, UsageError for steps and solvers that there are
-        not, ValueError for fewer than one code.
+        method's own. ``wanted`` are attributes to have or to lack, as in {"glasses": True}, for a prior that
+        was trained with labels. Raises BundleError without a prior, UsageError for steps, solvers and
+        attributes that there are not, ValueError for fewer than one code.
         """
         checked_output(output)
         if not isinstance(num, Integral):
@@ -395,7 +399,9 @@ class Pipeline(Coder):
         else:
             drawing = self
         keys = range(first, first + int(num))
-        z = drawing.sample_z(keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver)
+        z = drawing.sample_z(
+            keys, seed=seed, decode_steps=steps, steps=prior_steps, solver=prior_solver, wanted=wanted
+        )
         codes = drawing.drawn(z, keys, seed=seed, stop_shift=stop_shift)
         if solver is not None or steps is not None:
             way = sampling_way(self.bundle, drawing.sampler, steps)
@@ -419,23 +425,34 @@ class Pipeline(Coder):
         decode_steps: int | None = None,
         steps: int | None = None,
         solver: str | None = None,
+        wanted: Mapping[str, bool] | None = None,
     ) -> Tensor:
         """z (N, *z_shape) from the prior, one for each key; (N, 0) for a plain DPM.
 
-        ``steps`` and ``solver`` are the prior's, None being its own. Where z depends on t, N(0, I) gives one
+        ``steps`` and ``solver`` are the prior's, None being its own; ``wanted`` attributes, which the prior
+        has to know. Where z depends on t, N(0, I) gives one
         for each of the ``decode_steps``, all equal: z of neighbouring timesteps are nearly so, and what is
         drawn anew at each decodes to the mean of all images.
         """
+        if wanted:
+            self.bundle.require_z("wanted attributes")
         if not self.bundle.has_z:
             return torch.zeros(len(keys), 0, dtype=torch.float32)
         prior = self.z_prior
+        if unknown := [name for name in wanted or {} if name not in prior.attributes]:
+            known = ", ".join(prior.attributes) or "none: it was trained without labels"
+            raise UsageError(
+                f"{self.bundle.name}: its prior knows no attribute {unknown[0]!r}; known: {known}"
+            )
         if self.bundle.model.time_dependent and isinstance(prior, GaussianPrior):
             num = sampling_way(self.bundle, self.sampler, decode_steps).steps
             shape = self.bundle.model.z_shape[1:]
             z = keyed_noise(seed, keys, (math.prod(shape),), "z").unflatten(1, shape)
             return z[:, None].expand(len(keys), num, *shape)
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
-        (z,) = self.in_batches(lambda _, part: (prior.sample(part, steps, solver),), noise, at_least=64)
+        (z,) = self.in_batches(
+            lambda _, part: (prior.sample(part, steps, solver, wanted=wanted),), noise, at_least=64
+        )
         return z.unflatten(1, self.bundle.model.z_shape)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from rdm_cli.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +27,25 @@ class GaussianPrior:
         """Their standard deviation, (d,)."""
         return torch.ones(self.z_width, dtype=torch.float32)
 
-    def sample(self, noise: Tensor, num_steps: int | None = None, solver: str | None = None) -> Tensor:
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes that it can be told: none."""
+        return ()
+
+    def sample(
+        self,
+        noise: Tensor,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        *,
+        wanted: Mapping[str, bool | Tensor] | None = None,
+    ) -> Tensor:
         """``noise`` (N, d), which is the codes; there is nothing to solve, and there are no steps.
 
-        Raises ValueError for noise of another width.
+        Raises ValueError for noise of another width, UsageError for attributes ``wanted``.
         """
+        if wanted:
+            raise UsageError(f"N(0, I) knows no attribute {next(iter(wanted))!r}")
         if noise.ndim != 2 or noise.shape[1] != self.z_width:
             raise ValueError(f"noise must be (N, {self.z_width}), not {tuple(noise.shape)}")
         return noise

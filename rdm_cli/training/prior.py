@@ -3,6 +3,10 @@
 As in :mod:`rdm_cli.training.loop`, step k is a function of (settings, seed, k) and of the weights
 alone, so a run repeats bit for bit. The published recipe (AdamW at a constant 1e-4 with weight decay
 0.01, 101 million samples or more) is :data:`PUBLISHED`; the defaults suit minutes on a CPU.
+
+Where codes have labels, the network is told those of each code: all of them in three of ten cases, none in
+one, and else each with a probability that is drawn anew for each code. So it can be asked with all labels,
+with some, and with none.
 """
 
 from __future__ import annotations
@@ -10,11 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rdm_cli.kernels.randomness import key_to_seed, keyed_generator
+from rdm_cli.kernels.spacing import even_shares
 from rdm_cli.kernels.standardise import mean_and_std
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.training.batches import BatchOrder, stratified_timesteps
@@ -22,6 +28,7 @@ from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Settings, make_optimizer
 
 NUM_PROBES = 1024
+TOLD_NONE, TOLD_ALL = 0.1, 0.3  # of the codes of a step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,8 @@ class PriorSettings:
     clip_norm: float = 1.0
     held_out_fraction: float = 0.05
     report_every_steps: int = 250
+    optimizer: Literal["adam", "muon"] = "adam"
+    timesteps: Literal["uniform", "log-snr"] = "uniform"
 
     def __post_init__(self) -> None:
         if min(self.num_samples, self.batch_size, self.report_every_steps) < 1:
@@ -66,6 +75,8 @@ class PriorSettings:
             flip=False,
             seed=seed,
             clip_norm=self.clip_norm,
+            optimizer=self.optimizer,
+            timesteps=self.timesteps,
         )
 
 
@@ -96,7 +107,9 @@ class PriorRecord:
 class PriorTraining:
     """A run over codes ``z`` (N, d): iterate :meth:`steps`, then take :meth:`result`.
 
-    Raises ValueError where there are too few codes, or codes of another width than the network's.
+    ``labels`` (N, K) are 1, 0, and NaN where unknown, in the order of the configuration's K attributes.
+    Raises ValueError where there are too few codes, codes of another width than the network's, or labels of
+    another shape.
     """
 
     def __init__(
@@ -107,9 +120,16 @@ class PriorTraining:
         settings: PriorSettings,
         seed: int,
         device: torch.device | str = "cpu",
+        labels: Tensor | None = None,
     ) -> None:
         if z.ndim != 2 or z.shape[1] != config.network.z_width:
             raise ValueError(f"codes must be (N, {config.network.z_width}), not {tuple(z.shape)}")
+        if labels is None:
+            labels = torch.full((len(z), len(config.attributes)), float("nan"))
+        if labels.shape != (len(z), len(config.attributes)):
+            raise ValueError(
+                f"labels must be ({len(z)}, {len(config.attributes)}), not {tuple(labels.shape)}"
+            )
         num_held_out = round(settings.held_out_fraction * len(z))
         order = torch.randperm(len(z), generator=keyed_generator(seed, "prior-held-out"))
         held_out, seen = order[:num_held_out], order[num_held_out:]
@@ -123,6 +143,8 @@ class PriorTraining:
         self.prior.to(device)
         normalised = self.prior.normalise(z.to(device, torch.float32))
         self._seen, self._held_out = normalised[seen.to(device)], normalised[held_out.to(device)]
+        answers = (2 * labels.float().cpu() - 1).nan_to_num(0.0)
+        self._said_of_seen, self._said_of_held_out = answers[seen], answers[held_out]
         self._average = WeightAverage(self.prior, settings.ema_decay)
 
     def steps(self) -> Iterator[PriorRecord]:
@@ -131,7 +153,8 @@ class PriorTraining:
         optimisation = settings.optimisation(self.seed)
         optimizer = make_optimizer(self.prior, optimisation)
         order = BatchOrder(num_items=len(self._seen), batch_size=settings.batch_size, seed=self.seed)
-        num_train_steps = self.prior.config.schedule.num_train_steps
+        schedule = self.prior.config.schedule
+        even = None if settings.timesteps == "uniform" else even_shares(schedule.alpha_bar(), "log-snr")
         begun = time.monotonic()
         self.prior.train()
         for step in range(settings.num_steps):
@@ -139,10 +162,14 @@ class PriorTraining:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             generator = keyed_generator(self.seed, "prior-batch", step)
-            z_0 = self._seen[order.indices(step)]
-            t = stratified_timesteps(len(z_0), num_train_steps, generator)
+            rows = order.indices(step)
+            z_0 = self._seen[rows]
+            t = stratified_timesteps(len(z_0), schedule.num_train_steps, generator, even)
             eps = torch.randn(z_0.shape, generator=generator)
-            loss = self.prior(z_0, t.to(z_0.device), eps.to(z_0.device)).mean()
+            given = [t, eps]
+            if self.prior.attributes:
+                given.append(what_is_told(self._said_of_seen[rows], generator))
+            loss = self.prior(z_0, *(value.to(z_0.device) for value in given)).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.prior.parameters(), settings.clip_norm)
@@ -173,9 +200,15 @@ class PriorTraining:
         t = t[torch.randperm(len(t), generator=generator)]
         eps = torch.randn(len(rows), prior.z_width, generator=generator)
         noise = (t.to(prior.z_mean.device), eps.to(prior.z_mean.device))
-        seen = self._seen[: len(self._held_out)]
-        seen_loss = prior(seen[rows % len(seen)], *noise).mean()
-        return float(seen_loss), float(prior(self._held_out[rows], *noise).mean())
+        rows_seen = rows % min(len(self._held_out), len(self._seen))
+        losses = []
+        for z_0, answers in (
+            (self._seen[rows_seen], self._said_of_seen[rows_seen]),
+            (self._held_out[rows], self._said_of_held_out[rows]),
+        ):
+            said = [answers.to(z_0.device)] if prior.attributes else []
+            losses.append(float(prior(z_0, *noise, *said).mean()))
+        return losses[0], losses[1]
 
     def result(self) -> LatentDDIM:
         """The prior as it stands, with averaged weights, in eval mode; the run itself stays as it is."""
@@ -186,6 +219,14 @@ class PriorTraining:
         return prior.eval()
 
 
+def what_is_told(said: Tensor, generator: torch.Generator) -> Tensor:
+    """What a step tells the network of all that can be ``said`` (B, K) of its codes: the same, or 0."""
+    num, width = said.shape
+    case, chance = torch.rand(2, num, 1, generator=generator)
+    chance = torch.where(case < TOLD_NONE, 0.0, torch.where(case < TOLD_NONE + TOLD_ALL, 1.0, chance))
+    return said * (torch.rand(num, width, generator=generator) < chance)
+
+
 def train_prior(
     z: Tensor,
     config: LatentDDIMConfig,
@@ -193,9 +234,10 @@ def train_prior(
     settings: PriorSettings,
     seed: int,
     device: torch.device | str = "cpu",
+    labels: Tensor | None = None,
 ) -> LatentDDIM:
     """Train on codes ``z`` (N, d) without looking on; see :class:`PriorTraining` for the records."""
-    training = PriorTraining(z, config, settings=settings, seed=seed, device=device)
+    training = PriorTraining(z, config, settings=settings, seed=seed, device=device, labels=labels)
     for _ in training.steps():
         pass
     return training.result()

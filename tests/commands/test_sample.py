@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,70 @@ def test_with_a_stored_attribute(tiny: Rdm, tmp_path: Path) -> None:
     (line,) = hopeless.err.splitlines()
     assert line == "rdm: --max-draws 5: that many draws cannot give 60 samples"
     assert not (tmp_path / "h").exists()
+
+
+@pytest.fixture
+def told(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The tiny bundle with a prior that can be told of hats and of glasses, not of smiles."""
+    import torch
+
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.bundles.writing import add_prior
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
+    from rdm_cli.priors.latent_ddim import LatentDDIM
+    from rdm_cli.training.run.on_codes import prior_config
+
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "told"))
+    network = ResidualMLPConfig(z_width=8, hidden_width=16, num_layers=2, embedding_width=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = LatentDDIM(prior_config(network, ("hat", "glasses")))
+        for weight in prior.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    add_prior(open_bundle(folder), prior)
+    return folder
+
+
+def test_a_prior_that_knows_the_attributes_needs_no_rejection(rdm: Rdm, told: Path, tmp_path: Path) -> None:
+    def draw(name: str, *more: object) -> Any:
+        return rdm("sample", "-n", 3, "-b", told, "-o", tmp_path / name, *more)
+
+    result = draw("serious", "--attr", "hat=yes,glasses=no", "--json")
+    assert result.code == 0
+    assert "drawing with the prior's attributes 'hat', not 'glasses'; no draw is rejected" in result.err
+    assert [o["draw"] for o in result.objects if o["kind"] == "sample"] == [0, 1, 2]
+    for name, asked in (("plain", ()), ("bare", ("--attr", "hat=no"))):
+        assert draw(name, *asked).code == 0
+    found = [values(tmp_path / name / "000000.png") for name in ("serious", "plain", "bare")]
+    assert all(np.abs(found[i] - found[i - 1]).max() > 3 for i in range(3))
+    # the same folder takes no samples of other attributes
+    refused = draw("serious", "--attr", "hat=yes,glasses=yes", "-q")
+    assert refused.code == 1 and "000000.png: is there already" in refused.err
+
+
+def test_attributes_that_the_prior_does_not_know_are_accepted_by(
+    rdm: Rdm, told: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    mixed = ("sample", "-n", 2, "--attr", "smiling=no,hat=yes", "--prior-steps", 2)
+    for name, bundle in (("told", told), ("plain", tiny_bundle)):
+        result = rdm(*mixed, "-b", bundle, "-o", tmp_path / name)
+        assert "accepting draws by the stored attributes not 'smiling', 'hat'" in result.err
+        assert "draws (" in result.err and result.code in (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ("hat,hat=no", "--attr hat,hat=no: hat is asked for and ruled out at once"),
+        ("hat=maybe", "--attr hat=maybe: 'hat=maybe' is no attribute that is asked for"),
+        ("hat,,smiling", "--attr hat,,smiling: 'nothing' is no attribute that is asked for"),
+        ("beard=no", "no attribute named 'beard'; known: smiling"),
+    ],
+)
+def test_attributes_that_cannot_be_asked_for(
+    rdm: Rdm, told: Path, tiny_bundle: Path, tmp_path: Path, asked: str, line: str
+) -> None:
+    for bundle in (tiny_bundle, told):
+        refused = rdm("sample", "--attr", asked, "-b", bundle, "-o", tmp_path / "o", "-q")
+        assert refused.code == 2 and line in refused.err and refused.err.count("\n") == 1
+        assert not (tmp_path / "o").exists()

@@ -70,7 +70,7 @@ def test_five_examples(pipeline: Pipeline, smiling: tuple[Path, Path], tmp_path:
 
 
 def test_accepted_draws_are_the_samples_of_their_numbers(pipeline: Pipeline) -> None:
-    condition = attribute_condition(pipeline, "hat")
+    condition = attribute_condition(pipeline, {"hat": True})
     draws = Draws(seed=5)
     numbers = accepted_draws(pipeline, condition, 3, draws, max_draws=100).numbers
     codes = draws.codes(pipeline, draws.z(pipeline, numbers), numbers)
@@ -84,7 +84,7 @@ def test_accepted_draws_are_the_samples_of_their_numbers(pipeline: Pipeline) -> 
 def test_the_hopeless_case_stops(pipeline: Pipeline) -> None:
     with pytest.raises(RdmError, match="accepted only . of 50 samples in 3 draws"):
         accepted_draws(
-            pipeline, attribute_condition(pipeline, "hat"), 50, Draws(), max_draws=3, keep_best=True
+            pipeline, attribute_condition(pipeline, {"hat": True}), 50, Draws(), max_draws=3, keep_best=True
         )
     with pytest.raises(RdmError, match="accepted only 0 of 2 samples in 30 draws"):
         accepted_draws(pipeline, never(pipeline), 2, Draws(), max_draws=30)
@@ -92,7 +92,7 @@ def test_the_hopeless_case_stops(pipeline: Pipeline) -> None:
 
 def never(pipeline: Pipeline) -> Condition:
     """A condition that accepts nothing, and ranks by the classifier of hats."""
-    hats = attribute_condition(pipeline, "hat")
+    hats = attribute_condition(pipeline, {"hat": True})
     return replace(hats, probability=lambda z: torch.zeros(len(z)), threshold=0.5)
 
 
@@ -111,8 +111,8 @@ def test_a_condition_by_a_weak_attribute_says_so(tiny_bundle: Path, tmp_path: Pa
     stored = folder / "attributes" / "attributes.json"
     stored.write_text(stored.read_text().replace("0.9,", "0.39,"))
     weak = Pipeline(bundle=open_bundle(str(folder)))
-    assert "AUROC 0.39" in (attribute_condition(weak, "smiling").doubts or "")
-    assert attribute_condition(weak, "glasses").doubts is None
+    assert "AUROC 0.39" in (attribute_condition(weak, {"smiling": True}).doubts or "")
+    assert attribute_condition(weak, {"glasses": True}).doubts is None
 
 
 def test_what_cannot_be_learned_from(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_what_cannot_be_learned_from(pipeline: Pipeline, faces: Path, tmp_path: 
     with pytest.raises(UsageError, match="no images or codes found"):
         few_shot_condition(pipeline, tmp_path / "empty", unlike=None, unlabelled=None, seed=0)
     with pytest.raises(UsageError, match="no attribute named"):
-        attribute_condition(pipeline, "beard")
+        attribute_condition(pipeline, {"beard": True})
 
 
 def test_images_and_codes_may_be_mixed(pipeline: Pipeline, faces: Path) -> None:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from rdm_cli.kernels.randomness import keyed_generator
+from rdm_cli.kernels.schedules import LINEAR
 from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIMConfig
-from rdm_cli.training.prior import PriorSettings, PriorTraining, train_prior
+from rdm_cli.training.prior import PriorSettings, PriorTraining, train_prior, what_is_told
 
 WIDTH = 4
 CONFIG = LatentDDIMConfig(
     network=LatentMLPConfig(z_width=WIDTH, hidden_width=64, num_layers=3, time_channels=32)
+)
+TOLD = LatentDDIMConfig(
+    network=ResidualMLPConfig(z_width=WIDTH, hidden_width=64, num_layers=2, embedding_width=32),
+    prediction="v",
+    schedule=LINEAR,
+    solver="dpm-solver++",
+    steps=15,
+    attributes=("shifted", "tall"),
 )
 SHORT = PriorSettings(num_samples=64 * 6, batch_size=64, warmup_steps=2, report_every_steps=3)
 
@@ -105,3 +117,58 @@ def test_wrong_codes_and_settings_are_refused() -> None:
         PriorTraining(torch.zeros(1, WIDTH), CONFIG, settings=SHORT, seed=0)
     with pytest.raises(ValueError, match="held-out fraction"):
         PriorSettings(held_out_fraction=1.0)
+
+
+def test_a_prior_that_is_told_attributes_draws_codes_that_have_them() -> None:
+    """Each attribute moves one value of z; what is not said is drawn as often as there was of it."""
+    labels = (torch.rand(2000, 2, generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    z = codes(2000)
+    z[:, 0] += 8 * labels[:, 0]
+    z[:, 2] -= 24 * labels[:, 1]
+    labels[::4, 1] = float("nan")  # unknown is not no
+    settings = PriorSettings(num_samples=600 * 128, batch_size=128, lr=4e-3, warmup_steps=50, ema_decay=0.99)
+    prior = train_prior(z, TOLD, settings=settings, seed=0, labels=labels)
+    noise = torch.randn(1000, WIDTH, generator=torch.Generator().manual_seed(1))
+
+    def shown(**wanted: bool) -> list[float]:
+        drawn = prior.sample(noise, wanted=wanted)
+        return [float((drawn[:, 0] > 9).float().mean()), float((drawn[:, 2] < -13).float().mean())]
+
+    assert shown(shifted=True, tall=True) == pytest.approx([1, 1], abs=0.05)
+    assert shown(shifted=True, tall=False) == pytest.approx([1, 0], abs=0.05)
+    assert shown(shifted=False) == pytest.approx([0, 0.5], abs=0.12)
+    assert shown() == pytest.approx([0.5, 0.5], abs=0.12)
+    # abduction: the same code with another answer moves that value alone
+    few = z[(labels[:, 0] == 0) & (labels[:, 1] == 0)][:100]
+    of_few = {"shifted": False, "tall": False}
+    moved = prior.sample(
+        prior.invert(few, known=of_few), 20, "fixed-point", wanted={**of_few, "shifted": True}
+    )
+    difference = (moved - few).mean(0)
+    assert difference[0] == pytest.approx(8, abs=1.5)
+    assert difference[2] == pytest.approx(0, abs=2) and difference[3] == pytest.approx(0, abs=0.2)
+
+
+def test_a_step_tells_all_labels_some_or_none() -> None:
+    said = torch.ones(4000, 6)
+    said[:, 5] = 0  # unknown: nothing to tell
+    told = what_is_told(said, torch.Generator().manual_seed(0))
+    counts = told[:, :5].sum(dim=1)
+    assert set(told.unique().tolist()) == {0.0, 1.0} and not told[:, 5].any()
+    assert (counts == 0).float().mean() == pytest.approx(0.1 + 0.6 / 6, abs=0.03)
+    assert (counts == 5).float().mean() == pytest.approx(0.3 + 0.6 / 6, abs=0.03)
+
+
+def test_labels_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels must be \(400, 2\), not \(400, 1\)"):
+        PriorTraining(codes(), TOLD, settings=SHORT, seed=0, labels=torch.zeros(400, 1))
+
+
+def test_told_runs_repeat_bit_for_bit_and_even_log_snr_changes_them() -> None:
+    labels = (codes()[:, :2] > 0).float()
+    runs = [
+        train_prior(codes(), TOLD, settings=replace(SHORT, timesteps=kind), seed=1, labels=labels)
+        for kind in ("uniform", "uniform", "log-snr")
+    ]
+    states = [run.state_dict()["network.linear_in.weight"] for run in runs]
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])

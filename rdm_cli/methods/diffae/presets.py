@@ -46,7 +46,7 @@ def _small(
     from rdm_cli.methods.diffae.config import DiffAEConfig
     from rdm_cli.models.encoder import EncoderConfig
     from rdm_cli.models.generator import GeneratorConfig
-    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
     from rdm_cli.models.unet import UNetConfig
 
     return Preset(
@@ -83,7 +83,7 @@ def _small(
             prediction="v",
             sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
-        prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
+        prior=ResidualMLPConfig(z_width=z_width),
         recipe=MUON_RECIPE,
     )
 

@@ -24,18 +24,19 @@ def _lrdm(
     *,
     first_stage: FirstStageConfig,
     recipe: Recipe,
-    prior: dict[str, int],
+    z_width: int | None = None,
     num_res_blocks: int = 2,
     dropout: float = 0.2,
     **config: Any,
 ) -> Preset:
     """A UNet of ``representation``'s size, channels and attention, around it.
 
-    ``prior`` are the settings of the prior's network; ``config``: what else is unusual.
+    ``z_width`` is that of a small prior, None: the published one; ``config``: what else is unusual.
     """
     from rdm_cli.methods.lrdm.config import LRDMConfig
     from rdm_cli.models.latent_mlp import LatentMLPConfig
     from rdm_cli.models.latent_unet import LatentUNetConfig
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
 
     unet = LatentUNetConfig(
         latent_size=representation.latent_size,
@@ -49,7 +50,7 @@ def _lrdm(
     )
     return Preset(
         config=LRDMConfig(unet=unet, representation=representation, first_stage=first_stage, **config),
-        prior=LatentMLPConfig(**prior),
+        prior=LatentMLPConfig() if z_width is None else ResidualMLPConfig(z_width=z_width),
         recipe=recipe,
     )
 
@@ -83,7 +84,6 @@ def _published(
         unet_mult,
         first_stage=f4("vq", (128, 256, 512), num_codes=8192),
         recipe=Recipe(batch_size=64, num_images=30_000_000),
-        prior={},
         num_res_blocks=num_res_blocks,
     )
 
@@ -99,7 +99,7 @@ def _on_a_cpu(
         unet_mult,
         first_stage=f4("vq", (32, 64, 64), num_codes=512, layers=1),
         recipe=replace(SMALL_RECIPE, num_images=600_000),
-        prior=_PRIOR,
+        z_width=_Z_WIDTH,
         num_res_blocks=1,
         dropout=0.0,
         prediction="v",
@@ -118,11 +118,11 @@ def _guessing(
     from rdm_cli.methods.lrdm.config import LRDM_SAMPLING, LRDMConfig
     from rdm_cli.models.first_stage import small_kl
     from rdm_cli.models.generator import GeneratorConfig
-    from rdm_cli.models.latent_mlp import LatentMLPConfig
     from rdm_cli.models.latent_unet import LatentUNetConfig
     from rdm_cli.models.representation import RepresentationConfig
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
 
-    stage, z_width = small_kl(), _PRIOR["z_width"]
+    stage, z_width = small_kl(), _Z_WIDTH
     representation = RepresentationConfig(
         latent_size=latent_size,
         latent_channels=stage.latent_channels,
@@ -162,7 +162,7 @@ def _guessing(
             prediction="v",
             sampling=replace(LRDM_SAMPLING.spaced("log-snr"), steps=20),
         ),
-        prior=LatentMLPConfig(**_PRIOR),
+        prior=ResidualMLPConfig(z_width=z_width),
         recipe=_MUON_RECIPE,
     )
 
@@ -195,7 +195,7 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
     )  # fmt: skip
 
 
-_PRIOR = {"z_width": 256, "hidden_width": 384, "num_layers": 5, "time_channels": 64}
+_Z_WIDTH = 256
 _MUON_RECIPE = replace(
     SMALL_RECIPE,
     num_images=1_000_000,

@@ -20,7 +20,7 @@ def _small(
     from rdm_cli.methods.pdae.config import pdae_config
     from rdm_cli.models.encoder import EncoderConfig
     from rdm_cli.models.generator import GeneratorConfig
-    from rdm_cli.models.latent_mlp import LatentMLPConfig
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
 
     dpm = DPM_PRESETS[f"small{size}"].config
     return Preset(
@@ -49,7 +49,7 @@ def _small(
                 patch_size=2,
             ),
         ),
-        prior=LatentMLPConfig(z_width=z_width, hidden_width=384, num_layers=5, time_channels=64),
+        prior=ResidualMLPConfig(z_width=z_width),
         recipe=MUON_RECIPE,
     )
 

@@ -12,26 +12,62 @@ import torch
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.bundles.writing import add_directions, add_prior, refuse_read_only
 from rdm_cli.codes.sets import CodeSet, read_code_set
-from rdm_cli.data.labels import match, read_labels
+from rdm_cli.data.labels import LabelTable, Matched, match, read_labels
 from rdm_cli.errors import BundleError, RdmError
+from rdm_cli.kernels.schedules import LINEAR
 from rdm_cli.methods.presets import Preset
 from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIMConfig
 from rdm_cli.training.attributes import AttributeFit, fit_attributes
 from rdm_cli.training.prior import PriorRecord, PriorSettings, PriorTraining
 
+PriorNetwork = LatentMLPConfig | ResidualMLPConfig
+SOLVER, STEPS = "dpm-solver++", 20
+"""How codes are drawn from a prior that predicts v; docs/training.md compares steps and solvers."""
+RECIPE = PriorSettings(lr=1e-3)
+"""How a ResidualMLP is trained."""
 
-def prior_network(bundle: Bundle, layers: int | None, hidden_width: int | None) -> LatentMLPConfig:
-    """The network of a bundle's prior: its preset's, or a small one, with the user's changes."""
+
+def prior_network(
+    bundle: Bundle, layers: int | None, hidden_width: int | None, *, with_labels: bool = False
+) -> PriorNetwork:
+    """The network of a bundle's prior: its preset's, or a small one, with the user's changes.
+
+    A published preset's cannot be told attributes: ``with_labels``, one of its size that can takes its place.
+    """
     bundle.require_z("a prior over z")
-    width = bundle.z_width
     preset = _matching_preset(bundle)
-    base = (preset and preset.prior) or LatentMLPConfig(z_width=width, hidden_width=512, num_layers=6)
-    return LatentMLPConfig(
-        z_width=width,
+    base = (preset and preset.prior) or ResidualMLPConfig()
+    if with_labels and isinstance(base, LatentMLPConfig):
+        base = ResidualMLPConfig(hidden_width=base.hidden_width, num_layers=base.num_layers // 2)
+    return replace(
+        base,
+        z_width=bundle.z_width,
         hidden_width=hidden_width or base.hidden_width,
         num_layers=layers or base.num_layers,
-        time_channels=base.time_channels,
+    )
+
+
+def prior_settings(
+    network: PriorNetwork, *, samples: int | None, batch_size: int | None, lr: float | None
+) -> PriorSettings:
+    """How ``network`` is trained where the user names nothing else: both kinds in minutes on a CPU."""
+    base = PriorSettings() if isinstance(network, LatentMLPConfig) else RECIPE
+    return replace(
+        base,
+        num_samples=base.num_samples if samples is None else samples,
+        batch_size=base.batch_size if batch_size is None else batch_size,
+        lr=base.lr if lr is None else lr,
+    )
+
+
+def prior_config(network: PriorNetwork, attributes: tuple[str, ...] = ()) -> LatentDDIMConfig:
+    """The prior around ``network``: as published around the published one, else by a better recipe."""
+    if isinstance(network, LatentMLPConfig):
+        return LatentDDIMConfig(network=network)
+    return LatentDDIMConfig(
+        network=network, prediction="v", schedule=LINEAR, solver=SOLVER, steps=STEPS, attributes=attributes
     )
 
 
@@ -57,22 +93,31 @@ def train_bundle_prior(
     codes: Path,
     *,
     settings: PriorSettings,
-    network: LatentMLPConfig,
+    network: PriorNetwork,
     seed: int,
     weights_dtype: torch.dtype,
     on_record: Callable[[PriorRecord], None],
+    labels: Path | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number.
 
-    ``note`` is told which files were passed over. Raises RdmError for too few codes and where training
-    diverges, UsageError for a bundle that is not written to; the bundle then stays as it was.
+    With ``labels`` it can be told the attributes of that table which have examples of both answers. ``note``
+    is told what of codes and label table was passed over. Raises RdmError for too few codes, where no code
+    has a row in ``labels`` and where training diverges, UsageError for a bundle that is not written to; the
+    bundle then stays as it was.
     """
     refuse_read_only(bundle)
     found = _codes_of_images(codes, bundle, note)
+    names, values = ((), None) if labels is None else _labels_of(found, labels, note)
     try:
         training = PriorTraining(
-            found.z, LatentDDIMConfig(network=network), settings=settings, seed=seed, device=bundle.device
+            found.z,
+            prior_config(network, names),
+            settings=settings,
+            seed=seed,
+            device=bundle.device,
+            labels=values,
         )
     except ValueError as error:
         raise RdmError(f"{codes}: {error}", hint="encode more images") from error
@@ -84,6 +129,35 @@ def train_bundle_prior(
         on_record(record)
     add_prior(bundle, training.result().cpu(), weights_dtype)
     return len(found.names)
+
+
+def _labels_of(
+    found: CodeSet, labels: Path, note: Callable[[str], None]
+) -> tuple[tuple[str, ...], torch.Tensor]:
+    """The attributes of a table that have both answers among these codes, and their values (N, K)."""
+    table, matched = _matched(found, labels)
+    both = [bool((column == 0).any() and (column == 1).any()) for column in matched.values.T]
+    names = tuple(name for name, has_both in zip(table.names, both, strict=True) if has_both)
+    for name in table.names:
+        if name not in names:
+            note(f"{labels.name}: {name} left out: all codes have one answer")
+    for line in (*matched.remarks("codes"), *table.remarks):
+        note(f"{labels.name}: {line}")
+    if not names:
+        raise RdmError(f"{labels}: no attribute has codes with it and codes without it")
+    return names, matched.values[:, both]
+
+
+def _matched(found: CodeSet, labels: Path) -> tuple[LabelTable, Matched]:
+    """A label table, and its values for each code; raises RdmError where no code has a row there."""
+    table = read_labels(labels)
+    matched = match(table, found.names)
+    if len(matched.unmatched) == len(found.names):
+        raise RdmError(
+            f"{labels}: none of the {len(found.names)} codes has a row here",
+            hint=f"the first code is called {found.names[0]}, the first row {table.files[0]}",
+        )
+    return table, matched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +199,8 @@ def train_bundle_attributes(
     bundle.require_z("attributes")
     stored = _stored_attributes(bundle, dropping=replace_all)
     found = _codes_of_images(codes, bundle, note)
-    table = read_labels(labels)
-    matched = match(table, found.names)
+    table, matched = _matched(found, labels)
     num_labelled = len(found.names) - len(matched.unmatched)
-    if num_labelled == 0:
-        raise RdmError(
-            f"{labels}: none of the {len(found.names)} codes has a row here",
-            hint=f"the first code is called {found.names[0]}, the first row {table.files[0]}",
-        )
     remarks = (*matched.remarks("codes"), *table.remarks)
     known = ~matched.values.isnan().all(dim=1)
     try:

@@ -21,11 +21,15 @@ from rdm_cli.codes.sets import read_code_set
 from rdm_cli.data.io.tensor_files import read_with_metadata, write_tensors
 from rdm_cli.errors import BundleError, CodeError, RdmError, UsageError
 from rdm_cli.methods.diffae.presets import PRESETS
-from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
+from rdm_cli.models.latent_mlp import LatentMLPConfig
+from rdm_cli.models.residual_mlp import ResidualMLPConfig
+from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.training.prior import PriorRecord, PriorSettings
 from rdm_cli.training.run.on_codes import (
     TrainedAttributes,
+    prior_config,
     prior_network,
+    prior_settings,
     train_bundle_attributes,
     train_bundle_prior,
 )
@@ -128,10 +132,59 @@ def test_one_code_is_too_few_for_a_prior(bundle: Bundle, z: Tensor, tmp_path: Pa
 
 
 def test_the_prior_s_network_is_small_for_networks_of_one_s_own(bundle: Bundle) -> None:
-    assert prior_network(bundle, None, None).hidden_width == 512
+    assert isinstance(prior_network(bundle, None, None), ResidualMLPConfig)
+    assert prior_network(bundle, None, None).hidden_width == 384
     assert prior_network(bundle, None, 32).hidden_width == 32
     assert prior_network(bundle, 4, None).num_layers == 4
     assert prior_network(bundle, None, None).z_width == 8 != PRESETS["small64"].prior.z_width
+
+
+def test_published_networks_are_trained_as_published(bundle: Bundle) -> None:
+    published = LatentMLPConfig(z_width=8, hidden_width=16, num_layers=4)
+    config = prior_config(published)
+    assert (config.prediction, config.schedule.beta_kind, config.steps) == ("eps", "constant", 100)
+    assert prior_settings(published, samples=None, batch_size=None, lr=None) == PriorSettings()
+    ours = prior_config(prior_network(bundle, None, None), ("hat",))
+    assert (ours.prediction, ours.attributes) == ("v", ("hat",))
+    chosen = prior_settings(ours.network, samples=10, batch_size=5, lr=0.1)
+    assert (chosen.num_samples, chosen.batch_size, chosen.lr) == (10, 5, 0.1)
+
+
+def test_a_prior_learns_the_attributes_that_have_both_answers(
+    bundle: Bundle, z: Tensor, tmp_path: Path
+) -> None:
+    names = write_codes(tmp_path / "codes", z, bundle)
+    rows: dict[str, list[int | str]] = {name: [i % 2, 1, ""] for i, name in enumerate(names[:-2])}
+    for i, name in enumerate(names[:4]):
+        rows[name][2] = i % 2
+    labels = write_labels(tmp_path / "labels.csv", rows, ["hat", "beard", "smiling"])
+    notes: list[str] = []
+
+    def train(table: Path) -> None:
+        train_bundle_prior(
+            bundle,
+            tmp_path / "codes",
+            labels=table,
+            settings=SHORT,
+            network=prior_network(bundle, 2, 16, with_labels=True),
+            seed=0,
+            weights_dtype=torch.float32,
+            on_record=lambda record: None,
+            note=notes.append,
+        )
+
+    train(labels)
+    assert open_bundle(str(bundle.folder)).prior.attributes == ("hat", "smiling")
+    assert any("beard left out: all codes have one answer" in note for note in notes)
+    assert any("2 of 60 codes have no row" in note for note in notes)
+    before = (bundle.folder / "prior" / "config.json").read_bytes()
+    for others, told in (
+        ({"elsewhere": [1, 0, 1], "there": [0, 1, 1]}, "none of the 60 codes has a row here"),
+        ({name: [1, 0, 1] for name in names}, "no attribute has codes with it and codes without it"),
+    ):
+        with pytest.raises(RdmError, match=told):
+            train(write_labels(tmp_path / "others.csv", others, ["hat", "beard", "smiling"]))
+    assert (bundle.folder / "prior" / "config.json").read_bytes() == before
 
 
 def test_attributes_end_to_end_with_labels_matched_by_name(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
@@ -238,7 +291,7 @@ def test_a_bundle_that_is_not_ones_own_is_not_written_to(
             on_record=lambda record: pytest.fail("it was trained first"),
         )
     with pytest.raises(UsageError, match=told):
-        add_prior(bundle, LatentDDIM(LatentDDIMConfig(network=prior_network(bundle, 2, 16))))
+        add_prior(bundle, LatentDDIM(prior_config(prior_network(bundle, 2, 16))))
     if kind == "shipped":
         for place in (bundle.folder, bundle.folder / "unet"):
             with pytest.raises(UsageError, match=told):
