@@ -94,7 +94,7 @@ def rows_shown(x_0: Tensor) -> Tensor:
 
 def halfway(pipeline: Pipeline, codes: Codes, num: int) -> Tensor:
     """What lies between each of the first ``num`` codes and the next one."""
-    middles = [pipeline.interpolate(codes[i], codes[(i + 1) % num], [0.5]) for i in range(num)]
+    middles = [pipeline.interpolate(codes[i], codes[(i + 1) % num], [0.5], path="lerp") for i in range(num)]
     return pipeline.decode(Codes.concatenate(middles))
 
 

@@ -21,6 +21,7 @@ from rdm_cli.evaluation.interpolation import (
     interpolation_work,
     measure_interpolation,
     ways_of,
+    z_path,
 )
 from rdm_cli.evaluation.material import Material, Subject
 from rdm_cli.kernels.interpolation import lerp
@@ -103,7 +104,8 @@ def _halfway(bench: Bench, chosen: Settings, subject: Subject, advance: Advance)
             continue
         given = codes.without_x_T() if way == "z alone" else codes
         middles = [
-            pipeline.interpolate(given[i], given[(i + 1) % len(given)], [0.5]) for i in range(len(given))
+            pipeline.interpolate(given[i], given[(i + 1) % len(given)], [0.5], path=z_path(way))
+            for i in range(len(given))
         ]
         found[way] = pipeline.decode(
             Codes.concatenate(middles), steps=chosen["steps"], seed=SEED, advance=advance

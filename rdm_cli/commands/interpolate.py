@@ -14,7 +14,7 @@ from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
 
-Way = Literal["lerp", "trajectory"]
+Way = Literal["lerp", "prior", "trajectory"]
 """How z changes between two images."""
 
 
@@ -35,13 +35,15 @@ def interpolate(
         int, typer.Option("--frame-ms", metavar="MS", min=20, help="Milliseconds a frame of the GIF.")
     ] = 120,
     path: Annotated[
-        Way,
+        Way | None,
         typer.Option(
             "--path",
-            help="How z changes: lerp, straight from code to code (slerp for an LRDM, whose z is normal); "
-            "trajectory, a lerp of what the decoder makes of both codes at each step.",
+            help="How z changes: prior, through codes that the bundle's prior would draw; lerp, straight "
+            "from code to code (slerp for an LRDM, whose z is normal); trajectory, a lerp of what the "
+            "decoder makes of both codes at each step.",
+            show_default="prior where the bundle's prior predicts v, else lerp",
         ),
-    ] = "lerp",
+    ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     force: o.Force = False,
     style: o.Style = None,
@@ -86,7 +88,7 @@ def interpolate(
             frame_ms=frame_ms,
             effort=effort,
             fit=images.fit,
-            trajectory=path == "trajectory",
+            path=path,
             force=force,
             advance=advance,
         )

@@ -17,11 +17,13 @@ from rdm_cli.evaluation.material import Material, Subject
 from rdm_cli.kernels.interpolation import lerp
 from rdm_cli.kernels.randomness import keyed_generator
 from rdm_cli.metrics.interpolation import perceptual_path_lengths, smoothness
+from rdm_cli.pipeline.pipeline import ZPath
 from rdm_cli.pipeline.running import Advance
 from rdm_cli.reports.plots import Plot
 
 LEAD = (
-    "Ways between pairs of images. z and x_T: the whole code; z alone: one random x_T for all of a way; DDIM "
+    "Ways between pairs of images. z and x_T: the whole code, z on the straight way; z by the prior, x_T: z "
+    "through codes that the bundle's prior would draw; z alone: one random x_T for all of a way; DDIM "
     "noise: the x_T of a plain DPM, which has nothing else; pixels: one image fades into the other. PPL is "
     "the change in a small step over its square; smoothness is 1 for even steps. Perceptual distances are "
     "squared ones, so a detour may be below 1. These figures say how pictures change, not whether each is "
@@ -29,6 +31,7 @@ LEAD = (
 )
 PAIRS_SHOWN = 3
 PIXELS, NOISE = "pixels", "DDIM noise"
+BY_PRIOR = "z by the prior, x_T"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,14 @@ class WayPlan:
 
 def ways_of(subject: Subject) -> list[str]:
     """What can be interpolated between two codes of this bundle, and the pixels."""
-    return [*(("z and x_T", "z alone") if subject.pipeline.bundle.has_z else (NOISE,)), PIXELS]
+    pipeline = subject.pipeline
+    by_prior = [BY_PRIOR] if pipeline.usual_path == "prior" else []
+    return [*(("z and x_T", *by_prior, "z alone") if pipeline.bundle.has_z else (NOISE,)), PIXELS]
+
+
+def z_path(way: str) -> ZPath:
+    """How z changes along a way through codes."""
+    return "prior" if way == BY_PRIOR else "lerp"
 
 
 def lacking(subjects: Sequence[Subject]) -> list[str]:
@@ -128,7 +138,7 @@ def _decoded(
     pipeline = subject.pipeline
     given = codes.without_x_T() if way == "z alone" else codes
     between = [
-        pipeline.interpolate(given[i], given[j], places)
+        pipeline.interpolate(given[i], given[j], places, path=z_path(way))
         for (i, j), places in zip(pairs, positions, strict=True)
     ]
     # codes without an x_T share one all along their way: else each frame would be another picture

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -35,6 +35,8 @@ from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.pipeline.sampling import sampling_way
 from rdm_cli.priors.gaussian import GaussianPrior
 
+WayOfZ = Literal["lerp", "prior", "trajectory"]
+"""How z changes on the way from one code to another; a trajectory has no z between its ends."""
 GRID_PICTURES = 256  # those of a sheet, however many samples there are
 PRIOR_BATCH = 64  # a prior is a small network: z are drawn so many at once, where a decode takes fewer
 
@@ -48,17 +50,22 @@ def interpolate_files(
     frame_ms: int,
     effort: Effort = USUAL,
     fit: Fit = "crop",
-    trajectory: bool = False,
+    path: WayOfZ | None = None,
     force: bool = False,
     advance: Advance = ignore_progress,
 ) -> Iterator[tuple[str, Path]]:
     """Write frames, codes, a strip and a GIF of the path through ``inputs``; yields (kind, path).
 
-    ``num_frames`` from one input to the next, both included; an inner input is shown once. A
-    ``trajectory`` leaves no codes: its pictures have no z of their own. Raises OccupiedError, before any
+    ``num_frames`` from one input to the next, both included; an inner input is shown once. ``path`` is how z
+    changes, None the bundle's usual way. A "trajectory" leaves no codes: its pictures have no z of their own.
+    Raises OccupiedError, before any
     work, where ``output`` holds what is not a result of this very path, unless ``force`` is given.
     """
-    loaded = [load_image_or_code(pipeline, path, fit) for path in inputs]
+    loaded = [load_image_or_code(pipeline, source, fit) for source in inputs]
+    chosen: WayOfZ = path or pipeline.usual_path
+    trajectory = chosen == "trajectory"
+    if chosen == "prior":
+        _ = pipeline.bundle.prior  # a bundle without one is told before any work
     record = _path_record(
         pipeline,
         inputs,
@@ -66,7 +73,8 @@ def interpolate_files(
         encoding=encoded_as(info_wanted(pipeline, effort, fit)),
         steps=effort.steps,
         num_frames=num_frames,
-        path="trajectory" if trajectory else "lerp",
+        path=chosen,
+        prior_digest=pipeline.bundle.prior_digest if chosen == "prior" else None,
     )
     num = (num_frames - 1) * (len(inputs) - 1) + 1
     frames = [output / f"frame-{i:04d}.png" for i in range(num)]
@@ -81,8 +89,8 @@ def interpolate_files(
         refuse_other(animation, of_animation)
         _refuse_another_run(output.glob("frame-*.png"), record, but=("frame",))
     ends: list[Codes] = []
-    for path, one in zip(inputs, loaded, strict=True):
-        ends += encode_loaded(pipeline, [path], [one], effort, fit=fit, advance=advance)
+    for source, one in zip(inputs, loaded, strict=True):
+        ends += encode_loaded(pipeline, [source], [one], effort, fit=fit, advance=advance)
     # beside images, the steps are those that these are encoded in: codes made elsewhere keep to their own
     only_codes = not any(isinstance(one, LoadedImage) for one in loaded)
     steps = effort.steps if only_codes and effort.inversion == "ddim" else None
@@ -92,10 +100,10 @@ def interpolate_files(
         for i, (first, second) in enumerate(zip(ends, ends[1:], strict=False))
     ]
     codes = None
-    if trajectory:
+    if chosen == "trajectory":
         x_0 = torch.cat([pipeline.trajectory(*leg, steps=steps, advance=advance) for leg in legs])
     else:
-        codes = Codes.concatenate([pipeline.interpolate(*leg) for leg in legs])
+        codes = Codes.concatenate([pipeline.interpolate(*leg, path=chosen) for leg in legs])
         # codes without an x_T share one: else each frame would be another picture
         keys = ["interpolation"] * len(codes)
         x_0 = pipeline.decode(codes, steps=steps, keys=keys, advance=advance)

@@ -36,9 +36,12 @@ from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
 from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down
 from rdm_cli.priors.gaussian import GaussianPrior
-from rdm_cli.priors.latent_ddim import LatentDDIM
+from rdm_cli.priors.latent_ddim import INVERSION_STEPS, LatentDDIM
 from rdm_cli.registry import DEFAULT_BUNDLE, PRIORS, nearest
 from rdm_cli.runtime import Precision, autocast, checked_precision, resolve_device, use_threads
+
+ZPath = Literal["lerp", "prior"]
+"""How z changes between two codes."""
 
 
 def open_pipeline(
@@ -226,22 +229,50 @@ class Pipeline(Coder):
         infos = tuple(replace(i, edits=(*i.edits, *edits), **UNMEASURED) for i in codes.infos)
         return codes.replace(z=z, infos=infos, residuals=None)
 
-    def interpolate(self, first: Codes, second: Codes, alphas: Sequence[float]) -> Codes:
-        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as the method has it.
+    def interpolate(
+        self, first: Codes, second: Codes, alphas: Sequence[float], *, path: ZPath | None = None
+    ) -> Codes:
+        """The path between two codes at each alpha in [0, 1]: slerp of x_T, and of z as ``path`` says.
+
+        "prior" leads z through codes that the prior would draw: both become the noise that the prior draws
+        them from, slerp leads from noise to noise, and back it comes as codes. "lerp" is the straight way
+        (slerp where z is normal itself). None is "prior" where the bundle has a prior that predicts v.
 
         At 0 and 1 these are the two codes, each of which decodes as it was made; what lies between two
-        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed.
+        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed,
+        BundleError for the path "prior" without a trained prior.
         """
         first, second = self._ends(first, second)
         alpha = _checked_alphas(alphas)
         x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
-        between = slerp if self.bundle.method.prior == "gaussian" else lerp
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
-        z = between(first.z[0], second.z[0], alpha)
+        if (path or self.usual_path) == "prior":
+            z = self._through_the_prior(first.z, second.z, alpha)
+        else:
+            between = slerp if self.bundle.method.prior == "gaussian" else lerp
+            z = between(first.z[0], second.z[0], alpha)
         infos = _infos_between(first, second, alphas)
         return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
+
+    @property
+    def usual_path(self) -> ZPath:
+        """The path of z where none is named."""
+        if not self.bundle.has_z or self.bundle.model.time_dependent or "prior" not in self.bundle.parts:
+            return "lerp"
+        return "prior" if self.bundle.prior.config.prediction == "v" else "lerp"
+
+    def _through_the_prior(self, first: Tensor, second: Tensor, alpha: Tensor) -> Tensor:
+        """z (N, *z_shape) at each ``alpha`` (N,) from ``first`` to ``second`` (1, *z_shape), its ends."""
+        prior = self.bundle.prior
+        ends = torch.cat([first, second]).flatten(1).to(prior.z_mean.device)
+        noise = prior.invert(ends)
+        between = prior.sample(slerp(noise[0], noise[1], alpha), INVERSION_STEPS, "fixed-point")
+        z = between.reshape(-1, *first.shape[1:]).to(first.device, first.dtype)
+        for at, end in ((0, first), (1, second)):
+            z[alpha == at] = end[0]
+        return z
 
     def trajectory(
         self,

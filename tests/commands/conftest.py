@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,3 +85,25 @@ def spawn() -> Callable[..., subprocess.Popen[bytes]]:
         return subprocess.Popen(command, env=environment, **usual | options)
 
     return start
+
+
+@pytest.fixture
+def told(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The tiny bundle with a prior that can be told of hats and of glasses, not of smiles."""
+    import torch
+
+    from rdm_cli.bundles.bundle import open_bundle
+    from rdm_cli.bundles.writing import add_prior
+    from rdm_cli.models.residual_mlp import ResidualMLPConfig
+    from rdm_cli.priors.latent_ddim import LatentDDIM
+    from rdm_cli.training.run.on_codes import prior_config
+
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "told"))
+    network = ResidualMLPConfig(z_width=8, hidden_width=16, num_layers=2, embedding_width=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prior = LatentDDIM(prior_config(network, ("hat", "glasses")))
+        for weight in prior.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    add_prior(open_bundle(folder), prior)
+    return folder

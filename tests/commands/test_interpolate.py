@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,51 @@ def test_a_trajectory_has_the_same_ends_and_another_middle(tiny: Rdm, faces: Pat
     assert apart[0] <= 1 and apart[2] <= 1 and apart[1] > 1
     assert not list((tmp_path / "trajectory").glob("*.safetensors"))
     assert len(list((tmp_path / "lerp").glob("*.safetensors"))) == 3
+
+
+def test_through_the_prior_ends_are_the_same_and_the_middle_is_another(
+    rdm: Rdm, tiny_bundle: Path, told: Path, faces: Path, tmp_path: Path
+) -> None:
+    """By the prior where it predicts v; the straight way is asked for, or all that there is."""
+    ends = (faces / "a.png", faces / "b.png")
+    frames = {}
+    for name, bundle, way in (
+        ("usual", told, ()),
+        ("prior", told, ("--path", "prior")),
+        ("lerp", told, ("--path", "lerp")),
+        ("of-before", tiny_bundle, ()),
+    ):
+        output = tmp_path / name
+        assert rdm("interpolate", *ends, "--frames", 3, "-b", bundle, *way, "-o", output).code == 0
+        frames[name] = [values(output / f"frame-{i:04d}.png") for i in range(3)]
+        assert len(list(output.glob("*.safetensors"))) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(frames["usual"], frames["prior"], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(frames["lerp"], frames["of-before"], strict=True))
+    apart = [np.abs(a - b).max() for a, b in zip(frames["prior"], frames["lerp"], strict=True)]
+    assert apart[0] <= 1 and apart[2] <= 1 and apart[1] > 1
+    # another path is another run
+    refused = rdm("interpolate", *ends, "--frames", 3, "-b", told, "-o", tmp_path / "lerp", "-q")
+    assert refused.code == 1 and "frame-0000.png: is there already" in refused.err
+
+
+def test_without_a_prior_there_is_no_way_through_it(
+    rdm: Rdm, told: Path, faces: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(told / "prior")
+    command = (
+        "interpolate",
+        faces / "a.png",
+        faces / "b.png",
+        "--frames",
+        3,
+        "-b",
+        told,
+        "-o",
+        tmp_path / "o",
+    )
+    refused = rdm(*command, "--path", "prior", "-q")
+    assert refused.code != 0 and "has no latent prior" in refused.err and not (tmp_path / "o").exists()
+    assert rdm(*command).code == 0
 
 
 def test_a_trajectory_needs_both_x_T(tiny: Rdm, faces: Path, tmp_path: Path) -> None:

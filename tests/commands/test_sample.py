@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,28 +89,6 @@ def test_with_a_stored_attribute(tiny: Rdm, tmp_path: Path) -> None:
     (line,) = hopeless.err.splitlines()
     assert line == "rdm: --max-draws 5: that many draws cannot give 60 samples"
     assert not (tmp_path / "h").exists()
-
-
-@pytest.fixture
-def told(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """The tiny bundle with a prior that can be told of hats and of glasses, not of smiles."""
-    import torch
-
-    from rdm_cli.bundles.bundle import open_bundle
-    from rdm_cli.bundles.writing import add_prior
-    from rdm_cli.models.residual_mlp import ResidualMLPConfig
-    from rdm_cli.priors.latent_ddim import LatentDDIM
-    from rdm_cli.training.run.on_codes import prior_config
-
-    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "told"))
-    network = ResidualMLPConfig(z_width=8, hidden_width=16, num_layers=2, embedding_width=16)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        prior = LatentDDIM(prior_config(network, ("hat", "glasses")))
-        for weight in prior.parameters():
-            torch.nn.init.normal_(weight, std=0.3)
-    add_prior(open_bundle(folder), prior)
-    return folder
 
 
 def test_a_prior_that_knows_the_attributes_needs_no_rejection(rdm: Rdm, told: Path, tmp_path: Path) -> None:
