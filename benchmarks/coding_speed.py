@@ -1,6 +1,7 @@
 """Encode and decode against a plain loop and against diffusers' schedulers, on one network in one process.
 
     python benchmarks/coding_speed.py --markdown docs/performance.md
+    python benchmarks/coding_speed.py --device cuda --batch-size 64
 
 The network is Diff-AE's of a preset, with random weights, which cost what trained ones do. The plain loop is
 what one writes from the paper's equations: fp32, ``inference_mode``, contiguous memory, z encoded once.
@@ -27,6 +28,7 @@ import typer
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from interleaved import Seconds, ratio_text, timed_side_by_side
 from report_tables import WIDTH, PageOption, publish, refuse_unmarked, table
+from speed_measurement import waited_for, where
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -70,7 +72,7 @@ def plain_coding(model: Any, steps: int) -> Callable[[Tensor], Tensor]:
     levels = [1.0, *(float(alpha_bars[t]) for t in chosen), 0.0]
 
     def step(x: Tensor, z: Tensor, t: int, here: float, to: float) -> Tensor:
-        eps = model.unet(x, torch.full((len(x),), t), model.unet.condition(z))
+        eps = model.unet(x, torch.full((len(x),), t, device=x.device), model.unet.condition(z))
         x_0 = ((x - (1 - here) ** 0.5 * eps) / here**0.5).clamp(-1, 1)
         eps = (x - here**0.5 * x_0) / (1 - here) ** 0.5
         return to**0.5 * x_0 + (1 - to) ** 0.5 * eps
@@ -106,7 +108,7 @@ def diffusers_coding(model: Any, steps: int) -> Callable[[Tensor], Tensor]:
         x = x_0
         for scheduler in (up, down):
             scheduler.set_timesteps(steps)
-            for t in scheduler.timesteps:
+            for t in scheduler.timesteps.to(x.device):
                 eps = model.unet(x, t.expand(len(x)), model.unet.condition(z))
                 x = scheduler.step(eps, t, x).prev_sample
         return x
@@ -123,15 +125,15 @@ def rdm_coding(bundle: Bundle, steps: int, precision: Any, batch_size: int) -> C
 def shares_of_peak(model: Any, x: Tensor, rounds: int) -> list[tuple[str, ...]]:
     """Rows of precision, GFLOP/s of both products and of the UNet's forward, and its share of the better."""
     device = x.device
-    z_scales = model.unet.condition(torch.randn(len(x), *model.z_shape))
-    t = torch.full((len(x),), 500)
+    z_scales = model.unet.condition(torch.randn(len(x), *model.z_shape, device=device))
+    t = torch.full((len(x),), 500, device=device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.unet(x, t, z_scales)
     work = dict.fromkeys(("mm", "convolution"), 2 * MATRIX**3) | {"forward": counter.get_total_flops()}
     rows = []
     for precision in ("fp32", "bf16"):
         kind = torch.float32 if precision == "fp32" else torch.bfloat16
-        a, b = (torch.randn(MATRIX, MATRIX).to(kind) for _ in range(2))
+        a, b = (torch.randn(MATRIX, MATRIX, device=device).to(kind) for _ in range(2))
         unet = cast(Any, with_cast_weights(model, cast(Precision, precision))).unet
 
         def forward(precision: Any = precision, unet: Any = unet) -> None:
@@ -147,6 +149,7 @@ def shares_of_peak(model: Any, x: Tensor, rounds: int) -> list[tuple[str, ...]]:
             F.conv2d(image, kernel)
 
         alternatives = {"mm": product, "convolution": convolution, "forward": forward}
+        alternatives = {name: waited_for(call, device) for name, call in alternatives.items()}
         seconds = timed_side_by_side(alternatives, rounds=rounds)
         rate = {name: work[name] / median(found) / 1e9 for name, found in seconds.items()}
         share = f"{100 * rate['forward'] / max(rate['mm'], rate['convolution']):.0f} %"
@@ -178,40 +181,43 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Steps each way; a divisor of 1000.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, or a GPU as torch calls it.")] = "cpu",
     page: PageOption = None,
 ) -> None:
     """Compare pictures, then speeds, and print the tables."""
     refuse_unmarked(page, SCRIPT)
     if NUM_TRAIN_STEPS % steps:
         raise typer.BadParameter(f"--steps: {steps} does not divide {NUM_TRAIN_STEPS}")
-    set_up(device="cpu", threads=threads)
+    resolved = set_up(device=device, threads=threads)
     torch.manual_seed(0)
     method: Method = load(METHODS, "method", "diffae")
     if preset.startswith("small"):
         raise typer.BadParameter("--preset: one whose network predicts eps, as the plain loop takes it to do")
     model: Any = build_model(method, method.presets[preset].config)
     trained_looking(model)
-    model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False).to(resolved)
     bundle = Bundle(name=preset, folder=Path(), method=method, model=model, digest="")
-    x_0 = torch.rand(batch_size, *model.image_shape) * 2 - 1
+    x_0 = (torch.rand(batch_size, *model.image_shape) * 2 - 1).to(resolved)
     codings = {
         PLAIN: plain_coding(model, steps),
         "diffusers' schedulers, fp32": diffusers_coding(model, steps),
         RDM: rdm_coding(bundle, steps, "fp32", batch_size),
         "rdm, bf16": rdm_coding(bundle, steps, "bf16", batch_size),
     }
+    torch.backends.cudnn.allow_tf32 = False  # what is compared is rounding in float32
     exact = plain_coding(in_float64(model), steps)(x_0.double())
-    rounding = {name: float((codings[name](x_0) - exact).abs().max()) for name in (PLAIN, RDM)}
+    rounding = {name: float((codings[name](x_0).to(resolved) - exact).abs().max()) for name in (PLAIN, RDM)}
+    torch.backends.cudnn.allow_tf32 = True  # as torch has it, and so all that is timed
     if rounding[RDM] > SLACK * rounding[PLAIN]:
         raise RuntimeError(f"not the same work: from the loop in float64 they differ by {rounding}")
-    alternatives = {name: lambda code=code: code(x_0) for name, code in codings.items()}
+    alternatives = {name: waited_for(lambda code=code: code(x_0), resolved) for name, code in codings.items()}
     seconds = timed_side_by_side(alternatives, rounds=rounds)
     told = (
-        f"{preset}, random weights, {batch_size} images at once, {steps} + {steps} steps, {threads} CPU "
-        f"threads, {rounds} rounds: images a second by the median round, ratios as median (least to "
-        f"greatest) of the rounds' own. From the plain loop's pictures in float64 its own in fp32 differ by "
-        f"{rounding[PLAIN]:.1e} at most, rdm's by {rounding[RDM]:.1e}; diffusers' are others, for its "
-        "schedulers end a step further from noise."
+        f"{preset}, random weights, {batch_size} images at once, {steps} + {steps} steps, "
+        f"{where(resolved, threads)}, {rounds} rounds: images a second by the median round, ratios as "
+        f"median (least to greatest) of the rounds' own. From the plain loop's pictures in float64 "
+        f"its own in fp32 differ by {rounding[PLAIN]:.1e} at most, rdm's by {rounding[RDM]:.1e}; "
+        "diffusers' are others, for its schedulers end a step further from noise."
     )
     tables = markdown(seconds, shares_of_peak(model, x_0, rounds), told=told, images=batch_size)
     publish(tables, page, SCRIPT)

@@ -102,6 +102,23 @@ def timed(step: Callable[[], object], seconds: float) -> list[float]:
     return found
 
 
+def waited_for(work: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """``work``, over when ``device`` is done with it: a GPU goes on after the call has come back."""
+
+    def wait() -> object:
+        found = work()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+        return found
+
+    return wait
+
+
+def where(device: torch.device, threads: int) -> str:
+    """What computed, in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} CPU threads"
+
+
 def training_step(
     method: Method, preset: Preset, model: Any, accelerator: Accelerator, *, cached: bool, batch_size: int
 ) -> Callable[[], object]:

@@ -24,7 +24,7 @@ def sample(
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
     ] = Path("samples"),
     prior: Annotated[
-        o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the method's own")
+        o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the bundle's")
     ] = None,
     seed: o.Seed = 0,
     force: o.Force = False,

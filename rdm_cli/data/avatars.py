@@ -16,10 +16,11 @@ import hashlib
 import io
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -259,9 +260,10 @@ def _name(index: int) -> str:
     return f"{index:06d}.png"
 
 
-def _write_one(index: int, *, folder: Path, seed: int, size: int, force: bool) -> Path:
-    content = io.BytesIO()
-    render(draw_avatar(seed, index), size).save(content, format="PNG")
+def _write_one(index: int, *, folder: Path, seed: int, size: int, force: bool) -> tuple[Path, str]:
+    """Draw face ``index`` into its file; gives the file's path and the face's line of metadata.csv."""
+    avatar, content = draw_avatar(seed, index), io.BytesIO()
+    render(avatar, size).save(content, format="PNG")
     path = folder / _name(index)
     if not force and path.is_file() and path.read_bytes() != content.getvalue():
         raise OccupiedError(
@@ -269,17 +271,21 @@ def _write_one(index: int, *, folder: Path, seed: int, size: int, force: bool) -
             hint="name another folder, or replace it with --force",
         )
     put(path, content.getvalue())
-    return path
+    return path, _line([path.name, *avatar.labels().values()])
 
 
-def _table(num_images: int, seed: int) -> bytes:
-    """The labels of the first ``num_images`` avatars as CSV: those of more begin with those of fewer."""
+def _labels_line(index: int, *, seed: int) -> str:
+    return _line([_name(index), *draw_avatar(seed, index).labels().values()])
+
+
+def _line(cells: Iterable[object]) -> str:
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, ["file_name", *COLUMNS], lineterminator="\n")
-    table.writeheader()
-    for index in range(num_images):
-        table.writerow({"file_name": _name(index), **draw_avatar(seed, index).labels()})
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+_HEADER = _line(["file_name", *COLUMNS])
+"""Of metadata.csv: after it a line an avatar, so that the file of more avatars begins with that of fewer."""
 
 
 def write_avatars(
@@ -302,18 +308,34 @@ def write_avatars(
     if seed < 0:
         raise UsageError(f"--seed {seed}: avatars are drawn for seeds from 0 on")
     require_generator()
-    metadata, table = folder / "metadata.csv", _table(num_images, seed)
-    if not force and metadata.is_file():
-        known = metadata.read_bytes()
-        if not (table.startswith(known) or known.startswith(table)):
+    metadata = folder / "metadata.csv"
+    known = b"" if force or not metadata.is_file() else metadata.read_bytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = partial(_labels_line, seed=seed)
+    write = partial(_write_one, folder=folder, seed=seed, size=size, force=force)
+    # what a face looks like is a fifth of the work: workers find that out as well, and this process waits
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        if known:
+            _refuse_other_labels(metadata, known, pool.imap(labels, range(num_images), chunksize=64))
+        lines = [_HEADER]
+        for path, line in pool.imap(write, range(num_images), chunksize=16):
+            lines.append(line)
+            yield path
+    put(metadata, max("".join(lines).encode(), known, key=len))
+    yield metadata
+
+
+def _refuse_other_labels(metadata: Path, known: bytes, lines: Iterable[str]) -> None:
+    """Raise OccupiedError where what ``metadata`` holds and the table of ``lines`` do not begin alike."""
+    place = 0
+    for line in chain([_HEADER], lines):
+        expected = line.encode()
+        found = known[place : place + len(expected)]
+        if not expected.startswith(found):
             raise OccupiedError(
                 f"{metadata}: is there already, with other labels",
                 hint="name another folder, or replace it with --force",
             )
-        table = max(table, known, key=len)
-    folder.mkdir(parents=True, exist_ok=True)
-    write = partial(_write_one, folder=folder, seed=seed, size=size, force=force)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(write, range(num_images), chunksize=16)
-    put(metadata, table)
-    yield metadata
+        if len(found) < len(expected):
+            return
+        place += len(expected)

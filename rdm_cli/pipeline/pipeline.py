@@ -64,7 +64,8 @@ def open_pipeline(
     networks; ``batch_size`` None chooses by device and number of items; ``threads`` sets torch's number
     of CPU threads, for the whole process, and None leaves it as it is: nothing else of the process is
     changed; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None
-    the method's own; ``style`` is an image whose style everything is decoded in, for models that have one;
+    the bundle's trained one or else the method's own; ``style`` is an image whose style everything is
+    decoded in, for models that have one;
     ``class_name`` a class that all is of, for models that know classes; ``solver`` is what everything is
     decoded by, None being what each code records and, for what was drawn, the bundle's own; images of more
     than ``max_pixels`` are refused; grey images of more than 8 bits have black and white at

@@ -282,7 +282,7 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     assert rdm("encode", faces / "a.png", faces / "b.png", "-o", tmp_path, *some).code == 0
     code = Codes.load(tmp_path / "a.safetensors")
     model = cast(Any, open_bundle(str(mine)).model)
-    assert code.style is not None and code.style.shape[1:] == model.x_T_shape == (3, 8, 8)
+    assert code.style is not None and code.style.shape[1:] == model.x_T_shape == (8, 8, 8)
     assert code.z.shape == (1, 16, 4, 4)
 
     assert rdm("decode", tmp_path / "a.safetensors", "-o", made / "own", "-b", mine).code == 0

@@ -46,6 +46,20 @@ def test_workers_do_not_change_a_byte(twelve: Path, tmp_path: Path) -> None:
     assert bytes_in(tmp_path) == bytes_in(twelve)
 
 
+def test_the_process_that_waits_draws_nothing(
+    twelve: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it drew itself, one face after the other, would bound the speed on a machine of many cores."""
+
+    def refuse(seed: int, index: int) -> None:
+        raise AssertionError("a face was drawn outside the workers")
+
+    monkeypatch.setattr(avatars, "draw_avatar", refuse)
+    for num in (12, 5):  # the second time labels are compared too
+        list(write_avatars(tmp_path, num_images=num, size=32, seed=5, workers=1))
+    assert bytes_in(tmp_path) == bytes_in(twelve)
+
+
 def test_a_smaller_set_is_a_prefix(twelve: Path, tmp_path: Path) -> None:
     list(write_avatars(tmp_path, num_images=5, size=32, seed=5, workers=1))
     whole, part = bytes_in(twelve), bytes_in(tmp_path)

@@ -3,8 +3,9 @@ r"""Training a first stage, diffusers' autoencoders, for LRDM (Esser et al. 2021
     KL:  L = mean |x_0 - D(z)| + kl_weight KL(q(z | x_0) || N(0, I)) / n,      z drawn from q
     VQ:  L = mean |x_0 - D(quantised E(x_0))| + the codebook's own loss
 
-and to either, where it has a weight, perceptual_weight times the ST-LPIPS of x_0 and what comes back. n is
-the number of values in an image. There is no adversary: what is small here stays faithful, if soft.
+and to either, where it has a weight, squared_weight times the mean squared error, and perceptual_weight times
+the ST-LPIPS of x_0 and what comes back. n is the number of values in an image. There is no adversary: what is
+small here stays faithful, if soft.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.metrics.st_lpips import open_st_lpips
 from rdm_cli.models.first_stage import FirstStageConfig, build_first_stage, to_images, to_latents
 
+FIRST_LOGVAR = -5.0
+"""Where the log-variance of Gaussian latents begins. diffusers begins at 0, where noise is nearly as large as
+what the latents say, for the first hundreds of steps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FirstStageTrainingConfig:
@@ -33,6 +38,7 @@ class FirstStageTrainingConfig:
     image_size: int
     kl_weight: float = 1e-6
     perceptual_weight: float = 0.0
+    squared_weight: float = 0.0
     prediction: Prediction = "x_0"
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
 
@@ -52,6 +58,8 @@ class FirstStageTraining(nn.Module):
         super().__init__()
         self.config = config
         self.first_stage: Any = build_first_stage(config.first_stage)
+        if config.first_stage.is_drawn:
+            _draw_narrowly(self.first_stage, config.first_stage.latent_channels)
         # a function, no submodule: neither trained nor averaged nor stored
         self.perceptual = open_st_lpips() if config.perceptual_weight else None
 
@@ -96,7 +104,10 @@ class FirstStageTraining(nn.Module):
             decoded, extra = result.sample, result.commit_loss
         else:
             decoded, extra = self.first_stage.decode(answer.latents).sample, x_0.new_zeros(())
-        loss: Tensor = (decoded - x_0).abs().flatten(1).mean(dim=1) + extra
+        error = (decoded - x_0).flatten(1)
+        loss: Tensor = error.abs().mean(dim=1) + extra
+        if self.config.squared_weight:
+            loss = loss + self.config.squared_weight * error.square().mean(dim=1)
         if self.perceptual is not None:
             loss = loss + self.config.perceptual_weight * self.perceptual(decoded, x_0)
         return loss
@@ -109,3 +120,9 @@ class FirstStageTraining(nn.Module):
     def remark(self, rows: list[Tensor]) -> str:
         """How well the rows of :meth:`picture_rows` agree."""
         return f"PSNR {float(psnr(*rows).mean()):.2f} dB"
+
+
+def _draw_narrowly(network: Any, num: int) -> None:
+    """Let the log-variance of a fresh AutoencoderKL's ``num`` channels of latents begin at FIRST_LOGVAR."""
+    last = network.encoder.conv_out if network.quant_conv is None else network.quant_conv
+    nn.init.constant_(last.bias[num:], FIRST_LOGVAR)

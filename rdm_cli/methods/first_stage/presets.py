@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Presets, Recipe
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from rdm_cli.models.first_stage import FirstStageConfig
 
 
-def _preset(size: int, first_stage: FirstStageConfig, recipe: Recipe, *, kl_weight: float = 1e-6) -> Preset:
+def _preset(size: int, first_stage: FirstStageConfig, recipe: Recipe, **weights: float) -> Preset:
     from rdm_cli.methods.first_stage.model import FirstStageTrainingConfig
 
-    config = FirstStageTrainingConfig(first_stage=first_stage, image_size=size, kl_weight=kl_weight)
-    return Preset(config=config, prior=None, recipe=recipe)
+    config = FirstStageTrainingConfig(first_stage=first_stage, image_size=size)
+    return Preset(config=replace(config, **cast(Any, weights)), prior=None, recipe=recipe)
 
 
 def _f4(
@@ -30,7 +30,7 @@ def _f4(
 def _small_kl(size: int) -> Preset:
     from rdm_cli.models.first_stage import small_kl
 
-    return _preset(size, small_kl(), _MUON, kl_weight=1e-3)
+    return _preset(size, small_kl(), _MUON, kl_weight=1e-3, squared_weight=5.0)
 
 
 _SMALL = replace(SMALL_RECIPE, num_images=300_000)

@@ -238,7 +238,7 @@ class LRDM(DiffusionModel):
     def _weighed_loss(
         self, z_0: Tensor, t: Tensor, eps: Tensor, condition: Condition, y: Tensor | None
     ) -> Tensor:
-        """The diffusion loss as it is minimised, (B,): with a generator, weighed anew and with the guess's."""
+        """The diffusion loss as it is minimised, (B,): with a generator, weighed anew, the guess's added."""
         loss = self.diffusion_loss(z_0, t, eps, condition, y)
         if condition.guess is None or self.config.generator is None:
             return loss

@@ -52,3 +52,19 @@ def test_the_distance_is_no_part_of_what_is_trained_averaged_or_stored() -> None
     assert perceptual.state_dict().keys() == plain.state_dict().keys()
     assert WeightAverage(perceptual, 0.9).averages.keys() == WeightAverage(plain, 0.9).averages.keys()
     assert len(list(perceptual.modules())) == len(list(plain.modules()))
+
+
+def test_latents_are_drawn_narrowly_at_first() -> None:
+    stage = f4("kl", (8, 8, 16), layers=1, latent_channels=4, num_groups=4, attends=False)
+    fresh = built(FirstStageTrainingConfig(first_stage=stage, image_size=32)).first_stage
+    with torch.no_grad():
+        spread = fresh.encode(torch.rand(2, 3, 32, 32) * 2 - 1).latent_dist.std
+    assert float(spread.max()) < 0.3  # diffusers': about 1
+
+
+def test_the_squared_error_is_added_by_its_weight() -> None:
+    x_0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    plain, squared = built(PLAIN), built(replace(PLAIN, squared_weight=5.0))
+    error = (plain.picture_rows(x_0)[1] - x_0).square().mean(dim=(1, 2, 3))
+    added = loss_and_gradient(squared, x_0)[0] - loss_and_gradient(plain, x_0)[0]
+    torch.testing.assert_close(added, 5 * error, rtol=1e-4, atol=1e-5)
