@@ -81,12 +81,12 @@ CHAINS: dict[str, list[Work]] = {
     ],
     "lrdm": [
         Work(
-            f"train first-stage {{av128}} --preset small64 -o {{bundles}}/avatars128-first-stage "
+            f"train first-stage {{av128}} --preset small128 -o {{bundles}}/avatars128-first-stage "
             f"--run {{runs}}/avatars128-first-stage --batch-size 64 {SPEED} --minutes {{minutes}}",
             share=0.4,
         ),
         Work(
-            f"train lrdm {{av128}} --first-stage {{bundles}}/avatars128-first-stage "
+            f"train lrdm {{av128}} --preset small128 --first-stage {{bundles}}/avatars128-first-stage "
             f"-o {{bundles}}/avatars128-lrdm --run {{runs}}/avatars128-lrdm "
             f"--batch-size 128 {SPEED} --minutes {{minutes}}",
             share=0.6,
