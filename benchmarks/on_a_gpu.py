@@ -56,7 +56,9 @@ class Work:
     share: float = 0.0
 
 
-SPEED = "--no-flip --workers 12 --mixed-precision bf16 --weights fp16 --checkpoint-minutes 2 --sheet-minutes 60"
+SPEED = (
+    "--no-flip --workers 12 --mixed-precision bf16 --weights fp16 --checkpoint-minutes 2 --sheet-minutes 60"
+)
 
 # Each chain runs beside the others, its commands one after the other: edit options, shares and order here.
 CHAINS: dict[str, list[Work]] = {
