@@ -193,7 +193,7 @@ def step(
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Interrupt ``process``, which a training heeds by saving; then kill what is left of it and its own."""
-    for sent, seconds in ((signal.SIGINT, RESCUE_SECONDS / 3), (signal.SIGKILL, 5.0)):
+    for sent, seconds in ((signal.SIGINT, RESCUE_SECONDS / 2), (signal.SIGKILL, 5.0)):
         try:
             os.killpg(process.pid, sent)
         except ProcessLookupError:
@@ -227,11 +227,12 @@ def say_machine(plan: Plan) -> None:
 
 def draw(plan: Plan, ready: Mapping[int, threading.Event]) -> None:
     """Draw the avatars, 64 px first; a size's event is set when all lie there, or none will come any more."""
-    nice = ["nice", "-n", "10"] if shutil.which("nice") else []  # the trainings come first
     for size, event in ready.items():
         num = getattr(plan.options, f"avatars{size}")
         if num > 0:
             folder = plan.work / f"avatars{size}"
+            # of what is drawn beside trainings, these come first
+            nice = ["nice", "-n", "10"] if size != min(ready) and shutil.which("nice") else []
             options = ("--n", str(num), "--size", str(size), "--seed", str(plan.options.seed), "--quiet")
             limit = plan.left(RESCUE_SECONDS + PACK_SECONDS)
             step(plan, f"avatars{size}", [*nice, *rdm("data", "avatars", str(folder), *options)], limit=limit)
@@ -304,7 +305,7 @@ def rescue(plan: Plan, label: str, arguments: Sequence[str]) -> bool:
         return True
     if not (run / "checkpoint.safetensors").is_file():
         return False
-    again = changed(arguments, {"--minutes": "0.01"})
+    again = changed(arguments, {"--minutes": "0.01", "--sheet-minutes": "0"})
     limit = plan.left(PACK_SECONDS)
     return step(plan, f"{label}-rescue", rdm(*again, "--resume"), limit=limit, heeds_stop=False)
 
