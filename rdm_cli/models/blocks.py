@@ -45,6 +45,10 @@ def zero_init(module: Layer) -> Layer:
     return module
 
 
+_KINDS_THAT_CAST = tuple(k for k in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(k))
+"""Of devices; asked once, for torch.compile cannot look into the question."""
+
+
 class FullPrecisionConv2d(nn.Conv2d):
     """A convolution in float32, whatever autocast says: bfloat16 rounds a picture to half a level of 255."""
 
@@ -52,8 +56,7 @@ class FullPrecisionConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        casts = torch.amp.is_autocast_available(kind)
-        with torch.autocast(kind, enabled=False) if casts else nullcontext():
+        with torch.autocast(kind, enabled=False) if kind in _KINDS_THAT_CAST else nullcontext():
             return super().forward(x.float())
 
 

