@@ -45,13 +45,6 @@ def to_eps(kind: Prediction, prediction: Tensor, x_t: Tensor, alpha_bar: Tensor)
     return (x_t - signal * prediction) / noise
 
 
-def from_v(kind: Prediction, v: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Turn v about ``x_t`` into what a network that predicts ``kind`` answers; ``alpha_bar`` float64 (B,)."""
-    if kind == "x_0":
-        return per_item(alpha_bar.sqrt(), x_t) * x_t - per_item((1 - alpha_bar).sqrt(), x_t) * v
-    return v if kind == "v" else to_eps("v", v, x_t, alpha_bar)
-
-
 def to_x_0(eps: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
     """The x_0 that ``x_t`` holds if its noise is ``eps``: x_t/sqrt(ab) - sqrt(1/ab - 1) eps."""
     return per_item((1 / alpha_bar).sqrt(), x_t) * x_t - per_item((1 / alpha_bar - 1).sqrt(), x_t) * eps

@@ -62,8 +62,8 @@ def f4(
     """An autoencoder of ``kind`` "vq" or "kl" with as many levels as ``widths``.
 
     Three levels leave a quarter of each side. ``num_codes`` are those of a VQ's book. Norms take the channels
-    in ``num_groups``; in as many groups as channels they take each map's mean away, which a narrow network
-    misses. ``attends``: there is an attention in the middle.
+    in ``num_groups``. The fewer, the more of an image's colours and contrasts is left: in as many groups as
+    channels a norm takes each map's mean away. ``attends``: there is an attention in the middle.
     """
     num = len(widths)
     values: dict[str, Any] = {
@@ -82,7 +82,7 @@ def f4(
 
 def small_kl() -> FirstStageConfig:
     """The autoencoder of small presets, for images of any size: 8 channels at a quarter of a side."""
-    return f4("kl", (32, 64, 64), layers=1, latent_channels=8, num_groups=8, attends=False)
+    return f4("kl", (32, 64, 64), layers=1, latent_channels=8, num_groups=1, attends=False)
 
 
 def build_first_stage(config: FirstStageConfig) -> nn.Module:

@@ -9,8 +9,9 @@ what it adds can answer to what is there. Each joins the branch's own map at its
 that starts at zero.
 
 With a generator (:mod:`rdm_cli.models.generator`) the branch is shown what z alone says as well: at each of
-the frozen way down's maps, the generator's map of that size, its picture, and what x_t says beside that. It
-then does not answer G, but how far x_0 is from the picture.
+the frozen way down's maps, the generator's map of that size, its picture, and what x_t and the frozen
+prediction say beside that. It then does not answer G, but how far x_0 is from what they make together. The
+frozen maps count as much as x_t still says: a branch that was given them as they are passed noise on.
 """
 
 from __future__ import annotations
@@ -56,10 +57,14 @@ class ShiftConfig:
 
 @dataclass(frozen=True)
 class Shown:
-    """A ``guess``, and what x_t says beside it, the ``residual`` (B, C, H, W)."""
+    """A ``guess``, and what is said beside it: ``residuals`` (B, 2 C, H, W), x_t's and the frozen model's.
+
+    The frozen model's maps count by a ``weight`` (B, 1, 1, 1), from 0 to 1.
+    """
 
     guess: Guess
-    residual: Tensor
+    residuals: Tensor
+    weight: Tensor
 
 
 class GuessJoins(nn.Module):
@@ -72,14 +77,14 @@ class GuessJoins(nn.Module):
         self.image_size = generator.image_size
         self.convs = nn.ModuleList()
         for side, width in zip(sides, widths, strict=True):
-            channels = 2 * generator.image_channels * (4 if side < self.image_size else 1)
+            channels = 3 * generator.image_channels * (4 if side < self.image_size else 1)
             if side in self.levels:
                 channels += generator.channels[self.levels[side]]
             self.convs.append(nn.Conv2d(channels, width, 1))
 
     def forward(self, maps: Sequence[Tensor], shown: Shown) -> list[Tensor]:
-        """``maps`` with, on each, what is shown at its size."""
-        pictures = torch.cat([shown.residual, shown.guess.picture], dim=1)
+        """Frozen ``maps`` with, on each, what is shown of its side."""
+        pictures = torch.cat([shown.residuals, shown.guess.picture], dim=1)
         at_side = {self.image_size: pictures}
         side, h = self.image_size // 2, F.pixel_unshuffle(pictures, 2)
         while side >= min(self.sides):
@@ -88,7 +93,8 @@ class GuessJoins(nn.Module):
         for side, level in self.levels.items():
             if side in at_side:
                 at_side[side] = torch.cat([shown.guess.maps[level], at_side[side]], dim=1)
-        return [h + conv(at_side[side]) for h, conv, side in zip(maps, self.convs, self.sides, strict=True)]
+        joins = zip(maps, self.convs, self.sides, strict=True)
+        return [h * shown.weight.to(h.dtype) + conv(at_side[side]) for h, conv, side in joins]
 
 
 class Joins(nn.Module):
@@ -98,8 +104,10 @@ class Joins(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(zero_init(nn.Conv2d(width, width, 1)) for width in widths)
 
-    def place(self, seen: Sequence[Tensor]) -> Place:
+    def place(self, seen: Sequence[Tensor], shown: Shown | None) -> Place:
         """Adds of ``seen``, the frozen maps in order, the one at each place."""
+        if shown is not None:
+            seen = [h * shown.weight.to(h.dtype) for h in seen]
         return lambda i, h: h + self.convs[i](seen[i].contiguous())
 
 
@@ -156,5 +164,5 @@ class ShiftBranch(UpwardHalf):
         backward pass of a channels_last input that needs no gradient, which these may be.
         """
         maps = with_guess([m.contiguous() for m in features.maps], self.guess_joins, shown)
-        place = unchanged if self.joins is None else self.joins.place(seen)
+        place = unchanged if self.joins is None else self.joins.place(seen, shown)
         return self.upward(Features(features.time, maps), z_scales, place)

@@ -159,7 +159,7 @@ class ShiftUNet2D(nn.Module):
     ) -> Tensor:
         """G (B, C, H, W); features are made contiguous for the reason that ShiftBranch gives."""
         maps = with_guess([m.contiguous() for m in features.maps], self.guess_joins, shown)
-        place = unchanged if self.joins is None else self.joins.place(seen)
+        place = unchanged if self.joins is None else self.joins.place(seen, shown)
         return self.conv_out(walk_up(self, Features(features.time, maps), (features.time, condition), place))
 
 

@@ -95,9 +95,14 @@ def test_a_killed_run_goes_on_with_its_dpm(train: Rdm, plain: Path, tmp_path: Pa
     assert train("--steps", 2, "--sheet-minutes", 0).code == 0
     resumed = train("--resume", "--steps", 4, "--sheet-minutes", 0, dpm=None)
     assert resumed.code == 0 and "resuming at step 2" in resumed.err
-    kept = cast(DPM, open_bundle(str(tmp_path / "mine")).model).unet.state_dict()
+    whole = ("-o", tmp_path / "whole", "--run", tmp_path / "run-whole")
+    assert train("--steps", 4, "--sheet-minutes", 0, *whole).code == 0
+    kept, undisturbed = (cast(Any, open_bundle(str(tmp_path / n)).model) for n in ("mine", "whole"))
     given = cast(DPM, open_bundle(str(plain)).model).unet.state_dict()
-    assert all(torch.equal(kept[name], given[name]) for name in given)
+    assert kept.generator is not None
+    ours, theirs = kept.state_dict(), undisturbed.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert all(torch.equal(ours[f"unet.{name}"], given[name]) for name in given)
 
 
 def test_what_is_no_dpm_is_refused(train: Rdm, rdm: Rdm, tiny_bundle: Path, tmp_path: Path) -> None:

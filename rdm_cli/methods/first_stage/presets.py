@@ -34,7 +34,7 @@ def _small_kl(size: int) -> Preset:
 
 
 _SMALL = replace(SMALL_RECIPE, num_images=300_000)
-_MUON = replace(_SMALL, lr=1.5e-3, warmup_steps=100, optimizer="muon")
+_MUON = replace(_SMALL, lr=3e-3, warmup_steps=100, optimizer="muon")
 _LARGE = Recipe(batch_size=32, num_images=10_000_000, lr=1e-4)
 
 PRESETS = Presets(

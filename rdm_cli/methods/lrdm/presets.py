@@ -139,7 +139,7 @@ def _guessing(
             channels=generator_channels,
             num_res_blocks=generator_blocks,
             z_width=z_width,
-            spread=0.3,
+            spread=0.2,
             image_channels=stage.latent_channels,
             patch_size=1,
         ),

@@ -13,15 +13,16 @@ A DPM that predicts v is shifted in v, by G as it is, in training and in samplin
 of G at the noisy end would be a large one of x_0 (by sqrt(1 - ab) / sqrt(ab), over a hundred at T).
 
 The small presets have a generator as well, as Diff-AE's have (:mod:`rdm_cli.methods.diffae.model`): z alone
-gives a guess of the image, and the second way up, which is shown the guess beside the frozen maps, says how
-far x_0 is from it. The shift is what that answer has besides the frozen one. So the picture is the
-generator's wherever noise dominates, and the noise cannot show in it:
+gives a guess of the image. Where noise dominates, the shift leads from what the frozen model says to the
+guess, so that the noise cannot show; where there is little, it is small. The second way up, which is shown
+the guess beside the frozen maps, says what is lacking still. Errors are of v, whatever the model predicts:
 
     L = E [ (1 - ab_t + spread^2 ab_t) || v - v_t ||^2 + || guess - x_0 ||^2 ]
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,22 +31,28 @@ from torch import Tensor, nn
 from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import (
     add_noise,
-    from_v,
     per_item,
+    to_x_0,
     training_target,
-    v_around,
     weight_around,
     wiener_residual,
 )
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.denoising import UNetModel
-from rdm_cli.methods.pdae.coefficients import loss_weight, mean_shift, score_shift
+from rdm_cli.methods.pdae.coefficients import (
+    frozen_weight,
+    loss_weight,
+    mean_shift,
+    score_shift,
+    shift_around,
+)
 from rdm_cli.methods.pdae.config import EncoderKind, PDAEConfig
 from rdm_cli.models.backbones import Backbone, build_shift
 from rdm_cli.models.encoder import EncoderConfig, SemanticEncoder
 from rdm_cli.models.generator import Generator, GeneratorConfig, Guess
 from rdm_cli.models.shift_branch import ShiftConfig, Shown, noting
 from rdm_cli.models.strided_encoder import StridedEncoder
+from rdm_cli.models.unet import Features
 
 STOP_SHIFT = 0.3
 
@@ -111,8 +118,8 @@ class PDAE(UNetModel):
     def predict(self, x_t: Tensor, t: Tensor, *conditions: Condition) -> tuple[Tensor, ...]:
         """What the frozen UNet predicts and, for each of ``conditions``, the shift: all (B, 3, H, W).
 
-        The shift is G or, with a generator, the answer about x_0 less what is predicted. No gradient reaches
-        the frozen half.
+        The shift is G or, with a generator, what leads to the answer that knows z. No gradient reaches the
+        frozen half.
         """
         seen: list[Tensor] = []
         with torch.no_grad():
@@ -124,16 +131,39 @@ class PDAE(UNetModel):
 
         def shift(condition: Condition) -> Tensor:
             scales, guess = condition
-            if guess is None or self.config.generator is None:
-                g: Tensor = self.shift(features, scales, seen)
-                return g
-            about = (guess.picture, self.config.generator.spread, self.alpha_bar[t])
-            shown = Shown(guess, wiener_residual(x_t, *about))
-            answer = self.shift(features, scales, seen, shown)
-            v = v_around(answer.to(x_t.dtype), x_t, *about)
-            return from_v(self.prediction, v, x_t, self.alpha_bar[t]) - prediction
+            if guess is not None:
+                return self._shift_to(guess, scales, x_t, t, features, seen, prediction)
+            g: Tensor = self.shift(features, scales, seen)
+            return g
 
         return prediction, *(shift(condition) for condition in conditions)
+
+    def _shift_to(
+        self,
+        guess: Guess,
+        scales: Any,
+        x_t: Tensor,
+        t: Tensor,
+        features: Features,
+        seen: Sequence[Tensor],
+        prediction: Tensor,
+    ) -> Tensor:
+        """The shift from the frozen ``prediction`` to what ``guess`` and branch say, in its own units."""
+        assert self.config.generator is not None
+        spread, alpha_bar = self.config.generator.spread, self.alpha_bar[t]
+        frozen = to_x_0(self.as_eps(prediction, x_t, t), x_t, alpha_bar)
+        gap = frozen - guess.picture
+        weight = per_item(frozen_weight(spread, alpha_bar), x_t)
+        beside = [wiener_residual(x_t, guess.picture, spread, alpha_bar), weight.square() / spread * gap]
+        answer = self.shift(features, scales, seen, Shown(guess, torch.cat(beside, dim=1), weight))
+        shift = shift_around(answer.to(x_t.dtype), gap, spread, alpha_bar)
+        return per_item(self._of_v(alpha_bar), shift) * shift
+
+    def _of_v(self, alpha_bar: Tensor) -> Tensor:
+        """What a change of v by one is in what the frozen UNet predicts, (B,)."""
+        if self.prediction == "v":
+            return torch.ones_like(alpha_bar)
+        return alpha_bar.sqrt() if self.prediction == "eps" else -(1 - alpha_bar).sqrt()
 
     def shifted(self, prediction: Tensor, g: Tensor, t: Tensor, coefficient: Table) -> Tensor:
         """The frozen ``prediction`` with the shift ``g``; G is worth ``coefficient`` at ``t`` in eps."""
@@ -185,6 +215,8 @@ class PDAE(UNetModel):
     def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
         """Weighted mean squared error of each image, (B,), in what the frozen UNet predicts.
 
+        With a generator, in v.
+
         ``t`` int64 (B,), ``eps`` like ``x_0``. ``z`` None encodes ``x_0``; another image's z measures how
         much the shift relies on it.
         """
@@ -197,6 +229,8 @@ class PDAE(UNetModel):
         answer = self.shifted(prediction.float(), g.float(), t, self.mean_shift)
         target = training_target(self.prediction, x_0, eps, alpha_bar)
         error = (answer - target).square().mean(dim=(1, 2, 3))
+        if self.generator is not None:
+            error = error / per_item(self._of_v(alpha_bar).square(), error)
         return per_item(self.loss_weight[t], error) * error
 
     def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.bundles.config_json import from_json, to_json
 from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
-from rdm_cli.kernels.parameterization import Prediction, add_noise, to_eps, training_target, v_around
+from rdm_cli.kernels.parameterization import Prediction, add_noise, to_x_0, training_target
 from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.presets import PRESETS as DIFFAE_PRESETS
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
@@ -81,13 +81,10 @@ def batch(num: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def answered(model: PDAE, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
-    """v as the branch has it, put together by hand."""
+    """x_0 as the model has it, float64, put together by hand from the formulas in coefficients.py."""
     guess = cast(Any, model).generator(z)
-    alpha_bar = model.alpha_bar[t]
-    sigma = ((1 - alpha_bar) / alpha_bar).sqrt().float()[:, None, None, None]
-    beside = (
-        (x_t / alpha_bar.sqrt().float()[:, None, None, None] - guess.picture) * 0.06 / (0.06**2 + sigma**2)
-    )
+    alpha_bar = model.alpha_bar[t][:, None, None, None]
+    sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
     seen: list[Tensor] = []
 
     def note(_: int, h: Tensor) -> Tensor:
@@ -95,33 +92,46 @@ def answered(model: PDAE, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
         return h
 
     features = model.unet.features(x_t, t, model.unet.condition(None))
-    model.unet.upward(features, model.unet.condition(None), note)
-    answer = model.shift(features, model.shift.condition(z), seen, Shown(guess, beside))
-    return v_around(answer, x_t, guess.picture, 0.06, alpha_bar)
+    prediction = model.unet.upward(features, model.unet.condition(None), note)
+    frozen = to_x_0(model.as_eps(prediction, x_t, t).double(), x_t.double(), model.alpha_bar[t])
+    c_skip = 0.06**2 / (0.06**2 + (0.3 * sigma) ** 2)
+    of_x_t = (x_t / alpha_bar.sqrt() - guess.picture) * 0.06 / (0.06**2 + sigma**2)
+    of_frozen = (frozen - guess.picture) * c_skip / 0.06
+    beside = torch.cat([of_x_t, of_frozen], dim=1).float()
+    shown = Shown(guess, beside, c_skip.sqrt().float())
+    answer = model.shift(features, model.shift.condition(z), seen, shown)
+    c_out = 0.06 * 0.3 * sigma / (0.06**2 + (0.3 * sigma) ** 2).sqrt()
+    made: Tensor = guess.picture + c_skip * (frozen - guess.picture) - c_out * answer
+    return made
+
+
+def seen_in(model: PDAE, eps: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """x_0 that ``eps`` says, float64; where little can be said about it, about as much of it."""
+    return to_x_0(eps.double(), x_t.double(), model.alpha_bar[t])
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("kind", UNETS)
-def test_the_shift_is_the_answer_less_what_the_frozen_model_says(kind: str, prediction: Prediction) -> None:
+def test_the_shift_leads_from_what_the_frozen_model_says_to_the_answer(
+    kind: str, prediction: Prediction
+) -> None:
     model = made(config_on(UNETS[kind], prediction))
     x_0, t, eps = batch()
     x_t, z = add_noise(x_0, eps, model.alpha_bar[t]), model.encode(x_0)
     with torch.no_grad():
         frozen, shift = model.predict(x_t, t, model._condition(z))
-        v = answered(model, x_t, t, z)
+        expected = answered(model, x_t, t, z)
         plain = DPM(DPMConfig(unet=UNETS[kind], prediction=prediction, sampling=model.sampling)).eval()
         plain.unet.load_state_dict(model.unet.state_dict())
         alone = plain.denoiser(torch.zeros(3, 0))(x_t, t)
-        expected = to_eps("v", v, x_t, model.alpha_bar[t])
-        shifted = model.as_eps(frozen + shift, x_t, t)
-        torch.testing.assert_close(shifted, expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(model.denoiser(z)(x_t, t), expected, rtol=1e-4, atol=1e-4)
         both = model.one_step(x_t, t, z)
-        torch.testing.assert_close(both["with z"], expected, rtol=1e-4, atol=1e-4)
+        walk = model.path_denoiser(z, z.roll(1, 0), torch.zeros(3))
+        for found in (
+            model.as_eps(frozen + shift, x_t, t), model.denoiser(z)(x_t, t), both["with z"], walk(x_t, t),
+        ):  # fmt: skip
+            torch.testing.assert_close(seen_in(model, found, x_t, t), expected, rtol=0, atol=2e-3)
         assert torch.equal(both["without z"], alone)
         assert torch.equal(model.denoiser(z, stop_below=1000)(x_t, t), alone)
-        walked = model.path_denoiser(z, z.roll(1, 0), torch.zeros(3))(x_t, t)
-        torch.testing.assert_close(walked, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -134,7 +144,7 @@ def test_pictures_of_one_z_hardly_differ_whatever_x_T_is(prediction: Prediction)
             for _ in range(2)
         )
         guess = cast(Any, model).generator(z).picture.clamp(-1, 1)
-    assert 0 < (first - second).std() < GENERATOR.spread
+    assert 0 < (first - second).std() < GENERATOR.spread / 20
     assert (first - guess).std() < 2 * GENERATOR.spread
 
 
@@ -150,17 +160,22 @@ def test_the_whole_code_brings_any_image_back() -> None:
 
 
 @pytest.mark.parametrize("gamma", [None, 0.25])
-def test_the_loss_that_trains_is_the_weighed_one_and_that_of_the_guess(gamma: float | None) -> None:
-    model, (x_0, t, eps) = made(config_on(UNET, gamma=gamma)), batch()
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_loss_is_the_weighed_one_of_v_and_that_of_the_guess(
+    prediction: Prediction, gamma: float | None
+) -> None:
+    model, (x_0, t, eps) = made(config_on(UNET, prediction, gamma=gamma)), batch()
     alpha_bar = model.alpha_bar[t]
     z = model.encode(x_0)
     target = training_target("v", x_0, eps, alpha_bar)
-    error = answered(model, add_noise(x_0, eps, alpha_bar), t, z) - target
-    loss = model.loss_weight[t].float() * error.square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(model.loss(x_0, t, eps), loss)
+    x_t = add_noise(x_0, eps, alpha_bar)
+    signal, noise = alpha_bar.sqrt()[:, None, None, None], (1 - alpha_bar).sqrt()[:, None, None, None]
+    v = (signal * x_t - answered(model, x_t, t, z)) / noise
+    loss = (model.loss_weight[t] * (v - target).square().mean(dim=(1, 2, 3))).float()
+    torch.testing.assert_close(model.loss(x_0, t, eps), loss, rtol=1e-4, atol=0)
     guess = (cast(Any, model).generator(z).picture - x_0).square().mean(dim=(1, 2, 3))
     weight = (1 - alpha_bar + 0.06**2 * alpha_bar).float() if gamma is None else 1
-    torch.testing.assert_close(model(x_0, t, eps), weight * loss + guess)
+    torch.testing.assert_close(model(x_0, t, eps), weight * loss + guess, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("kind", UNETS)

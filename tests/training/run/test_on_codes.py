@@ -21,6 +21,10 @@ from rdm_cli.codes.sets import read_code_set
 from rdm_cli.data.io.tensor_files import read_with_metadata, write_tensors
 from rdm_cli.errors import BundleError, CodeError, RdmError, UsageError
 from rdm_cli.methods.diffae.presets import PRESETS
+from rdm_cli.methods.lrdm.method import METHOD as LRDM_METHOD
+from rdm_cli.methods.lrdm.model import LRDM
+from rdm_cli.methods.lrdm.presets import PRESETS as LRDM_PRESETS
+from rdm_cli.models.first_stage import FirstStageConfig
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM
@@ -185,6 +189,18 @@ def test_a_prior_learns_the_attributes_that_have_both_answers(
         with pytest.raises(RdmError, match=told):
             train(write_labels(tmp_path / "others.csv", others, ["hat", "beard", "smiling"]))
     assert (bundle.folder / "prior" / "config.json").read_bytes() == before
+
+
+def test_the_prior_of_an_lrdm_is_its_preset_s_whatever_its_first_stage(tmp_path: Path) -> None:
+    """diffusers writes every setting that its network has, a preset those that differ."""
+    preset = LRDM_PRESETS["small32"]
+    model = LRDM(preset.config)
+    whole = {**dict(model.first_stage.config), **preset.config.first_stage.values}
+    stage = FirstStageConfig(class_name="AutoencoderKL", values=whole)
+    assert stage != preset.config.first_stage
+    model.config = replace(preset.config, first_stage=stage)
+    save_bundle(tmp_path / "b", LRDM_METHOD, model, card="#\n")
+    assert prior_network(open_bundle(str(tmp_path / "b")), None, None) == preset.prior
 
 
 def test_attributes_end_to_end_with_labels_matched_by_name(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
