@@ -35,11 +35,12 @@ from rdm_cli.methods.presets import Preset
 from rdm_cli.pipeline.compatibility import stop_shift_for
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.priors.gaussian import GaussianPrior
-from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
+from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.registry import METHODS, load
 from rdm_cli.training.checkpoint import Progress
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Budget, Settings, make_optimizer, train_steps
+from rdm_cli.training.run.on_codes import prior_config
 from rdm_cli.training.run.plan import make_accelerator
 from rdm_cli.training.run.start import build_model
 
@@ -203,7 +204,7 @@ def main(
         if method.prior == "gaussian":
             prior = GaussianPrior(z_width=torch.Size(model.z_shape).numel())
         else:
-            prior = LatentDDIM(LatentDDIMConfig(network=preset.prior)).eval()
+            prior = LatentDDIM(prior_config(preset.prior)).eval()
         step = sampling_step(method, model, prior, batch_size=batch_size, precision=precision, steps=steps)
     found = timed(step, seconds)
     figures = {
