@@ -38,7 +38,7 @@ Wanted = Mapping[str, bool | Tensor]
 """Attributes by name: yes or no for all codes, or (N,) of 1, 0 and, where nothing is said, NaN."""
 
 INVERSION_STEPS = 20
-INVERSION_CALLS, INVERSION_MEMORY = 10, 4  # network calls in each step of an inversion; iterates mixed
+INVERSION_CALLS = 10  # of the network, in each step of an inversion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +137,7 @@ class LatentDDIM(nn.Module):
         self._check_width(z, "z")
         spec, num = self._way(FIXED_POINT, num_steps)
         eps_fn, z_0 = self._eps_fn(self.said(known, z)), self.normalise(z)
-        return last(
-            fixed_point_encode(
-                eps_fn, z_0, spec, num, num_iterations=INVERSION_CALLS, memory=INVERSION_MEMORY
-            )
-        )
+        return last(fixed_point_encode(eps_fn, z_0, spec, num, num_iterations=INVERSION_CALLS))
 
     def said(self, wanted: Wanted | None, like: Tensor) -> Tensor | None:
         """``wanted`` of N codes ``like`` (N, d) as the network is told: (N, K) of 1, -1 and 0; None: nothing.
