@@ -33,6 +33,8 @@ def json_file(values: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):  # nearly all: a code is written for each image
+        return value
     if dataclasses.is_dataclass(value):
         return to_json(value)
     return [_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -143,7 +143,7 @@ class Codes:
         return frozenset(present | ({"residuals"} if self.residuals is not None else set()))
 
     def __iter__(self) -> Iterator[Codes]:
-        return (self[i] for i in range(len(self)))
+        return iter((self,)) if len(self) == 1 else (self[i] for i in range(len(self)))
 
     def replace(self, **changes: Any) -> Codes:
         """A copy with other tensors or infos."""

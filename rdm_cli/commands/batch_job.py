@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,30 +26,6 @@ if TYPE_CHECKING:
     from rdm_cli.jobs.job import Job
 
 STDIN = "-"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """A job as a command has it: ``to_stdout`` where the one result goes to stdout as bytes.
-
-    What becomes of its items is written to ``manifest``, where there is one. ``remark`` says what was left
-    out of an image, whose file it calls by the name that the user knows.
-    """
-
-    job: Job
-    to_stdout: bool
-    manifest: str | None
-    remark: Callable[[str, str], None]
-
-    @property
-    def tasks(self) -> Iterator[Task]:
-        """See :class:`~rdm_cli.jobs.job.Job`."""
-        return self.job.tasks
-
-    @property
-    def num_items(self) -> int | None:
-        """Those of all shards; None where they are not counted."""
-        return self.job.num_items
 
 
 def shard_asked_for(text: str | None) -> tuple[Shard, str]:
@@ -76,7 +52,7 @@ def planned_job(
     stdin_suffix: str = ".safetensors",
     companions: tuple[str, ...] = (),
     spared: tuple[str, ...] = (),
-) -> Iterator[Assignment]:
+) -> Iterator[Job]:
     """Find inputs, plan outputs, and find what cannot work before any work is done.
 
     ``column`` is that of the images in Parquet files. ``-`` among the inputs is one file on stdin; ``-o -``
@@ -142,7 +118,7 @@ def planned_job(
         def remark(source: str, text: str) -> None:
             console.note(f"rdm: {names.get(source, source)}: {text}")
 
-        yield Assignment(job=job, to_stdout=to_stdout, manifest=manifest, remark=remark)
+        yield replace(job, to_stdout=to_stdout, manifest=manifest, remark=remark)
 
 
 def _spooled(path: Path) -> Path:
@@ -189,7 +165,7 @@ def _refuse_no_place(sources: Sequence[Source], as_tar: bool) -> None:
 
 def report(
     console: Console,
-    job: Assignment,
+    job: Job,
     outcomes: Callable[[Callable[[float], None]], Iterator[Outcome[Task]]],
     *,
     verb: str,
@@ -218,9 +194,9 @@ def report(
     complete = False
     try:
         with (
-            open_manifest(job.manifest, job.job.part) as manifest,
-            console.progress(verb, job.job.part.num_items, unit=f"{noun}s") as shown,
-            _closing(job.job.sink),
+            open_manifest(job.manifest, job.part) as manifest,
+            console.progress(verb, job.part.num_items, unit=f"{noun}s") as shown,
+            _closing(job.sink),
         ):
             progress = _Progress(shown)
             for outcome in outcomes(progress.advance):
@@ -236,7 +212,7 @@ def report(
                 tally.add(name, outcome)
                 if manifest is not None:
                     manifest.add(outcome)
-                job.job.settle(outcome)
+                job.settle(outcome)
                 if outcome.error is not None:
                     if console.as_json:
                         console.emit("", input=name, error=outcome.error)
@@ -251,11 +227,11 @@ def report(
     finally:
         num_left: int | None = 0
         if not complete:
-            tally.lose(tally.num_done if as_one or job.to_stdout else job.job.sink.num_unfinished)
-            num_left = _num_left(job.job.part.num_items, tally)
+            tally.lose(tally.num_done if as_one or job.to_stdout else job.sink.num_unfinished)
+            num_left = _num_left(job.part.num_items, tally)
         for line in remarks():
             console.note(line)
-        said = str(job.job.passed_over)
+        said = str(job.passed_over)
         console.note(tally.summary(verb, noun, num_left=num_left) + (f", {said}" if said else ""))
         with closing(tally):
             if failures is not None:

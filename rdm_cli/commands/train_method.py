@@ -309,7 +309,7 @@ def training_command(method: str, what: str, *, around: str | None = None) -> Ca
             bool,
             typer.Option(
                 "--compile",
-                help="Compile the step with torch.compile: a minute at the start, then faster on a GPU.",
+                help="Compile the step with torch.compile: minutes at the start, then faster on a GPU.",
                 rich_help_panel=o.MACHINE,
             ),
         ] = False,

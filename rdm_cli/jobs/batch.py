@@ -8,10 +8,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeAlias, TypeVar
 
 from rdm_cli.data.io.atomic import atomic_path, naming
 from rdm_cli.data.io.places import Place, Readable
@@ -61,8 +62,9 @@ def run_batches(
     items: Iterable[K],
     *,
     load: Callable[[K], T | Outcome[K]],
-    process: Callable[[Sequence[K], Sequence[T]], Iterable[dict[str, Any] | RdmError]],
+    process: Callable[[Sequence[K], Sequence[Any]], Iterable[dict[str, Any] | RdmError]],
     batch_size: int,
+    compute: Callable[[Sequence[T]], Sequence[Any]] | None = None,
 ) -> Generator[Outcome[K], None, None]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
@@ -75,25 +77,82 @@ def run_batches(
 
     A ``process`` that writes files is a generator that gives each result once it is written. So a caller who
     stops early has counted every file that there is: the next is written when the next outcome is asked for.
+    Where there is a ``compute``, ``process`` gets what it made of each item that was loaded. It runs in a
+    thread of its own, while the batch before is processed, and writes nothing.
     """
-    waiting: list[tuple[K, T, float]] = []
-
-    def flush() -> Iterator[Outcome[K]]:
-        batch, waiting[:] = list(waiting), []
-        if batch:
-            yield from _process(batch, process)
-
-    ready: Generator[tuple[K, T | Outcome[K], float], None, None]
-    ready = ahead(_loaded(items, load), num=batch_size)
-    with closing(ready):
+    with ExitStack() as stack:
+        ready: Generator[tuple[K, T | Outcome[K], float], None, None]
+        ready = stack.enter_context(closing(ahead(_loaded(items, load), num=batch_size)))
+        pool = None
+        if compute is not None:
+            pool = ThreadPoolExecutor(1, "computing")
+            stack.callback(pool.shutdown, cancel_futures=True)
+        waiting: list[_Loaded[K, T]] = []
+        begun: _Batch[K, T] | None = None
         for item, loaded, seconds in ready:
             if isinstance(loaded, Outcome):
                 yield replace(loaded, seconds=seconds)
                 continue
             waiting.append((item, loaded, seconds))
             if len(waiting) == batch_size:
-                yield from flush()
-    yield from flush()
+                previous, begun = begun, _Batch(waiting, compute, pool)
+                waiting = []
+                if previous is not None:
+                    yield from previous.outcomes(process)
+                if pool is None:
+                    yield from begun.outcomes(process)
+                    begun = None
+        last = _Batch(waiting, compute, pool) if waiting else None
+        for batch in filter(None, (begun, last)):
+            yield from batch.outcomes(process)
+
+
+_Loaded: TypeAlias = tuple[K, T, float]
+
+
+class _Batch(Generic[K, T]):
+    """Items that were loaded, the seconds that each took, and what is computed of them, perhaps later."""
+
+    def __init__(
+        self,
+        rows: Sequence[_Loaded[K, T]],
+        compute: Callable[[Sequence[T]], Sequence[Any]] | None,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._rows, self._compute = rows, compute
+        self._future = None if pool is None else pool.submit(self._computed)
+
+    def _computed(self) -> tuple[Sequence[Any], float]:
+        values, begun = [value for _, value, _ in self._rows], time.perf_counter()
+        return (values if self._compute is None else self._compute(values)), time.perf_counter() - begun
+
+    def outcomes(
+        self, process: Callable[[Sequence[K], Sequence[Any]], Iterable[dict[str, Any] | RdmError]]
+    ) -> Iterator[Outcome[K]]:
+        """See :func:`run_batches`."""
+        rows, items = self._rows, [item for item, _, _ in self._rows]
+        num_given, shared, begun = 0, 0.0, time.perf_counter()
+        try:
+            values, computing = self._computed() if self._future is None else self._future.result()
+            begun = time.perf_counter()
+            for (item, _, reading), result in zip(rows, process(items, values), strict=True):
+                seconds = time.perf_counter() - begun
+                if num_given == 0:  # what comes before the first result is the work on all of them
+                    shared, seconds = (computing + seconds) / len(rows), 0.0
+                num_given += 1
+                seconds += reading + shared
+                if isinstance(result, RdmError):
+                    yield Outcome(item=item, error=_told(result), seconds=seconds)
+                else:
+                    yield Outcome(item=item, data=result, seconds=seconds)
+                begun = time.perf_counter()
+        except (RdmError, OSError) as error:
+            if len(rows) == 1:
+                seconds = rows[0][2] + time.perf_counter() - begun
+                yield Outcome(item=items[0], error=_told(error), seconds=seconds)
+                return
+            for row in rows[num_given:]:
+                yield from _Batch([row], self._compute).outcomes(process)
 
 
 def _loaded(
@@ -109,33 +168,6 @@ def _loaded(
         except (RdmError, OSError) as error:
             loaded = Outcome(item=item, error=_told(error), occupied=isinstance(error, OccupiedError))
         yield item, loaded, time.perf_counter() - begun
-
-
-def _process(
-    batch: Sequence[tuple[K, T, float]],
-    process: Callable[[Sequence[K], Sequence[T]], Iterable[dict[str, Any] | RdmError]],
-) -> Iterator[Outcome[K]]:
-    items, loaded = [item for item, _, _ in batch], [value for _, value, _ in batch]
-    num_given, shared, begun = 0, 0.0, time.perf_counter()
-    try:
-        for (item, _, reading), result in zip(batch, process(items, loaded), strict=True):
-            seconds = time.perf_counter() - begun
-            if num_given == 0:  # what comes before the first result is the work on all of them
-                shared, seconds = seconds / len(batch), 0.0
-            num_given += 1
-            seconds += reading + shared
-            if isinstance(result, RdmError):
-                yield Outcome(item=item, error=_told(result), seconds=seconds)
-            else:
-                yield Outcome(item=item, data=result, seconds=seconds)
-            begun = time.perf_counter()
-    except (RdmError, OSError) as error:
-        if len(batch) == 1:
-            seconds = batch[0][2] + time.perf_counter() - begun
-            yield Outcome(item=items[0], error=_told(error), seconds=seconds)
-            return
-        for one in batch[num_given:]:
-            yield from _process([one], process)
 
 
 def _told(error: RdmError | OSError) -> str:

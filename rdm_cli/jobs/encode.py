@@ -62,8 +62,9 @@ def encode_files(
     for stay, and their images fail by name, unless ``force`` is given.
     ``num_items`` are those of the whole job, where ``tasks`` are a shard of it or a stream.
     """
-    pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
     effort = encoding.effort
+    z_alone = not effort.with_x_T
+    pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items), z_alone=z_alone)
     wanted = info_wanted(pipeline, effort, fit)
 
     of_other_images: set[str] = set()  # places whose codes, of other images, are about to be replaced
@@ -86,23 +87,30 @@ def encode_files(
             of_other_images.add(str(task.target))
         return loaded
 
-    def process(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
-        x_0 = torch.cat([image.x_0 for image in images])
+    told = ignore_progress if z_alone else advance  # of z alone in this thread, as codes are written
+
+    def compute(images: Sequence[LoadedImage]) -> Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]:
+        x_0 = [image.x_0 for image in images]
         classes = [image.class_name for image in images]
         if encoding.measures:
             made: Sequence[Verified | Codes | RdmError] = encode_verified(
-                pipeline, x_0, classes, effort, min_psnr_db=encoding.min_psnr_db, advance=advance
+                pipeline, torch.cat(x_0), classes, effort, min_psnr_db=encoding.min_psnr_db, advance=told
             )
         else:
-            made = list(encode_by(pipeline, x_0, classes, effort, advance))
-        for i, (task, image, one) in enumerate(zip(batch, images, made, strict=True)):
+            made = list(encode_by(pipeline, x_0, classes, effort, told))
+        return list(zip(images, made, strict=True))
+
+    def process(
+        batch: Sequence[Task], computed: Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]
+    ) -> Iterator[dict[str, Any] | RdmError]:
+        for task, (image, one) in zip(batch, computed, strict=True):
+            if z_alone:
+                advance(1.0)
             if isinstance(one, RdmError):
                 yield one
                 continue
             try:
-                code, data = (
-                    _measured(one, x_0[i : i + 1], encoding) if isinstance(one, Verified) else (one, {})
-                )
+                code, data = _measured(one, image.x_0, encoding) if isinstance(one, Verified) else (one, {})
                 infos = sourced(code, [task.source.name], [image], fit, pipeline.value_range)
                 (digest,) = code.replace(infos=infos).save([task.target])
             except CodeError as error:
@@ -121,7 +129,13 @@ def encode_files(
                 **data,
             }
 
-    yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
+    def encode(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
+        return process(batch, compute(images))
+
+    if z_alone:  # a pass of the network takes little longer than writing what it gives
+        yield from run_batches(tasks, load=load, compute=compute, process=process, batch_size=batch_size)
+    else:
+        yield from run_batches(tasks, load=load, process=encode, batch_size=batch_size)
 
 
 def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tuple[Codes, dict[str, Any]]:

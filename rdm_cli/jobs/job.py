@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from rdm_cli.data.images.pixels import Remark, warn_of
 from rdm_cli.data.io.places import Place
 from rdm_cli.data.sinks.outputs import Itself, Plan, Sink, check_plan
 from rdm_cli.data.sources.folders import Item, PassedOver
@@ -22,7 +23,9 @@ class Job:
     """Tasks of a command's shard, gone through from the beginning each time that :attr:`tasks` is asked for.
 
     ``num_items`` are those of all shards, None where they come from streams and are not counted; ``part``
-    says how many are this shard's.
+    says how many are this shard's. With ``to_stdout`` the one result goes to stdout as bytes. What becomes of
+    the items is written to ``manifest``, where there is one. ``remark`` says what was left out of an image,
+    whose file it calls by the name that the user knows.
     """
 
     sources: Sequence[Source]
@@ -32,6 +35,9 @@ class Job:
     num_items: int | None
     names: dict[str, str] = field(default_factory=dict)
     plan: Plan = Plan()
+    to_stdout: bool = False
+    manifest: str | None = None
+    remark: Remark = warn_of
 
     @property
     def tasks(self) -> Iterator[Task]:

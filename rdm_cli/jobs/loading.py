@@ -16,6 +16,7 @@ from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.io.places import Blob, Readable, digest_of, fetched
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError, ImageError
+from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once
 from rdm_cli.pipeline.compatibility import check_codes
 from rdm_cli.pipeline.effort import Effort, encode_by
 from rdm_cli.pipeline.pipeline import Pipeline
@@ -52,20 +53,29 @@ class LoadedImage:
     class_name: str | None = None
 
 
-def in_batches_for(pipeline: Pipeline, num_items: int | None) -> tuple[Pipeline, int]:
-    """``pipeline`` with its batch size settled for a whole job, and that size.
+def in_batches_for(
+    pipeline: Pipeline, num_items: int | None, *, z_alone: bool = False
+) -> tuple[Pipeline, int]:
+    """``pipeline`` with its batch size settled for a whole job, and how many images to hand to it at a time.
 
     The user's, or the device's usual one, or fewer where there are fewer items; None are too many to be
     counted. It holds for short batches too, so what is left over or encoded again comes out as it would among
-    the others. Shards of a job give the number of items of the whole.
+    the others. Shards of a job give the number of items of the whole. ``z_alone``: no x_T is inferred, and
+    several batches may be encoded at the same time.
     """
-    size = pipeline.batch_size or batch_size_for(pipeline.bundle.device, num_items)
-    return replace(pipeline, batch_size=size), size
+    device, shape = pipeline.bundle.device, pipeline.bundle.model.image_shape
+    usual = batch_size_for_z(device, shape) if z_alone else None
+    size = pipeline.batch_size or batch_size_for(device, num_items, usual=usual)
+    num_at_a_time = size * (batches_at_once(device, shape, size) if z_alone else 1)
+    return replace(pipeline, batch_size=size), num_at_a_time
 
 
-def batch_size_for(device: torch.device, num_items: int | None) -> int:
-    """The device's usual batch size, or less for fewer items; None are too many to be counted."""
-    usual = default_batch_size(device)
+def batch_size_for(device: torch.device, num_items: int | None, *, usual: int | None = None) -> int:
+    """The ``usual`` batch size, or less for fewer items, of which None are too many to be counted.
+
+    ``usual`` None is the device's.
+    """
+    usual = default_batch_size(device) if usual is None else usual
     return usual if num_items is None else min(usual, 1 << max(0, num_items - 1).bit_length())
 
 

@@ -141,7 +141,7 @@ class Coder(Runner):
         """
         read = self._read(images, fit)
         codes = self._encode(
-            torch.stack([image.x_0 for image in read]),
+            [image.x_0 for image in read],
             [self._class_of(image) for image in read] if classes is None else list(classes),
             steps=steps,
             inversion=inversion,
@@ -159,7 +159,7 @@ class Coder(Runner):
 
     def _encode(
         self,
-        x_0: Tensor,
+        x_0: Sequence[Tensor],
         names: Sequence[str | None],
         *,
         steps: int | None,
@@ -168,7 +168,7 @@ class Coder(Runner):
         with_x_T: bool,
         advance: Advance | None,
     ) -> Codes:
-        """``x_0`` (N, *image_shape), checked already, and the images' classes to codes."""
+        """``x_0``, N of ``image_shape``, checked already, and the images' classes to codes."""
         if len(names) != len(x_0):
             raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
         numbers = class_numbers(self.bundle, names)
@@ -191,7 +191,6 @@ class Coder(Runner):
                 z = model.encode(x, **given).float()
             styled = {"style": x} if model.style_shape else {}
             if not with_x_T:
-                tell(real)
                 return z, *styled.values()
             eps_fn = self.eps_fn(z, **given, **styled)
             num_calls = solver.calls_up(n, num_iterations)
@@ -200,7 +199,10 @@ class Coder(Runner):
             return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
-            z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
+            if with_x_T:
+                z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
+            else:
+                z, *rest = self.in_batches_of_z(encode_batch, x_0, *numbers.values(), done=tell)
         other = rest.pop() if with_x_T and solver.in_pairs else None
         x_T = rest.pop() if with_x_T else None
         info = self.info_of(way, num_iterations) if with_x_T or known else self.info()

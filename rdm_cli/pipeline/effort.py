@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,9 +100,13 @@ def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
 
 
 def encode_by(
-    pipeline: Pipeline, x_0: Tensor, classes: list[str | None], effort: Effort, advance: Advance
+    pipeline: Pipeline,
+    x_0: Tensor | Sequence[Tensor],
+    classes: list[str | None],
+    effort: Effort,
+    advance: Advance,
 ) -> Codes:
-    """``x_0`` (N, C, H, W) and the images' ``classes`` to codes."""
+    """``x_0`` (N, C, H, W), or a list of (1, C, H, W), and the images' ``classes`` to codes."""
     return pipeline.encode(
         x_0,
         classes=classes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.errors import setting
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
 from rdm_cli.methods.diffusion_model import at_timesteps
-from rdm_cli.pipeline.batching import in_padded_batches
+from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once, in_padded_batches
 from rdm_cli.runtime import Precision, autocast, default_batch_size, memory_told
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -54,6 +54,8 @@ class Runner:
 
     def timesteps(self, spec: SamplingSpec, num_steps: int) -> dict[str, list[int]]:
         """What a model whose z depends on t is told of a trajectory; nothing for others."""
+        if not self.bundle.model.time_dependent:  # a trajectory takes longer than the z of an image
+            return {}
         return at_timesteps(self.bundle.model, spec.trajectory(num_steps).t.tolist())
 
     def enter(self, x_0: Tensor) -> Tensor:
@@ -91,21 +93,42 @@ class Runner:
         return eps_fn
 
     def in_batches(
-        self, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor, at_least: int = 1
+        self,
+        run: Callable[..., tuple[Tensor, ...]],
+        *columns: Tensor | Sequence[Tensor],
+        at_least: int = 1,
+        at_once: int = 1,
+        done: Advance = ignore_progress,
     ) -> tuple[Tensor, ...]:
         """Run ``run(number of real rows, *rows)`` over padded slices of at least ``at_least`` rows.
 
+        For ``columns``, ``at_once`` and ``done`` see :func:`~rdm_cli.pipeline.batching.in_padded_batches`.
         Raises RdmError where the device has not the memory for a slice.
         """
-        size, device = self.size_of_batches(len(tensors[0]), at_least=at_least), self.bundle.device
-        what = f"{size} image{'' if size == 1 else 's'} at once on {device}"
+        size, device = self.size_of_batches(len(columns[0]), at_least=at_least), self.bundle.device
+        num = size * at_once
+        what = f"{num} image{'' if num == 1 else 's'} at once on {device}"
         hint = (
             f"take fewer: {setting('batch_size')} {size // 2}"
             if size > 1
             else f"another {setting('device')} may have more"
         )
         with autocast(device, "fp32"), memory_told(what, hint):  # whatever the caller has set
-            return in_padded_batches(run, *tensors, size=size, device=device)
+            return in_padded_batches(run, *columns, size=size, device=device, at_once=at_once, done=done)
+
+    def in_batches_of_z(
+        self,
+        run: Callable[..., tuple[Tensor, ...]],
+        x_0: Sequence[Tensor],
+        *columns: Tensor,
+        done: Advance,
+    ) -> tuple[Tensor, ...]:
+        """As :meth:`in_batches`, for images of which z alone is computed: the fastest way of each device."""
+        device, shape = self.bundle.device, self.bundle.model.image_shape
+        at_least = batch_size_for_z(device, shape)
+        size = self.size_of_batches(len(x_0), at_least=at_least)
+        at_once = batches_at_once(device, shape, size)
+        return self.in_batches(run, x_0, *columns, at_least=at_least, at_once=at_once, done=done)
 
     def size_of_batches(self, num: int, *, at_least: int = 1) -> int:
         """Rows in each batch of ``num``: the user's or, without one, the device's or ``at_least`` these."""

@@ -121,6 +121,69 @@ def test_the_next_batch_is_loaded_while_one_is_processed() -> None:
     assert [o.item for o in outcomes] == list(range(6)) and all(o.error is None for o in outcomes)
 
 
+def test_the_next_batch_is_computed_while_one_is_processed() -> None:
+    """Each batch waits in ``process`` for the computing of the next, which would else be a deadlock."""
+    computed = [threading.Event() for _ in range(5)]
+
+    def compute(loaded: Sequence[int]) -> list[str]:
+        for item in loaded:
+            computed[item].set()
+        return [str(item) for item in loaded]
+
+    def process(batch: Sequence[int], values: Sequence[str]) -> Iterator[dict[str, Any]]:
+        assert computed[min(batch[-1] + 1, 4)].wait(timeout=30)
+        assert list(values) == [str(item) for item in batch]
+        yield from ({"item": item} for item in batch)
+
+    outcomes = list(
+        run_batches(range(5), load=lambda item: item, compute=compute, process=process, batch_size=2)
+    )
+    assert [(o.item, o.data) for o in outcomes] == [(i, {"item": i}) for i in range(5)]
+
+
+@pytest.mark.parametrize("fails_in", ["compute", "process"])
+def test_a_batch_that_cannot_be_computed_is_retried_one_by_one(fails_in: str) -> None:
+    tried: list[list[int]] = []
+
+    def compute(loaded: Sequence[int]) -> list[int]:
+        tried.append(list(loaded))
+        if fails_in == "compute" and 2 in loaded:
+            raise ImageError("too large for this machine")
+        return [10 * item for item in loaded]
+
+    def process(batch: Sequence[int], values: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for item, value in zip(batch, values, strict=True):
+            if fails_in == "process" and item == 2:
+                raise ImageError("too large for this machine")
+            yield {"value": value}
+
+    outcomes = list(
+        run_batches(range(6), load=lambda item: item, compute=compute, process=process, batch_size=3)
+    )
+    assert sorted(o.data["value"] for o in outcomes if o.error is None) == [0, 10, 30, 40, 50]
+    assert [(o.item, o.error) for o in outcomes if o.error] == [(2, "too large for this machine")]
+    retried = [[0], [1], [2]] if fails_in == "compute" else [[2]]
+    assert sorted(tried) == sorted([[0, 1, 2], [3, 4, 5], *retried])
+
+
+def test_a_caller_who_stops_has_seen_all_that_is_written_where_batches_are_computed_ahead() -> None:
+    written: list[int] = []
+
+    def process(batch: Sequence[int], _: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for item in batch:
+            written.append(item)
+            yield {}
+
+    def compute(loaded: Sequence[int]) -> Sequence[int]:
+        return loaded
+
+    ran = run_batches(range(9), load=lambda item: item, compute=compute, process=process, batch_size=2)
+    with closing(ran) as outcomes:
+        seen = [next(outcomes).item for _ in range(3)]
+    assert seen == written == [0, 1, 2]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("computing")]
+
+
 def test_an_item_may_be_settled_without_work() -> None:
     outcomes, tried = numbers([0, 100, 1], 2)
     assert tried == [[0, 1]]

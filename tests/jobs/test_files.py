@@ -91,6 +91,26 @@ def test_files_do_not_depend_on_their_neighbours(pipeline: Pipeline, faces: Path
     assert decode(pipeline, whole, tmp_path / "a", 3) == decode(pipeline, parts, tmp_path / "b", 3)
 
 
+def test_codes_without_x_T_do_not_depend_on_their_neighbours(tiny_bundle: Path, tmp_path: Path) -> None:
+    """In several batches at a time, or in one; with images in between that are there already."""
+    sources = [tmp_path / f"{i:03d}.png" for i in range(140)]
+    for i, path in enumerate(sources):
+        Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(path)
+    pipeline = Pipeline(bundle=open_bundle(str(tiny_bundle)), batch_size=64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert loading.in_batches_for(pipeline, len(sources), z_alone=True)[1] == 128
+        encode(pipeline, sources, tmp_path / "whole", with_x_T=False)
+        encode(pipeline, sources[100:103], tmp_path / "parts", with_x_T=False)
+        encode(pipeline, sources, tmp_path / "parts", with_x_T=False)
+    finally:
+        torch.set_num_threads(before)
+    expected = contents(tmp_path / "whole")
+    assert len(expected) == 140
+    assert contents(tmp_path / "parts") == expected
+
+
 def test_what_is_encoded_again_comes_out_alike(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
     """The batch size is settled by the job, not by what is left of it, with the default one too."""
     sources = pictures(faces)
