@@ -136,7 +136,6 @@ def sample(
 
     Examples:
         rdm sample --n 64 --seed 0 -o samples/
-        rdm sample --n 16 --like five-examples/ -o more-like-these/
         rdm sample --n 16 --attr glasses=yes,smiling=no -o serious/
     """
     if unlike is not None and unlabelled is not None:

@@ -93,7 +93,6 @@ def prior(
     With --labels it learns z for any attributes said or left open, and rdm sample --attr needs no rejection.
 
     Examples:
-        rdm train prior codes/ -b my-bundle
         rdm train prior codes/ -b my-bundle --labels metadata.csv
         rdm train prior codes/ -b my-bundle --samples 500000 --device cuda
     """
