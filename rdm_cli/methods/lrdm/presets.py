@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rdm_cli.methods.presets import SMALL_RECIPE, Preset, Presets, Recipe
+from rdm_cli.methods.presets import MUON_RECIPE, SMALL_RECIPE, Preset, Presets, Recipe
 
 if TYPE_CHECKING:
     from rdm_cli.models.first_stage import FirstStageConfig
@@ -163,7 +163,7 @@ def _guessing(
             sampling=replace(LRDM_SAMPLING.spaced("log-snr"), steps=20),
         ),
         prior=ResidualMLPConfig(z_width=z_width),
-        recipe=_MUON_RECIPE,
+        recipe=MUON_RECIPE,
     )
 
 
@@ -196,15 +196,6 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
 
 
 _Z_WIDTH = 256
-_MUON_RECIPE = replace(
-    SMALL_RECIPE,
-    num_images=1_000_000,
-    lr=1.5e-3,
-    warmup_steps=100,
-    ema_decay=0.9998,
-    optimizer="muon",
-    timesteps="log-snr",
-)
 
 PRESETS = Presets(
     {
