@@ -39,7 +39,7 @@ from rdm_cli.bundles.reading import (
     read_json,
     refuse_not_finite,
 )
-from rdm_cli.bundles.scheduler_json import read_scheduler, without_sampler
+from rdm_cli.bundles.scheduler_json import read_scheduler, without_samplings
 from rdm_cli.errors import BundleError, CheckpointError, UsageError, setting
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
@@ -274,7 +274,7 @@ def _digest(files: Mapping[str, Path]) -> str:
     for name, path in files.items():
         digest.update(name.encode())
         if name == SCHEDULER:
-            digest.update(hashlib.sha256(without_sampler(path.read_bytes())).digest())
+            digest.update(hashlib.sha256(without_samplings(path.read_bytes())).digest())
             continue
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -226,7 +226,7 @@ def manipulate_files(
     decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
 
     # codes that were made elsewhere keep to their own way; a new x_T knows none
-    steps = None if effort.with_x_T and effort.inversion != "ddim" else effort.steps
+    steps = None if effort.with_x_T and not effort.way(pipeline.bundle).kernel.clamps else effort.steps
     wanted = info_wanted(pipeline, effort, fit)
 
     def recorded(task: Task, one: LoadedImage | Codes) -> dict[str, Any]:
