@@ -4,7 +4,8 @@ edit, what lies halfway between two, and is its x_T like noise?
     rdm data avatars train --n 12000 --seed 1 -q >train.txt
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
     python benchmarks/editing_inversions.py avatars64-diffae avatars64-pdae \
-        --train train --held-out held-out --sheet docs/figures/editing-inversions.jpg --markdown docs/performance.md
+        --train train --held-out held-out \
+        --sheet docs/figures/editing-inversions.jpg --markdown docs/performance.md
 
 For each way the same faces are encoded and moved along `smiling`, by each scale; a CNN on pixels, which
 never saw a code, says how often the edit shows and how often the other attributes stay. A smile changes

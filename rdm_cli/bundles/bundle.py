@@ -6,6 +6,7 @@
     scheduler/scheduler_config.json        noise schedule and sampler; diffusers' DDIMScheduler opens it
     prior/                                 latent prior, where there is one
     attributes/                            attribute directions, where there are some
+    domain/                                what the codes of the training images look like
     README.md                              the model card
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
@@ -30,18 +31,21 @@ from torch import nn
 from rdm_cli import __version__
 from rdm_cli.bundles.places import INDEX, find_bundle, sub_folders
 from rdm_cli.bundles.reading import (
+    DOMAIN,
     WEIGHTS,
     build_network,
     in_float32,
     load_weights,
     parse_config,
     read_directions,
+    read_domain,
     read_json,
     refuse_not_finite,
 )
 from rdm_cli.bundles.scheduler_json import read_scheduler, without_samplings
 from rdm_cli.errors import BundleError, CheckpointError, UsageError, setting
 from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.priors.gaussian import GaussianPrior
@@ -162,6 +166,24 @@ class Bundle:
         if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions
+
+    @cached_property
+    def said(self) -> set[str]:
+        """What was told of it already, and is not told again as long as it is open."""
+        return set()
+
+    @cached_property
+    def domain(self) -> Domain | None:
+        """What its training images look like; None where it does not say. Raises BundleError."""
+        folder = self.folder / DOMAIN
+        if not folder.is_dir():
+            return None
+        domain = read_domain(folder)
+        if len(domain.mean) != self.z_width:
+            raise BundleError(
+                f"{folder}: made for codes of {len(domain.mean)} values, not {self.model.z_shape}"
+            )
+        return domain
 
     @property
     def parts(self) -> tuple[str, ...]:

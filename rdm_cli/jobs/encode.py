@@ -92,12 +92,14 @@ def encode_files(
     def compute(images: Sequence[LoadedImage]) -> Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]:
         x_0 = [image.x_0 for image in images]
         classes = [image.class_name for image in images]
+        names = [image.name for image in images]
         if encoding.measures:
             made: Sequence[Verified | Codes | RdmError] = encode_verified(
-                pipeline, torch.cat(x_0), classes, effort, min_psnr_db=encoding.min_psnr_db, advance=told
-            )
+                pipeline, torch.cat(x_0), classes, effort,
+                min_psnr_db=encoding.min_psnr_db, advance=told, names=names,
+            )  # fmt: skip
         else:
-            made = list(encode_by(pipeline, x_0, classes, effort, told))
+            made = list(encode_by(pipeline, x_0, classes, effort, told, names))
         return list(zip(images, made, strict=True))
 
     def process(

@@ -166,7 +166,8 @@ def reconstruct_files(
         x_0 = torch.cat([image.x_0 for image in images])
         up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
         shown = share(advance, down)
-        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, share(advance, up))
+        classes, files = [image.class_name for image in images], [image.name for image in images]
+        codes = encode_by(pipeline, x_0, classes, effort, share(advance, up), files)
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []

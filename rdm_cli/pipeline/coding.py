@@ -20,7 +20,7 @@ from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, load_rgb, square_bytes, to_unit_range, warn_of
 from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.io.places import Readable, digest_of
-from rdm_cli.errors import CodeError, setting
+from rdm_cli.errors import BundleError, CodeError, setting
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
@@ -109,6 +109,7 @@ class Coder(Runner):
         *,
         fit: Fit = "crop",
         classes: Sequence[str | None] | None = None,
+        names: Sequence[str] | None = None,
         steps: int | None = None,
         inversion: str | None = None,
         iterations: int | None = None,
@@ -123,6 +124,7 @@ class Coder(Runner):
         to it as ``fit`` says: "crop" cuts the centre square, "pad" puts the whole image on white, "stretch"
         ignores the proportions. Codes of files are called by their files' names.
 
+        ``names`` are what the codes are called, None: as their files are, or by their numbers.
         ``classes`` name that of each image, for bundles that know some; None: all of the pipeline's own, or
         a file of that of its folder. ``inversion`` infers x_T (None: the bundle's own; "ddim" is the
         published one, "fixed-point" solves each of its steps, "exact" can be undone) in ``steps`` steps,
@@ -143,9 +145,11 @@ class Coder(Runner):
             advance=advance,
         )
         infos = tuple(replace(i, **image.record) for i, image in zip(codes.infos, read, strict=True))
-        named = any(image.name is not None for image in read)
-        names = tuple(image.name or f"{i:06d}" for i, image in enumerate(read)) if named else None
-        return codes.replace(infos=infos, names=names)
+        if names is None and any(image.name is not None for image in read):
+            names = [image.name or f"{i:06d}" for i, image in enumerate(read)]
+        codes = codes.replace(infos=infos, names=None if names is None else tuple(names))
+        self._tell_outside(codes)
+        return codes
 
     def _class_of(self, image: OneImage) -> str | None:
         return self.class_name if image.path is None else self.class_of(image.path)
@@ -192,6 +196,28 @@ class Coder(Runner):
         info = self.info_of(way) if with_x_T or known else self.info()
         infos = tuple(replace(info, class_name=name) for name in names)
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
+
+    def _tell_outside(self, codes: Codes) -> None:
+        """Remark, once for a bundle, that an image is unlike those of its training."""
+        name = self.bundle.name
+        if "outside" in self.bundle.said:
+            return
+        try:
+            domain = self.bundle.domain
+        except BundleError as error:  # its networks work without it
+            self.bundle.said.add("outside")
+            self.on_remark(name, str(error))
+            return
+        outside = [] if domain is None else domain.outside(codes.z).tolist()
+        if any(outside):
+            first = outside.index(True)
+            self.bundle.said.add("outside")
+            self.on_remark(
+                f"image {first}" if codes.names is None else codes.names[first],
+                f"this image is unlike those that {name} was trained on, so its code says little of it and "
+                "edits may not show (said of the first such image only). For such images, train on your own: "
+                "rdm train all FOLDER -o BUNDLE; or convert a published checkpoint: rdm bundles convert",
+            )
 
     @overload
     def decode(

@@ -103,11 +103,16 @@ def encode_by(
     classes: list[str | None],
     effort: Effort,
     advance: Advance,
+    names: Sequence[str] | None = None,
 ) -> Codes:
-    """``x_0`` (N, C, H, W), or a list of (1, C, H, W), and the images' ``classes`` to codes."""
+    """``x_0`` (N, C, H, W), or a list of (1, C, H, W), and the images' ``classes`` to codes.
+
+    ``names`` are what the images are called where something is to be said of one.
+    """
     return pipeline.encode(
         x_0,
         classes=classes,
+        names=names,
         steps=effort.steps,
         inversion=effort.inversion,
         iterations=effort.iterations,
@@ -124,6 +129,7 @@ def encode_verified(
     *,
     min_psnr_db: float | None = None,
     advance: Advance = ignore_progress,
+    names: Sequence[str] | None = None,
 ) -> list[Verified | RdmError]:
     """Each image's code, decoded again and measured; with ``min_psnr_db``, by the least effort that gives it.
 
@@ -139,8 +145,9 @@ def encode_verified(
         part = left if rung is rungs[-1] else left / 2
         left -= part
         up, down = parts_of_work(pipeline, rung, num_decodes=1)
-        names = [classes[i] for i in waiting]
-        codes = encode_by(pipeline, some, names, rung, share(advance, part * up))
+        own = [classes[i] for i in waiting]
+        called = None if names is None else [names[i] for i in waiting]
+        codes = encode_by(pipeline, some, own, rung, share(advance, part * up), called)
         pictures = pipeline.decode(codes, advance=share(advance, part * down))
         for i, code, picture, m, p in zip(
             waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True
