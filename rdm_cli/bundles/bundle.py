@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,9 +169,9 @@ class Bundle:
         return directions
 
     @cached_property
-    def said(self) -> set[str]:
-        """What was told of it already, and is not told again as long as it is open."""
-        return set()
+    def seen(self) -> Counter[str]:
+        """Of its "images" since it was opened: how many are "outside" its domain, and if that was "told"."""
+        return Counter()
 
     @cached_property
     def domain(self) -> Domain | None:

@@ -10,6 +10,7 @@ in 200 of the training codes exceeds, among those that mean and covariance were 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,13 @@ class Domain:
     def outside(self, z: Tensor) -> Tensor:
         """Which of the codes ``z`` (N, ...) are farther than nearly all training codes, (N,) bool."""
         return self.distances(z) > self.limit
+
+
+def more_than_chance(num_outside: int, num_images: int) -> bool:
+    """Whether so many of training-like images would be outside in fewer than one of a hundred such draws."""
+    p = BEYOND_LIMIT
+    fewer = (math.comb(num_images, k) * p**k * (1 - p) ** (num_images - k) for k in range(num_outside))
+    return 1 - sum(fewer) < 0.01
 
 
 def fit_domain(z: Tensor, *, seed: int = 0) -> Domain | None:

@@ -25,6 +25,7 @@ from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampling
+from rdm_cli.methods.domain import more_than_chance
 from rdm_cli.pipeline.classes import class_numbers, class_of_image
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z
 from rdm_cli.pipeline.images import (
@@ -198,25 +199,29 @@ class Coder(Runner):
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
 
     def _tell_outside(self, codes: Codes) -> None:
-        """Remark, once for a bundle, that an image is unlike those of its training."""
-        name = self.bundle.name
-        if "outside" in self.bundle.said:
+        """Remark, once for a bundle, that more images are unlike those of its training than chance has it."""
+        name, seen = self.bundle.name, self.bundle.seen
+        if seen["told"]:
             return
         try:
             domain = self.bundle.domain
         except BundleError as error:  # its networks work without it
-            self.bundle.said.add("outside")
+            seen["told"] = 1
             self.on_remark(name, str(error))
             return
         outside = [] if domain is None else domain.outside(codes.z).tolist()
-        if any(outside):
+        seen.update(images=len(outside), outside=sum(outside))
+        if any(outside) and more_than_chance(seen["outside"], seen["images"]):
+            seen["told"] = 1
             first = outside.index(True)
-            self.bundle.said.add("outside")
+            others = (
+                f" and {seen['outside'] - 1} more of {seen['images']} are" if seen["images"] > 1 else " is"
+            )
             self.on_remark(
                 f"image {first}" if codes.names is None else codes.names[first],
-                f"this image is unlike those that {name} was trained on, so its code says little of it and "
-                "edits may not show (said of the first such image only). For such images, train on your own: "
-                "rdm train all FOLDER -o BUNDLE; or convert a published checkpoint: rdm bundles convert",
+                f"this image{others} unlike those that {name} was trained on: such a code says little, and "
+                "edits may not show. For such images, train on your own: rdm train all FOLDER -o BUNDLE; or "
+                "convert a published checkpoint: rdm bundles convert. This is said once",
             )
 
     @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rdm_cli.methods.domain import BEYOND_LIMIT, fit_domain
+from rdm_cli.methods.domain import BEYOND_LIMIT, fit_domain, more_than_chance
 
 
 def test_distances_are_mahalanobis_ones() -> None:
@@ -48,3 +48,12 @@ def test_a_direction_in_which_nothing_varies_does_no_harm() -> None:
     domain = fit_domain(z)
     assert domain is not None and torch.isfinite(domain.distances(z)).all()
     assert bool(domain.outside(torch.tensor([[0.0, 0.0, 0.0, 0.0, 2.0]])))
+
+
+def test_a_few_of_many_are_chance() -> None:
+    from scipy.stats import binom
+
+    for num_images, num_outside in ((1, 1), (8, 1), (8, 2), (300, 5), (300, 6), (5000, 41)):
+        expected = binom.sf(num_outside - 1, num_images, BEYOND_LIMIT) < 0.01
+        assert more_than_chance(num_outside, num_images) == expected
+    assert more_than_chance(1, 1) and not more_than_chance(1, 8) and more_than_chance(2, 8)
