@@ -238,8 +238,10 @@ class Pipeline(Coder):
         them from, slerp leads from noise to noise, and back it comes as codes. "lerp" is the straight way
         (slerp where z is normal itself). None is "prior" where the bundle has a prior that predicts v.
 
-        At 0 and 1 these are the two codes, each of which decodes as it was made; what lies between two
-        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed,
+        At 0 and 1 these are the two codes, each of which decodes as it was made. What lies between decodes on
+        the path "prior" as a draw of the prior does: an inferred x_T still holds outlines of its image, and
+        those of two images make a ghost. On the path "lerp" it decodes as the ends do, in a number of steps
+        between theirs. Raises CodeError for codes that cannot be mixed,
         BundleError for the path "prior" without a trained prior.
         """
         first, second = self._ends(first, second)
@@ -248,12 +250,18 @@ class Pipeline(Coder):
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
-        if (path or self.usual_path) == "prior":
+        path = path or self.usual_path
+        if path == "prior":
             z = self._through_the_prior(first.z, second.z, alpha)
         else:
             between = slerp if self.bundle.method.prior == "gaussian" else lerp
             z = between(first.z[0], second.z[0], alpha)
         infos = _infos_between(first, second, alphas)
+        if path == "prior":
+            drawn = asdict(sampling_way(self.bundle, None, None, stop_shift_for(self.bundle, None)).sampling)
+            infos = tuple(
+                info if a in (0, 1) else replace(info, **drawn) for info, a in zip(infos, alphas, strict=True)
+            )
         return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
 
     @property
