@@ -41,8 +41,8 @@ def markdown(figures: dict[str, Any]) -> str:
     if found := figures.get("true edits"):
         parts.append(
             textwrap.fill(
-                "The renderer knows the same face with one attribute changed. PSNR to the nearest such picture, "
-                "of the image as it was, and of that picture's z decoded with the image's own x_T:",
+                "The renderer knows the same face with one attribute changed. PSNR to the nearest such "
+                "picture, of the image as it was, and of that picture's z decoded with the image's own x_T:",
                 WIDTH,
             )
         )
