@@ -41,6 +41,7 @@ from rdm_cli.bundles.reading import (
     read_directions,
     read_domain,
     read_json,
+    read_transports,
     refuse_not_finite,
 )
 from rdm_cli.bundles.scheduler_json import read_scheduler, without_samplings
@@ -49,6 +50,7 @@ from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
 from rdm_cli.methods.method import Method, RepresentationModel
+from rdm_cli.methods.transport import Transports
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import FIRST_STAGE, METHODS, load
@@ -167,6 +169,18 @@ class Bundle:
         if width != self.z_width:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions
+
+    @cached_property
+    def transports(self) -> Transports:
+        """Edits of attributes by transport, as far as it has some. Raises BundleError for damaged ones."""
+        found = read_transports(self.folder / "attributes")
+        for one in found.maps.values():
+            if len(one.mean_from) != self.z_width:
+                raise BundleError(
+                    f"{self.folder / 'attributes'}: made for codes of {len(one.mean_from)} values, "
+                    f"not {self.model.z_shape}"
+                )
+        return found
 
     @cached_property
     def seen(self) -> Counter[str]:

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from rdm_cli.bundles.config_json import from_json
-from rdm_cli.data.io.json_text import read_object
-from rdm_cli.data.io.tensor_files import first_not_finite, read_tensors, tensor_shapes
+from rdm_cli.data.io.json_text import parse_object, read_object
+from rdm_cli.data.io.tensor_files import first_not_finite, read_tensors, read_with_metadata, tensor_shapes
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import Domain
+from rdm_cli.methods.transport import Transport, Transports
 from rdm_cli.models.size_limit import no_larger_than
 
 DOMAIN, DOMAIN_FILE = "domain", "domain.safetensors"
+TRANSPORTS, TRANSPORT_PARTS = "transports.safetensors", ("mean_from", "mean_to", "vectors", "gains")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
@@ -42,6 +44,26 @@ def read_directions(folder: Path) -> Directions:
         raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
     refuse_not_finite(values.items(), folder / "attributes.safetensors")
     return directions
+
+
+def read_transports(folder: Path) -> Transports:
+    """The transports of attributes in ``folder``, none where there are none; BundleError for damaged ones."""
+    path = folder / TRANSPORTS
+    if not path.is_file():
+        return Transports()
+    metadata, tensors = _read(read_with_metadata, path)
+    refuse_not_finite(tensors.items(), path)
+    parts: dict[tuple[str, bool], dict[str, Tensor]] = {}
+    try:
+        told = parse_object(metadata["rdm"])
+        names = [str(name) for name in told["names"]]
+        for name, value in tensors.items():
+            row, added, part = name.split(".")
+            parts.setdefault((names[int(row)], bool(int(added))), {})[part] = value.float()
+        maps = {key: Transport(**found) for key, found in parts.items()}
+        return Transports(maps=maps, exclusive={k: tuple(v) for k, v in told["exclusive"].items()})
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: not the transports of attributes ({error})") from error
 
 
 def read_domain(folder: Path) -> Domain:

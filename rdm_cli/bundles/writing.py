@@ -5,6 +5,7 @@ What is written appears complete or not at all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +17,22 @@ from rdm_cli import __version__
 from rdm_cli.bundles.bundle import SCHEDULER, Bundle
 from rdm_cli.bundles.config_json import json_file, to_json
 from rdm_cli.bundles.places import INDEX, refuse_shipped, replace_bundle, replace_folder
-from rdm_cli.bundles.reading import DOMAIN, DOMAIN_FILE, WEIGHTS, read_directions
+from rdm_cli.bundles.reading import (
+    DOMAIN,
+    DOMAIN_FILE,
+    TRANSPORT_PARTS,
+    TRANSPORTS,
+    WEIGHTS,
+    read_directions,
+    read_transports,
+)
 from rdm_cli.bundles.scheduler_json import scheduler_json
 from rdm_cli.data.io.tensor_files import first_not_finite, write_tensors
 from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.method import Method, RepresentationModel
+from rdm_cli.methods.transport import Transports
 from rdm_cli.models.foreign_config import ForeignConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM
 
@@ -103,6 +113,25 @@ def add_directions(bundle: Bundle, directions: Directions, *, replace_all: bool 
         directions = read_directions(folder).updated(directions)
     with replace_folder(folder) as new:
         save_directions(new, directions)
+
+
+def add_transports(bundle: Bundle, transports: Transports) -> None:
+    """Put ``transports`` into a bundle that has attributes, in place of those of the same attributes.
+
+    Those of attributes that it does not have are left out. Raises UsageError for a read-only bundle.
+    """
+    refuse_read_only(bundle)
+    folder = bundle.folder / "attributes"
+    names = read_directions(folder).names
+    joined = read_transports(folder).updated(transports)
+    tensors = {
+        f"{names.index(name)}.{int(value)}.{part}": getattr(one, part).half().contiguous()
+        for (name, value), one in joined.maps.items()
+        if name in names
+        for part in TRANSPORT_PARTS
+    }
+    told = {"names": list(names), "exclusive": {k: v for k, v in joined.exclusive.items() if k in names}}
+    write_tensors(folder / TRANSPORTS, tensors, {"rdm": json.dumps(told, sort_keys=True)})
 
 
 def add_domain(bundle: Bundle, domain: Domain) -> None:

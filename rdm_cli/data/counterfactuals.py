@@ -12,6 +12,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rdm_cli.data.avatars import (
     BEARDS,
@@ -84,7 +85,8 @@ def counterfactuals(avatar: Avatar, name: str) -> tuple[Avatar, ...]:
 def _each(
     avatar: Avatar, part: str, kinds: tuple[str, ...], colour: str, colours: tuple[str, ...]
 ) -> tuple[Avatar, ...]:
-    return tuple(replace(avatar, **{part: kind, colour: one}) for kind in kinds for one in colours)
+    changes: list[dict[str, Any]] = [{part: kind, colour: one} for kind in kinds for one in colours]
+    return tuple(replace(avatar, **change) for change in changes)
 
 
 def _every_hair(avatar: Avatar) -> tuple[Avatar, ...]:

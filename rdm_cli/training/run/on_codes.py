@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from rdm_cli.bundles.bundle import Bundle
-from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, refuse_read_only
+from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, add_transports, refuse_read_only
 from rdm_cli.codes.sets import CodeSet, read_code_set
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.kernels.schedules import LINEAR
 from rdm_cli.methods.domain import fit_domain
 from rdm_cli.methods.presets import Preset
+from rdm_cli.methods.transport import fit_transports
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIMConfig
@@ -222,6 +223,7 @@ def train_bundle_attributes(
         raise RdmError("; ".join([error.message, *remarks]), hint=error.hint) from error
     directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
     add_directions(bundle, directions, replace_all=replace_all)
+    add_transports(bundle, fit_transports(found.z[known].flatten(1), matched.values[known], table.names))
     _keep_domain(bundle, found, note)
     others = tuple(name for name in stored if name not in fit.names)
     return TrainedAttributes(
