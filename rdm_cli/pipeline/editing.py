@@ -1,8 +1,8 @@
 """Edits that are looked at: attributes are set, and the picture is read again to see whether they hold.
 
 An editor moves z. What comes of it is decoded with the image's own x_T and encoded again; the bundle's
-classifiers say whether the picture now shows what was wanted, and whether all else is as it was. Where it does not
-show, the edit goes further; of those that hold the one that moves least is kept.
+classifiers say whether the picture now shows what was wanted, and whether all else is as it was. Where it
+does not show, the edit goes further; of those that hold the one that moves least is kept.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Edited:
     """``codes`` (N) of edited images, and the pictures that they decode to, (N, C, H, W) in [-1, 1].
 
     ``holds`` (N,): whether each shows all that was wanted; ``kept`` (N,): whether the classifiers' other
-    verdicts are as they were. ``before`` and ``after`` (N, K): the probabilities of the bundle's attributes, in
-    its order; ``amount`` (N,): the share of the way that was gone, 0 where nothing had to be done.
+    verdicts are as they were. ``before`` and ``after`` (N, K): the probabilities of the bundle's attributes,
+    in its order; ``amount`` (N,): the share of the way that was gone, 0 where nothing had to be done.
     """
 
     codes: Codes
