@@ -61,7 +61,8 @@ def read_transports(folder: Path) -> Transports:
             row, added, part = name.split(".")
             parts.setdefault((names[int(row)], bool(int(added))), {})[part] = value.float()
         maps = {key: Transport(**found) for key, found in parts.items()}
-        return Transports(maps=maps, exclusive={k: tuple(v) for k, v in told["exclusive"].items()})
+        others = {part: {k: tuple(v) for k, v in told[part].items()} for part in ("exclusive", "hidden")}
+        return Transports(maps=maps, **others)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: not the transports of attributes ({error})") from error
 

@@ -130,7 +130,9 @@ def add_transports(bundle: Bundle, transports: Transports) -> None:
         if name in names
         for part in TRANSPORT_PARTS
     }
-    told = {"names": list(names), "exclusive": {k: v for k, v in joined.exclusive.items() if k in names}}
+    told: dict[str, Any] = {"names": list(names)}
+    for part in ("exclusive", "hidden"):
+        told[part] = {name: others for name, others in getattr(joined, part).items() if name in names}
     write_tensors(folder / TRANSPORTS, tensors, {"rdm": json.dumps(told, sort_keys=True)})
 
 

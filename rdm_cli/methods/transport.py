@@ -92,17 +92,35 @@ def exclusive(labels: Tensor, names: Sequence[str]) -> dict[str, tuple[str, ...]
     return {name: tuple(names[j] for j in never[i].nonzero()[:, 0].tolist()) for i, name in enumerate(names)}
 
 
+def hidden(labels: Tensor, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Of each attribute the others that are known, but in none of the ten codes or more that have it."""
+    has, known = labels > 0, ~labels.isnan()
+    told = has.double().T @ known.double()  # (K, K)
+    enough, elsewhere = has.sum(dim=0) >= 10, known.any(dim=0)
+    never = (told == 0) & enough[:, None] & elsewhere
+    return {name: tuple(names[j] for j in never[i].nonzero()[:, 0].tolist()) for i, name in enumerate(names)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Transports:
-    """``maps`` by attribute and whether it is added; ``exclusive``: which others an attribute rules out."""
+    """``maps`` by attribute and whether it is added.
+
+    ``exclusive``: which others an attribute rules out, as glasses rule out sunglasses; ``hidden``: which
+    nobody can tell where it is there, as a hat hides whether somebody is bald.
+    """
 
     maps: Mapping[tuple[str, bool], Transport] = field(default_factory=dict)
     exclusive: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def updated(self, other: Transports) -> Transports:
         """These and ``other``'s, which replace those of the same attributes."""
         kept = {key: one for key, one in self.maps.items() if key[0] not in other.exclusive}
-        return Transports(maps={**kept, **other.maps}, exclusive={**self.exclusive, **other.exclusive})
+        return Transports(
+            maps={**kept, **other.maps},
+            exclusive={**self.exclusive, **other.exclusive},
+            hidden={**self.hidden, **other.hidden},
+        )
 
 
 def fit_transports(z: Tensor, labels: Tensor, names: Sequence[str]) -> Transports:
@@ -123,4 +141,4 @@ def fit_transports(z: Tensor, labels: Tensor, names: Sequence[str]) -> Transport
             made = fit_transport(z[source & free], z[target & free]) or fit_transport(z[source], z[target])
             if made is not None:
                 found[name, value] = made
-    return Transports(maps=found, exclusive=others)
+    return Transports(maps=found, exclusive=others, hidden=hidden(labels, names))

@@ -71,6 +71,7 @@ def by_abduction(bundle: Bundle, z: Tensor, name: str, value: bool, amount: floa
     return z + amount * (moved - z)
 
 
+DEFAULT_EDITOR = "transport"
 EDITORS: Mapping[str, Editor] = {
     "transport": by_transport,
     "target": to_target,
@@ -104,7 +105,7 @@ def set_attributes(
     *,
     decode: Callable[[Codes], Tensor],
     read: Callable[[Tensor], Tensor],
-    editor: str = "transport",
+    editor: str = DEFAULT_EDITOR,
     keep: Sequence[str] | None = None,
     amounts: Sequence[float] = AMOUNTS,
 ) -> Edited:
@@ -127,9 +128,8 @@ def set_attributes(
     }
     if contradiction := [name for name in ruled_out if wanted.get(name)]:
         raise UsageError(f"no image shows {contradiction[0]} and what else is wanted of it")
-    others = [
-        n for n in (directions.names if keep is None else keep) if n not in wanted and n not in ruled_out
-    ]
+    unseen = {other for name in wanted for other in bundle.transports.hidden.get(name, ())} | ruled_out
+    others = [n for n in (directions.names if keep is None else keep) if n not in wanted and n not in unseen]
     watched = [directions.index(name) for name in others]
 
     signs = torch.tensor([1.0 if value else -1.0 for value in wanted.values()])

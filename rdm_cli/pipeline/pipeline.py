@@ -32,6 +32,7 @@ from rdm_cli.pipeline.attributes import Attributes
 from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.pipeline.coding import Coder
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
+from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Edited, set_attributes
 from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
 from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down
@@ -228,6 +229,50 @@ class Pipeline(Coder):
         edits = tuple(f"{name}:{scale:g}" for name, scale in attributes.items())
         infos = tuple(replace(i, edits=(*i.edits, *edits), **UNMEASURED) for i in codes.infos)
         return codes.replace(z=z, infos=infos, residuals=None)
+
+    def edit(
+        self,
+        images: Codes | Images,
+        wanted: Mapping[str, bool],
+        *,
+        keep: Sequence[str] | None = None,
+        editor: str = DEFAULT_EDITOR,
+        advance: Advance | None = None,
+    ) -> Edited:
+        """Set attributes, as in {"smiling": True, "glasses": False}, and see whether the pictures hold it.
+
+        Each picture is encoded again: the bundle's classifiers say whether it shows what was wanted and
+        whether the attributes ``keep`` are as they were (None: all others, less what the wanted ones rule
+        out). Where it does not hold, the edit goes further; :mod:`rdm_cli.pipeline.editing` says how, and
+        which editors there are. Images are of every kind that :meth:`encode` takes. Raises UsageError for
+        unknown attributes and editors, ValueError for what is no mapping of names to True and False.
+        """
+        if not isinstance(wanted, Mapping) or not all(isinstance(v, bool) for v in wanted.values()):
+            raise ValueError(
+                f"attributes map names to True or False, as in {{'smiling': True}}, not {wanted!r}"
+            )
+        if not wanted:
+            raise ValueError("no attribute is wanted")
+        for name in wanted:
+            self.bundle.directions.index(name)  # an unknown one is told before any work
+        codes = images if isinstance(images, Codes) else self.encode(images, advance=advance)
+        check_codes(self.bundle, codes)
+        codes = self.as_asked(codes)
+        edited = set_attributes(
+            self.bundle,
+            codes,
+            wanted,
+            decode=lambda some: self.decode(some, advance=advance),
+            read=lambda pictures: self.encode_z(pictures, codes.infos[0].class_name),
+            editor=editor,
+            keep=keep,
+        )
+        words = tuple(f"{name}={'yes' if value else 'no'}" for name, value in wanted.items())
+        infos = tuple(
+            replace(info, edits=(*info.edits, *words), **UNMEASURED) if moved else info
+            for info, moved in zip(codes.infos, edited.amount.tolist(), strict=True)
+        )
+        return replace(edited, codes=edited.codes.replace(infos=infos, residuals=None))
 
     def interpolate(
         self, first: Codes, second: Codes, alphas: Sequence[float], *, path: ZPath | None = None
@@ -494,7 +539,7 @@ class Pipeline(Coder):
 
 _NAMES_SHOWN = 8
 _FOR_USERS = (
-    "attributes", "batch_size", "bundle", "class_name", "decode", "device", "encode", "interpolate",
+    "attributes", "batch_size", "bundle", "class_name", "decode", "device", "edit", "encode", "interpolate",
     "load_images", "manipulate", "precision", "sample", "to", "trajectory",
 )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 Three parts of the codes, all keyed by the seed: on the first a classifier is fitted, on the second (the
 inner validation part) its regularisation is chosen, and the third (held out) gives the scores. What is
-stored is the classifier that was scored: fitted on the first two parts, never on the third.
+stored is the classifier that was scored: fitted on the first two parts, never on the third. Its weight and
+bias are scaled so that its logits are those of probabilities.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rdm_cli.errors import RdmError
@@ -104,12 +106,14 @@ def fit_attributes(
     else:
         penalties = x.new_full((len(kept),), l2)
     fit = fit_logistic(x, _target(labels), _row_weight(labels, train), penalties)
-    logits = fit.logits(x)
+    slope, offset = _calibration(fit.logits(x), labels, train)
+    weight, bias = fit.weight * slope[:, None], fit.bias * slope + offset
+    logits = x @ weight.T + bias
     scores = {name: _score(labels, logits, test, k) for k, name in enumerate(kept_names)}
     return AttributeFit(
         names=kept_names,
-        weight=fit.weight.float(),
-        bias=fit.bias.float(),
+        weight=weight.float(),
+        bias=bias.float(),
         z_mean=z_mean,
         z_std=z_std,
         pattern=_patterns(x, labels, train).float(),
@@ -117,6 +121,39 @@ def fit_attributes(
         l2=dict(zip(kept_names, penalties.tolist(), strict=True)),
         skipped=skipped,
     )
+
+
+def _calibration(logits: Tensor, labels: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and offset (K,) that make probabilities of ``logits`` (N, K), by Newton's method.
+
+    A strong penalty keeps logits near 0, below which a rare attribute's examples may all stay. The targets
+    are Platt's (1999, section 2.2): they leave a little doubt, so that separable classes have a finite slope.
+    """
+    slopes, offsets = [], []
+    for k in range(labels.shape[1]):
+        known = part & ~labels[:, k].isnan()
+        x, has = logits[known, k].double(), labels[known, k] > 0
+        num_with, num_without = int(has.sum()), int((~has).sum())
+        target = torch.where(has, (num_with + 1) / (num_with + 2), 1 / (num_without + 2)).double()
+        columns = torch.stack([x, torch.ones_like(x)], dim=1)
+        found = torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+        def loss(at: Tensor, columns: Tensor = columns, target: Tensor = target) -> float:
+            return float(F.binary_cross_entropy_with_logits(columns @ at, target))
+
+        for _ in range(100):
+            p = (columns @ found).sigmoid()
+            gradient = columns.T @ (p - target) / len(x)
+            hessian = (columns.T * (p * (1 - p))) @ columns / len(x) + 1e-12 * torch.eye(2).double()
+            step, share = torch.linalg.solve(hessian, gradient), 1.0
+            while loss(found - share * step) > loss(found) and share > 1e-6:
+                share /= 2
+            found = found - share * step
+            if float(gradient.abs().max()) < 1e-9:
+                break
+        slopes.append(found[0])
+        offsets.append(found[1])
+    return torch.stack(slopes), torch.stack(offsets)
 
 
 def _parts(num_codes: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:

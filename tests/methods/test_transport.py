@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rdm_cli.methods.transport import Transport, exclusive, fit_transport, fit_transports
+from rdm_cli.methods.transport import Transport, exclusive, fit_transport, fit_transports, hidden
 
 
 def drawn(num: int, std: Tensor, mean: Tensor, seed: int) -> Tensor:
@@ -67,6 +67,15 @@ def test_attributes_that_never_come_together() -> None:
     rare = torch.zeros(2000, 2)
     rare[:30, 0] = rare[40:70, 1] = 1  # chance would have them together once in two draws
     assert exclusive(rare, ["a", "b"]) == {"a": (), "b": ()}
+
+
+def test_what_an_attribute_hides() -> None:
+    labels = torch.zeros(100, 2)
+    labels[:40, 0] = 1
+    labels[:40, 1] = torch.nan
+    assert hidden(labels, ["hat", "bald"]) == {"hat": ("bald",), "bald": ()}
+    labels[0, 1] = 1.0
+    assert hidden(labels, ["hat", "bald"]) == {"hat": (), "bald": ()}
 
 
 def test_too_few_codes_give_no_transport() -> None:
