@@ -23,7 +23,7 @@ def values(path: Path) -> np.ndarray:
 
 def test_between_two_images(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
     output = tmp_path / "o"
-    result = tiny("interpolate", faces / "a.png", faces / "b.png", "--frames", 4, "-o", output, "--json")
+    result = tiny("interpolate", faces / "a.png", faces / "b.png", "--frames", 4, "-o", output, "--json", "--tile", 0)
     assert result.code == 0
     kinds = [o["kind"] for o in result.objects]
     assert kinds == ["frame"] * 4 + ["strip", "animation"]
