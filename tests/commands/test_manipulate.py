@@ -61,7 +61,9 @@ def test_edits_of_images_and_of_codes_agree(tiny: Rdm, faces: Path, tmp_path: Pa
 
 
 def test_a_strip_of_scales(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
-    result = tiny("manipulate", faces / "a.png", "--attr", "hat", "--scales", "-1,0,1", "-o", tmp_path, "--tile", 0)
+    result = tiny(
+        "manipulate", faces / "a.png", "--attr", "hat", "--scales", "-1,0,1", "-o", tmp_path, "--tile", 0
+    )
     assert result.code == 0 and [p.name for p in tmp_path.glob("a-*")] == ["a-hat-1+0+1.png"]
     strip = values(tmp_path / "a-hat-1+0+1.png")
     assert strip.shape == (16, 3 * 16 + 2 * 2, 3)
