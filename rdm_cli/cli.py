@@ -22,6 +22,7 @@ from rdm_cli.commands import (
     codes,
     data,
     decode,
+    demo,
     doctor,
     encode,
     evaluate,
@@ -59,6 +60,7 @@ app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
 app.command("show")(show.show)
+app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rdm_cli.codes.code import Codes
-from rdm_cli.data.images.animation import AnimationKind, require_encoder, save_animation
+from rdm_cli.data.images.animation import AnimationKind, animation_bytes, require_encoder
 from rdm_cli.data.images.pixels import Fit, load_rgb, to_pil
 from rdm_cli.data.images.record import (
     HINT,
@@ -23,7 +23,7 @@ from rdm_cli.data.images.record import (
     save_image,
 )
 from rdm_cli.data.images.sheet import TILE, Tile, enlarged, sheet
-from rdm_cli.data.io.places import digest_of
+from rdm_cli.data.io.places import digest_of, put
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import OccupiedError
 from rdm_cli.jobs.loading import LoadedImage, encode_loaded, in_batches_for, load_image_or_code
@@ -124,8 +124,8 @@ def interpolate_files(
     save_image(sheet(_captioned(pictures, inputs, alphas), tile=tile), strip, of_strip)
     yield "strip", strip
     shown = [enlarged(picture, tile) for picture in pictures]
-    for animation in moving:
-        save_animation(shown, animation, of_animation, frame_ms=frame_ms)
+    for animation, kind in zip(moving, animations, strict=True):
+        put(animation, animation_bytes(shown, kind, of_animation, frame_ms=frame_ms))
         yield "animation", animation
 
 

@@ -6,7 +6,6 @@ What a terminal can do is told by environment variables: asking it would wait fo
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from rdm_cli.data.images.sheet import enlarged
+from rdm_cli.reports.html_page import png_bytes
 
 Graphics = Literal["kitty", "iterm2", "sixel", "blocks"]
 """How a terminal is given a picture."""
@@ -65,15 +65,9 @@ def _at_most(image: Image.Image, width: int) -> Image.Image:
     return image.resize((max(1, width), height), Image.Resampling.LANCZOS)
 
 
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format="PNG")
-    return file.getvalue()
-
-
 def _kitty(image: Image.Image) -> bytes:
     """sw.kovidgoyal.net/kitty/graphics-protocol: a PNG in pieces, shown at once, without an answer."""
-    content = base64.b64encode(_png(image))
+    content = base64.b64encode(png_bytes(image))
     pieces = [content[i : i + CHUNK] for i in range(0, len(content), CHUNK)]
     sequences = []
     for i, piece in enumerate(pieces):
@@ -84,7 +78,7 @@ def _kitty(image: Image.Image) -> bytes:
 
 def _iterm2(image: Image.Image) -> bytes:
     """iterm2.com/documentation-images.html: a whole file, shown within the text."""
-    content = _png(image)
+    content = png_bytes(image)
     head = b"inline=1;size=%d;width=%dpx;preserveAspectRatio=1" % (len(content), image.width)
     return b"\x1b]1337;File=%s:%s\x07" % (head, base64.b64encode(content))
 

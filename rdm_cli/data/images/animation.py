@@ -14,7 +14,6 @@ from typing import Any, Literal, cast, get_args
 from PIL import Image
 
 from rdm_cli.data.images.record import mp4_box, saving_options
-from rdm_cli.data.io.places import Place, put
 from rdm_cli.errors import RdmError, UsageError, setting
 
 AnimationKind = Literal["gif", "webp", "mp4"]
@@ -39,19 +38,17 @@ def require_encoder(kind: AnimationKind) -> None:
         _ffmpeg()
 
 
-def save_animation(
-    frames: Sequence[Image.Image], place: Place, record: Mapping[str, Any], *, frame_ms: int
-) -> None:
-    """Write ``frames``, of one size, as ``place``'s suffix says.
+def animation_bytes(
+    frames: Sequence[Image.Image], kind: AnimationKind, record: Mapping[str, Any], *, frame_ms: int
+) -> bytes:
+    """``frames``, of one size, as a file of that ``kind`` that carries ``record``.
 
     They lead there and back, so that the loop has no jump. Raises UsageError where there is no encoder, and
     RdmError where it fails.
     """
     loop = [*frames, *frames[-2:0:-1]]
-    kind = place.suffix.lower().removeprefix(".")
     if kind == "mp4":
-        put(place, _mp4(loop, frame_ms) + mp4_box(record))
-        return
+        return _mp4(loop, frame_ms) + mp4_box(record)
     file = io.BytesIO()
     options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
     loop[0].save(
@@ -64,7 +61,7 @@ def save_animation(
         **options,
         **saving_options(record, kind.upper()),
     )
-    put(place, file.getvalue())
+    return file.getvalue()
 
 
 def _ffmpeg() -> str:

@@ -78,15 +78,15 @@ def lay_out(
     left = _left_of(names, font, gap)
     if heads:
         width = max(width, *(round(font.getlength(_drawable(head))) for head in heads))
-    num_lines = max(2 if one.note else 1 if one.caption else 0 for row in rows for one in row)
-    below = num_lines * line + (gap // 3 if num_lines else 0)
+    num_lines = [max(2 if one.note else 1 if one.caption else 0 for one in row) for row in rows]
+    below = [num * line + (gap // 3 if num else 0) for num in num_lines]
     heights = [max(one.image.height for one in row) for row in rows]
-    margin = gap if title or names or heads or num_lines else 0
+    margin = gap if title or names or heads or any(num_lines) else 0
     top = margin + (2 * line if title else 0) + (line + gap // 3 if heads else 0)
     num_columns = max(map(len, rows))
     size = (
         2 * margin + left + num_columns * (width + gap) - gap,
-        top + sum(heights) + len(rows) * (below + gap) - gap + margin,
+        top + sum(heights) + sum(below) + (len(rows) - 1) * gap + margin,
     )
     paper = Image.new("RGB", size, GROUND)
     draw = ImageDraw.Draw(paper)
@@ -107,7 +107,7 @@ def lay_out(
             paper.paste(one.image, (x + inset, y + height - one.image.height))
             write(x, y + height + gap // 3, one.caption, width)
             write(x, y + height + gap // 3 + line, one.note, width, FAINT)
-        y += height + below + gap
+        y += height + below[number] + gap
     return paper
 
 
