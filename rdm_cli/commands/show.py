@@ -43,9 +43,17 @@ def show(
         Graphics,
         typer.Option("--graphics", help="How a terminal shows pictures; elsewhere they are not shown."),
     ] = "auto",
-    decode: Annotated[
-        bool, typer.Option("--decode", help="Decode codes, by the bundle that each records, to show them.")
-    ] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode codes to show them.")] = False,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "-b",
+            "--bundle",
+            metavar="BUNDLE",
+            show_default="the one each code records",
+            help="What --decode decodes with.",
+        ),
+    ] = None,
     columns: o.Columns = None,
     tile: o.TilePixels = o.TILE_DEFAULT,
     limit: Annotated[
@@ -81,8 +89,8 @@ def show(
     from rdm_cli.reports.viewer import open_in_viewer
 
     screen = _Screen(console, graphics)
-    decoder = _decoder() if decode else None
-    num_failed = 0
+    decoder = _decoder(bundle) if decode else None
+    num_failed = num_partial = 0
     for name in files:
         try:
             if Path(name).is_dir() and not names_bundle(name):
@@ -96,7 +104,8 @@ def show(
                     _save(found.sheet, output, found.record, force)
                 screen.picture(found.sheet)
                 _tell_folder(console, name, found, output)
-                num_failed += bool(found.errors)
+                num_failed += bool(found.errors) and not found.num_shown
+                num_partial += bool(found.errors)
             else:
                 one = look_at(name, decoder, max_pixels=max_pixels)
                 screen.picture(one.image)
@@ -112,8 +121,8 @@ def show(
             console.problem(f"rdm: {error}" if name in str(error) else f"rdm: {name}: {error}")
             if console.as_json:
                 console.emit("", input=name, error=str(error))
-    if num_failed:
-        raise typer.Exit(1 if num_failed == len(files) > 1 else 3)
+    if num_failed or num_partial:
+        raise typer.Exit(1 if num_failed == len(files) else 3)
 
 
 class _Screen:
@@ -139,8 +148,8 @@ class _Screen:
         self._console.emit_bytes(in_terminal(image, self._graphics, columns=columns))
 
 
-def _decoder() -> Callable[[Path], Image]:
-    """What decodes a code by the bundle that it records; bundles are opened once."""
+def _decoder(bundle: str | None) -> Callable[[Path], Image]:
+    """What decodes a code by ``bundle``, None being the one that it records; each is opened once."""
     from functools import cache
 
     from rdm_cli.codes.code import Codes
@@ -152,7 +161,8 @@ def _decoder() -> Callable[[Path], Image]:
     def decoded(path: Path) -> Image:
         codes = Codes.load(path)
         info = codes.infos[0]
-        pipeline = opened(info.bundle, precision=precision_named(info.precision), fetches=False)
+        precision = precision_named(info.precision)
+        pipeline = opened(bundle or info.bundle, precision=precision, fetches=bundle is not None)
         return pipeline.decode(codes, output="pil")[0]
 
     return decoded

@@ -24,7 +24,7 @@ from rdm_cli.pipeline.effort import Effort, encode_by
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.priors.latent_ddim import LatentDDIM
-from rdm_cli.reports.html_page import Card, HtmlPage, Shown, png_bytes
+from rdm_cli.reports.html_page import Card, HtmlPage, Shown, png_bytes, refuse_other_page
 
 ENCODING = Effort(inversion="exact", steps=10)
 EDITED = ("smiling", "glasses", "beard")
@@ -81,11 +81,12 @@ def make_demo(
 ) -> tuple[Path, Path]:
     """Write the page and the picture into ``output``; returns their paths.
 
-    Raises OccupiedError, before any work, where the picture's place holds what rdm did not make.
+    Raises OccupiedError, before any work, where a place of theirs holds what rdm did not make.
     """
     page, overview = output / PAGE, output / OVERVIEW
     record = record_of(pipeline, "overview", None, seed=SEED)
     if not force:
+        refuse_other_page(page)
         refuse_other(overview, record)
     made = make(pipeline, demo_faces(), advance)
     write_page(pipeline, made, page)

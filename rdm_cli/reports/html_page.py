@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from rdm_cli import __version__
 from rdm_cli.data.images.pixels import grid, to_pil
+from rdm_cli.data.images.record import HINT
 from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.errors import OccupiedError
 from rdm_cli.reports.plots import Plot, svg_of
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ class Card:
     title: str = ""
 
 
+MADE_BY = '<meta name="generator" content="rdm '
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SMALL_PX = 256  # pictures up to this width are shown larger than they are, pixel by pixel
 SHOWN_PX = 96
@@ -147,9 +151,10 @@ class HtmlPage:
         with Image.open(io.BytesIO(png)) as image:
             width, height = image.size
         factor = 2 if width <= SMALL_PX else 1
+        kind = ' class="small"' if factor > 1 else ""
         size = f'width="{width * factor}" height="{height * factor}"'
         source = _data_uri(png, "png")
-        self._figure(caption, f'<img class="small" src="{source}" alt="{escape(alt)}" {size}>')
+        self._figure(caption, f'<img{kind} src="{source}" alt="{escape(alt)}" {size}>')
 
     def _figure(self, caption: str, content: str, *, kind: str = "") -> None:
         named = f' class="{kind}"' if kind else ""
@@ -165,6 +170,7 @@ class HtmlPage:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'{MADE_BY}{__version__}">\n'
             f"<title>{escape(self.title)}</title>\n"
             '<link rel="icon" href="data:,">\n'  # else a browser asks the server for one
             f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<h1>{escape(self.title)}</h1>\n"
@@ -176,6 +182,16 @@ class HtmlPage:
         """Write the file, whole or not at all."""
         with atomic_path(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
+
+
+def refuse_other_page(path: Path) -> None:
+    """Raise OccupiedError where a file that is no page of rdm's stands in the place of one."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if MADE_BY.encode() not in head:
+        raise OccupiedError(f"{path}: is there already, and rdm did not make it", hint=HINT)
 
 
 def _card(card: Card) -> str:

@@ -166,8 +166,11 @@ def _description_of_webp(file: BinaryIO) -> str:
     while len(chunk := file.read(8)) == 8:
         size = int.from_bytes(chunk[4:], "little")
         if chunk[:4] == b"EXIF":
+            content = file.read(min(size, MOST_TEXT))
+            if f"{KEY} {{".encode() not in content:  # a camera's, which may be damaged, is not parsed
+                return ""
             exif = Image.Exif()
-            exif.load(file.read(min(size, MOST_TEXT)))
+            exif.load(content)
             return str(exif.get(_DESCRIPTION, ""))
         file.seek(size + size % 2, io.SEEK_CUR)
     return ""
