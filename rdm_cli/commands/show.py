@@ -178,7 +178,8 @@ def _save(sheet: Image, output: Path, record: Any, force: bool) -> None:
 
 def _tell_file(console: Console, name: str, one: Shown) -> None:
     if console.as_json:
-        console.emit("", input=name, kind=one.kind, **one.facts, record=one.record)
+        record = {} if one.kind == "bundle" else {"record": one.record}
+        console.emit("", input=name, kind=one.kind, **one.facts, **record)
         return
     facts: dict[str, Any] = {"kind": one.kind, **one.facts}
     if one.kind == "bundle":
@@ -191,8 +192,10 @@ def _tell_file(console: Console, name: str, one: Shown) -> None:
 
 
 def _tell_folder(console: Console, name: str, found: ContactSheet, output: Path | None) -> None:
-    for error in found.errors.values():
+    for file, error in found.errors.items():
         console.problem(f"rdm: {error}")
+        if console.as_json:
+            console.emit("", input=file, error=error)
     left_out = found.num_found - found.num_shown - found.without - len(found.errors)
     counts = {
         "shown": found.num_shown, "on other pages": left_out, "codes without a picture": found.without,

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdm_cli.data.images.record import KEY, as_text, new_record
+from rdm_cli.data.images.record import KEY, as_text, new_record, with_command
 from rdm_cli.data.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ def save_plot(plot: Plot, path: Path) -> None:
     """Draw ``plot`` on white and save it as ``path``'s suffix says."""
     figure = _figure(plot, INK)
     kind = path.suffix.removeprefix(".")
-    told: dict[str, Any] = {"metadata": {KEY: as_text(new_record("plot"))}} if kind.lower() == "png" else {}
+    told: dict[str, Any] = (
+        {"metadata": {KEY: as_text(with_command(new_record("plot")))}} if kind.lower() == "png" else {}
+    )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format=kind, **told)
 

@@ -92,7 +92,7 @@ def test_a_bundle_is_shown_in_one_way(rdm: Rdm, tiny_bundle: Path) -> None:
     )
     (shown,) = rdm("show", tiny_bundle, "--json").objects
     (listed,) = rdm("bundles", "show", tiny_bundle, "--json").objects
-    assert shown == {"input": str(tiny_bundle), "kind": "bundle", "record": None, **listed}
+    assert shown == {"input": str(tiny_bundle), "kind": "bundle", **listed}
 
 
 def test_what_is_none_of_these_fails_by_name(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
