@@ -46,13 +46,23 @@ Inputs = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
-]
+    typer.Option(
+        "-o", "--output", metavar="PLACE",
+        help="A folder for results, or the file for the one result; without it, beside each input.",
+    ),
+]  # fmt: skip
 Bundle = Annotated[
     str,
     typer.Option(
         "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
         envvar="RDM_BUNDLE",
+    ),
+]  # fmt: skip
+RecordedBundle = Annotated[
+    str | None,
+    typer.Option(
+        "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
+        envvar="RDM_BUNDLE", show_default=f"the one each code records; for images {DEFAULT_BUNDLE}",
     ),
 ]  # fmt: skip
 Force = Annotated[

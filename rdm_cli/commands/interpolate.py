@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.opening import open_on
+from rdm_cli.commands.opening import open_for, open_on
 from rdm_cli.console import Console
-from rdm_cli.data.sinks.outputs import refuse_blocked
+from rdm_cli.data.images.record import WRITTEN
+from rdm_cli.data.sinks.outputs import is_file_name, refuse_blocked
+from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
 
@@ -22,9 +26,14 @@ Way = Literal["lerp", "prior", "trajectory"]
 def interpolate(
     inputs: Annotated[list[Path], typer.Argument(help="Two or more images or codes, in order.")],
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder for strip, animation and frames."),
-    ] = Path("interpolation"),
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PLACE",
+            help="Folder for strip, animation and frames; or a picture's file: the strip alone.",
+        ),
+    ] = "interpolation",
     frames: Annotated[
         int,
         typer.Option(
@@ -44,7 +53,7 @@ def interpolate(
             show_default="prior where the bundle's prior predicts v, else lerp",
         ),
     ] = None,
-    bundle: o.Bundle = o.BUNDLE_DEFAULT,
+    bundle: o.RecordedBundle = None,
     force: o.Force = False,
     style: o.Style = None,
     *,
@@ -71,11 +80,21 @@ def interpolate(
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
-    refuse_blocked(output)  # a blocked folder is refused before any work
+    place, strip_alone = Path(output), is_file_name(output, WRITTEN)
+    refuse_blocked(place.parent if strip_alone else place)  # before any work
+    for name in inputs:
+        if strip_alone and os.path.realpath(name) == os.path.realpath(place):
+            raise UsageError(f"-o {output} would replace the input {name}", hint="name another file")
+    from rdm_cli.codes.code import read_info
     from rdm_cli.jobs.pictures import interpolate_files
     from rdm_cli.pipeline.effort import Effort, check_effort
 
-    pipeline = open_on(machine, bundle, images, console.remark, style=style)
+    codes = [name for name in inputs if name.suffix == CODE_SUFFIX]
+    pipeline = open_for(
+        read_info(codes[0]) if codes else None,
+        bundle,
+        partial(open_on, machine, images=images, on_remark=console.remark, style=style),
+    )
     effort = Effort(inversion=inverting.inversion, steps=inverting.steps, iterations=inverting.iterations)
     check_effort(pipeline, effort)
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
@@ -83,7 +102,8 @@ def interpolate(
         written = interpolate_files(
             pipeline,
             inputs,
-            output,
+            place,
+            strip_alone=strip_alone,
             num_frames=frames,
             frame_ms=frame_ms,
             effort=effort,

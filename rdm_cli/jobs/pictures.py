@@ -46,6 +46,7 @@ def interpolate_files(
     inputs: Sequence[Path],
     output: Path,
     *,
+    strip_alone: bool = False,
     num_frames: int,
     frame_ms: int,
     effort: Effort = USUAL,
@@ -56,6 +57,7 @@ def interpolate_files(
 ) -> Iterator[tuple[str, Path]]:
     """Write frames, codes, a strip and a GIF of the path through ``inputs``; yields (kind, path).
 
+    They go into the folder ``output``; with ``strip_alone`` it is the strip's file, and there is no more.
     ``num_frames`` from one input to the next, both included; an inner input is shown once. ``path`` is how z
     changes, None the bundle's usual way. A "trajectory" leaves no codes: its pictures have no z of their own.
     Raises OccupiedError, before any
@@ -78,11 +80,13 @@ def interpolate_files(
     )
     num = (num_frames - 1) * (len(inputs) - 1) + 1
     frames = [output / f"frame-{i:04d}.png" for i in range(num)]
-    strip, animation = output / "strip.png", output / "animation.gif"
+    strip, animation = output if strip_alone else output / "strip.png", output / "animation.gif"
     told = [record | {"frame": i} for i in range(num)]
     of_strip = record | {"what": "interpolation strip"}
     of_animation = record | {"what": "interpolation animation", "frame_ms": frame_ms}
-    if not force:
+    if not force and strip_alone:
+        refuse_other(strip, of_strip)
+    elif not force:
         for frame, of_frame in zip(frames, told, strict=True):
             refuse_other(frame, of_frame, code=None if trajectory else frame.with_suffix(CODE_SUFFIX))
         refuse_other(strip, of_strip)
@@ -109,6 +113,8 @@ def interpolate_files(
         x_0 = pipeline.decode(codes, steps=steps, keys=keys, advance=advance)
     pictures = [to_pil(x, str(frame)) for x, frame in zip(x_0, frames, strict=True)]
     for i, (picture, frame, of_frame) in enumerate(zip(pictures, frames, told, strict=True)):
+        if strip_alone:
+            break
         if codes is None:
             save_image(picture, frame, of_frame)
         else:
@@ -116,6 +122,8 @@ def interpolate_files(
         yield "frame", frame
     save_image(grid(pictures, len(pictures)), strip, of_strip)
     yield "strip", strip
+    if strip_alone:
+        return
     with atomic_path(animation) as temporary:
         # there and back, so that the loop has no jump
         loop = [*pictures, *pictures[-2:0:-1]]
@@ -232,6 +240,7 @@ def write_samples(
     numbers: Sequence[int],
     output: Path,
     *,
+    alone: bool = False,
     holds: Callable[[str], bool] | None = None,
     condition: Mapping[str, Any] | None = None,
     columns: int | None = None,
@@ -240,26 +249,33 @@ def write_samples(
 ) -> Iterator[Sampled]:
     """Draw, decode and write the samples of these ``numbers``, a batch at a time, then their grid.
 
+    They go into the folder ``output``; with ``alone`` that is the file of the one sample, which has no grid.
     A sample that is there already is kept, so a run goes on where an earlier one stopped; ``force`` makes all
     of them again. ``holds`` says which file names are a shard's (None: all); a shard makes no grid. The grid
     shows the first 256. Raises OccupiedError, before any work, where ``output`` holds what would be replaced,
     or samples that were drawn otherwise, unless ``force`` is given.
     """
     record = draws.record(pipeline, condition)
-    sheet, shown = output / "grid.png", [_sample_path(output, number) for number in numbers[:GRID_PICTURES]]
+    makes_grid = holds is None and not alone
+
+    def path_of(number: int) -> Path:
+        return output if alone else output / f"{number:06d}.png"
+
+    sheet, shown = output / "grid.png", [path_of(number) for number in numbers[:GRID_PICTURES]]
     of_sheet = record | {"what": "grid", "num_pictures": len(shown)}
 
     def own() -> Iterator[tuple[int, Path]]:
         for number in numbers:
-            path = _sample_path(output, number)
+            path = path_of(number)
             if holds is None or holds(path.name):
                 yield number, path
 
     if not force:
         for number, path in own():
             refuse_other(path, record | {"draw": number}, code=path.with_suffix(CODE_SUFFIX))
-        _refuse_another_run(output.glob("[0-9]*.png"), record, but=("draw",))
-        if holds is None:
+        if not alone:
+            _refuse_another_run(output.glob("[0-9]*.png"), record, but=("draw",))
+        if makes_grid:
             refuse_other(sheet, of_sheet)
     decoder, batch_size = in_batches_for(pipeline, len(numbers))
     drawer = replace(pipeline, batch_size=pipeline.size_of_batches(len(numbers), at_least=PRIOR_BATCH))
@@ -288,14 +304,10 @@ def write_samples(
             yield from made(waiting)
             waiting.clear()
     yield from made(waiting) if waiting else ()
-    if holds is None:
+    if makes_grid:
         pictures = [load_rgb(path) for path in shown]
         save_image(grid(pictures, columns or math.ceil(math.sqrt(len(pictures)))), sheet, of_sheet)
         yield Sampled(kind="grid", path=sheet)
-
-
-def _sample_path(output: Path, number: int) -> Path:
-    return output / f"{number:06d}.png"
 
 
 def _save_with_code(picture: Image.Image, code: Codes, path: Path, record: Mapping[str, Any]) -> None:
