@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli.data.images.pixels import MAX_PIXELS
 from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.option_groups import group
@@ -55,14 +56,19 @@ Bundle = Annotated[
     str,
     typer.Option(
         "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
-        envvar="RDM_BUNDLE",
+        envvar="RDM_BUNDLE", autocompletion=completion.bundles,
     ),
 ]  # fmt: skip
+BundleArgument = Annotated[
+    str,
+    typer.Argument(help="A shipped name, a folder, or hf:owner/name.", autocompletion=completion.bundles),
+]
 RecordedBundle = Annotated[
     str | None,
     typer.Option(
         "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
         envvar="RDM_BUNDLE", show_default=f"the one each code records; for images {DEFAULT_BUNDLE}",
+        autocompletion=completion.bundles,
     ),
 ]  # fmt: skip
 Force = Annotated[
@@ -76,6 +82,7 @@ Attr = Annotated[
         metavar="NAME",
         help="An attribute to move; repeat it, each with a --scale.",
         show_default=False,
+        autocompletion=completion.attributes,
     ),
 ]
 Columns = Annotated[
@@ -90,8 +97,11 @@ WeightsOption = Annotated[Weights, typer.Option("--weights", help="How the bundl
 
 BundlesAndData = Annotated[
     list[str],
-    typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images."),
-]
+    typer.Argument(
+        metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images.",
+        autocompletion=completion.bundles_and_folders,
+    ),
+]  # fmt: skip
 Report = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Write a JSON file and an HTML report here."),

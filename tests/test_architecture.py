@@ -34,7 +34,7 @@ LAYERS = [
     {"pipeline"},
     {"jobs", "evaluation", "training.run"},
     {"__init__"},
-    {"option_groups", "help_page"},
+    {"option_groups", "help_page", "completion"},
     {"options", "console"},
     {"commands"},
     {"cli"},

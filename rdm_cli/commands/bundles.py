@@ -24,37 +24,37 @@ Examples:
 
 @app.command("list")
 def list_bundles(as_json: o.Json = False) -> None:
-    """List the bundles that come with rdm.
+    """List bundles: shipped ones, those in this folder, the one in RDM_BUNDLE, and fetched ones.
 
     Examples:
         rdm bundles list
         rdm bundles list --json
     """
     console = Console(as_json=as_json)
-    from rdm_cli.bundles.places import shipped_bundles
-    from rdm_cli.pipeline.inspection import summary
+    from rdm_cli.bundles.listing import listed_bundles, summary
+    from rdm_cli.errors import BundleError
 
     rows = []
-    for name, folder in shipped_bundles().items():
-        facts = summary(folder)
+    for one in listed_bundles():
+        try:
+            facts = summary(one.folder)
+        except BundleError as error:
+            console.problem(f"rdm: {error}")
+            continue
         if as_json:
-            console.emit("", bundle=name, **facts)
-        rows.append(
-            [name, facts["method"], facts["image_size"], ", ".join(facts["parts"]), facts["megabytes"]]
-        )
+            console.emit("", bundle=one.name, place=one.place, **facts)
+        rows.append([one.name, facts["method"], facts["image_size"], facts["megabytes"], one.place])
     if not as_json:
         console.table(
-            "shipped bundles",
-            ["bundle", "method", "pixels", "parts", "MB"],
+            "bundles",
+            ["bundle", "method", "pixels", "MB", "place"],
             [[str(c) for c in r] for r in rows],
         )
 
 
 @app.command("show")
 def show_bundle(
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped name, a folder, or hf:owner/name.")
-    ] = o.BUNDLE_DEFAULT,
+    bundle: o.BundleArgument = o.BUNDLE_DEFAULT,
     card: Annotated[bool, typer.Option("--card", help="Print the model card instead.")] = False,
     as_json: o.Json = False,
 ) -> None:
@@ -80,9 +80,7 @@ def show_bundle(
 
 @app.command("check")
 def check_bundle(
-    bundle: Annotated[
-        str, typer.Argument(help="A shipped name, a folder, or hf:owner/name.")
-    ] = o.BUNDLE_DEFAULT,
+    bundle: o.BundleArgument = o.BUNDLE_DEFAULT,
     as_json: o.Json = False,
 ) -> None:
     """Open every part of a bundle, run its networks once, and say what is wrong.
@@ -106,7 +104,7 @@ def check_bundle(
 
 @app.command("copy")
 def copy(
-    bundle: Annotated[str, typer.Argument(help="A shipped name, a folder, or hf:owner/name.")],
+    bundle: o.BundleArgument,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the copy goes.")],
     as_json: o.Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.commands.opening import open_for
@@ -32,6 +33,7 @@ def decode(
             "--bundle",
             metavar="BUNDLE",
             envvar="RDM_BUNDLE",
+            autocompletion=completion.bundles,
             show_default="the one each code records",
             help="Decode with this bundle: a shipped name, a folder, or hf:owner/name[@revision].",
         ),

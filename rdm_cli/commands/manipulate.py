@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report
 from rdm_cli.commands.opening import open_for, open_on
@@ -37,6 +38,7 @@ def manipulate(
             metavar="INPUTS... [NAME=SCALE]...",
             help="Files and folders, - reads one file from stdin; and attributes, with how far to move each.",
             show_default=False,
+            autocompletion=completion.edits,
         ),
     ] = None,
     attr: o.Attr = None,

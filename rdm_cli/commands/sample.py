@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import FOLDER_HINT
 from rdm_cli.commands.opening import open_on
@@ -78,6 +79,7 @@ def sample(
             "--attr",
             metavar="NAME[=yes|no],...",
             help="Attributes that the samples have, or lack.",
+            autocompletion=completion.wanted_attributes,
             rich_help_panel="Conditions",
         ),
     ] = None,
