@@ -218,7 +218,7 @@ def push_bundle(
             raise BundleError(f"{bundle}: not in order, so it is not pushed: {part}: {problem}")
     done = push(folder, name, name=folder.name, private=private, branch=branch, licence=licence, force=force)
     if done.num_left:
-        console.note(f"rdm: {done.num_left} files in {folder} are no part of the bundle, and stay here")
+        console.note(f"rdm: {folder}: files that are no part of the bundle and stay here: {done.num_left}")
     console.emit(done.address, bundle=bundle, output=done.address, commit=done.commit)
 
 
