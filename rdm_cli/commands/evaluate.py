@@ -6,7 +6,6 @@ checks the words before any work, opens the bundles, measures one after the othe
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,7 +25,6 @@ from rdm_cli.option_groups import group, spread
 if TYPE_CHECKING:
     from rdm_cli.evaluation.assembly import Plots
     from rdm_cli.evaluation.figures import Evaluation, Part
-    from rdm_cli.evaluation.gap import GapRecord
     from rdm_cli.evaluation.material import Material, Subject
     from rdm_cli.pipeline.pipeline import Pipeline
 
@@ -41,7 +39,6 @@ Examples:
 )
 
 SHOWN_DIGITS = 12
-NUM_SHOWN = 8  # images in a sheet of the gap
 MOST_SAMPLES = 500  # where the user names no number
 
 Predictor = Literal["lasso", "trees"]
@@ -526,12 +523,6 @@ def edit(
 @spread
 def gap(
     bundles_and_data: o.BundlesAndData,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="DIR", help="Write gap.json, gap.png and sheets of one-step denoising."
-        ),
-    ] = None,
     num: Annotated[
         int, typer.Option("-n", "--n", metavar="N", min=2, help="Use the first N images of the folder.")
     ] = 128,
@@ -539,10 +530,10 @@ def gap(
         int, typer.Option("--every", metavar="N", min=1, help="Measure every Nth timestep.")
     ] = 50,
     at: Annotated[
-        str, typer.Option("--at", metavar="T,...", help="Timesteps that the sheets show.")
+        str, typer.Option("--at", metavar="T,...", help="Timesteps that the report's pictures show.")
     ] = "400,500,600,700,800",
-    seed: o.Seed = 0,
     *,
+    report: Report,
     images: o.FittedImages,
     machine: o.Machine,
     voice: o.Voice,
@@ -551,69 +542,26 @@ def gap(
 
     PDAE's diagnosis (arXiv 2212.12990): a code should close the gap that a plain diffusion model leaves.
     Noise is normal, and the same for every bundle of one image size. Figures are means over the images,
-    with 95 % intervals. A sheet shows the x_0 that is seen in one x_t, without z and with it.
+    with 95 % intervals. The report's pictures show the x_0 that is seen in one x_t, without z and with it.
 
     Examples:
         rdm evaluate gap avatars64-diffae avatars64-pdae faces/
         rdm evaluate gap avatars64-lrdm faces/ -n 32 --every 100 -o gap/
     """
-    report = Report(output=output, seed=seed)
     frame = _Frame("gap", bundles_and_data, report, images, machine, voice)
-    console = frame.console
     shown_at = _numbers("--at", at)
-    if min(shown_at) < 0:
-        raise UsageError(f"--at {min(shown_at)}: timesteps start at 0")
-    from rdm_cli.evaluation.gap import measure_gap, one_step_rows
-    from rdm_cli.evaluation.gap_report import save_gap_plot, save_json, save_sheet
+    from rdm_cli.evaluation import gap as of
     from rdm_cli.evaluation.material import gather
-    from rdm_cli.evaluation.report import NO_PLOTS
-    from rdm_cli.reports.plots import can_plot
 
     material = gather(frame.folder, num, images.fit)
-    if material.passed_over:
-        console.note(f"{material.folder}: {material.passed_over}")
     if len(material) < 2:
         raise UsageError(f"{frame.folder}: one image has no interval", hint="name a folder of two or more")
-    records = []
-    for bundle in frame.bundles:
-        pipeline = frame.open(bundle)
-        last = pipeline.bundle.model.sampling.schedule.num_train_steps - 1
-        timesteps = sorted({*range(0, last, every), last})
-        beyond = [t for t in shown_at if t > last]
-        if beyond:
-            raise UsageError(f"--at {beyond[0]}: the last timestep of {bundle} is {last}")
-        x_0, classes = material.images(pipeline), material.classes(pipeline)
-        total = float(len(x_0) * len(timesteps))
-        with console.progress(f"measuring {pipeline.bundle.name}", total) as advance:
-            found = measure_gap(pipeline, x_0, timesteps, classes=classes, seed=seed, advance=advance)
-        records += found
-        if voice.as_json:
-            for record in found:
-                console.emit("", **dataclasses.asdict(record))
-        if output is not None:
-            rows = one_step_rows(pipeline, x_0[:NUM_SHOWN], shown_at, classes=classes[:NUM_SHOWN], seed=seed)
-            path = output / f"one-step-{pipeline.bundle.name}.png"
-            save_sheet(rows, path)
-            console.note(f"{path}: rows are {', '.join(name for name, _ in rows)}")
-    if not voice.as_json:
-        _print_gaps(console, records, len(material))
-    if output is not None:
-        save_json(records, output / "gap.json", seed=seed, precision=machine.precision)
-        console.note(str(output / "gap.json"))
-        if can_plot():
-            save_gap_plot(records, output / "gap.png")
-            console.note(str(output / "gap.png"))
-        else:
-            console.note(NO_PLOTS)
-
-
-def _print_gaps(console: Console, records: Sequence[GapRecord], num: int) -> None:
-    from rdm_cli.evaluation.gap_report import by_predictor
-
-    columns = by_predictor(records)
-    cells = {
-        (name, r.t): f"{r.gap:.3e} ± {r.half_width:.0e}" for name, found in columns.items() for r in found
-    }
-    timesteps = sorted({t for _, t in cells})
-    rows = [[str(t), *(cells.get((name, t), "-") for name in columns)] for t in timesteps]
-    console.table(f"squared gap of the posterior mean, {num} images", ["t", *columns], rows)
+    plan = of.GapPlan(every=every, shown_at=shown_at)
+    frame.measure(
+        of.LEAD,
+        material,
+        frame.subjects(),
+        partial(of.measure_gap, material=material, plan=plan),
+        of.gap_plots,
+        work=partial(of.gap_work, material=material, plan=plan),
+    )
