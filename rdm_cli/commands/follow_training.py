@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rdm_cli.training.loop import StepRecord
     from rdm_cli.training.run.forecast import Forecast
-    from rdm_cli.training.run.plan import TrainOptions
+    from rdm_cli.training.run.plan import RunPlan, TrainOptions
     from rdm_cli.training.run.run import TrainingRun
 
 INTERRUPTED = 130
@@ -33,17 +33,12 @@ REPORT_SECONDS = 30.0
 def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool) -> None:
     """Train as ``options`` say, or with ``dry_run`` print what that would be."""
     from rdm_cli.training.processes import together
-    from rdm_cli.training.run.plan import join_processes, make_accelerator, make_plan
+    from rdm_cli.training.run.plan import join_processes, make_accelerator
 
     processes = join_processes(device=options.device, threads=options.threads)
     with only_one_reports(processes):
         with together(processes):
-            plan = make_plan(
-                options,
-                num_processes=processes.num_processes,
-                on_cpu=processes.device.type == "cpu",
-                command=shlex.join(["rdm", *sys.argv[1:]]),
-            )
+            plan = _plan(options, processes)
             accelerator = make_accelerator(
                 device=options.device,
                 threads=options.threads,
@@ -62,6 +57,28 @@ def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool)
         if processes.is_main_process:
             print_forecast(console, expected)
         accelerator.end_training()
+
+
+def options_in_effect(options: TrainOptions) -> TrainOptions:
+    """``options`` with all that a run would make of what they leave open; trains nothing.
+
+    Raises what the run would raise where it cannot begin.
+    """
+    from rdm_cli.training.run.plan import in_effect, join_processes
+
+    processes = join_processes(device=options.device, threads=options.threads)
+    return in_effect(options, _plan(options, processes))
+
+
+def _plan(options: TrainOptions, processes: PartialState) -> RunPlan:
+    from rdm_cli.training.run.plan import make_plan
+
+    return make_plan(
+        options,
+        num_processes=processes.num_processes,
+        on_cpu=processes.device.type == "cpu",
+        command=shlex.join(["rdm", *sys.argv[1:]]),
+    )
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.follow_training import train_or_forecast
+from rdm_cli.commands.follow_training import options_in_effect, train_or_forecast
+from rdm_cli.config_file import Config, PrintConfig, emit_config, unless_overruled
 from rdm_cli.console import Console
 from rdm_cli.help_page import App
 from rdm_cli.option_groups import group, spread
@@ -258,6 +259,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     """
 
     def train(
+        ctx: typer.Context,
         folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
         bundle: Annotated[
             Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")
@@ -281,6 +283,8 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         init_from: Annotated[
             str | None, typer.Option("--init-from", metavar="BUNDLE", help="Start from a bundle's weights.")
         ] = None,
+        config: Config = None,
+        print_config: PrintConfig = False,
         *,
         of_method: Any,
         optimiser: Optimiser,
@@ -302,12 +306,14 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
             preset=preset,
             init_from=init_from,
             resume=resume,
-            num_images=num_images,
-            num_steps=num_steps,
-            minutes=minutes,
+            **unless_overruled(ctx, num_images=num_images, num_steps=num_steps, minutes=minutes),
             **more,
         )
-        train_or_forecast(Console(as_json=voice.as_json, quiet=voice.quiet), options, dry_run=dry_run)
+        console = Console(as_json=voice.as_json, quiet=voice.quiet)
+        if print_config:
+            emit_config(console, ctx, vars(options_in_effect(options)))
+        else:
+            train_or_forecast(console, options, dry_run=dry_run)
 
     train.__doc__ = f"""Train {what} on any folder of images.
 

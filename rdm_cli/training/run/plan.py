@@ -270,6 +270,23 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
     )
 
 
+def in_effect(options: TrainOptions, plan: RunPlan) -> TrainOptions:
+    """``options``, and what ``plan`` made of those that were left open: they ask for the same run."""
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    settings = {name: value for name, value in vars(plan.settings).items() if name in known}
+    networks = {} if plan.init_from is not None else plan.method.adopted(plan.config)
+    by_time = plan.budget.minutes is not None
+    return dataclasses.replace(
+        options,
+        **{name: getattr(plan, name) for name in (*_STARTING_POINTS, *_RUN_OPTIONS)},
+        **settings,
+        **networks,
+        num_images=None if by_time else plan.budget.num_images,
+        num_steps=None,
+        minutes=plan.budget.minutes,
+    )
+
+
 def refuse_places(options: TrainOptions) -> None:
     """Refuse before hours of training what would fail, or destroy something, after them: UsageError.
 
