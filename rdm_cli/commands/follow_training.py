@@ -1,4 +1,4 @@
-"""A training run as the terminal sees it: progress, Ctrl-C and how to go on, or with --dry-run a forecast."""
+"""Training as the terminal sees it: progress, Ctrl-C and how to go on, or with --dry-run a forecast."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rdm_cli.console import Console
@@ -19,8 +20,12 @@ from rdm_cli.errors import StreamError
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from rdm_cli.bundles.bundle import Bundle
+    from rdm_cli.training.attributes import AttributeFit
     from rdm_cli.training.loop import StepRecord
+    from rdm_cli.training.prior import PriorRecord, PriorSettings
     from rdm_cli.training.run.forecast import Forecast
+    from rdm_cli.training.run.on_codes import PriorNetwork
     from rdm_cli.training.run.plan import RunPlan, TrainOptions
     from rdm_cli.training.run.run import TrainingRun
 
@@ -30,8 +35,8 @@ LAST_WORDS_SECONDS = 0.2
 REPORT_SECONDS = 30.0
 
 
-def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool) -> None:
-    """Train as ``options`` say, or with ``dry_run`` print what that would be."""
+def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool = False) -> RunPlan | None:
+    """Train as ``options`` say, or with ``dry_run`` print what that would be; returns what was trained."""
     from rdm_cli.training.processes import together
     from rdm_cli.training.run.plan import join_processes, make_accelerator
 
@@ -49,7 +54,7 @@ def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool)
             from rdm_cli.training.run.run import TrainingRun
 
             follow(console, TrainingRun(plan, accelerator, console.note, console.problem))
-            return
+            return plan
         from rdm_cli.training.run.forecast import forecast
 
         with together(processes):
@@ -57,6 +62,7 @@ def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool)
         if processes.is_main_process:
             print_forecast(console, expected)
         accelerator.end_training()
+    return None
 
 
 def options_in_effect(options: TrainOptions) -> TrainOptions:
@@ -77,7 +83,7 @@ def _plan(options: TrainOptions, processes: PartialState) -> RunPlan:
         options,
         num_processes=processes.num_processes,
         on_cpu=processes.device.type == "cpu",
-        command=shlex.join(["rdm", *sys.argv[1:]]),
+        command=this_command(),
     )
 
 
@@ -139,10 +145,111 @@ def follow(console: Console, training: TrainingRun) -> None:
                     _report(console, record)
     except (KeyboardInterrupt, StreamError):
         if training.saved_step is not None:
-            again = plan.command if plan.resume else f"{plan.command} --resume"
-            console.problem(f"rdm: saved at step {training.saved_step}; go on with: {again}")
+            console.problem(f"rdm: saved at step {training.saved_step}; go on with: {resuming(plan.command)}")
         raise
-    console.emit(str(plan.bundle), output=str(plan.bundle), run=str(plan.run_folder))
+
+
+def resuming(command: str) -> str:
+    """The command that goes on with what ``command`` began."""
+    return command if "--resume" in shlex.split(command) else f"{command} --resume"
+
+
+def this_command() -> str:
+    """The command that this process was given."""
+    return shlex.join(["rdm", *sys.argv[1:]])
+
+
+def follow_prior(
+    console: Console,
+    bundle: Bundle,
+    codes: Path,
+    *,
+    settings: PriorSettings,
+    network: PriorNetwork,
+    labels: Path | None,
+    seed: int,
+    weights: str,
+) -> int:
+    """Train a prior on ``codes`` and put it into ``bundle``; returns the number of codes."""
+    from rdm_cli.runtime import weights_dtype
+    from rdm_cli.training.run.on_codes import train_bundle_prior
+
+    had_one = "prior" in bundle.parts
+    with console.progress("training the prior", settings.num_steps, unit="steps") as advance:
+
+        def on_record(record: PriorRecord) -> None:
+            advance(1.0)
+            if record.held_out_loss is None and record.seen_loss is None:
+                return
+            if console.as_json:
+                console.emit(
+                    "",
+                    step=record.step,
+                    loss=record.loss,
+                    seen=record.seen_loss,
+                    held_out=record.held_out_loss,
+                )
+            else:
+                console.note(
+                    f"step {record.step}/{settings.num_steps}: loss on codes seen {record.seen_loss:.4f}, "
+                    f"held out {record.held_out_loss or float('nan'):.4f}"
+                )
+
+        num_codes = train_bundle_prior(
+            bundle,
+            codes,
+            settings=settings,
+            network=network,
+            labels=labels,
+            seed=seed,
+            weights_dtype=weights_dtype(weights),
+            on_record=on_record,
+            note=console.note,
+        )
+    if had_one:
+        console.note(f"in place of the prior that {bundle.name} had")
+    return num_codes
+
+
+def follow_attributes(
+    console: Console,
+    bundle: Bundle,
+    codes: Path,
+    labels: Path,
+    *,
+    held_out: float = 0.2,
+    along: str = "means",
+    replace_all: bool = False,
+    seed: int,
+) -> AttributeFit:
+    """Fit attributes to ``codes``, put them into ``bundle``, and say what was left out and is doubtful."""
+    from rdm_cli.training.run.on_codes import train_bundle_attributes
+
+    trained = train_bundle_attributes(
+        bundle,
+        codes,
+        labels,
+        held_out=held_out,
+        seed=seed,
+        along=along,
+        replace_all=replace_all,
+        note=console.note,
+    )
+    fit = trained.fit
+    for name, reason in fit.skipped.items():
+        stays = ": the bundle keeps the one it has" if name in trained.kept else ""
+        console.problem(f"rdm: {name} left out: {reason}{stays}")
+    for line in filter(None, map(fit.directions.doubts, fit.names)):
+        console.problem(f"rdm: {line}")
+    for line in trained.remarks:
+        console.problem(f"rdm: {labels.name}: {line}")
+    console.note(
+        f"{len(fit.names)} attributes from {trained.num_labelled} codes -> {bundle.folder / 'attributes'}"
+    )
+    for done, names in (("kept", trained.kept), ("dropped", trained.dropped)):
+        if names:
+            console.note(f"{done}: {', '.join(names)}")
+    return fit
 
 
 def _report(console: Console, record: StepRecord) -> None:

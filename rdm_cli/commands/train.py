@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.follow_training import options_in_effect, train_or_forecast
+from rdm_cli.commands.follow_training import (
+    follow_attributes,
+    follow_prior,
+    options_in_effect,
+    train_or_forecast,
+)
 from rdm_cli.config_file import Config, PrintConfig, emit_config, unless_overruled
 from rdm_cli.console import Console
 from rdm_cli.help_page import App
 from rdm_cli.option_groups import group, spread
 from rdm_cli.registry import FIRST_STAGE, PRESETS, load
-
-if TYPE_CHECKING:
-    from rdm_cli.training.prior import PriorRecord
 
 app = App(
     no_args_is_help=True,
@@ -39,124 +41,8 @@ Predicted = Literal["x_0", "eps", "v"]
 """What an LRDM's UNet predicts."""
 LossWeighting = Literal["none", "likelihood", "other"]
 """How an LRDM's loss is weighed over t."""
-Tracker = Literal["tensorboard"]
-"""Where else a run logs to."""
 Along = Literal["means", "classifier"]
 """What an edit follows."""
-
-
-def _said(name: str, metavar: str | None, text: str, default: str = "the preset's", **more: Any) -> Any:
-    """An option of training that has no value of its own; ``default`` says where it comes from then."""
-    return typer.Option(name, metavar=metavar, help=text, show_default=default, **more)
-
-
-@group("Optimiser")
-class Optimiser:
-    """What a step is made of."""
-
-    batch_size: Annotated[
-        int | None, _said("--batch-size", "N", "Images in one step, over all processes.", min=1)
-    ] = None
-    lr: Annotated[float | None, _said("--lr", "RATE", "Learning rate.", min=0.0)] = None
-    warmup_steps: Annotated[
-        int | None, _said("--warmup", "N", "Steps in which the learning rate rises from 0.", min=0)
-    ] = None
-    decay_fraction: Annotated[
-        float | None,
-        _said(
-            "--decay",
-            "FRACTION",
-            "Last fraction of training, in which the learning rate falls to 0.",
-            min=0.0,
-            max=1.0,
-        ),
-    ] = None
-    weight_decay: Annotated[float | None, _said("--weight-decay", "W", "Weight decay of AdamW.", min=0.0)] = (
-        None
-    )
-    ema_decay: Annotated[
-        float | None, _said("--ema", "DECAY", "Decay of the averaged weights.", min=0.0, max=0.999999)
-    ] = None
-    num_accumulations: Annotated[
-        int | None,
-        _said("--gradient-accumulation", "N", "Passes in one step: less memory, the same batch.", "1", min=1),
-    ] = None
-
-
-@group("Run")
-class Run:
-    """What the run leaves, and where."""
-
-    run_folder: Annotated[
-        Path | None, _said("--run", "DIR", "Folder for checkpoint, log and sheets.", "runs/NAME")
-    ] = None
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option("--checkpoint-minutes", metavar="MINUTES", min=0.0, help="Minutes between checkpoints."),
-    ] = 5.0
-    sheet_minutes: Annotated[
-        float,
-        typer.Option(
-            "--sheet-minutes",
-            metavar="MINUTES",
-            min=0.0,
-            help="Minutes between sheets of pictures; 0: no sheets.",
-        ),
-    ] = 15.0
-    weights: Annotated[
-        o.Weights | None, _said("--weights", None, "How the bundle stores weights.", "fp32")
-    ] = None
-    log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None
-    seed: Annotated[int | None, _said("--seed", "N", "Seed of everything random.", "0")] = None
-
-
-@group(o.IMAGES)
-class TrainingImages:
-    """How the images are read."""
-
-    flip: Annotated[bool | None, _said("--flip/--no-flip", None, "Mirror half of the images.")] = None
-    fit: Annotated[
-        o.Fit | None, _said("--fit", None, "How an image becomes a square of the network's size.", "crop")
-    ] = None
-    max_pixels: Annotated[
-        int | None,
-        _said(
-            "--max-pixels",
-            "N",
-            "Leave out images of more than N pixels (guards against decompression bombs).",
-            str(o.MAX_PIXELS_DEFAULT),
-            min=1,
-        ),
-    ] = None
-    value_range: Annotated[
-        str | None,
-        _said(
-            "--range",
-            "LO,HI",
-            "Grey images of more than 8 bits: which values are black and white.",
-            "found from each image's values",
-        ),
-    ] = None
-
-
-@group(o.MACHINE)
-class TrainingMachine(o.Processor):
-    """What computes, and how."""
-
-    mixed_precision: Annotated[
-        o.MixedPrecision | None,
-        _said("--mixed-precision", None, "Arithmetic of a step; fp16 needs a GPU.", "no"),
-    ] = None
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="Compile the step with torch.compile: minutes at the start, then faster on a GPU.",
-        ),
-    ] = False
-    num_workers: Annotated[
-        int | None, _said("--workers", "N", "Processes that decode images.", "0 on a CPU, else 4", min=0)
-    ] = None
 
 
 @group("Method")
@@ -178,7 +64,7 @@ class AroundDPM:
     ] = None
     gamma: Annotated[
         float | None,
-        _said(
+        o.left_open(
             "--gamma",
             "GAMMA",
             "Weigh the loss by SNR^gamma / (1 + SNR).",
@@ -202,12 +88,12 @@ class AroundFirstStage:
     ] = None
     kl_weight: Annotated[
         float | None,
-        _said("--kl-weight", "W", "The paper's lambda: how far z is pulled to N(0, I).", min=0.0),
+        o.left_open("--kl-weight", "W", "The paper's lambda: how far z is pulled to N(0, I).", min=0.0),
     ] = None
-    predict: Annotated[Predicted | None, _said("--predict", None, "What the UNet predicts.")] = None
+    predict: Annotated[Predicted | None, o.left_open("--predict", None, "What the UNet predicts.")] = None
     weighting: Annotated[
         LossWeighting | None,
-        _said(
+        o.left_open(
             "--weighting",
             None,
             "Weight of the loss over t: none, likelihood, or other (that of eps for a network that predicts "
@@ -229,11 +115,11 @@ class FirstStage:
     """A first stage itself."""
 
     kind: Annotated[
-        FirstStageKind | None, _said("--kind", None, "Gaussian latents, or quantised ones.", "kl")
+        FirstStageKind | None, o.left_open("--kind", None, "Gaussian latents, or quantised ones.", "kl")
     ] = None
     perceptual_weight: Annotated[
         float | None,
-        _said(
+        o.left_open(
             "--perceptual-weight",
             "W",
             "Weight of the perceptual distance ST-LPIPS in the loss.",
@@ -265,7 +151,9 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
             Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")
         ],
         preset: str | None = None,
-        num_images: Annotated[int | None, _said("--images", "N", "Stop after N images seen.", min=1)] = None,
+        num_images: Annotated[
+            int | None, o.left_open("--images", "N", "Stop after N images seen.", min=1)
+        ] = None,
         num_steps: Annotated[
             int | None, typer.Option("--steps", metavar="N", min=1, help="Stop after N optimiser steps.")
         ] = None,
@@ -287,10 +175,10 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         print_config: PrintConfig = False,
         *,
         of_method: Any,
-        optimiser: Optimiser,
-        run: Run,
-        images: TrainingImages,
-        machine: TrainingMachine,
+        optimiser: o.Optimiser,
+        run: o.Run,
+        images: o.TrainingImages,
+        machine: o.TrainingMachine,
         voice: o.Voice,
     ) -> None:
         from rdm_cli.training.run.plan import TrainOptions
@@ -313,7 +201,9 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         if print_config:
             emit_config(console, ctx, vars(options_in_effect(options)))
         else:
-            train_or_forecast(console, options, dry_run=dry_run)
+            plan = train_or_forecast(console, options, dry_run=dry_run)
+            if plan is not None:
+                console.emit(str(bundle), output=str(bundle), run=str(plan.run_folder))
 
     train.__doc__ = f"""Train {what} on any folder of images.
 
@@ -330,7 +220,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     names = dict.fromkeys(name.partition("-")[2] if name.startswith(kinds) else name for name in presets)
     listed = f"Networks and recipe: {', '.join(names)} (docs/training.md)."
     train.__annotations__ |= {
-        "preset": Annotated[str | None, _said("--preset", "NAME", listed, "small64")],
+        "preset": Annotated[str | None, o.left_open("--preset", "NAME", listed, "small64")],
         "of_method": own,
     }
     return spread(train)
@@ -379,18 +269,20 @@ def prior(
             show_default="none",
         ),
     ] = None,
-    samples: Annotated[int | None, _said("--samples", "N", "Codes seen in all.", "2,000,000", min=1)] = None,
+    samples: Annotated[
+        int | None, o.left_open("--samples", "N", "Codes seen in all.", "2,000,000", min=1)
+    ] = None,
     batch_size: Annotated[
         int | None,
-        _said("--batch-size", "N", "Codes in a step.", "256", min=1, rich_help_panel="Optimiser"),
+        o.left_open("--batch-size", "N", "Codes in a step.", "256", min=1, rich_help_panel="Optimiser"),
     ] = None,
     lr: Annotated[
         float | None,
-        _said("--lr", "RATE", "Learning rate.", "the network's", min=0.0, rich_help_panel="Optimiser"),
+        o.left_open("--lr", "RATE", "Learning rate.", "the network's", min=0.0, rich_help_panel="Optimiser"),
     ] = None,
-    layers: Annotated[int | None, _said("--layers", "N", "Layers of the network.", min=2)] = None,
+    layers: Annotated[int | None, o.left_open("--layers", "N", "Layers of the network.", min=2)] = None,
     hidden_width: Annotated[
-        int | None, _said("--hidden-width", "N", "Width of its hidden layers.", min=1)
+        int | None, o.left_open("--hidden-width", "N", "Width of its hidden layers.", min=1)
     ] = None,
     seed: o.Seed = 0,
     weights: o.WeightsOption = "fp32",
@@ -408,48 +300,17 @@ def prior(
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.bundles.bundle import open_bundle
-    from rdm_cli.runtime import set_up, weights_dtype
-    from rdm_cli.training.run.on_codes import prior_network, prior_settings, train_bundle_prior
+    from rdm_cli.runtime import set_up
+    from rdm_cli.training.run.on_codes import prior_network, prior_settings
 
     opened = open_bundle(bundle, set_up(device=processor.device, threads=processor.threads))
-    had_one = "prior" in opened.parts
     network = prior_network(opened, layers, hidden_width, with_labels=labels is not None)
     settings = prior_settings(network, samples=samples, batch_size=batch_size, lr=lr)
-    with console.progress("training the prior", settings.num_steps, unit="steps") as advance:
-
-        def on_record(record: PriorRecord) -> None:
-            advance(1.0)
-            if record.held_out_loss is None and record.seen_loss is None:
-                return
-            if console.as_json:
-                console.emit(
-                    "",
-                    step=record.step,
-                    loss=record.loss,
-                    seen=record.seen_loss,
-                    held_out=record.held_out_loss,
-                )
-            else:
-                console.note(
-                    f"step {record.step}/{settings.num_steps}: loss on codes seen {record.seen_loss:.4f}, "
-                    f"held out {record.held_out_loss or float('nan'):.4f}"
-                )
-
-        num = train_bundle_prior(
-            opened,
-            codes,
-            settings=settings,
-            network=network,
-            labels=labels,
-            seed=seed,
-            weights_dtype=weights_dtype(weights),
-            on_record=on_record,
-            note=console.note,
-        )
-    if had_one:
-        console.note(f"in place of the prior that {opened.name} had")
+    num_codes = follow_prior(
+        console, opened, codes, settings=settings, network=network, labels=labels, seed=seed, weights=weights
+    )
     folder = opened.folder / "prior"
-    console.emit(str(folder), output=str(folder), num_codes=num)
+    console.emit(str(folder), output=str(folder), num_codes=num_codes)
 
 
 @app.command("attributes")
@@ -495,20 +356,11 @@ def attributes(
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.bundles.bundle import open_bundle
-    from rdm_cli.training.run.on_codes import train_bundle_attributes
 
     opened = open_bundle(bundle)
-    trained = train_bundle_attributes(
-        opened,
-        codes,
-        labels,
-        held_out=held_out,
-        seed=seed,
-        along=along,
-        replace_all=replace_all,
-        note=console.note,
+    fit = follow_attributes(
+        console, opened, codes, labels, held_out=held_out, along=along, replace_all=replace_all, seed=seed
     )
-    fit = trained.fit
     for name in fit.names:
         score = fit.scores[name]
         console.emit(
@@ -517,16 +369,3 @@ def attributes(
             attribute=name,
             **score,
         )
-    for name, reason in fit.skipped.items():
-        stays = ": the bundle keeps the one it has" if name in trained.kept else ""
-        console.problem(f"rdm: {name} left out: {reason}{stays}")
-    for line in filter(None, map(fit.directions.doubts, fit.names)):
-        console.problem(f"rdm: {line}")
-    for line in trained.remarks:
-        console.problem(f"rdm: {labels.name}: {line}")
-    console.note(
-        f"{len(fit.names)} attributes from {trained.num_labelled} codes -> {opened.folder / 'attributes'}"
-    )
-    for done, names in (("kept", trained.kept), ("dropped", trained.dropped)):
-        if names:
-            console.note(f"{done}: {', '.join(names)}")
