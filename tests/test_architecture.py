@@ -36,6 +36,7 @@ LAYERS = [
     {"__init__"},
     {"option_groups", "help_page", "completion"},
     {"options", "console"},
+    {"config_file"},
     {"commands"},
     {"cli"},
     {"__main__"},

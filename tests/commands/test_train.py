@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from rdm_cli.bundles.bundle import open_bundle
-from rdm_cli.commands import train_method
+from rdm_cli.commands import follow_training
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 
 Rdm = Callable[..., Any]
@@ -158,19 +158,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     train: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert train("--steps", 4, output="whole").code == 0
-    report = train_method._report
+    report = follow_training._report
 
     def press(*arguments: Any) -> None:
         report(*arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train_method, "_report", press)
+    monkeypatch.setattr(follow_training, "_report", press)
     result = train("--steps", 4)
     assert result.code == 130
     (told,) = (line for line in result.err.splitlines() if "go on with" in line)
     assert told.startswith("rdm: saved at step 1; go on with: rdm ") and told.endswith(" --resume")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(train_method, "_report", report)
+    monkeypatch.setattr(follow_training, "_report", report)
     assert train("--resume").code == 0
     assert losses(tmp_path / "runs" / "out") == losses(tmp_path / "runs" / "whole")
     assert open_bundle(str(tmp_path / "out")).digest == open_bundle(str(tmp_path / "whole")).digest

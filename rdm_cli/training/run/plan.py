@@ -16,6 +16,7 @@ from rdm_cli.bundles.config_json import from_json
 from rdm_cli.bundles.places import INDEX
 from rdm_cli.bundles.pretrained import open_first_stage, open_pretrained
 from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.data.sources.folders import class_names
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
@@ -43,7 +44,7 @@ class TrainOptions:
     - ``batch_size`` to ``seed``: changes of the recipe, as in :class:`~rdm_cli.training.loop.Settings`.
     - ``gamma`` to ``weighting``: changes of the networks, which the method's ``adopt`` takes by these names.
     - ``fit`` to ``latents``: see :class:`RunPlan`; a resumed run keeps them.
-    - ``checkpoint_minutes`` to ``threads``: of this process alone. ``sheet_minutes`` None: no sheets.
+    - ``checkpoint_minutes`` to ``threads``: of this process alone. ``sheet_minutes`` None or 0: no sheets.
     """
 
     method: str
@@ -87,7 +88,7 @@ class TrainOptions:
 
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
-    tensorboard: bool = False
+    log: str | None = None
     compile: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -99,6 +100,7 @@ class TrainOptions:
 
 
 _OF_THE_NETWORKS = ("gamma", "kl_weight", "perceptual_weight", "predict", "weighting")
+_BUDGETS = ("num_images", "num_steps", "minutes")
 _STARTING_POINTS = ("preset", "init_from", "pretrained")
 _RUN_OPTIONS = ("fit", "mixed_precision", "max_pixels", "value_range", "weights", "latents")
 
@@ -134,7 +136,7 @@ class RunPlan:
     weights: str = "fp32"
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
-    tensorboard: bool = False
+    log: str | None = None
     compile: bool = False
     latents: Path | None = None
 
@@ -195,6 +197,10 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
     UsageError for what does not fit together, CheckpointError where there is nothing to resume.
     """
     run_folder, preset, resume = options.run_folder, options.preset, options.resume
+    if len(options.given(_BUDGETS)) > 1:
+        raise UsageError("--images, --steps and --minutes exclude each other")
+    if options.value_range is not None:
+        parse_range(options.value_range)  # a wrong one is told before any work
     stored = load_settings(run_folder) if resume else {}
     method: Method = load(TRAINABLE, "method", options.method)
     if preset is not None and preset not in method.presets:
@@ -258,9 +264,26 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
         resume=resume,
         checkpoint_minutes=options.checkpoint_minutes,
         sheet_minutes=options.sheet_minutes,
-        tensorboard=options.tensorboard,
+        log=options.log,
         compile=options.compile,
         **run_options,
+    )
+
+
+def in_effect(options: TrainOptions, plan: RunPlan) -> TrainOptions:
+    """``options``, and what ``plan`` made of those that were left open: they ask for the same run."""
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    settings = {name: value for name, value in vars(plan.settings).items() if name in known}
+    networks = {} if plan.init_from is not None else plan.method.adopted(plan.config)
+    by_time = plan.budget.minutes is not None
+    return dataclasses.replace(
+        options,
+        **{name: getattr(plan, name) for name in (*_STARTING_POINTS, *_RUN_OPTIONS)},
+        **settings,
+        **networks,
+        num_images=None if by_time else plan.budget.num_images,
+        num_steps=None,
+        minutes=plan.budget.minutes,
     )
 
 

@@ -183,7 +183,7 @@ class TrainingRun:
                     plan.run_folder, but=None if self.images.cache is None else self.images.cache.path
                 )
                 self._log = RunLog(plan.run_folder, self.progress.step)
-        if plan.tensorboard:
+        if plan.log:
             self.accelerator.init_trackers("tensorboard")
         if plan.budget.fraction(self.progress) >= 1:
             self.note(f"nothing is left to train: {self.progress.num_images:,} images were seen already")
@@ -275,7 +275,7 @@ class TrainingRun:
         )
         if self._log is not None:
             self._log.write(record)
-        if self.plan.tensorboard:
+        if self.plan.log:
             values = {"loss": record.loss, "lr": record.lr, "images/s": record.images_per_second}
             self.accelerator.log(values, step=record.step)
 
