@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rdm_cli.errors import RdmError
-from rdm_cli.registry import DEFAULT_BUNDLE, PRESETS, load
+from rdm_cli.registry import DEFAULT_BUNDLE
 
 USUAL_SCALE = 0.3
 
@@ -49,13 +49,13 @@ def edits(ctx: Any, incomplete: str) -> list[str]:
     return [*found, *_files(incomplete)] if found else []
 
 
-def presets_of(method: str) -> Callable[[Any, str], list[str]]:
-    """What completes ``--preset`` where ``method`` is trained."""
+def one_of(names: Iterable[str]) -> Callable[[Any, str], list[str]]:
+    """What completes one of ``names``, which typer does not know to be all that there are."""
 
-    def presets(ctx: Any, incomplete: str) -> list[str]:
-        return [name for name in load(PRESETS, "method", method) if name.startswith(incomplete)]
+    def beginning_so(ctx: Any, incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
 
-    return presets
+    return beginning_so
 
 
 def _attributes(ctx: Any) -> Iterable[str]:

@@ -36,7 +36,7 @@ Solver = Literal["ddim", "ancestral", "dpm-solver++", "unipc", "heun"]
 """How an x_T is decoded."""
 Prior = Literal["latent-ddim", "gaussian"]
 """What draws z."""
-Tracker = Literal["tensorboard"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Where else a training run logs to."""
 
 SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
@@ -429,7 +429,7 @@ class Run:
     weights: Annotated[
         Weights | None, left_open("--weights", None, "How the bundle stores weights.", "fp32")
     ] = None
-    log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None
+    log: Annotated[Tracker | None, typer.Option("--log", help="Log to this tracker as well.")] = None
     seed: Annotated[int | None, left_open("--seed", "N", "Seed of everything random.", "0")] = None
 
 

@@ -106,6 +106,16 @@ def test_attributes_are_those_of_the_bundle_that_is_named(complete: Complete, tm
     assert complete(*expected) == list(expected.values())
 
 
+def test_words_of_training(complete: Complete) -> None:
+    expected = {
+        "rdm train diffae faces --preset small": ["small32", "small64"],
+        "rdm train first-stage faces --preset small6": ["small64"],
+        "rdm train diffae faces --log t": ["tensorboard", "trackio"],
+        "rdm train prior codes -b m": ["mine"],
+    }
+    assert complete(*expected) == list(expected.values())
+
+
 def test_edits_come_after_the_first_input_and_beside_files(complete: Complete, tmp_path: Path) -> None:
     (tmp_path / "here" / "toast.png").touch()
     expected = {

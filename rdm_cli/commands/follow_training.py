@@ -48,7 +48,8 @@ def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool 
                 device=options.device,
                 threads=options.threads,
                 mixed_precision=plan.mixed_precision,
-                tracker_folder=plan.run_folder if plan.log else None,
+                log=plan.log,
+                run_folder=plan.run_folder,
             )
         if not dry_run:
             from rdm_cli.training.run.run import TrainingRun
