@@ -87,7 +87,7 @@ def interpolate(
             raise UsageError(f"-o {output} would replace the input {name}", hint="name another file")
     from rdm_cli.codes.code import read_info
     from rdm_cli.jobs.pictures import interpolate_files
-    from rdm_cli.pipeline.effort import Effort, check_effort
+    from rdm_cli.pipeline.effort import Effort
 
     codes = [name for name in inputs if name.suffix == CODE_SUFFIX]
     pipeline = open_for(
@@ -96,7 +96,7 @@ def interpolate(
         partial(open_on, machine, images=images, on_remark=console.remark, style=style),
     )
     effort = Effort(inversion=inverting.inversion, steps=inverting.steps, iterations=inverting.iterations)
-    check_effort(pipeline, effort)
+    effort.way(pipeline.bundle)
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
     with console.progress("interpolating", float(total)) as advance:
         written = interpolate_files(

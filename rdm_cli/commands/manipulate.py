@@ -96,7 +96,7 @@ def manipulate(
     ) as job:
         from rdm_cli.jobs.files import manipulate_files, require_attributes
         from rdm_cli.jobs.loading import batch_size_for
-        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.effort import Effort
         from rdm_cli.runtime import set_up
 
         device = set_up(device=machine.device, threads=machine.threads)
@@ -110,7 +110,7 @@ def manipulate(
         @cache
         def opened(name: str, *, fetches: bool) -> Pipeline:
             pipeline = open_on(machine, name, images, job.remark, style=style, fetches=fetches)
-            check_effort(pipeline, effort)
+            effort.way(pipeline.bundle)
             for line in require_attributes(pipeline, list(edits[0])):
                 console.problem(f"rdm: {line}")
             return pipeline

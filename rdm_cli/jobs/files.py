@@ -171,7 +171,8 @@ def reconstruct_files(
         x_0 = torch.cat([image.x_0 for image in images])
         up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
         shown = share(advance, down)
-        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, share(advance, up))
+        classes, files = [image.class_name for image in images], [image.name for image in images]
+        codes = encode_by(pipeline, x_0, classes, effort, share(advance, up), files)
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []
@@ -231,7 +232,8 @@ def manipulate_files(
     num = counted(tasks, num_items)
 
     # codes that were made elsewhere keep to their own way; a new x_T knows none
-    steps = None if effort.with_x_T and effort.inversion != "ddim" else effort.steps
+    def steps_of(pipeline: Pipeline) -> int | None:
+        return None if effort.with_x_T and not effort.way(pipeline.bundle).kernel.clamps else effort.steps
 
     def recorded(pipeline: Pipeline, source: Readable, one: LoadedImage | Codes) -> dict[str, Any]:
         if isinstance(one, LoadedImage):
@@ -243,7 +245,9 @@ def manipulate_files(
         return record_of(
             pipeline,
             "edit strip" if strip else "edit",
-            way_down(pipeline.bundle, info, has_x_T=has_x_T, steps=steps, sampler=pipeline.sampler),
+            way_down(
+                pipeline.bundle, info, has_x_T=has_x_T, steps=steps_of(pipeline), sampler=pipeline.sampler
+            ),
             **of_source(source, digest),
             encoding=encoded_as(info) if isinstance(one, LoadedImage) else None,
             edits=[dict(edit) for edit in edits],
@@ -268,7 +272,7 @@ def manipulate_files(
             chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
             x_0 = decoder.decode(
                 Codes.concatenate([code for i in chosen for code in edited[i]]),
-                steps=steps,
+                steps=steps_of(pipeline),
                 seed=seed,
                 keys=[batch[i].source.stem for i in chosen for _ in edits],
                 advance=share(advance, down),
