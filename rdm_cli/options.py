@@ -13,12 +13,14 @@ import typer
 
 from rdm_cli import completion
 from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.images.sheet import TILE
 from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.option_groups import group
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 BUNDLE_DEFAULT = DEFAULT_BUNDLE
 MAX_PIXELS_DEFAULT = MAX_PIXELS
+TILE_DEFAULT = TILE
 
 Fit = Literal["crop", "pad", "stretch"]
 """How an image becomes a square."""
@@ -92,6 +94,17 @@ Columns = Annotated[
     int | None,
     typer.Option(
         "--columns", metavar="N", min=1, help="Pictures in one row of a grid.", show_default="square"
+    ),
+]
+TilePixels = Annotated[
+    int,
+    typer.Option(
+        "--tile",
+        metavar="PX",
+        min=0,
+        max=4096,
+        help="Enlarge each picture of a sheet, and of an animation, to at least PX pixels; 0 leaves them as "
+        "they are, without captions.",
     ),
 ]
 WeightsOption = Annotated[Weights, typer.Option("--weights", help="How the bundle stores its weights.")]

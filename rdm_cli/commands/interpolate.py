@@ -12,6 +12,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.opening import open_for, open_on
 from rdm_cli.console import Console
+from rdm_cli.data.images.animation import animation_kinds
 from rdm_cli.data.images.record import WRITTEN
 from rdm_cli.data.sinks.outputs import is_file_name, refuse_blocked
 from rdm_cli.data.sources.folders import CODE_SUFFIX
@@ -31,7 +32,8 @@ def interpolate(
             "-o",
             "--output",
             metavar="PLACE",
-            help="Folder for strip, animation and frames; or a picture's file: the strip alone.",
+            help="Folder for strip, animation and frames; or the file of one: .png, .webp or .jpg for the "
+            "strip, .gif or .mp4 (or .webp, with --animation webp) for the animation.",
         ),
     ] = "interpolation",
     frames: Annotated[
@@ -41,7 +43,7 @@ def interpolate(
         ),
     ] = 9,
     frame_ms: Annotated[
-        int, typer.Option("--frame-ms", metavar="MS", min=20, help="Milliseconds a frame of the GIF.")
+        int, typer.Option("--frame-ms", metavar="MS", min=20, help="Milliseconds a frame of the animation.")
     ] = 120,
     path: Annotated[
         Way | None,
@@ -53,6 +55,13 @@ def interpolate(
             show_default="prior where the bundle's prior predicts v, else lerp",
         ),
     ] = None,
+    animation: Annotated[
+        str,
+        typer.Option(
+            "--animation", metavar="KIND,...", help="The animation's format: gif, webp or mp4 (by ffmpeg)."
+        ),
+    ] = "gif",
+    tile: o.TilePixels = o.TILE_DEFAULT,
     bundle: o.RecordedBundle = None,
     force: o.Force = False,
     style: o.Style = None,
@@ -64,11 +73,11 @@ def interpolate(
 ) -> None:
     """Interpolate between images: x_T by slerp, z as --path says.
 
-    Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
+    Writes strip.png, an animation and numbered frames with their codes. The ends are the
     reconstructions of the inputs. A trajectory's frames have no codes.
 
     Examples:
-        rdm interpolate a.png b.png --frames 9 -o walk/
+        rdm interpolate a.png b.png --frames 9 -o walk/ --animation webp
         rdm interpolate a.png b.png c.png --path trajectory
     """
     for name in inputs:
@@ -77,13 +86,19 @@ def interpolate(
                 f"{name}: this is a folder, and the way leads from image to image in the order that you give",
                 hint=f"name the images, or all of them as {name}/*",
             )
+    animations = animation_kinds(animation)
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
-    place, strip_alone = Path(output), is_file_name(output, WRITTEN)
-    refuse_blocked(place.parent if strip_alone else place)  # before any work
+    place = Path(output)
+    alone: Literal["strip", "animation"] | None = None
+    if is_file := is_file_name(output, (*WRITTEN, ".gif", ".mp4")):
+        kind = place.suffix.lower().removeprefix(".")
+        moves = kind in ("gif", "mp4") or (kind == "webp" and "webp" in animations)
+        alone, animations = ("animation", animation_kinds(kind)) if moves else ("strip", ())
+    refuse_blocked(place.parent if is_file else place)  # before any work
     for name in inputs:
-        if strip_alone and os.path.realpath(name) == os.path.realpath(place):
+        if is_file and os.path.realpath(name) == os.path.realpath(place):
             raise UsageError(f"-o {output} would replace the input {name}", hint="name another file")
     from rdm_cli.codes.code import read_info
     from rdm_cli.jobs.pictures import interpolate_files
@@ -103,12 +118,14 @@ def interpolate(
             pipeline,
             inputs,
             place,
-            strip_alone=strip_alone,
+            alone=alone,
             num_frames=frames,
             frame_ms=frame_ms,
             effort=effort,
             fit=images.fit,
             path=path,
+            animations=animations,
+            tile=tile,
             force=force,
             advance=advance,
         )

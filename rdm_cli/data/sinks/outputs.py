@@ -189,7 +189,11 @@ def is_file_name(output: str, written: Sequence[str]) -> bool:
     ``written`` are the suffixes of what is written there; raises UsageError for another picture's or code's.
     """
     suffix = PurePosixPath(output).suffix.lower()
-    if suffix not in SUFFIXES | CODE_SUFFIXES or output.endswith(("/", os.sep)) or os.path.isdir(output):
+    if (
+        suffix not in SUFFIXES.union(CODE_SUFFIXES, written)
+        or output.endswith(("/", os.sep))
+        or os.path.isdir(output)
+    ):
         return False
     if suffix not in written:
         raise UsageError(
