@@ -20,13 +20,11 @@ from rdm_cli.errors import RdmError
 from rdm_cli.jobs.conditional import knows_all
 from rdm_cli.jobs.picture_records import record_of
 from rdm_cli.metrics.reconstruction import psnr
-from rdm_cli.pipeline.effort import Effort, encode_by
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.reports.html_page import Card, HtmlPage, Shown, png_bytes, refuse_other_page
 
-ENCODING = Effort(inversion="exact", steps=10)
 EDITED = ("smiling", "glasses", "beard")
 """Attributes that edits go through, a face each."""
 SCALE = 0.3
@@ -98,7 +96,7 @@ def make(pipeline: Pipeline, paths: Sequence[Path], advance: Advance) -> Made:
     """Encode the faces, decode, edit and interpolate their codes, and draw samples; ``advance`` gets 1."""
     pipeline.bundle.require_z("the demo")
     x_0 = pipeline.load_images(paths)
-    codes = encode_by(pipeline, x_0, [None] * len(paths), ENCODING, ignore_progress)
+    codes = pipeline.encode(x_0)
     advance(0.35)
     decoded = pipeline.decode(codes)
     z_alone = pipeline.decode(codes.without_x_T(), seed=SEED)

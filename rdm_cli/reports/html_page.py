@@ -57,6 +57,7 @@ MADE_BY = '<meta name="generator" content="rdm '
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SMALL_PX = 256  # pictures up to this width are shown larger than they are, pixel by pixel
 SHOWN_PX = 96
+WIDE_PX = 704  # pictures from this width on are not shown narrower
 
 
 class HtmlPage:
@@ -154,7 +155,11 @@ class HtmlPage:
         kind = ' class="small"' if factor > 1 else ""
         size = f'width="{width * factor}" height="{height * factor}"'
         source = _data_uri(png, "png")
-        self._figure(caption, f'<img{kind} src="{source}" alt="{escape(alt)}" {size}>')
+        shown = f'<img{kind} src="{source}" alt="{escape(alt)}" {size}>'
+        if width >= WIDE_PX:  # it keeps its words readable, and scrolls by itself where there is no room
+            region = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
+            shown = f"{region}{shown}</div>"
+        self._figure(caption, shown)
 
     def _figure(self, caption: str, content: str, *, kind: str = "") -> None:
         named = f' class="{kind}"' if kind else ""
