@@ -19,6 +19,7 @@ from rdm_cli.commands.follow_training import (
     options_in_effect,
     train_or_forecast,
 )
+from rdm_cli.commands.train_all import train_all
 from rdm_cli.config_file import Config, PrintConfig, emit_config, unless_overruled
 from rdm_cli.console import Console
 from rdm_cli.help_page import App
@@ -226,6 +227,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     return spread(train)
 
 
+app.command("all")(train_all)
 app.command("diffae")(_training_command("diffae", "a Diff-AE", NoMore))
 app.command("dpm")(_training_command("dpm", "a plain diffusion model, without an encoder,", NoMore))
 app.command("pdae")(
