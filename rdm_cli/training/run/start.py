@@ -21,7 +21,6 @@ from rdm_cli.bundles.pretrained import open_first_stage, open_pretrained
 from rdm_cli.data.dataset import ImageFolder, WithClasses, warn_of_bad
 from rdm_cli.data.images.pixels import Remark, load_rgb, to_unit_range, warn_of
 from rdm_cli.data.images.value_range import parse_range
-from rdm_cli.data.pixel_cache import PATTERN, PixelCache
 from rdm_cli.data.sources.folders import find_inputs
 from rdm_cli.errors import ImageError
 from rdm_cli.methods.method import Method
@@ -31,7 +30,6 @@ from rdm_cli.training.run.plan import RunPlan
 CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
 CALIBRATION_BATCH = 16
 SIZED_IMAGES = 16  # by whose size a preset is chosen
-PIXELS_DIGEST_LENGTH = 16
 
 
 def training_images(
@@ -52,16 +50,6 @@ def training_images(
         max_pixels=plan.max_pixels,
         value_range=None if plan.value_range is None else parse_range(plan.value_range),
         on_remark=on_remark,
-    )
-
-
-def pixel_cache(plan: RunPlan, images: ImageFolder, note: Callable[[str], None]) -> PixelCache:
-    """Where a run keeps the pixels of ``images``: a file in its folder, named by what they depend on."""
-    return PixelCache(
-        plan.run_folder / PATTERN.replace("*", images.digest()[:PIXELS_DIGEST_LENGTH]),
-        num=len(images),
-        shape=(images.channels, images.size, images.size),
-        note=note,
     )
 
 
