@@ -77,6 +77,9 @@ def train_all(
     num_images: Annotated[
         int | None, o.left_open("--images", "N", "Stop training after N images seen.", min=1)
     ] = None,
+    num_steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", min=1, help="Stop training after N optimiser steps.")
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option("--minutes", metavar="MINUTES", min=0.01, help="Stop training after so many minutes."),
@@ -123,6 +126,7 @@ def train_all(
         "preset": preset,
         "pretrained": pretrained,
         "num_images": num_images,
+        "num_steps": num_steps,
         "minutes": minutes,
         "prior_samples": prior_samples,
         **vars(optimiser),
