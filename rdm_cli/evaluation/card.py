@@ -14,7 +14,7 @@ from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance
 
 NUM_IMAGES = 32
-STEPS = 20
+STEPS = 10
 
 
 def card_figures(pipeline: Pipeline, images: Sequence[Path], fit: Fit, *, seed: int, advance: Advance) -> str:
