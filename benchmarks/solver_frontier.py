@@ -34,7 +34,7 @@ from rdm_cli.data.io.atomic import atomic_path
 from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.errors import UsageError
 from rdm_cli.kernels.schedules import Spacing
-from rdm_cli.kernels.spec import Sampler
+from rdm_cli.kernels.spec import Sampling
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor, features_of, open_effnet_lite0
 from rdm_cli.reports.plots import Line, Plot, save_plot
@@ -87,7 +87,7 @@ def measure(
     pipeline: Pipeline, codes: Codes, curve: Curve, calls: int, extractor: FeatureExtractor, reference: Tensor
 ) -> dict[str, Any]:
     """Distances of what ``codes`` decode to by ``curve`` with so many network calls."""
-    sampler = Sampler(solver=curve.solver, spacing=curve.spacing)
+    sampler = Sampling(solver=curve.solver, spacing=curve.spacing)
     pictures = replace(pipeline, sampler=sampler).decode(codes, steps=curve.steps(calls))
     found = features(extractor, pictures)
     frechet = frechet_distance(reference, found, seed=0)
@@ -138,7 +138,7 @@ def keep_knee(folder: Path, figures: Figures) -> None:
     if found is None:
         raise UsageError(f"{folder}: 100-step DDIM was not measured, so there is no knee")
     curve = CURVES[found[0]]
-    sampler = Sampler(solver=curve.solver, spacing=curve.spacing, steps=curve.steps(found[1]))
+    sampler = Sampling(solver=curve.solver, spacing=curve.spacing, steps=curve.steps(found[1]))
     path = folder / SCHEDULER
     stored = parse_object(path.read_bytes())
     stored["_rdm"] = {**stored["_rdm"], "sampler": to_json(sampler)}

@@ -135,11 +135,12 @@ Steps = Annotated[
     ),
 ]
 InversionOption = Annotated[
-    Inversion,
+    Inversion | None,
     typer.Option(
         "--inversion",
         help="How x_T is inferred: ddim, as published; fixed-point, by solving each step; exact, so that a "
         "decode undoes each step (what an LRDM's first stage loses stays lost).",
+        show_default="the bundle's own",
         rich_help_panel=SOLVER,
     ),
 ]
@@ -160,7 +161,7 @@ class Inverting:
     """How x_T is inferred from an image, and in how many steps."""
 
     steps: Steps = None
-    inversion: InversionOption = "ddim"
+    inversion: InversionOption = None
     iterations: Annotated[
         int | None,
         typer.Option(
@@ -168,7 +169,7 @@ class Inverting:
             metavar="N",
             min=1,
             help="Network calls in a step that solves an equation.",
-            show_default="3",
+            show_default="the bundle's or the inversion's own",
         ),
     ] = None
 

@@ -31,6 +31,8 @@ SOLVERS = {
     "fixed-point": "rdm_cli.kernels.solvers:FIXED_POINT",
     "exact": "rdm_cli.kernels.solvers:EXACT",
 }
+INVERSIONS = ("ddim", "fixed-point", "exact")
+"""The solvers that lead up, too, from the published one to the most exact."""
 DEFAULT_BUNDLE = "avatars64-diffae"
 
 

@@ -6,6 +6,7 @@
     scheduler/scheduler_config.json        noise schedule and sampler; diffusers' DDIMScheduler opens it
     prior/                                 latent prior, where there is one
     attributes/                            attribute directions, where there are some
+    domain/                                what the codes of the training images look like
     README.md                              the model card
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,18 +32,21 @@ from torch import nn
 from rdm_cli import __version__
 from rdm_cli.bundles.places import INDEX, find_bundle, sub_folders
 from rdm_cli.bundles.reading import (
+    DOMAIN,
     WEIGHTS,
     build_network,
     in_float32,
     load_weights,
     parse_config,
     read_directions,
+    read_domain,
     read_json,
     refuse_not_finite,
 )
-from rdm_cli.bundles.scheduler_json import read_scheduler, without_sampler
+from rdm_cli.bundles.scheduler_json import read_scheduler, without_samplings
 from rdm_cli.errors import BundleError, CheckpointError, UsageError, setting
 from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.dpm.pipelines import PipelineFiles, find_pipeline, read_pipeline
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.priors.gaussian import GaussianPrior
@@ -163,6 +168,24 @@ class Bundle:
             raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
         return directions
 
+    @cached_property
+    def seen(self) -> Counter[str]:
+        """Of its "images" since it was opened: how many are "outside" its domain, and if that was "told"."""
+        return Counter()
+
+    @cached_property
+    def domain(self) -> Domain | None:
+        """What its training images look like; None where it does not say. Raises BundleError."""
+        folder = self.folder / DOMAIN
+        if not folder.is_dir():
+            return None
+        domain = read_domain(folder)
+        if len(domain.mean) != self.z_width:
+            raise BundleError(
+                f"{folder}: made for codes of {len(domain.mean)} values, not {self.model.z_shape}"
+            )
+        return domain
+
     @property
     def parts(self) -> tuple[str, ...]:
         """The sub-folders that are there."""
@@ -274,7 +297,7 @@ def _digest(files: Mapping[str, Path]) -> str:
     for name, path in files.items():
         digest.update(name.encode())
         if name == SCHEDULER:
-            digest.update(hashlib.sha256(without_sampler(path.read_bytes())).digest())
+            digest.update(hashlib.sha256(without_samplings(path.read_bytes())).digest())
             continue
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -14,8 +14,10 @@ from rdm_cli.data.io.json_text import read_object
 from rdm_cli.data.io.tensor_files import first_not_finite, read_tensors, tensor_shapes
 from rdm_cli.errors import BundleError
 from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.domain import Domain
 from rdm_cli.models.size_limit import no_larger_than
 
+DOMAIN, DOMAIN_FILE = "domain", "domain.safetensors"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
@@ -40,6 +42,17 @@ def read_directions(folder: Path) -> Directions:
         raise BundleError(f"{folder}: not the attributes of a bundle ({error})") from error
     refuse_not_finite(values.items(), folder / "attributes.safetensors")
     return directions
+
+
+def read_domain(folder: Path) -> Domain:
+    """What training images look like, from ``folder``; raises BundleError for what says nothing of it."""
+    tensors = _read(read_tensors, folder / DOMAIN_FILE)
+    refuse_not_finite(tensors.items(), folder / DOMAIN_FILE)
+    try:
+        limit = float(tensors.pop("limit"))
+        return Domain(limit=limit, **{name: value.float() for name, value in tensors.items()})
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder}: not the domain of a bundle ({error})") from error
 
 
 def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], where: Path) -> None:

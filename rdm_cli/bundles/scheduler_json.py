@@ -13,9 +13,9 @@ from rdm_cli.bundles.config_json import from_json, json_file, to_json
 from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.schedules import ScheduleConfig, Spacing
-from rdm_cli.kernels.spec import Sampler, SamplingSpec, Variance
+from rdm_cli.kernels.spec import Sampling, SamplingSpec, Variance
 from rdm_cli.methods.scheduler_words import BETA_SCHEDULES, PREDICTION_TYPES
-from rdm_cli.registry import SOLVERS
+from rdm_cli.registry import INVERSIONS, SOLVERS
 
 _BETA_WORDS = {kind: word for word, kind in BETA_SCHEDULES.items()}
 _PREDICTION_WORDS = {kind: word for word, kind in PREDICTION_TYPES.items()}
@@ -27,7 +27,7 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
     variance = {} if spec.variance == "posterior" else {"variance": spec.variance}
     return {
         "_class_name": "DDIMScheduler",
-        "_rdm": {"spacing": spec.spacing, "steps": spec.steps} | variance | _sampler(spec.sampler),
+        "_rdm": {"spacing": spec.spacing, "steps": spec.steps} | variance | _samplings(spec),
         "num_train_timesteps": spec.schedule.num_train_steps,
         "beta_start": spec.schedule.beta_start,
         "beta_end": spec.schedule.beta_end,
@@ -41,19 +41,26 @@ def scheduler_json(spec: SamplingSpec, prediction: Prediction) -> dict[str, Any]
     }
 
 
-def _sampler(sampler: Sampler) -> dict[str, Any]:
-    """Its entry; none for the usual one, so that a scheduler without one says no more than it did."""
-    return {} if sampler == Sampler() else {"sampler": to_json(sampler)}
+_SAMPLINGS = ("sampler", "inverter")
 
 
-def without_sampler(stored: bytes) -> bytes:
-    """A scheduler's file less the way in which what is drawn is decoded: what codes depend on.
+def _samplings(spec: SamplingSpec) -> dict[str, Any]:
+    """Their entries; none for a usual one, so that a scheduler without one says no more than it did."""
+    usual = to_json(Sampling())
+    found = {name: to_json(getattr(spec, name)) for name in _SAMPLINGS}
+    said = {name: {k: v for k, v in one.items() if v != usual[k]} for name, one in found.items()}
+    return {name: one for name, one in said.items() if one}
 
-    One that names no such way is left as it is; ValueError where it is no JSON object.
+
+def without_samplings(stored: bytes) -> bytes:
+    """A scheduler's file less its usual ways up and down: what codes depend on.
+
+    A code records how it was made, so another usual way makes no other bundle. A file that names no such way
+    is left as it is; ValueError where it is no JSON object.
     """
     values = parse_object(stored, finite=False)  # as it was read, where diffusers wrote it
     own = values.get("_rdm")
-    if not isinstance(own, dict) or own.pop("sampler", None) is None:
+    if not isinstance(own, dict) or not [own.pop(name) for name in _SAMPLINGS if name in own]:
         return stored
     return json_file(values).encode()
 
@@ -79,11 +86,16 @@ def read_scheduler(values: Mapping[str, Any]) -> tuple[SamplingSpec, Prediction]
             clip_x_0=bool(values["clip_sample"]),
             steps=int(own["steps"]),
             variance=own.get("variance", "posterior"),
-            sampler=from_json(Sampler, own.get("sampler", {})),
+            **{name: from_json(Sampling, own.get(name, {})) for name in _SAMPLINGS},
         )
-        if spec.sampler.solver not in SOLVERS:
-            raise ValueError(f"solver {spec.sampler.solver!r} is not supported")
-        for steps in (spec.steps, spec.sampler.steps):
+        for one in (spec.sampler, spec.inverter):
+            if one.solver not in SOLVERS:
+                raise ValueError(f"solver {one.solver!r} is not supported")
+        if spec.inverter.solver not in INVERSIONS:
+            raise ValueError(f"inverter {spec.inverter.solver!r} leads down alone")
+        if spec.inverter.iterations is not None and spec.inverter.iterations < 1:
+            raise ValueError(f"{spec.inverter.iterations} iterations cannot be taken")
+        for steps in (spec.steps, spec.sampler.steps, spec.inverter.steps):
             if steps is not None and not 1 <= steps <= spec.schedule.num_train_steps:
                 raise ValueError(f"{steps} steps of {spec.schedule.num_train_steps} cannot be taken")
         return spec, PREDICTION_TYPES[values["prediction_type"]]

@@ -16,12 +16,13 @@ from rdm_cli import __version__
 from rdm_cli.bundles.bundle import SCHEDULER, Bundle
 from rdm_cli.bundles.config_json import json_file, to_json
 from rdm_cli.bundles.places import INDEX, refuse_shipped, replace_bundle, replace_folder
-from rdm_cli.bundles.reading import WEIGHTS, read_directions
+from rdm_cli.bundles.reading import DOMAIN, DOMAIN_FILE, WEIGHTS, read_directions
 from rdm_cli.bundles.scheduler_json import scheduler_json
 from rdm_cli.data.io.atomic import write_whole
 from rdm_cli.data.io.tensor_files import first_not_finite, write_tensors
 from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.method import Method, RepresentationModel
 from rdm_cli.models.foreign_config import ForeignConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM
@@ -120,6 +121,16 @@ def write_figures(bundle: Bundle, figures: str) -> None:
     after = rest.partition(END_OF_FIGURES)[2].lstrip("\n")
     parts = [before.rstrip("\n"), f"{FIGURES}\n\n{figures}\n\n{END_OF_FIGURES}", after.rstrip("\n")]
     write_whole(card, ("\n\n".join(filter(None, parts)) + "\n").encode())
+
+
+def add_domain(bundle: Bundle, domain: Domain) -> None:
+    """Put what training images look like into an existing bundle; UsageError for a read-only one."""
+    refuse_read_only(bundle)
+    whitening = domain.whitening.half().contiguous()
+    tensors = {"mean": domain.mean, "whitening": whitening, "limit": torch.tensor([domain.limit])}
+    with replace_folder(bundle.folder / DOMAIN) as new:
+        new.mkdir(parents=True, exist_ok=True)
+        write_tensors(new / DOMAIN_FILE, tensors, {"format": "pt"})
 
 
 def save_component(folder: Path, config: Any, network: nn.Module, dtype: torch.dtype) -> None:

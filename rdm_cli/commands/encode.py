@@ -91,7 +91,7 @@ def encode(
         stdin_suffix=".image",
     ) as job:
         from rdm_cli.jobs.encode import Encoding, encode_files
-        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.effort import Effort
 
         pipeline = open_on(machine, bundle, images, job.remark)
         effort = Effort(
@@ -100,7 +100,7 @@ def encode(
             iterations=inverting.iterations,
             with_x_T=not no_x_T,
         )
-        check_effort(pipeline, effort)  # a wrong option fails once, not once an image
+        way = effort.way(pipeline.bundle)  # a wrong option fails once, not once an image
         encoding = Encoding(
             effort=effort,
             verify=verify,
@@ -124,7 +124,7 @@ def encode(
         fitted = Fitted(images.fit)
 
         def remarks() -> list[str]:
-            limit = [] if lossless or inverting.inversion == "ddim" else _first_stage_limit(pipeline)
+            limit = [] if lossless or way.sampling.solver == "ddim" else _first_stage_limit(pipeline)
             return [*fitted.remarks(), *limit]
 
         report(

@@ -73,11 +73,11 @@ def interpolate(
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     refuse_blocked(output)  # a blocked folder is refused before any work
     from rdm_cli.jobs.pictures import interpolate_files
-    from rdm_cli.pipeline.effort import Effort, check_effort
+    from rdm_cli.pipeline.effort import Effort
 
     pipeline = open_on(machine, bundle, images, console.remark, style=style)
     effort = Effort(inversion=inverting.inversion, steps=inverting.steps, iterations=inverting.iterations)
-    check_effort(pipeline, effort)
+    effort.way(pipeline.bundle)
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
     with console.progress("interpolating", float(total)) as advance:
         written = interpolate_files(

@@ -75,7 +75,7 @@ def manipulate(
         spared=(f"-{done}.safetensors",) if scales is None else (),
     ) as job:
         from rdm_cli.jobs.files import manipulate_files, require_attributes
-        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.effort import Effort
 
         pipeline = open_on(machine, bundle, images, job.remark, style=style)
         effort = Effort(
@@ -84,7 +84,7 @@ def manipulate(
             iterations=inverting.iterations,
             with_x_T=x_t == "inferred",
         )
-        check_effort(pipeline, effort)  # a wrong option fails once, not once an image
+        effort.way(pipeline.bundle)  # a wrong option fails once, not once an image
         for line in require_attributes(pipeline, list(edits[0])):
             console.problem(f"rdm: {line}")
 

@@ -67,7 +67,7 @@ def reconstruct(
         spared=("-reconstruction-side-by-side.png",),
     ) as job:
         from rdm_cli.jobs.files import reconstruct_files
-        from rdm_cli.pipeline.effort import Effort, check_effort
+        from rdm_cli.pipeline.effort import Effort
 
         pipeline = open_on(machine, bundle, images, job.remark, style=style, solver=solver)
         effort = Effort(
@@ -76,7 +76,7 @@ def reconstruct(
             iterations=inverting.iterations,
             with_x_T=x_t == "inferred",
         )
-        check_effort(pipeline, effort)  # a wrong option fails once, not once an image
+        effort.way(pipeline.bundle)  # a wrong option fails once, not once an image
         if x_t == "random" or variations:
             pipeline.bundle.require_z("--variations" if variations else "--x-t random")
 

@@ -33,14 +33,15 @@ def measure_reconstruction(
     material: Material,
     *,
     steps: Sequence[int],
-    inversion: str,
+    inversion: str | None,
     distances: Sequence[PictureDistance],
     seed: int,
     advance: Advance,
 ) -> Part:
     """MSE, PSNR, SSIM, MS-SSIM and ``distances`` of each kind of reconstruction, at each of ``steps``.
 
-    ``inversion`` infers x_T; a random one is drawn for (``seed``, the image's number).
+    ``inversion`` infers x_T, None being the bundle's own; a random one is drawn for (``seed``, the image's
+    number).
     """
     pipeline = subject.pipeline
     x_0, classes = material.images(pipeline), material.classes(pipeline)

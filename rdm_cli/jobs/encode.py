@@ -20,7 +20,7 @@ from rdm_cli.jobs.loading import LoadedImage, decoded, hashed, in_batches_for, s
 from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
 from rdm_cli.pipeline.pipeline import UNMEASURED, Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
-from rdm_cli.pipeline.sampling import INVERSIONS
+from rdm_cli.registry import INVERSIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +92,14 @@ def encode_files(
     def compute(images: Sequence[LoadedImage]) -> Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]:
         x_0 = [image.x_0 for image in images]
         classes = [image.class_name for image in images]
+        names = [image.name for image in images]
         if encoding.measures:
             made: Sequence[Verified | Codes | RdmError] = encode_verified(
-                pipeline, torch.cat(x_0), classes, effort, min_psnr_db=encoding.min_psnr_db, advance=told
-            )
+                pipeline, torch.cat(x_0), classes, effort,
+                min_psnr_db=encoding.min_psnr_db, advance=told, names=names,
+            )  # fmt: skip
         else:
-            made = list(encode_by(pipeline, x_0, classes, effort, told))
+            made = list(encode_by(pipeline, x_0, classes, effort, told, names))
         return list(zip(images, made, strict=True))
 
     def process(
@@ -173,7 +175,7 @@ def _what_is_better(
         for told, has, asked in (
             ("x_T", "x_T" in held, effort.with_x_T),
             ("what brings back every pixel", "residual" in held, encoding.lossless),
-            ("the second state of an exact inversion", "other" in held, effort.inversion == "exact"),
+            ("the second state of an exact inversion", "other" in held, wanted.solver == "exact"),
             ("its measured error", known.mse is not None, encoding.measures),
         )
         if has and not asked

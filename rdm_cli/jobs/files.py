@@ -166,7 +166,8 @@ def reconstruct_files(
         x_0 = torch.cat([image.x_0 for image in images])
         up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
         shown = share(advance, down)
-        codes = encode_by(pipeline, x_0, [image.class_name for image in images], effort, share(advance, up))
+        classes, files = [image.class_name for image in images], [image.name for image in images]
+        codes = encode_by(pipeline, x_0, classes, effort, share(advance, up), files)
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []
@@ -226,7 +227,7 @@ def manipulate_files(
     decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
 
     # codes that were made elsewhere keep to their own way; a new x_T knows none
-    steps = None if effort.with_x_T and effort.inversion != "ddim" else effort.steps
+    steps = None if effort.with_x_T and not effort.way(pipeline.bundle).kernel.clamps else effort.steps
     wanted = info_wanted(pipeline, effort, fit)
 
     def recorded(task: Task, one: LoadedImage | Codes) -> dict[str, Any]:

@@ -41,13 +41,14 @@ class ImageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedImage:
-    """An image ready for the networks, (1, 3, H, W) in [-1, 1], and its file's SHA-256.
+    """An image ready for the networks, (1, 3, H, W) in [-1, 1], its file's name and SHA-256.
 
     ``size`` are width and height of the image in the file, None where they are not known; ``class_name`` is
     its class, if any.
     """
 
     x_0: Tensor
+    name: str
     digest: str
     size: tuple[int, int] | None = None
     class_name: str | None = None
@@ -98,7 +99,7 @@ def decoded(pipeline: Pipeline, file: ImageFile, fit: Fit) -> LoadedImage:
     x_0, size = pipeline.load_with_size(source, fit)  # which says what a path is that is no file
     if digest is None or (isinstance(source, Path) and digest_of(source) != digest):
         raise _changed(source)
-    return LoadedImage(x_0=x_0, digest=digest, size=size, class_name=file.class_name)
+    return LoadedImage(x_0=x_0, name=source.name, digest=digest, size=size, class_name=file.class_name)
 
 
 def _in_memory(path: Path) -> Readable:
@@ -153,8 +154,8 @@ def encode_loaded(
     if images:
         x_0 = torch.cat([image.x_0 for image in images.values()])
         classes = [image.class_name for image in images.values()]
-        codes = encode_by(pipeline, x_0, classes, effort, advance)
         names = [paths[i].name for i in images]
+        codes = encode_by(pipeline, x_0, classes, effort, advance, names)
         infos = sourced(codes, names, list(images.values()), fit, pipeline.value_range)
         made = iter(codes.replace(infos=infos))
     advance(len(loaded) - len(images))

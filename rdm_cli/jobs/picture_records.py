@@ -22,11 +22,16 @@ def record_of(pipeline: Coder, what: str, way: Way | None, **settings: Any) -> d
         bundle=pipeline.bundle.name,
         bundle_digest=pipeline.bundle.digest,
         precision=pipeline.precision,
-        decoding=None if way is None else asdict(way),
+        decoding=None if way is None else _decoded_as(way),
         style_digest=pipeline.style_digest,
         class_name=pipeline.class_name,
         **settings,
     )
+
+
+def _decoded_as(way: Way) -> dict[str, Any]:
+    """What of ``way`` a decode depends on."""
+    return {name: value for name, value in asdict(way.sampling).items() if name != "iterations"}
 
 
 def encoded_as(info: CodeInfo) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from rdm_cli.pipeline.compatibility import stop_shift_for
 from rdm_cli.pipeline.effort import USUAL, Effort, info_wanted
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
-from rdm_cli.pipeline.sampling import sampling_way
+from rdm_cli.pipeline.sampling import Way, sampling_way
 from rdm_cli.priors.gaussian import GaussianPrior
 
 WayOfZ = Literal["lerp", "prior", "trajectory"]
@@ -93,7 +93,7 @@ def interpolate_files(
         ends += encode_loaded(pipeline, [source], [one], effort, fit=fit, advance=advance)
     # beside images, the steps are those that these are encoded in: codes made elsewhere keep to their own
     only_codes = not any(isinstance(one, LoadedImage) for one in loaded)
-    steps = effort.steps if only_codes and effort.inversion == "ddim" else None
+    steps = effort.steps if only_codes and effort.way(pipeline.bundle).kernel.clamps else None
     alphas = [i / (num_frames - 1) for i in range(num_frames)]
     legs = [
         (first, second, alphas if i == 0 else alphas[1:])
@@ -185,17 +185,19 @@ class Draws:
     def codes(self, pipeline: Pipeline, z: Tensor, numbers: Sequence[int]) -> Codes:
         """The samples of these ``numbers`` and ``z`` as codes, which record how they are decoded."""
         codes = pipeline.drawn(z, numbers, seed=self.seed, stop_shift=self.stop_shift)
-        used = sampling_way(pipeline.bundle, pipeline.sampler, self.steps)
-        how: dict[str, Any] = {"solver": used.solver, "spacing": used.spacing, "steps": used.steps}
+        how: dict[str, Any] = asdict(self._way(pipeline).sampling)
         return codes.replace(infos=tuple(replace(info, **how) for info in codes.infos))
+
+    def _way(self, pipeline: Pipeline) -> Way:
+        shift = stop_shift_for(pipeline.bundle, self.stop_shift)
+        return sampling_way(pipeline.bundle, pipeline.sampler, self.steps, shift)
 
     def record(self, pipeline: Pipeline, condition: Mapping[str, Any] | None) -> dict[str, Any]:
         """What the records of all these samples have in common; ``condition`` is what they were chosen by."""
-        shift = stop_shift_for(pipeline.bundle, self.stop_shift)
         return record_of(
             pipeline,
             "sample",
-            sampling_way(pipeline.bundle, pipeline.sampler, self.steps, shift),
+            self._way(pipeline),
             seed=self.seed,
             prior=self._prior(pipeline),
             condition=condition,

@@ -26,15 +26,20 @@ EpsFn = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampler:
-    """How what was drawn is decoded: by which ``solver`` of the registry, on which timesteps, how many.
+class Sampling:
+    """How x_T becomes x_0, or x_0 becomes x_T: by which ``solver`` of the registry, on which timesteps.
 
-    ``spacing`` None is the solver's own; ``steps`` None is the spec's number.
+    ``spacing`` None is the solver's own or, where it has none, the method's; ``steps`` None is the solver's
+    own number or, where it has none, the spec's. ``iterations`` are the network calls of a step that solves
+    an equation, None being the solver's own number, and for a solver that solves none. ``stop_shift`` is the
+    last fraction of a decode's steps in which PDAE's shift is left out.
     """
 
     solver: str = "ddim"
     spacing: Spacing | None = None
     steps: int | None = None
+    iterations: int | None = None
+    stop_shift: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,7 @@ class SamplingSpec:
     T - 1; "karras", "log-snr" and "angle" are even in a measure of the noise (``kernels/spacing.py``), from
     timestep T - 1 to timestep 0 and on to alpha_bar 1. ``steps``: N where the user names none. ``variance``
     is that of the ancestral sampler's steps. ``sampler`` is for what was drawn: codes that were inferred keep
-    to how they were.
+    to how they were. ``inverter`` is how x_T is inferred where the user names no inversion.
     """
 
     schedule: ScheduleConfig = field(default=LINEAR)
@@ -55,7 +60,8 @@ class SamplingSpec:
     clip_x_0: bool = True
     steps: int = 100
     variance: Variance = "posterior"
-    sampler: Sampler = field(default=Sampler())
+    sampler: Sampling = field(default=Sampling())
+    inverter: Sampling = field(default=Sampling())
 
     @property
     def max_steps(self) -> int:

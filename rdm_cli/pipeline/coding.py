@@ -7,7 +7,7 @@ happened to be left over. Randomness is keyed by (seed, item), never by batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -20,11 +20,12 @@ from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, load_rgb, square_bytes, to_unit_range, warn_of
 from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.io.places import Readable, digest_of
-from rdm_cli.errors import CodeError, UsageError, setting
+from rdm_cli.errors import BundleError, CodeError, setting
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
-from rdm_cli.kernels.spec import Sampler
+from rdm_cli.kernels.spec import Sampling
+from rdm_cli.methods.domain import more_than_chance
 from rdm_cli.pipeline.classes import class_numbers, class_of_image
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z
 from rdm_cli.pipeline.images import (
@@ -54,7 +55,7 @@ class Coder(Runner):
 
     style: Path | None = None
     class_name: str | None = None
-    sampler: Sampler | None = None
+    sampler: Sampling | None = None
     max_pixels: int = MAX_PIXELS
     value_range: ValueRange | None = None
     on_remark: Remark = warn_of
@@ -70,16 +71,9 @@ class Coder(Runner):
             **how,
         )
 
-    def info_of(self, way: Way, iterations: int | None = None, **how: Any) -> CodeInfo:
-        """The metadata of a code whose x_T is inferred that ``way``; ``iterations`` None are the solver's."""
-        solves = way.kernel.iterations > 1
-        return self.info(
-            solver=way.solver,
-            spacing=way.spacing,
-            steps=way.steps,
-            iterations=(way.kernel.iterations if iterations is None else iterations) if solves else None,
-            **how,
-        )
+    def info_of(self, way: Way, **how: Any) -> CodeInfo:
+        """The metadata of a code that is made that ``way``."""
+        return self.info(**asdict(way.sampling), **how)
 
     def load_images(self, images: Images, fit: Fit = "crop") -> Tensor:
         """Images of any kind as x_0 (N, *image_shape) in [-1, 1]; see :meth:`encode` for the kinds.
@@ -116,8 +110,9 @@ class Coder(Runner):
         *,
         fit: Fit = "crop",
         classes: Sequence[str | None] | None = None,
+        names: Sequence[str] | None = None,
         steps: int | None = None,
-        inversion: str = "ddim",
+        inversion: str | None = None,
         iterations: int | None = None,
         with_x_T: bool = True,
         advance: Advance | None = None,
@@ -130,10 +125,13 @@ class Coder(Runner):
         to it as ``fit`` says: "crop" cuts the centre square, "pad" puts the whole image on white, "stretch"
         ignores the proportions. Codes of files are called by their files' names.
 
+        ``names`` are what the codes are called, None: as their files are, or by their numbers.
         ``classes`` name that of each image, for bundles that know some; None: all of the pipeline's own, or
-        a file of that of its folder. ``inversion`` infers x_T in ``steps`` steps (None: its own or the
-        bundle's number), asking the network ``iterations`` times where it solves an equation (None: as often
-        as is usual); ``with_x_T`` False gives z alone. ``advance`` is told of progress, in images.
+        a file of that of its folder. ``inversion`` infers x_T (None: the bundle's own; "ddim" is the
+        published one, "fixed-point" solves each of its steps, "exact" can be undone) in ``steps`` steps,
+        asking the network ``iterations`` times where it solves an equation (None: the bundle's numbers or,
+        for another inversion, its own); ``with_x_T`` False gives z alone. ``advance`` is told of progress,
+        in images.
 
         Raises ImageError for what is no image, UsageError where nothing would be left and for steps that
         there are not, CodeError for an unknown class, ValueError for tensors and arrays of another shape,
@@ -143,16 +141,16 @@ class Coder(Runner):
         codes = self._encode(
             [image.x_0 for image in read],
             [self._class_of(image) for image in read] if classes is None else list(classes),
-            steps=steps,
-            inversion=inversion,
-            iterations=iterations,
+            way_up(self.bundle, inversion, steps, iterations),
             with_x_T=with_x_T,
             advance=advance,
         )
         infos = tuple(replace(i, **image.record) for i, image in zip(codes.infos, read, strict=True))
-        named = any(image.name is not None for image in read)
-        names = tuple(image.name or f"{i:06d}" for i, image in enumerate(read)) if named else None
-        return codes.replace(infos=infos, names=names)
+        if names is None and any(image.name is not None for image in read):
+            names = [image.name or f"{i:06d}" for i, image in enumerate(read)]
+        codes = codes.replace(infos=infos, names=None if names is None else tuple(names))
+        self._tell_outside(codes)
+        return codes
 
     def _class_of(self, image: OneImage) -> str | None:
         return self.class_name if image.path is None else self.class_of(image.path)
@@ -161,28 +159,20 @@ class Coder(Runner):
         self,
         x_0: Sequence[Tensor],
         names: Sequence[str | None],
+        way: Way,
         *,
-        steps: int | None,
-        inversion: str,
-        iterations: int | None,
         with_x_T: bool,
         advance: Advance | None,
     ) -> Codes:
-        """``x_0``, N of ``image_shape``, checked already, and the images' classes to codes."""
+        """``x_0``, N of ``image_shape``, checked already, and the images' classes to codes, that ``way``."""
         if len(names) != len(x_0):
             raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
         numbers = class_numbers(self.bundle, names)
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
-        way = way_up(self.bundle, inversion, steps)
-        model = self.network
-        spec, solver, n = way.spec(self.bundle), way.kernel, way.steps
-        assert solver.encode is not None
-        num_iterations = solver.iterations if iterations is None else iterations
-        if num_iterations < 1:
-            raise UsageError(f"{setting('iterations')} {num_iterations}: the network is asked once at least")
-        upward = solver.encode
-        known = self.timesteps(spec, n)
+        model, upward = self.network, way.kernel.encode
+        assert upward is not None
+        known = self.timesteps(way)
 
         def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
             given = known | dict(zip(numbers, y, strict=True))
@@ -193,9 +183,8 @@ class Coder(Runner):
             if not with_x_T:
                 return z, *styled.values()
             eps_fn = self.eps_fn(z, **given, **styled)
-            num_calls = solver.calls_up(n, num_iterations)
-            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
-                end = last(upward(told, x, spec, n, num_iterations))
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_up) as told:
+                end = last(upward(told, x, way.spec, way.steps, way.iterations))
             return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
@@ -203,11 +192,37 @@ class Coder(Runner):
                 z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
             else:
                 z, *rest = self.in_batches_of_z(encode_batch, x_0, *numbers.values(), done=tell)
-        other = rest.pop() if with_x_T and solver.in_pairs else None
+        other = rest.pop() if with_x_T and way.kernel.in_pairs else None
         x_T = rest.pop() if with_x_T else None
-        info = self.info_of(way, num_iterations) if with_x_T or known else self.info()
+        info = self.info_of(way) if with_x_T or known else self.info()
         infos = tuple(replace(info, class_name=name) for name in names)
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
+
+    def _tell_outside(self, codes: Codes) -> None:
+        """Remark, once for a bundle, that more images are unlike those of its training than chance has it."""
+        name, seen = self.bundle.name, self.bundle.seen
+        if seen["told"]:
+            return
+        try:
+            domain = self.bundle.domain
+        except BundleError as error:  # its networks work without it
+            seen["told"] = 1
+            self.on_remark(name, str(error))
+            return
+        outside = [] if domain is None else domain.outside(codes.z).tolist()
+        seen.update(images=len(outside), outside=sum(outside))
+        if any(outside) and more_than_chance(seen["outside"], seen["images"]):
+            seen["told"] = 1
+            first = outside.index(True)
+            others = (
+                f" and {seen['outside'] - 1} more of {seen['images']} are" if seen["images"] > 1 else " is"
+            )
+            self.on_remark(
+                f"image {first}" if codes.names is None else codes.names[first],
+                f"this image{others} unlike those that {name} was trained on: such a code says little, and "
+                "edits may not show. For such images, train on your own: rdm train all FOLDER -o BUNDLE; or "
+                "convert a published checkpoint: rdm bundles convert. This is said once",
+            )
 
     @overload
     def decode(
@@ -272,13 +287,13 @@ class Coder(Runner):
         not, and ValueError for other than one key a code, an unknown output and what are no codes.
         """
         checked_output(output)
-        sampler = self.sampler if solver is None else Sampler(solver=checked_solver(solver))
+        sampler = self.sampler if solver is None else Sampling(solver=checked_solver(solver))
         return as_output(self._decoded(codes, sampler, steps, seed, keys, advance), output)
 
     def _decoded(
         self,
         codes: Codes,
-        sampler: Sampler | None,
+        sampler: Sampling | None,
         steps: int | None,
         seed: int,
         keys: Sequence[int | str] | None,
@@ -316,19 +331,17 @@ class Coder(Runner):
     def _decode(self, way: Way, given: Mapping[str, Tensor], tell: Advance) -> Tensor:
         """``given`` rows of z, x_T and conditions, and of the other state if any, decoded one ``way``."""
         check_steps_of_z(self.bundle, given["z"], way.steps)
-        spec, n = way.spec(self.bundle), way.steps
-        options: dict[str, Any] = self.timesteps(spec, n)
-        if way.stop_shift:
-            options["stop_below"] = spec.stop_below(way.stop_shift, n)
+        options: dict[str, Any] = self.timesteps(way)
+        if way.sampling.stop_shift:
+            options["stop_below"] = way.spec.stop_below(way.sampling.stop_shift, way.steps)
 
         def decode_batch(real: int, *rows: Tensor) -> tuple[Tensor, ...]:
             own = dict(zip(given, rows, strict=True))
             z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
             start = x_t if other is None else TwoStates(x_t, other)
             eps_fn = self.eps_fn(z, **options, **own)
-            num_calls = way.kernel.calls_down(n)
-            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
-                x_0 = last(way.kernel.decode(told, start, spec, n))
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_down) as told:
+                x_0 = last(way.kernel.decode(told, start, way.spec, way.steps))
             return (self.leave(x_0),)
 
         return self.in_batches(decode_batch, *given.values())[0]

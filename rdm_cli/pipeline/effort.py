@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import Fit
-from rdm_cli.errors import CodeError, RdmError, UsageError, setting
+from rdm_cli.errors import CodeError, RdmError, setting
 from rdm_cli.metrics.reconstruction import mse, psnr
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
-from rdm_cli.pipeline.sampling import sampling_way, way_up
+from rdm_cli.pipeline.sampling import Way, sampling_way, way_up
 
 MANY_STEPS = 20
 MANY_ITERATIONS = 5
@@ -24,12 +25,16 @@ _FIXED_POINT = "fixed-point"
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """An inversion, its steps and its iterations, None being the usual ones; ``with_x_T`` False: z alone."""
+    """An inversion, its steps and its iterations, None being the bundle's; ``with_x_T`` False: z alone."""
 
-    inversion: str = "ddim"
+    inversion: str | None = None
     steps: int | None = None
     iterations: int | None = None
     with_x_T: bool = True
+
+    def way(self, bundle: Bundle) -> Way:
+        """The way up in ``bundle``; raises UsageError as :func:`~rdm_cli.pipeline.sampling.way_up` does."""
+        return way_up(bundle, self.inversion, self.steps, self.iterations)
 
 
 USUAL = Effort()
@@ -48,55 +53,48 @@ class Verified:
 def ladder(pipeline: Pipeline, effort: Effort) -> list[Effort]:
     """``effort`` and harder ones: first more steps, then more iterations, then the exact solver."""
     bundle = pipeline.bundle
+    own = effort.way(bundle)
+    inversion = own.sampling.solver
     rungs = []
-    if effort.inversion == "ddim":
-        num = way_up(bundle, "ddim", effort.steps).steps
-        rungs.append(replace(effort, steps=min(2 * num, bundle.model.sampling.max_steps)))
-    if effort.inversion != "exact":
+    if inversion == "ddim":
+        rungs.append(replace(effort, steps=min(2 * own.steps, bundle.model.sampling.max_steps)))
+    if inversion != "exact":
         rungs += [
             Effort(inversion=_FIXED_POINT),
             Effort(inversion=_FIXED_POINT, steps=MANY_STEPS),
             Effort(inversion=_FIXED_POINT, steps=MANY_STEPS, iterations=MANY_ITERATIONS),
         ]
-    num = way_up(bundle, "exact", None).steps
-    rungs += [Effort(inversion="exact"), Effort(inversion="exact", steps=2 * num)]
-    own = _num_calls(pipeline, effort)
-    harder = [r for r in rungs if r.inversion != effort.inversion or _num_calls(pipeline, r) > own]
+    exact = way_up(bundle, "exact")
+    rungs += [Effort(inversion="exact"), Effort(inversion="exact", steps=2 * exact.steps)]
+    ways = [(rung, rung.way(bundle)) for rung in rungs]
+    harder = [r for r, way in ways if way.sampling.solver != inversion or _work(way) > _work(own)]
     return [effort, *harder]
 
 
-def _num_calls(pipeline: Pipeline, effort: Effort) -> int:
-    """How hard the way up is: its steps, as often as each may ask the network."""
-    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
-    return way.steps * (effort.iterations or way.kernel.iterations)
+def _work(way: Way) -> int:
+    """How hard a way up is: its steps, as often as each may ask the network."""
+    return way.steps * way.iterations
 
 
 def parts_of_work(pipeline: Pipeline, effort: Effort, *, num_decodes: int) -> tuple[float, float]:
     """Of an image's network calls, those of its encoding and those of each decode, as parts of 1."""
     bundle = pipeline.bundle
-    way = way_up(bundle, effort.inversion, effort.steps)
-    up = way.kernel.calls_up(way.steps, effort.iterations) if effort.with_x_T else 1
+    way = effort.way(bundle)
+    up = way.calls_up if effort.with_x_T else 1
     if not effort.with_x_T:
         way = sampling_way(bundle, pipeline.sampler, effort.steps)
-    down = way.kernel.calls_down(way.steps)
+    down = way.calls_down
     total = up + num_decodes * down
     return up / total, down / total
 
 
-def check_effort(pipeline: Pipeline, effort: Effort) -> None:
-    """Raise UsageError for what no image can be encoded by: unknown steps, iterations that mean nothing."""
-    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
-    if effort.iterations is not None and way.kernel.iterations == 1:
-        raise UsageError(f"{setting('iterations')}: {effort.inversion} solves no equation")
-
-
 def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
     """The metadata of a code that is made by ``effort``, as far as no image is asked."""
-    way = way_up(pipeline.bundle, effort.inversion, effort.steps)
+    way = effort.way(pipeline.bundle)
     # a z that depends on t is made for the steps of the way, with or without its x_T
     of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
     read: dict[str, Any] = {"fit": fit, "value_range": pipeline.value_range}
-    return pipeline.info_of(way, effort.iterations, **read) if of_steps else pipeline.info(**read)
+    return pipeline.info_of(way, **read) if of_steps else pipeline.info(**read)
 
 
 def encode_by(
@@ -105,11 +103,16 @@ def encode_by(
     classes: list[str | None],
     effort: Effort,
     advance: Advance,
+    names: Sequence[str] | None = None,
 ) -> Codes:
-    """``x_0`` (N, C, H, W), or a list of (1, C, H, W), and the images' ``classes`` to codes."""
+    """``x_0`` (N, C, H, W), or a list of (1, C, H, W), and the images' ``classes`` to codes.
+
+    ``names`` are what the images are called where something is to be said of one.
+    """
     return pipeline.encode(
         x_0,
         classes=classes,
+        names=names,
         steps=effort.steps,
         inversion=effort.inversion,
         iterations=effort.iterations,
@@ -126,6 +129,7 @@ def encode_verified(
     *,
     min_psnr_db: float | None = None,
     advance: Advance = ignore_progress,
+    names: Sequence[str] | None = None,
 ) -> list[Verified | RdmError]:
     """Each image's code, decoded again and measured; with ``min_psnr_db``, by the least effort that gives it.
 
@@ -141,8 +145,9 @@ def encode_verified(
         part = left if rung is rungs[-1] else left / 2
         left -= part
         up, down = parts_of_work(pipeline, rung, num_decodes=1)
-        names = [classes[i] for i in waiting]
-        codes = encode_by(pipeline, some, names, rung, share(advance, part * up))
+        own = [classes[i] for i in waiting]
+        called = None if names is None else [names[i] for i in waiting]
+        codes = encode_by(pipeline, some, own, rung, share(advance, part * up), called)
         pictures = pipeline.decode(codes, advance=share(advance, part * down))
         for i, code, picture, m, p in zip(
             waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True

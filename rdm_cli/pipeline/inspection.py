@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from rdm_cli.data.io.json_text import read_object
 from rdm_cli.data.io.tensor_files import first_not_finite
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.pipeline.pipeline import Pipeline
+from rdm_cli.pipeline.sampling import sampling_way, way_up
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -52,6 +54,8 @@ def details(spec: str) -> dict[str, Any]:
         "sampling_steps": sampling.steps,
         "timesteps": sampling.spacing,
         "clip_x_0": sampling.clip_x_0,
+        "inversion": asdict(way_up(bundle).sampling),
+        "decoding_of_samples": asdict(sampling_way(bundle, None, None).sampling),
     }
     if model.class_names:
         facts["classes"] = list(model.class_names)
@@ -89,11 +93,10 @@ def check(spec: str) -> Iterator[tuple[str, str | None]]:
         return
     yield "networks", _first_not_finite(bundle)
     yield "round trip", _round_trip(bundle)
-    for part in ("prior", "attributes"):
-        if part not in bundle.parts:
-            continue
+    opens = {"prior": "prior", "attributes": "directions", "domain": "domain"}
+    for part in (part for part in opens if part in bundle.parts):
         try:
-            _ = bundle.prior if part == "prior" else bundle.directions
+            getattr(bundle, opens[part])
         except RdmError as error:
             yield part, str(error)
         else:
@@ -107,7 +110,7 @@ def _first_not_finite(bundle: Bundle) -> str | None:
 
 
 def _round_trip(bundle: Bundle) -> str | None:
-    pipeline = Pipeline(bundle=bundle)
+    pipeline = Pipeline(bundle=bundle, on_remark=lambda name, text: None)  # a grey image is no training image
     x_0 = torch.zeros(1, *bundle.model.image_shape)
     decoded = pipeline.decode(pipeline.encode(x_0, classes=bundle.model.class_names[:1] or None, steps=2))
     return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"

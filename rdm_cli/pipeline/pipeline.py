@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, cast, overload
@@ -27,7 +27,7 @@ from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
-from rdm_cli.kernels.spec import Sampler
+from rdm_cli.kernels.spec import Sampling
 from rdm_cli.pipeline.attributes import Attributes
 from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.pipeline.coding import Coder
@@ -101,7 +101,7 @@ def open_pipeline(
         prior=prior,
         style=None if style is None else Path(style),
         class_name=checked_class(opened, class_name),
-        sampler=None if solver is None else Sampler(solver=checked_solver(solver)),
+        sampler=None if solver is None else Sampling(solver=checked_solver(solver)),
         max_pixels=max_pixels,
         value_range=value_range,
         on_remark=on_remark,
@@ -238,8 +238,10 @@ class Pipeline(Coder):
         them from, slerp leads from noise to noise, and back it comes as codes. "lerp" is the straight way
         (slerp where z is normal itself). None is "prior" where the bundle has a prior that predicts v.
 
-        At 0 and 1 these are the two codes, each of which decodes as it was made; what lies between two
-        numbers of steps decodes in a number between them. Raises CodeError for codes that cannot be mixed,
+        At 0 and 1 these are the two codes, each of which decodes as it was made. What lies between decodes on
+        the path "prior" as a draw of the prior does: an inferred x_T still holds outlines of its image, and
+        those of two images make a ghost. On the path "lerp" it decodes as the ends do, in a number of steps
+        between theirs. Raises CodeError for codes that cannot be mixed,
         BundleError for the path "prior" without a trained prior.
         """
         first, second = self._ends(first, second)
@@ -248,12 +250,18 @@ class Pipeline(Coder):
         style = None
         if first.style is not None and second.style is not None:
             style = lerp(first.style[0], second.style[0], alpha)
-        if (path or self.usual_path) == "prior":
+        path = path or self.usual_path
+        if path == "prior":
             z = self._through_the_prior(first.z, second.z, alpha)
         else:
             between = slerp if self.bundle.method.prior == "gaussian" else lerp
             z = between(first.z[0], second.z[0], alpha)
         infos = _infos_between(first, second, alphas)
+        if path == "prior":
+            drawn = asdict(sampling_way(self.bundle, None, None, stop_shift_for(self.bundle, None)).sampling)
+            infos = tuple(
+                info if a in (0, 1) else replace(info, **drawn) for info, a in zip(infos, alphas, strict=True)
+            )
         return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
 
     @property
@@ -313,10 +321,9 @@ class Pipeline(Coder):
         self, way: Way, first: Codes, second: Codes, rows: Sequence[Tensor], advance: Advance | None
     ) -> Tensor:
         """``rows`` of alpha, x_T and, where a solver keeps one, the other state, decoded one ``way``."""
-        spec, n = way.spec(self.bundle), way.steps
         model = self.network
-        check_steps_of_z(self.bundle, first.z, n)
-        check_steps_of_z(self.bundle, second.z, n)
+        check_steps_of_z(self.bundle, first.z, way.steps)
+        check_steps_of_z(self.bundle, second.z, way.steps)
         y = class_numbers(self.bundle, [first.infos[0].class_name])
 
         def decode_batch(real: int, weight: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
@@ -325,12 +332,11 @@ class Pipeline(Coder):
             )
             known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(spec, n), **known)
+                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(way), **known)
             x_t = start[0] if len(start) == 1 else TwoStates(*start)
-            num_calls = way.kernel.calls_down(n)
             eps_fn = self.in_precision(denoise)
-            with told_by_calls(eps_fn, tell, num_images=real, num_calls=num_calls) as told:
-                x_0 = last(way.kernel.decode(told, x_t, spec, n))
+            with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_down) as told:
+                x_0 = last(way.kernel.decode(told, x_t, way.spec, way.steps))
             return (self.leave(x_0),)
 
         with self.progress(advance, "decoding", len(rows[0])) as tell:
@@ -426,7 +432,7 @@ class Pipeline(Coder):
         if num < 1:
             raise ValueError(f"at least one code is drawn, not {num}")
         if solver is not None:
-            drawing = replace(self, sampler=Sampler(solver=checked_solver(solver)))
+            drawing = replace(self, sampler=Sampling(solver=checked_solver(solver)))
         else:
             drawing = self
         keys = range(first, first + int(num))
@@ -435,9 +441,8 @@ class Pipeline(Coder):
         )
         codes = drawing.drawn(z, keys, seed=seed, stop_shift=stop_shift)
         if solver is not None or steps is not None:
-            way = sampling_way(self.bundle, drawing.sampler, steps)
-            how: Any = {"solver": way.solver, "spacing": way.spacing, "steps": way.steps}
-            codes = codes.replace(infos=tuple(replace(info, **how) for info in codes.infos))
+            way = sampling_way(self.bundle, drawing.sampler, steps, codes.infos[0].stop_shift)
+            codes = codes.replace(infos=tuple(replace(i, **asdict(way.sampling)) for i in codes.infos))
         return codes if output is None else drawing.decode(codes, output=output)
 
     def drawn(

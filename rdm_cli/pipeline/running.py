@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.errors import setting
-from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.methods.diffusion_model import at_timesteps
 from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once, in_padded_batches
+from rdm_cli.pipeline.sampling import Way
 from rdm_cli.runtime import Precision, autocast, default_batch_size, memory_told
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -52,11 +53,11 @@ class Runner:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def timesteps(self, spec: SamplingSpec, num_steps: int) -> dict[str, list[int]]:
+    def timesteps(self, way: Way) -> dict[str, list[int]]:
         """What a model whose z depends on t is told of a trajectory; nothing for others."""
         if not self.bundle.model.time_dependent:  # a trajectory takes longer than the z of an image
             return {}
-        return at_timesteps(self.bundle.model, spec.trajectory(num_steps).t.tolist())
+        return at_timesteps(self.bundle.model, way.timesteps)
 
     def enter(self, x_0: Tensor) -> Tensor:
         """Images ``x_0`` (B, C, H, W) in [-1, 1] to the space that the model diffuses in, float32.

@@ -1,6 +1,9 @@
-"""Which way a code is decoded: by which solver, on which timesteps, in how many steps.
+"""How images are encoded, and how codes are decoded: by which solver, on which timesteps, in how many steps.
 
-In this order, the first that says something:
+Up, in this order, the first that says something: the user, who may name an inversion, its steps and its
+iterations, each by itself; the bundle's ``inverter``; the solver's own numbers.
+
+Down:
 
 1. the user: a ``sampler`` and ``steps``, each by itself, override what a code records;
 2. the code: one that was inferred from an image is decoded the way it was made, a sample as it was shown;
@@ -14,41 +17,55 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import get_args
+from functools import cached_property
+from typing import Any, cast, get_args
 
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import CodeInfo
 from rdm_cli.errors import CodeError, UsageError, setting
 from rdm_cli.kernels.schedules import Spacing
 from rdm_cli.kernels.solvers import Solver
-from rdm_cli.kernels.spec import Sampler, SamplingSpec
-from rdm_cli.registry import SOLVERS, load
-
-INVERSIONS = ("ddim", "fixed-point", "exact")
+from rdm_cli.kernels.spec import Sampling, SamplingSpec
+from rdm_cli.registry import INVERSIONS, SOLVERS, load
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A ``solver`` by name, its timesteps (None: the method's own), steps, and PDAE's stop-shift."""
+    """A sampling that leaves nothing open, in the ``spec`` of the bundle that follows it."""
 
-    solver: str
-    spacing: str | None
-    steps: int
-    stop_shift: float = 0.0
+    sampling: Sampling
+    spec: SamplingSpec
 
-    @property
+    @cached_property
     def kernel(self) -> Solver:
         """The solver itself."""
-        return solver_named(self.solver)
+        return solver_named(self.sampling.solver)
 
-    def timesteps(self, bundle: Bundle) -> list[int]:
+    @property
+    def steps(self) -> int:
+        """How many steps."""
+        return cast(int, self.sampling.steps)
+
+    @property
+    def iterations(self) -> int:
+        """Network calls of each step up."""
+        return self.sampling.iterations or self.kernel.iterations
+
+    @property
+    def calls_up(self) -> int:
+        """Network calls of an inversion."""
+        return self.kernel.calls_up(self.steps, self.iterations)
+
+    @property
+    def calls_down(self) -> int:
+        """Network calls of a decode."""
+        return self.kernel.calls_down(self.steps)
+
+    @property
+    def timesteps(self) -> list[int]:
         """Those that the network is told, ascending."""
-        visited: list[int] = self.spec(bundle).trajectory(self.steps).t.tolist()
+        visited: list[int] = self.spec.trajectory(self.steps).t.tolist()
         return visited
-
-    def spec(self, bundle: Bundle) -> SamplingSpec:
-        """The bundle's spec as this way follows it."""
-        return self.kernel.spec(bundle.model.sampling, self.spacing)
 
 
 def solver_named(name: str) -> Solver:
@@ -63,67 +80,98 @@ def checked_solver(name: str) -> str:
     return name
 
 
-def way_up(bundle: Bundle, inversion: str, steps: int | None) -> Way:
-    """How images are encoded: ``inversion`` and ``steps``, None being its or the bundle's own number.
+def way_up(
+    bundle: Bundle, inversion: str | None = None, steps: int | None = None, iterations: int | None = None
+) -> Way:
+    """How images are encoded; None is the bundle's own or, where it names none, the solver's own.
 
-    Raises UsageError for a solver that leads down alone, and for steps that it has not.
+    Raises UsageError for a solver that leads down alone, for steps that it has not, and for iterations of one
+    that solves no equation.
     """
-    solver = solver_named(inversion)
+    own = bundle.model.sampling.inverter
+    solver = solver_named(inversion or own.solver)
     if solver.encode is None:
         raise UsageError(
             f"{setting('inversion')} {inversion}: this solver only decodes", hint=", ".join(INVERSIONS)
         )
-    num = _first(steps, solver.steps, bundle.model.sampling.steps)
-    way = Way(solver=inversion, spacing=solver.spacing, steps=num)
+    if inversion is not None and inversion != own.solver:
+        own = Sampling(solver=inversion)
+    if iterations is not None and solver.iterations == 1:
+        raise UsageError(f"{setting('iterations')}: {own.solver} solves no equation")
+    if iterations is not None and iterations < 1:
+        raise UsageError(f"{setting('iterations')} {iterations}: the network is asked once at least")
+    num_iterations = None if solver.iterations == 1 else iterations or own.iterations or solver.iterations
+    num = _first(steps, own.steps, solver.steps, bundle.model.sampling.steps)
+    way = _way(
+        bundle, replace(own, spacing=own.spacing or solver.spacing, steps=num, iterations=num_iterations)
+    )
     # LRDM's inverse leads from the first of its timesteps to the last: there must be two
-    return _checked(bundle, way, least=2 if way.spec(bundle).spacing == "ahead" else 1)
+    return _checked(bundle, way, least=2 if way.spec.spacing == "ahead" else 1)
 
 
-def sampling_way(bundle: Bundle, sampler: Sampler | None, steps: int | None, stop_shift: float = 0.0) -> Way:
+def sampling_way(bundle: Bundle, sampler: Sampling | None, steps: int | None, stop_shift: float = 0.0) -> Way:
     """How what was drawn is decoded: as ``sampler`` says or, where it is None, as the bundle has it."""
     chosen = sampler or bundle.model.sampling.sampler
-    spacing = chosen.spacing or solver_named(chosen.solver).spacing
     num = _first(steps, chosen.steps, bundle.model.sampling.steps)
-    way = Way(solver=chosen.solver, spacing=spacing, steps=num, stop_shift=stop_shift)
-    return _checked(bundle, way)
+    spacing = chosen.spacing or solver_named(chosen.solver).spacing
+    return _checked(bundle, _way(bundle, replace(chosen, spacing=spacing, steps=num, stop_shift=stop_shift)))
+
+
+def recorded(info: CodeInfo) -> Sampling:
+    """How a code says that it was made; raises CodeError for a solver or timesteps unknown here."""
+    if info.solver not in SOLVERS or info.spacing not in (None, *get_args(Spacing)):
+        raise CodeError(f"the code records solver {info.solver!r} on {info.spacing!r}, unknown here")
+    return Sampling(
+        solver=info.solver,
+        spacing=cast(Any, info.spacing),
+        steps=info.steps,
+        iterations=info.iterations,
+        stop_shift=info.stop_shift,
+    )
 
 
 def way_down(
-    bundle: Bundle, info: CodeInfo, *, has_x_T: bool, steps: int | None, sampler: Sampler | None
+    bundle: Bundle, info: CodeInfo, *, has_x_T: bool, steps: int | None, sampler: Sampling | None
 ) -> Way:
     """How a code is decoded; ``steps`` and ``sampler`` are the user's, None where there is no wish.
 
     Raises CodeError where a code that decodes one way alone is asked to go another, or records one that rdm
     does not know.
     """
-    if info.solver not in SOLVERS or info.spacing not in (None, *get_args(Spacing)):
-        raise CodeError(f"the code records solver {info.solver!r} on {info.spacing!r}, unknown here")
+    own = recorded(info)
     # an x_T that is drawn anew owes nothing to the inversion that it replaces
     bound = bundle.model.time_dependent  # a z for each timestep, of the way that it was made on
-    recorded = info.steps is not None and (has_x_T or bound or solver_named(info.solver).clamps)
-    if not recorded:
-        return sampling_way(bundle, sampler, steps, info.stop_shift)
-    assert info.steps is not None
-    own = Way(solver=info.solver, spacing=info.spacing, steps=info.steps, stop_shift=info.stop_shift)
-    if not own.kernel.clamps:
-        asked_steps = _first(steps, None if sampler is None else sampler.steps, own.steps)
-        asked_spacing = (None if sampler is None else sampler.spacing) or own.spacing
-        asked_solver = sampler.solver if sampler is not None else own.solver
-        if (asked_solver, asked_spacing, asked_steps) != (own.solver, own.spacing, own.steps):
+    binding = own.steps is not None and (has_x_T or bound or solver_named(own.solver).clamps)
+    if not binding:
+        return sampling_way(bundle, sampler, steps, own.stop_shift)
+    way = _way(bundle, own)
+    if not way.kernel.clamps:
+        asked = replace(
+            own,
+            solver=own.solver if sampler is None else sampler.solver,
+            spacing=(sampler and sampler.spacing) or own.spacing,
+            steps=_first(steps, None if sampler is None else sampler.steps, way.steps),
+        )
+        if asked != own:
             raise CodeError(
                 f"this code was made by {own.solver} in {own.steps} steps, and decodes in no other way",
                 hint=f"leave out {setting('steps')} and {setting('solver')}",
             )
-        return _checked(bundle, own)
-    if sampler is not None:
-        asked = sampling_way(bundle, sampler, _first(steps, sampler.steps, own.steps), info.stop_shift)
-        if bound and asked.steps == own.steps and asked.timesteps(bundle) != own.timesteps(bundle):
-            raise CodeError(
-                f"the code holds z at the timesteps of {own.solver}, and not at those of {asked.solver}",
-                hint=f"leave out {setting('solver')}",
-            )
-        return asked
-    return _checked(bundle, replace(own, steps=_first(steps, own.steps)))
+        return _checked(bundle, way)
+    if sampler is None:
+        return _checked(bundle, _way(bundle, replace(own, steps=_first(steps, own.steps))))
+    other = sampling_way(bundle, sampler, _first(steps, sampler.steps, own.steps), own.stop_shift)
+    if bound and other.steps == way.steps and other.timesteps != way.timesteps:
+        raise CodeError(
+            f"the code holds z at the timesteps of {own.solver}, and not at those of {sampler.solver}",
+            hint=f"leave out {setting('solver')}",
+        )
+    return other
+
+
+def _way(bundle: Bundle, sampling: Sampling) -> Way:
+    solver = solver_named(sampling.solver)
+    return Way(sampling=sampling, spec=solver.spec(bundle.model.sampling, sampling.spacing))
 
 
 def _first(*numbers: int | None) -> int:
@@ -136,10 +184,10 @@ def _first(*numbers: int | None) -> int:
 
 
 def _checked(bundle: Bundle, way: Way, least: int = 1) -> Way:
-    most = way.spec(bundle).max_steps
+    most = way.spec.max_steps
     least = 2 if way.kernel.in_pairs else least
     if not least <= way.steps <= most:
         raise UsageError(
-            f"{bundle.name}: {setting('steps')} {way.steps}: {way.solver} takes {least} to {most}"
+            f"{bundle.name}: {setting('steps')} {way.steps}: {way.sampling.solver} takes {least} to {most}"
         )
     return way

@@ -11,7 +11,7 @@ from solver_frontier import keep_knee, knee, knee_text
 
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.errors import UsageError
-from rdm_cli.kernels.spec import Sampler
+from rdm_cli.kernels.spec import Sampling
 
 
 def row(value: float, half: float = 1.0) -> dict[str, Any]:
@@ -46,8 +46,11 @@ def test_the_kept_knee_is_the_bundles_sampler_and_leaves_its_digest(
     shutil.copytree(tiny_bundle, folder)
     before = open_bundle(str(folder))
     for figures, expected in (
-        (FIGURES, Sampler(solver="heun", steps=4)),  # 2 calls a step, and 1 for the last: 4 steps are 7 calls
-        ({**FIGURES, "unipc, karras": {"5": row(10.0)}}, Sampler(solver="unipc", spacing="karras", steps=5)),
+        (
+            FIGURES,
+            Sampling(solver="heun", steps=4),
+        ),  # 2 calls a step, 1 for the last: 7 calls
+        ({**FIGURES, "unipc, karras": {"5": row(10.0)}}, Sampling(solver="unipc", spacing="karras", steps=5)),
     ):
         keep_knee(folder, figures)
         after = open_bundle(str(folder))

@@ -114,7 +114,9 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
     (least,) = {v.code.infos[0].solver for v in encode_verified(pipeline, x_0, [None] * 4, Effort())}  # type: ignore[union-attr]
     assert least == "ddim"
     rungs = ladder(pipeline, Effort())
-    assert [r.inversion for r in rungs] == ["ddim"] * 2 + ["fixed-point"] * 3 + ["exact"] * 2
+    assert [r.way(pipeline.bundle).sampling.solver for r in rungs] == ["ddim"] * 2 + ["fixed-point"] * 3 + [
+        "exact"
+    ] * 2
     assert [(r.steps, r.iterations) for r in rungs[2:]] == [
         (None, None),
         (20, None),

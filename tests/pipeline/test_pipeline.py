@@ -17,7 +17,7 @@ from rdm_cli.bundles.places import assets_folder
 from rdm_cli.codes.code import Codes
 from rdm_cli.data.images.pixels import to_pixels
 from rdm_cli.errors import CodeError, ImageError, RdmError, UsageError
-from rdm_cli.kernels.spec import Sampler
+from rdm_cli.kernels.spec import Sampling
 from rdm_cli.pipeline.pipeline import Pipeline, open_pipeline
 
 NUM = 7
@@ -247,7 +247,7 @@ def test_the_python_api_opens_a_bundle(tiny_bundle: Path, faces: Path) -> None:
 
 
 def sampled_by(pipeline: Pipeline, **how: Any) -> Pipeline:
-    return replace(pipeline, sampler=Sampler(**how))
+    return replace(pipeline, sampler=Sampling(**how))
 
 
 def test_a_sampler_overrides_what_a_code_records(pipeline: Pipeline, codes: Codes, decoded: Tensor) -> None:

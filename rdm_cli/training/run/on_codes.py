@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from rdm_cli.bundles.bundle import Bundle
-from rdm_cli.bundles.writing import add_directions, add_prior, refuse_read_only
+from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, refuse_read_only
 from rdm_cli.codes.sets import CodeSet, read_code_set
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels
 from rdm_cli.data.sources.folders import find_inputs
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.kernels.schedules import LINEAR
+from rdm_cli.methods.domain import fit_domain
 from rdm_cli.methods.presets import Preset
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.residual_mlp import ResidualMLPConfig
@@ -129,7 +130,19 @@ def train_bundle_prior(
             )
         on_record(record)
     add_prior(bundle, training.result().cpu(), weights_dtype)
+    _keep_domain(bundle, found, note)
     return len(found.names)
+
+
+def _keep_domain(bundle: Bundle, found: CodeSet, note: Callable[[str], None]) -> None:
+    """Store what the images of these codes look like, so that verbs can tell others from them."""
+    if bundle.model.time_dependent:
+        return
+    domain = fit_domain(found.z)
+    if domain is None:
+        note(f"{len(found.names)} codes are too few to tell images that are unlike them")
+    else:
+        add_domain(bundle, domain)
 
 
 def _labels_of(
@@ -224,6 +237,7 @@ def train_bundle_attributes(
         raise RdmError("; ".join([error.message, *remarks]), hint=error.hint) from error
     directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
     add_directions(bundle, directions, replace_all=replace_all)
+    _keep_domain(bundle, found, note)
     others = tuple(name for name in stored if name not in fit.names)
     return TrainedAttributes(
         fit=fit,

@@ -1,0 +1,54 @@
+"""Which arithmetic is fast is measured once a machine, and remembered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rdm_cli.pipeline import fast_precision as module
+from rdm_cli.pipeline.fast_precision import fast_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    """The gains that measurements find, in turn; each is taken once."""
+    gains = [1.9]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "gain_of_bf16", lambda: gains.pop())
+    return gains
+
+
+def kept(folder: Path) -> Path:
+    return folder / "rdm" / "fast-precision.json"
+
+
+def test_measured_once_and_remembered(measured: list[float], tmp_path: Path) -> None:
+    assert [fast_precision(CPU) for _ in range(3)] == ["bf16"] * 3 and not measured
+    (machine,) = json.loads(kept(tmp_path).read_text())
+    assert torch.__version__ in machine
+    kept(tmp_path).write_text(json.dumps({"another machine": "bf16"}))
+    measured.append(1.1)
+    assert fast_precision(CPU) == fast_precision(CPU) == "fp32"  # hardly faster is no reason
+    assert json.loads(kept(tmp_path).read_text()).keys() == {"another machine", machine}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "no json", '{"a": 1}'])
+def test_a_damaged_cache_is_measured_again(measured: list[float], tmp_path: Path, text: str) -> None:
+    kept(tmp_path).parent.mkdir()
+    kept(tmp_path).write_text(text)
+    assert fast_precision(CPU) == "bf16" and not measured
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault(measured: list[float], tmp_path: Path) -> None:
+    (tmp_path / "rdm").write_text("a file where the folder would be")
+    measured.append(1.9)
+    assert fast_precision(CPU) == fast_precision(CPU) == "bf16" and not measured
+
+
+def test_the_measurement_finds_a_gain() -> None:
+    assert 0.01 < module.gain_of_bf16() < 100
