@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rdm_cli.data.images.pixels import Fit
 from rdm_cli.data.sources.folders import Item
+from rdm_cli.escapes import printable
 from rdm_cli.evaluation.material import Material, Subject
 from rdm_cli.evaluation.reconstruction import measure_reconstruction, reconstruction_work
 from rdm_cli.evaluation.report import comparison
@@ -70,4 +71,5 @@ def _steps(pipeline: Pipeline) -> list[int]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
+    written = [[printable(cell).replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    return [f"| {' | '.join(row)} |" for row in (written[0], ["---"] * len(columns), *written[1:])]
