@@ -47,7 +47,7 @@ PrintConfig = Annotated[
 ]
 
 
-def unless_overruled(ctx: typer.Context, **values: Any) -> dict[str, Any]:
+def unless_overruled(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` of options that exclude one another, without the file's where the command line names any."""
     in_file = {
         name for name in values if getattr(ctx.get_parameter_source(name), "name", "") == "DEFAULT_MAP"
@@ -56,16 +56,16 @@ def unless_overruled(ctx: typer.Context, **values: Any) -> dict[str, Any]:
     return {name: None if named and name in in_file else value for name, value in values.items()}
 
 
-def emit_config(console: Console, ctx: typer.Context, values: Mapping[str, Any]) -> None:
+def emit_config(console: Console, ctx: typer.Context, values: Any) -> None:
     """Print the command's options as TOML, in the order and under the headings of its help.
 
-    ``values``, by the parameters' names, go before those that the command was given. An option without a
-    value is a comment. Raises UsageError for a file's name that is no Unicode text.
+    What ``values`` has as attributes of the parameters' names goes before what the command was given. An
+    option without a value is a comment. Raises UsageError for a file's name that is no Unicode text.
     """
     panels: dict[str, list[str]] = {}
     facts: dict[str, Any] = {}
     for key, param in _params(ctx):
-        value = values.get(param.name, ctx.params.get(param.name))
+        value = getattr(values, param.name, ctx.params.get(param.name))
         value = str(value) if isinstance(value, Path) else value
         facts[key] = value
         line = f"# {key} is not set" if value is None else f"{key} = {_toml(value)}"

@@ -18,6 +18,7 @@ from rdm_cli.bundles.config_json import json_file, to_json
 from rdm_cli.bundles.places import INDEX, refuse_shipped, replace_bundle, replace_folder
 from rdm_cli.bundles.reading import DOMAIN, DOMAIN_FILE, WEIGHTS, read_directions
 from rdm_cli.bundles.scheduler_json import scheduler_json
+from rdm_cli.data.io.atomic import write_whole
 from rdm_cli.data.io.tensor_files import first_not_finite, write_tensors
 from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
@@ -103,6 +104,23 @@ def add_directions(bundle: Bundle, directions: Directions, *, replace_all: bool 
         directions = read_directions(folder).updated(directions)
     with replace_folder(folder) as new:
         save_directions(new, directions)
+
+
+FIGURES, END_OF_FIGURES = "<!-- figures: rdm train all -->", "<!-- end of figures: rdm train all -->"
+
+
+def write_figures(bundle: Bundle, figures: str) -> None:
+    """Put ``figures``, in Markdown, into the bundle's card, in place of those of the same maker.
+
+    Raises UsageError for a read-only bundle.
+    """
+    refuse_read_only(bundle)
+    card = bundle.folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else f"# {bundle.name}\n"
+    before, _, rest = text.partition(FIGURES)
+    after = rest.partition(END_OF_FIGURES)[2].lstrip("\n")
+    parts = [before.rstrip("\n"), f"{FIGURES}\n\n{figures}\n\n{END_OF_FIGURES}", after.rstrip("\n")]
+    write_whole(card, ("\n\n".join(filter(None, parts)) + "\n").encode())
 
 
 def add_domain(bundle: Bundle, domain: Domain) -> None:

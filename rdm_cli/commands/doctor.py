@@ -53,6 +53,7 @@ def _page(facts: dict[str, Any]) -> list[str]:
         _line("rdm", f"{facts['rdm']}, Python {facts['python']}, {facts['system']}"),
         _line("packages", ", ".join(f"{name} {found or '-'}" for name, found in facts["packages"].items())),
     ]
+    lines.append(_line("machine", ", ".join(f"{name} {value}" for name, value in facts["machine"].items())))
     for name, lacking in facts["extras"].items():
         lines.append(_line(f"[{name}]", f"lacks {', '.join(lacking)}" if lacking else "installed"))
     for device in facts["devices"]:

@@ -210,7 +210,14 @@ def reconstruction(
         int, typer.Option("-n", "--n", metavar="N", min=2, help="Use the first N images of the folder.")
     ] = 64,
     steps: o.StepsList = "10,20,50",
-    inversion: o.InversionOption = "ddim",
+    inversion: Annotated[
+        o.Inversion,
+        typer.Option(
+            "--inversion",
+            help="How x_T is inferred, whatever the bundle's own way is.",
+            rich_help_panel=o.SOLVER,
+        ),
+    ] = "ddim",
     lpips_weights: o.LPIPSWeights = None,
     *,
     report: Report,

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -35,15 +35,34 @@ LAST_WORDS_SECONDS = 0.2
 REPORT_SECONDS = 30.0
 
 
-def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool = False) -> RunPlan | None:
-    """Train as ``options`` say, or with ``dry_run`` print what that would be; returns what was trained."""
+def train_or_forecast(
+    console: Console,
+    options: TrainOptions,
+    *,
+    dry_run: bool = False,
+    show: Callable[[TrainOptions], None] | None = None,
+) -> RunPlan | None:
+    """Train as ``options`` say; returns what was trained.
+
+    Nothing is, where ``show`` is to show the options in effect, or with ``dry_run``, which prints what it
+    would be.
+    """
     from rdm_cli.training.processes import together
-    from rdm_cli.training.run.plan import join_processes, make_accelerator
+    from rdm_cli.training.run.plan import in_effect, join_processes, make_accelerator, make_plan
 
     processes = join_processes(device=options.device, threads=options.threads)
     with only_one_reports(processes):
         with together(processes):
-            plan = _plan(options, processes)
+            plan = make_plan(
+                options,
+                num_processes=processes.num_processes,
+                on_cpu=processes.device.type == "cpu",
+                command=this_command(),
+            )
+            if show is not None:
+                if processes.is_main_process:
+                    show(in_effect(options, plan))
+                return None
             accelerator = make_accelerator(
                 device=options.device,
                 threads=options.threads,
@@ -64,28 +83,6 @@ def train_or_forecast(console: Console, options: TrainOptions, *, dry_run: bool 
             print_forecast(console, expected)
         accelerator.end_training()
     return None
-
-
-def options_in_effect(options: TrainOptions) -> TrainOptions:
-    """``options`` with all that a run would make of what they leave open; trains nothing.
-
-    Raises what the run would raise where it cannot begin.
-    """
-    from rdm_cli.training.run.plan import in_effect, join_processes
-
-    processes = join_processes(device=options.device, threads=options.threads)
-    return in_effect(options, _plan(options, processes))
-
-
-def _plan(options: TrainOptions, processes: PartialState) -> RunPlan:
-    from rdm_cli.training.run.plan import make_plan
-
-    return make_plan(
-        options,
-        num_processes=processes.num_processes,
-        on_cpu=processes.device.type == "cpu",
-        command=this_command(),
-    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ The options of ``rdm train METHOD`` stand in groups whose fields have the names 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,9 +18,9 @@ from rdm_cli import options as o
 from rdm_cli.commands.follow_training import (
     follow_attributes,
     follow_prior,
-    options_in_effect,
     train_or_forecast,
 )
+from rdm_cli.commands.train_all import train_all
 from rdm_cli.config_file import Config, PrintConfig, emit_config, unless_overruled
 from rdm_cli.console import Console
 from rdm_cli.help_page import App
@@ -187,6 +188,9 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         more = vars(of_method) | vars(optimiser) | vars(run) | vars(images) | vars(machine)
         if method == FIRST_STAGE:
             preset = _of_kind(preset, more.pop("kind"))
+        budget: dict[str, Any] = {"num_images": num_images, "num_steps": num_steps, "minutes": minutes}
+        if config is not None:
+            budget = unless_overruled(ctx, budget)
         more["run_folder"] = run.run_folder or Path("runs") / bundle.name
         options = TrainOptions(
             method=method,
@@ -195,16 +199,14 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
             preset=preset,
             init_from=init_from,
             resume=resume,
-            **unless_overruled(ctx, num_images=num_images, num_steps=num_steps, minutes=minutes),
+            **budget,
             **more,
         )
         console = Console(as_json=voice.as_json, quiet=voice.quiet)
-        if print_config:
-            emit_config(console, ctx, vars(options_in_effect(options)))
-        else:
-            plan = train_or_forecast(console, options, dry_run=dry_run)
-            if plan is not None:
-                console.emit(str(bundle), output=str(bundle), run=str(plan.run_folder))
+        show = partial(emit_config, console, ctx) if print_config else None
+        plan = train_or_forecast(console, options, dry_run=dry_run, show=show)
+        if plan is not None:
+            console.emit(str(bundle), output=str(bundle), run=str(plan.run_folder))
 
     train.__doc__ = f"""Train {what} on any folder of images.
 
@@ -230,6 +232,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     return spread(train)
 
 
+app.command("all")(train_all)
 app.command("diffae")(_training_command("diffae", "a Diff-AE", NoMore))
 app.command("dpm")(_training_command("dpm", "a plain diffusion model, without an encoder,", NoMore))
 app.command("pdae")(

@@ -204,8 +204,8 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
         parse_range(options.value_range)  # a wrong one is told before any work
     stored = load_settings(run_folder) if resume else {}
     method: Method = load(TRAINABLE, "method", options.method)
-    if preset is not None and preset not in method.presets:
-        raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
+    if preset is not None:
+        refuse_unknown_preset(method, preset)
     refuse_places(options)
     networks = options.given(_OF_THE_NETWORKS)
     if options.classes:
@@ -286,6 +286,12 @@ def in_effect(options: TrainOptions, plan: RunPlan) -> TrainOptions:
         num_steps=None,
         minutes=plan.budget.minutes,
     )
+
+
+def refuse_unknown_preset(method: Method, name: str) -> None:
+    """Raise UsageError, with the names that there are, where ``name`` is no preset of the method."""
+    if name not in method.presets:
+        raise UsageError(f"there is no preset {name!r}", hint=nearest(name, method.presets))
 
 
 def refuse_places(options: TrainOptions) -> None:
