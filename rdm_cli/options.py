@@ -222,18 +222,9 @@ Style = Annotated[
 
 
 @group(IMAGES)
-class Images:
+class ImageFiles:
     """How image files are read."""
 
-    class_name: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            help="Class-conditional models: the class that all images are taken to be of.",
-            show_default="each image's folder, each code's own",
-        ),
-    ] = None
     max_pixels: Annotated[
         int,
         typer.Option(
@@ -251,6 +242,21 @@ class Images:
             parser=parse_range,
             help="Grey images of more than 8 bits: which values are black and white.",
             show_default="found from each image's values",
+        ),
+    ] = None
+
+
+@group(IMAGES)
+class Images(ImageFiles):
+    """How image files are read, and of which class they are."""
+
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class-conditional models: the class that all images are taken to be of.",
+            show_default="each image's folder, each code's own",
         ),
     ] = None
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.console import Console
+from rdm_cli.data.images.pixels import load_rgb
 from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.option_groups import spread
 
@@ -62,12 +64,9 @@ def show(
     page: Annotated[
         int, typer.Option("--page", metavar="N", min=1, help="Which of a folder's sheets, from 1.")
     ] = 1,
-    max_pixels: Annotated[
-        int,
-        typer.Option("--max-pixels", metavar="N", min=1, help="Show no pictures of more than N pixels."),
-    ] = o.MAX_PIXELS_DEFAULT,
     force: o.Force = False,
     *,
+    images: o.ImageFiles,
     voice: o.Voice,
 ) -> None:
     """Show what pictures, codes and bundles record: how they were made, by which command.
@@ -88,6 +87,7 @@ def show(
     from rdm_cli.jobs.showing import contact_sheet, look_at
     from rdm_cli.reports.viewer import open_in_viewer
 
+    load = partial(load_rgb, max_pixels=images.max_pixels, value_range=images.value_range)
     screen = _Screen(console, graphics)
     decoder = _decoder(bundle) if decode else None
     num_failed = num_partial = 0
@@ -98,7 +98,7 @@ def show(
                     raise UsageError("--open shows a folder's sheet from a file", hint="add -o sheet.png")
                 found = contact_sheet(
                     Path(name), columns=columns, tile=tile, limit=limit, page=page, decode=decoder,
-                    max_pixels=max_pixels,
+                    load=load,
                 )  # fmt: skip
                 if output is not None and found.sheet is not None:
                     _save(found.sheet, output, found.record, force)
@@ -107,13 +107,15 @@ def show(
                 num_failed += bool(found.errors) and not found.num_shown
                 num_partial += bool(found.errors)
             else:
-                one = look_at(name, decoder, max_pixels=max_pixels)
+                one = look_at(name, decoder, load=load)
                 screen.picture(one.image)
                 _tell_file(console, name, one)
                 if one.remark:
                     console.problem(f"rdm: {one.remark}")
-            if open_file:
-                open_in_viewer(output or Path(name))
+                if open_file:
+                    open_in_viewer(_picture_of(name, one))
+            if open_file and output is not None:
+                open_in_viewer(output)
         except RdmError as error:
             if len(files) == 1:
                 raise
@@ -174,6 +176,13 @@ def _save(sheet: Image, output: Path, record: Any, force: bool) -> None:
     if not force:
         refuse_other(output, record)
     save_image(sheet, output, record)
+
+
+def _picture_of(name: str, one: Shown) -> Path:
+    """The file that a viewer is to open: of a code its own picture; raises UsageError where it has none."""
+    if one.kind == "code" and "picture" not in one.facts:
+        raise UsageError(f"{name}: no picture of this code lies beside it", hint="rdm decode makes one")
+    return Path(name).with_name(one.facts["picture"]) if one.kind == "code" else Path(name)
 
 
 def _tell_file(console: Console, name: str, one: Shown) -> None:

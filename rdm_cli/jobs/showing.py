@@ -11,7 +11,7 @@ from PIL import Image
 
 from rdm_cli.bundles.places import names_bundle
 from rdm_cli.data.images.kinds import HEAD_BYTES, kind_of
-from rdm_cli.data.images.pixels import MAX_PIXELS, SUFFIXES, load_rgb
+from rdm_cli.data.images.pixels import SUFFIXES, load_rgb
 from rdm_cli.data.images.record import new_record, read_record
 from rdm_cli.data.images.sheet import TILE, Tile, enlarged, lay_out
 from rdm_cli.data.io.places import digest_of
@@ -23,6 +23,8 @@ FIRST = ("what", "command", "software", "source", "sources", "edits", "draw", "s
 
 Decode = Callable[[Path], Image.Image]
 """Makes the picture of a code."""
+Load = Callable[..., Image.Image]
+"""Reads an image as :func:`~rdm_cli.data.images.pixels.load_rgb` does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +42,11 @@ class Shown:
     remark: str | None = None
 
 
-def look_at(name: str, decode: Decode | None = None, *, max_pixels: int = MAX_PIXELS) -> Shown:
-    """What the file, or the bundle, ``name`` records; ``decode`` makes the pictures of codes.
+def look_at(name: str, decode: Decode | None = None, *, load: Load = load_rgb) -> Shown:
+    """What the file, or the bundle, ``name`` records; ``decode`` makes a code's picture, ``load`` reads one.
 
-    Without it a code is shown by the picture beside it, where that is the code's own. Raises ImageError,
-    CodeError, BundleError or UsageError for what is none of these.
+    Without ``decode`` a code is shown by the picture beside it, where that is the code's own. Raises
+    ImageError, CodeError, BundleError or UsageError for what is none of these.
     """
     path = Path(name)
     if not path.is_file() and (names_bundle(name) or path.is_dir()):
@@ -52,20 +54,21 @@ def look_at(name: str, decode: Decode | None = None, *, max_pixels: int = MAX_PI
 
         return Shown(kind="bundle", facts=details(name))
     if path.suffix.lower() == CODE_SUFFIX:
-        return _code(path, decode, max_pixels)
-    return _picture(path, max_pixels)
+        return _code(path, decode, load)
+    return _picture(path, load)
 
 
-def _picture(path: Path, max_pixels: int) -> Shown:
+def _picture(path: Path, load: Load) -> Shown:
     record = _in_order(read_record(path)) if path.is_file() else None
     pages: list[str] = []
     try:
-        image = load_rgb(path, max_pixels=max_pixels, on_remark=lambda _, text: pages.append(text))
+        image = load(path, on_remark=lambda _, text: pages.append(text))
     except ImageError as error:
         if record is None:
             raise
-        return Shown(kind="animation" if path.suffix == ".mp4" else "picture", facts={}, record=record,
-                     remark=None if path.suffix == ".mp4" else str(error))  # fmt: skip
+        if path.suffix.lower() == ".mp4":  # nothing here decodes it
+            return Shown(kind="animation", facts={}, record=record)
+        return Shown(kind="picture", facts={}, record=record, remark=str(error))
     with path.open("rb") as file:
         kind = kind_of(file.read(HEAD_BYTES))
     facts = {"format": kind, "width": image.width, "height": image.height}
@@ -80,7 +83,7 @@ def _in_order(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return {name: record[name] for name in dict.fromkeys((*FIRST, *record)) if name in record}
 
 
-def _code(path: Path, decode: Decode | None, max_pixels: int) -> Shown:
+def _code(path: Path, decode: Decode | None, load: Load) -> Shown:
     from rdm_cli.codes.code import read_held
 
     info, names = read_held(path)
@@ -92,7 +95,7 @@ def _code(path: Path, decode: Decode | None, max_pixels: int) -> Shown:
     elif (beside := _own_picture(path, digest, info.source_digest)) is not None:
         facts["picture"] = beside.name
         try:
-            image = load_rgb(beside, max_pixels=max_pixels, on_remark=lambda *_: None)
+            image = load(beside, on_remark=lambda *_: None)
         except ImageError as error:
             remark = str(error)
     return Shown(kind="code", facts=facts, record=asdict(info), image=image, remark=remark)
@@ -136,7 +139,7 @@ def contact_sheet(
     limit: int = 100,
     page: int = 1,
     decode: Decode | None = None,
-    max_pixels: int = MAX_PIXELS,
+    load: Load = load_rgb,
 ) -> ContactSheet:
     """The pictures and codes below ``folder``, ``limit`` of them: those of a ``page``, from 1.
 
@@ -154,7 +157,7 @@ def contact_sheet(
     tiles: list[Tile] = []
     for item in chosen:
         try:
-            one = look_at(str(item.source), decode, max_pixels=max_pixels)
+            one = look_at(str(item.source), decode, load=load)
         except RdmError as error:
             found.errors[str(item.source)] = str(error)
             continue

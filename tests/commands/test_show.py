@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from rdm_cli.data.images.record import read_record, saving_options
+from rdm_cli.data.images.record import mp4_box, read_record, saving_options
 
 Rdm = Callable[..., Any]
 HAT = ("--attr", "hat", "--steps", 1)
@@ -182,6 +183,15 @@ def test_a_sheet_replaces_nothing(rdm: Rdm, faces: Path, tmp_path: Path) -> None
         assert rdm("show", *wrong).code == 2
 
 
+def code_of(folder: Path) -> Path:
+    """A code that has no picture beside it."""
+    from rdm_cli.codes.code import CodeInfo, Codes
+
+    info = CodeInfo(method="diffae", bundle="tiny", bundle_digest="0" * 64, image_size=16)
+    Codes(z=torch.zeros(1, 8), x_T=None, infos=(info,)).save([folder / "alone.safetensors"])
+    return folder / "alone.safetensors"
+
+
 def viewer(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the system's viewer."""
     folder.mkdir(exist_ok=True)
@@ -190,6 +200,17 @@ def viewer(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text(f"#!{sys.executable}\nimport sys\n{text}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(folder))
+
+
+def test_an_mp4_says_how_it_was_made_and_is_not_decoded(rdm: Rdm, tmp_path: Path) -> None:
+    video = struct.pack(">I", 12) + b"ftypisom"
+    (tmp_path / "a.mp4").write_bytes(
+        video + mp4_box({"software": "rdm 9", "what": "interpolation animation"})
+    )
+    shown = rdm("show", tmp_path / "a.mp4")
+    assert shown.code == 0 and shown.err == "" and facts_of(shown.out)["kind"] == "animation"
+    (tmp_path / "a.mp4").write_bytes(video)
+    assert rdm("show", tmp_path / "a.mp4").code == 1
 
 
 def test_open_hands_the_file_to_the_viewer(
@@ -201,6 +222,8 @@ def test_open_hands_the_file_to_the_viewer(
     shutil.copy("a.png", "-a; touch x.png")
     assert rdm("show", "--open", "--", "-a; touch x.png").code == 0
     assert seen.read_text() == repr([str(faces.resolve() / "-a; touch x.png")])  # no option, and no shell
+    refused = rdm("show", code_of(tmp_path), "--open")
+    assert refused.code == 2 and "no picture of this code" in refused.err
     viewer(tmp_path / "bin", "sys.exit(4)", monkeypatch)
     failed = rdm("show", "a.png", "--open")
     assert failed.code == 1 and "ended with 4; open it yourself: a.png" in failed.err
