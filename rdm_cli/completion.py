@@ -6,12 +6,12 @@ the command and what is typed so far; where it offers nothing, most shells offer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rdm_cli.errors import RdmError
-from rdm_cli.registry import DEFAULT_BUNDLE
+from rdm_cli.registry import DEFAULT_BUNDLE, FIRST_STAGE, PRESETS, load
 
 USUAL_SCALE = 0.3
 
@@ -49,13 +49,12 @@ def edits(ctx: Any, incomplete: str) -> list[str]:
     return [*found, *_files(incomplete)] if found else []
 
 
-def one_of(names: Iterable[str]) -> Callable[[Any, str], list[str]]:
-    """What completes one of ``names``, which typer does not know to be all that there are."""
-
-    def beginning_so(ctx: Any, incomplete: str) -> list[str]:
-        return [name for name in names if name.startswith(incomplete)]
-
-    return beginning_so
+def presets(ctx: Any, incomplete: str) -> list[str]:
+    """Presets of the method that ``rdm train METHOD`` trains, or ``rdm train all --method METHOD``."""
+    method = ctx.info_name if ctx.info_name in PRESETS else ctx.params.get("method") or "diffae"
+    kinds = ("kl-", "vq-") if method == FIRST_STAGE else ()
+    names = (name[3:] if name.startswith(kinds) else name for name in load(PRESETS, "method", method))
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
 
 def _attributes(ctx: Any) -> Iterable[str]:

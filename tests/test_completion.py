@@ -79,9 +79,9 @@ def complete(tmp_path: Path, environment: dict[str, str]) -> Complete:
     def offered(*lines: str, shell: str = "bash", **more: str) -> list[list[str]]:
         asked = []
         for line in lines:
-            before, _, rest = line.rpartition("rdm ")
-            told = dict([before.strip().split("=")]) if before else {}
-            asked.append(told | PROTOCOL[shell](f"rdm {rest}") | {"_RDM_COMPLETE": f"complete_{shell}"})
+            first, _, rest = line.partition(" ")
+            told, line = (dict([first.split("=")]), rest) if "=" in first else ({}, line)
+            asked.append(told | PROTOCOL[shell](line) | {"_RDM_COMPLETE": f"complete_{shell}"})
         command = [sys.executable, "-c", DRIVER, json.dumps(asked)]
         done = subprocess.run(
             command, env=environment | more, cwd=tmp_path / "here", capture_output=True, text=True, check=True
@@ -110,6 +110,7 @@ def test_words_of_training(complete: Complete) -> None:
     expected = {
         "rdm train diffae faces --preset small": ["small32", "small64"],
         "rdm train first-stage faces --preset small6": ["small64"],
+        "rdm train all faces --method lrdm --preset small64-v": ["small64-vector"],
         "rdm train diffae faces --log t": ["tensorboard", "trackio"],
         "rdm train prior codes -b m": ["mine"],
     }

@@ -225,7 +225,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     train.__annotations__ |= {
         "preset": Annotated[
             str | None,
-            o.left_open("--preset", "NAME", listed, "small64", autocompletion=completion.one_of(names)),
+            o.left_open("--preset", "NAME", listed, "small64", autocompletion=completion.presets),
         ],
         "of_method": own,
     }
