@@ -141,8 +141,11 @@ class Console:
 
         Values may be what JSON has, nested too; long ones are cut, and it is said by how much.
         """
-        width = max(map(len, facts), default=0)
-        lines = [f"  {name:<{width}}  {_in_words(value)}" for name, value in facts.items()]
+        shown = {_in_words(name, longest=40): _in_words(facts[name]) for name in [*facts][:MOST_ITEMS]}
+        if len(facts) > MOST_ITEMS:
+            shown["..."] = f"{len(facts) - MOST_ITEMS} more"
+        width = max(map(len, shown), default=0)
+        lines = [f"  {name:<{width}}  {text}" for name, text in shown.items()]
         self.emit_document("\n".join(printable(line, _BYTES) for line in [title, *lines]))
 
     def table(
@@ -279,7 +282,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _in_words(value: Any, depth: int = 0) -> str:
+def _in_words(value: Any, depth: int = 0, longest: int = LONGEST) -> str:
     """``value`` on one line: what it holds, without brackets and without what is None."""
     if isinstance(value, Mapping | list | tuple) and depth >= DEEPEST:
         return "..."
@@ -291,8 +294,8 @@ def _in_words(value: Any, depth: int = 0) -> str:
         text += f", and {len(value) - MOST_ITEMS} more" if len(value) > MOST_ITEMS else ""
     else:
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-    left = len(text) - LONGEST
-    return text if left <= 0 else f"{text[:LONGEST]}... ({left} more characters)"
+    left = len(text) - longest
+    return text if left <= 0 else f"{text[:longest]}... ({left} more characters)"
 
 
 def _strict(value: Any) -> Any:

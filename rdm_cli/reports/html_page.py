@@ -117,11 +117,11 @@ class HtmlPage:
     def plot(self, plot: Plot, description: str) -> None:
         """Add ``plot`` twice, for light and for dark readers; ``description`` is read where none is seen."""
         light, dark = (_data_uri(svg_of(plot, dark=d), "svg+xml") for d in (False, True))
-        self._body.append(
-            "<figure><picture>"
-            f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-            f'<img src="{light}" alt="{escape(description)}"></picture></figure>'
+        picture = (
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img src="{light}" alt="{escape(description)}"></picture>'
         )
+        self._body.append(f"<figure>{_wide(plot.title or description, picture)}</figure>")
 
     def sheet(self, caption: str, rows: Sequence[tuple[str, Tensor]]) -> None:
         """Add named rows of images (N, C, H, W) in [-1, 1], one above the other."""
@@ -156,9 +156,8 @@ class HtmlPage:
         size = f'width="{width * factor}" height="{height * factor}"'
         source = _data_uri(png, "png")
         shown = f'<img{kind} src="{source}" alt="{escape(alt)}" {size}>'
-        if width >= WIDE_PX:  # it keeps its words readable, and scrolls by itself where there is no room
-            region = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
-            shown = f"{region}{shown}</div>"
+        if width >= WIDE_PX:
+            shown = _wide(caption, shown)
         self._figure(caption, shown)
 
     def _figure(self, caption: str, content: str, *, kind: str = "") -> None:
@@ -197,6 +196,11 @@ def refuse_other_page(path: Path) -> None:
         head = file.read(4096)
     if MADE_BY.encode() not in head:
         raise OccupiedError(f"{path}: is there already, and rdm did not make it", hint=HINT)
+
+
+def _wide(name: str, picture: str) -> str:
+    """A picture with words in it: it is not shown smaller, but scrolls by itself where there is no room."""
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">{picture}</div>'
 
 
 def _card(card: Card) -> str:

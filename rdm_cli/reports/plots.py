@@ -192,7 +192,7 @@ def _looks(num: int) -> list[dict[str, Any]]:
 
 
 def _ink(axes: Axes, ink: str) -> None:
-    axes.tick_params(colors=ink)
+    axes.tick_params(which="both", colors=ink)
     axes.xaxis.label.set_color(ink)
     axes.yaxis.label.set_color(ink)
     for spine in axes.spines.values():

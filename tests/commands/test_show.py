@@ -131,6 +131,10 @@ def test_what_a_picture_says_is_printed_and_not_obeyed(rdm: Rdm, tmp_path: Path)
     assert len(shown.lines) == 1 + 4 + len(record) and "\u202e" not in shown.out
     assert r"\x1b]0;owned\x07\n\u202e" in shown.out and "more characters)" in shown.out
     assert len(shown.raw) < 10_000
+    many = {f"field {i}": i for i in range(20_000)} | {"software": "rdm 9", "k" * 500_000: 1}
+    Image.new("RGB", (2, 2)).save(path, **saving_options(many, "PNG"))
+    shown = rdm("show", path)
+    assert len(shown.lines) == 102 and len(shown.raw) < 10_000 and " more" in shown.lines[-1]
 
 
 def test_a_giant_text_is_no_record_and_no_harm(rdm: Rdm, tmp_path: Path) -> None:
