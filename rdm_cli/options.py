@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli.data.images.pixels import MAX_PIXELS
 from rdm_cli.data.images.sheet import TILE
 from rdm_cli.data.images.value_range import parse_range
@@ -37,8 +38,11 @@ Solver = Literal["ddim", "ancestral", "dpm-solver++", "unipc", "heun"]
 """How an x_T is decoded."""
 Prior = Literal["latent-ddim", "gaussian"]
 """What draws z."""
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+"""Where else a training run logs to."""
 
 SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
+OPTIMISER, RUN = "Optimiser", "Run"
 
 # What, where, how.
 
@@ -48,13 +52,28 @@ Inputs = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
-]
+    typer.Option(
+        "-o", "--output", metavar="PLACE",
+        help="A folder for results, or the file for the one result; without it, beside each input.",
+    ),
+]  # fmt: skip
 Bundle = Annotated[
     str,
     typer.Option(
         "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
-        envvar="RDM_BUNDLE",
+        envvar="RDM_BUNDLE", autocompletion=completion.bundles,
+    ),
+]  # fmt: skip
+BundleArgument = Annotated[
+    str,
+    typer.Argument(help="A shipped name, a folder, or hf:owner/name.", autocompletion=completion.bundles),
+]
+RecordedBundle = Annotated[
+    str | None,
+    typer.Option(
+        "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
+        envvar="RDM_BUNDLE", show_default=f"the one each code records; for images {DEFAULT_BUNDLE}",
+        autocompletion=completion.bundles,
     ),
 ]  # fmt: skip
 Force = Annotated[
@@ -68,6 +87,7 @@ Attr = Annotated[
         metavar="NAME",
         help="An attribute to move; repeat it, each with a --scale.",
         show_default=False,
+        autocompletion=completion.attributes,
     ),
 ]
 Columns = Annotated[
@@ -93,8 +113,11 @@ WeightsOption = Annotated[Weights, typer.Option("--weights", help="How the bundl
 
 BundlesAndData = Annotated[
     list[str],
-    typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images."),
-]
+    typer.Argument(
+        metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images.",
+        autocompletion=completion.bundles_and_folders,
+    ),
+]  # fmt: skip
 Report = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Write a JSON file and an HTML report here."),
@@ -357,6 +380,125 @@ class DecodingMachine(BatchedProcessor):
     precision: Annotated[
         Precision | None,
         typer.Option("--precision", help=PRECISION_HELP, show_default="the one each code records"),
+    ] = None
+
+
+# How a model is trained. The fields are those of rdm_cli.training.run.plan.TrainOptions.
+
+
+def left_open(name: str, metavar: str | None, text: str, default: str = "the preset's", **more: Any) -> Any:
+    """An option of training that has no value of its own; ``default`` says where it comes from then."""
+    return typer.Option(name, metavar=metavar, help=text, show_default=default, **more)
+
+
+@group(OPTIMISER)
+class Optimiser:
+    """What a step is made of."""
+
+    batch_size: Annotated[
+        int | None, left_open("--batch-size", "N", "Images in one step, over all processes.", min=1)
+    ] = None
+    lr: Annotated[float | None, left_open("--lr", "RATE", "Learning rate.", min=0.0)] = None
+    warmup_steps: Annotated[
+        int | None, left_open("--warmup", "N", "Steps in which the learning rate rises from 0.", min=0)
+    ] = None
+    decay_fraction: Annotated[
+        float | None,
+        left_open(
+            "--decay",
+            "FRACTION",
+            "Last fraction of training, in which the learning rate falls to 0.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = None
+    weight_decay: Annotated[
+        float | None, left_open("--weight-decay", "W", "Weight decay of AdamW.", min=0.0)
+    ] = None
+    ema_decay: Annotated[
+        float | None, left_open("--ema", "DECAY", "Decay of the averaged weights.", min=0.0, max=0.999999)
+    ] = None
+    num_accumulations: Annotated[
+        int | None,
+        left_open(
+            "--gradient-accumulation", "N", "Passes in one step: less memory, the same batch.", "1", min=1
+        ),
+    ] = None
+
+
+@group(RUN)
+class Run:
+    """What the run leaves, and where."""
+
+    run_folder: Annotated[
+        Path | None, left_open("--run", "DIR", "Folder for checkpoint, log and sheets.", "runs/NAME")
+    ] = None
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option("--checkpoint-minutes", metavar="MINUTES", min=0.0, help="Minutes between checkpoints."),
+    ] = 5.0
+    sheet_minutes: Annotated[
+        float,
+        typer.Option(
+            "--sheet-minutes",
+            metavar="MINUTES",
+            min=0.0,
+            help="Minutes between sheets of pictures; 0: no sheets.",
+        ),
+    ] = 15.0
+    weights: Annotated[
+        Weights | None, left_open("--weights", None, "How the bundle stores weights.", "fp32")
+    ] = None
+    log: Annotated[Tracker | None, typer.Option("--log", help="Log to this tracker as well.")] = None
+    seed: Annotated[int | None, left_open("--seed", "N", "Seed of everything random.", "0")] = None
+
+
+@group(IMAGES)
+class TrainingImages:
+    """How the images are read."""
+
+    flip: Annotated[bool | None, left_open("--flip/--no-flip", None, "Mirror half of the images.")] = None
+    fit: Annotated[
+        Fit | None, left_open("--fit", None, "How an image becomes a square of the network's size.", "crop")
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        left_open(
+            "--max-pixels",
+            "N",
+            "Leave out images of more than N pixels (guards against decompression bombs).",
+            str(MAX_PIXELS_DEFAULT),
+            min=1,
+        ),
+    ] = None
+    value_range: Annotated[
+        str | None,
+        left_open(
+            "--range",
+            "LO,HI",
+            "Grey images of more than 8 bits: which values are black and white.",
+            "found from each image's values",
+        ),
+    ] = None
+
+
+@group(MACHINE)
+class TrainingMachine(Processor):
+    """What computes, and how."""
+
+    mixed_precision: Annotated[
+        MixedPrecision | None,
+        left_open("--mixed-precision", None, "Arithmetic of a step; fp16 needs a GPU.", "no"),
+    ] = None
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the step with torch.compile: minutes at the start, then faster on a GPU.",
+        ),
+    ] = False
+    num_workers: Annotated[
+        int | None, left_open("--workers", "N", "Processes that decode images.", "0 on a CPU, else 4", min=0)
     ] = None
 
 

@@ -8,15 +8,13 @@ from typing import Any
 
 from evidence.contenders import DIFFAE, PDAE, PLAIN, TITLES
 from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, without
-from rdm_cli.evaluation.figures import Figure, Part, Scalar, Sheet, curves, drawn, mean_figure
-from rdm_cli.evaluation.gap import gaps_of, one_step_rows
+from rdm_cli.evaluation.figures import Figure, Part, Sheet, curves, drawn
+from rdm_cli.evaluation.gap import GAP, GapPlan, gap_work, measure_gap
 from rdm_cli.evaluation.material import Material, Subject
 from rdm_cli.pipeline.running import Advance
 from rdm_cli.reports.plots import Plot
 
-NAME = "squared gap"
 SHOWN_AT = (500, 700, 900)
-SHOWN = 8
 ABOUT = (
     "At each timestep, the squared distance of the predicted from the true posterior mean of x_(t-1), on "
     "the same noise for all; the less of it is left, the more of x_0 is seen in x_t. The plain DPM is PDAE "
@@ -33,32 +31,16 @@ def materials(bench: Bench, chosen: Settings) -> dict[str, Material]:
 
 
 def work(bench: Bench, chosen: Settings, subject: Subject) -> float:
-    return float(chosen["num"] * len(_timesteps(chosen, subject)))
+    return gap_work(subject, bench.images(chosen["num"]), _plan(chosen))
 
 
 def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) -> Part:
-    pipeline = subject.pipeline
-    x_0 = bench.images(chosen["num"]).images(pipeline)
-    gaps = gaps_of(pipeline, x_0, _timesteps(chosen, subject), seed=SEED, advance=advance)
-    figures = [
-        mean_figure(
-            values,
-            seed=SEED,
-            bundle=subject.name,
-            name=NAME,
-            condition=_condition(t, predictor),
-            better="lower",
-            computed_with={"scale": "images in [-1, 1]", "noise": "normal"},
-        )
-        for (t, predictor), values in gaps.items()
-    ]
-    rows = [
-        (name, row)
-        for name, row in one_step_rows(pipeline, x_0[:SHOWN], SHOWN_AT, seed=SEED)
-        if name == "x_0" or not name.startswith("x_")  # noise takes more room than all pictures together
-    ]
+    part = measure_gap(subject, bench.images(chosen["num"]), _plan(chosen), seed=SEED, advance=advance)
+    (sheet,) = part.sheets
+    # noise takes more room than all pictures together
+    rows = [(name, row) for name, row in sheet.rows if name == "x_0" or not name.startswith("x_")]
     caption = f"{subject.name}: x_0 as it is seen in one x_t"
-    return Part(figures=figures, sheets=[Sheet(caption=caption, rows=rows)])
+    return replace(part, sheets=[Sheet(caption=caption, rows=rows)])
 
 
 def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
@@ -71,17 +53,11 @@ def tables(figures: Sequence[Figure]) -> list[Figure]:
 
 
 def plots(figures: Sequence[Figure]) -> list[Plot]:
-    return drawn(curves([_named(figure) for figure in figures], NAME, "t", log_y=True))
+    return drawn(curves([_named(figure) for figure in figures], GAP, "t", log_y=True))
 
 
-def _timesteps(chosen: Settings, subject: Subject) -> list[int]:
-    """As ``rdm evaluate gap`` has them."""
-    last = subject.pipeline.bundle.model.sampling.schedule.num_train_steps - 1
-    return sorted({*range(0, last, chosen["every"]), last})
-
-
-def _condition(t: int, predictor: str) -> dict[str, Scalar]:
-    return {"t": t, "predictor": predictor}
+def _plan(chosen: Settings) -> GapPlan:
+    return GapPlan(every=chosen["every"], shown_at=SHOWN_AT)
 
 
 def _named(figure: Figure) -> Figure:

@@ -6,7 +6,7 @@ What is written appears complete or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from rdm_cli.bundles.reading import (
     read_transports,
 )
 from rdm_cli.bundles.scheduler_json import scheduler_json
+from rdm_cli.data.io.atomic import write_whole
 from rdm_cli.data.io.tensor_files import first_not_finite, write_tensors
 from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
@@ -101,39 +102,60 @@ def add_prior(bundle: Bundle, prior: LatentDDIM, dtype: torch.dtype = torch.floa
         save_prior(new, prior, dtype)
 
 
-def add_directions(bundle: Bundle, directions: Directions, *, replace_all: bool = False) -> None:
+def add_directions(
+    bundle: Bundle,
+    directions: Directions,
+    transports: Transports | None = None,
+    *,
+    replace_all: bool = False,
+) -> None:
     """Put ``directions`` into an existing bundle, in place of those of the same names; others stay.
 
-    With ``replace_all`` the others are dropped. Raises UsageError for a read-only bundle, BundleError where
-    what is stored cannot be read and so not be kept.
+    With them go the ``transports`` of these attributes, in place of the older ones. With ``replace_all`` the
+    others are dropped. Raises UsageError for a read-only bundle, BundleError where what is stored cannot be
+    read and so not be kept.
     """
     refuse_read_only(bundle)
     folder = bundle.folder / "attributes"
+    transports = transports or Transports(exclusive=dict.fromkeys(directions.names, ()))
     if folder.is_dir() and not replace_all:
         directions = read_directions(folder).updated(directions)
+        transports = read_transports(folder).updated(transports)
     with replace_folder(folder) as new:
         save_directions(new, directions)
+        if transports.maps:
+            _save_transports(new, directions.names, transports)
 
 
-def add_transports(bundle: Bundle, transports: Transports) -> None:
-    """Put ``transports`` into a bundle that has attributes, in place of those of the same attributes.
-
-    Those of attributes that it does not have are left out. Raises UsageError for a read-only bundle.
-    """
-    refuse_read_only(bundle)
-    folder = bundle.folder / "attributes"
-    names = read_directions(folder).names
-    joined = read_transports(folder).updated(transports)
+def _save_transports(folder: Path, names: Sequence[str], transports: Transports) -> None:
+    """Write the transports of attributes ``names``; those of others are left out."""
     tensors = {
         f"{names.index(name)}.{int(value)}.{part}": getattr(one, part).half().contiguous()
-        for (name, value), one in joined.maps.items()
+        for (name, value), one in transports.maps.items()
         if name in names
         for part in TRANSPORT_PARTS
     }
     told: dict[str, Any] = {"names": list(names)}
     for part in ("exclusive", "hidden"):
-        told[part] = {name: others for name, others in getattr(joined, part).items() if name in names}
+        told[part] = {name: others for name, others in getattr(transports, part).items() if name in names}
     write_tensors(folder / TRANSPORTS, tensors, {"rdm": json.dumps(told, sort_keys=True)})
+
+
+FIGURES, END_OF_FIGURES = "<!-- figures: rdm train all -->", "<!-- end of figures: rdm train all -->"
+
+
+def write_figures(bundle: Bundle, figures: str) -> None:
+    """Put ``figures``, in Markdown, into the bundle's card, in place of those of the same maker.
+
+    Raises UsageError for a read-only bundle.
+    """
+    refuse_read_only(bundle)
+    card = bundle.folder / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else f"# {bundle.name}\n"
+    before, _, rest = text.partition(FIGURES)
+    after = rest.partition(END_OF_FIGURES)[2].lstrip("\n")
+    parts = [before.rstrip("\n"), f"{FIGURES}\n\n{figures}\n\n{END_OF_FIGURES}", after.rstrip("\n")]
+    write_whole(card, ("\n\n".join(filter(None, parts)) + "\n").encode())
 
 
 def add_domain(bundle: Bundle, domain: Domain) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.console import Console
 
@@ -20,6 +21,7 @@ def doctor(
             "--bundle",
             metavar="BUNDLE",
             help="Open and run this one too: a shipped name, a folder, or hf:owner/name.",
+            autocompletion=completion.bundles,
         ),
     ] = None,
     as_json: o.Json = False,
@@ -51,6 +53,7 @@ def _page(facts: dict[str, Any]) -> list[str]:
         _line("rdm", f"{facts['rdm']}, Python {facts['python']}, {facts['system']}"),
         _line("packages", ", ".join(f"{name} {found or '-'}" for name, found in facts["packages"].items())),
     ]
+    lines.append(_line("machine", ", ".join(f"{name} {value}" for name, value in facts["machine"].items())))
     for name, lacking in facts["extras"].items():
         lines.append(_line(f"[{name}]", f"lacks {', '.join(lacking)}" if lacking else "installed"))
     for device in facts["devices"]:

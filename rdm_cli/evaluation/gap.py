@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import UsageError, setting
+from rdm_cli.evaluation.figures import Figure, Part, Sheet, curves, drawn, mean_figure
+from rdm_cli.evaluation.material import SHOWN, Material, Subject
 from rdm_cli.kernels.parameterization import add_noise, to_x_0
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.methods.diffusion_model import at_timesteps
-from rdm_cli.metrics.intervals import mean_half_width
 from rdm_cli.metrics.posterior_gap import posterior_gap
 from rdm_cli.pipeline.classes import class_numbers
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
+from rdm_cli.reports.plots import Plot
 from rdm_cli.runtime import autocast, default_batch_size
+
+LEAD = (
+    "PDAE's diagnosis (arXiv 2212.12990): the squared distance of the predicted posterior mean of x_{t-1} "
+    "from the true one, without z and with it; a code should close the gap that a plain diffusion model "
+    "leaves. Noise is normal, and the same for every bundle of one image size. Means over the images."
+)
+GAP = "squared gap"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GapRecord:
-    """The gap at one ``t``: mean over ``num`` images, and half the width of its 95 % interval (Student's t).
+class GapPlan:
+    """Every ``every``-th timestep is measured, and the last; pictures show those at ``shown_at``."""
 
-    ``predictor`` says with what it was predicted: "without z" or "with z".
-    """
+    every: int
+    shown_at: Sequence[int]
 
-    bundle: str
-    predictor: str
-    t: int
-    gap: float
-    half_width: float
-    num: int
+    def timesteps(self, subject: Subject) -> list[int]:
+        """Those that are measured of ``subject``; UsageError where pictures would show what it has not."""
+        last = subject.pipeline.bundle.model.sampling.schedule.num_train_steps - 1
+        if beyond := [t for t in self.shown_at if not 0 <= t <= last]:
+            raise UsageError(f"{setting('at')} {beyond[0]}: the timesteps of {subject.name} are 0 to {last}")
+        return sorted({*range(0, last, self.every), last})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,29 +117,36 @@ def gaps_of(
     return {key: torch.cat(parts) for key, parts in found.items()}
 
 
-def measure_gap(
-    pipeline: Pipeline,
-    x_0: Tensor,
-    timesteps: Sequence[int],
-    *,
-    classes: Sequence[str | None] | None = None,
-    seed: int = 0,
-    advance: Advance = ignore_progress,
-) -> list[GapRecord]:
-    """The gap of ``x_0`` at each of ``timesteps``, with and without z; arguments as in :func:`gaps_of`."""
-    found = gaps_of(pipeline, x_0, timesteps, classes=classes, seed=seed, advance=advance)
-    return [_record(pipeline, name, t, gaps) for (t, name), gaps in found.items()]
+def gap_work(subject: Subject, material: Material, plan: GapPlan) -> float:
+    """How many images' worth of work :func:`measure_gap` is."""
+    return float(len(material) * len(plan.timesteps(subject)))
 
 
-def _record(pipeline: Pipeline, predictor: str, t: int, gaps: Tensor) -> GapRecord:
-    return GapRecord(
-        bundle=pipeline.bundle.name,
-        predictor=predictor,
-        t=t,
-        gap=float(gaps.mean()),
-        half_width=mean_half_width(gaps),
-        num=len(gaps),
-    )
+def measure_gap(subject: Subject, material: Material, plan: GapPlan, *, seed: int, advance: Advance) -> Part:
+    """The gap of the images at each timestep of ``plan``, with and without z, and one step of denoising."""
+    pipeline = subject.pipeline
+    x_0, classes = material.images(pipeline), material.classes(pipeline)
+    gaps = gaps_of(pipeline, x_0, plan.timesteps(subject), classes=classes, seed=seed, advance=advance)
+    figures = [
+        mean_figure(
+            found,
+            seed=seed,
+            bounds=(0.0, math.inf),
+            bundle=subject.name,
+            name=GAP,
+            condition={"t": t, "predictor": predictor},
+            better="lower",
+            computed_with={"scale": "images in [-1, 1]", "noise": "normal"},
+        )
+        for (t, predictor), found in gaps.items()
+    ]
+    rows = one_step_rows(pipeline, x_0[:SHOWN], plan.shown_at, classes=classes[:SHOWN], seed=seed)
+    return Part(figures=figures, sheets=[Sheet(caption=f"{subject.name}: one step of denoising", rows=rows)])
+
+
+def gap_plots(figures: Sequence[Figure]) -> list[Plot]:
+    """The gap over t."""
+    return drawn(curves(figures, GAP, "t", log_y=True))
 
 
 def one_step_rows(

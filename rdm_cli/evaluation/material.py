@@ -15,7 +15,7 @@ from rdm_cli.data.images.pixels import Fit, to_pixels, to_unit_range
 from rdm_cli.data.io.places import digest_of
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels, snake_case
 from rdm_cli.data.sources.folders import Item, PassedOver, find_inputs
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import UsageError, setting
 from rdm_cli.evaluation.figures import Scalar
 from rdm_cli.metrics.intervals import SMALL_SAMPLE
 from rdm_cli.pipeline.pipeline import Pipeline
@@ -170,7 +170,7 @@ def gather_labelled(
     if path is None:
         raise UsageError(
             f"{folder}: no labels, and {purpose} needs some",
-            hint=f"name a table with --labels; looked for {', '.join(TABLES)}",
+            hint=f"name a table with {setting('labels')}; looked for {', '.join(TABLES)}",
         )
     read = read_labels(path)
     called, matched = _match(read, path, folder, [item.relative.as_posix() for item in items])
@@ -180,7 +180,7 @@ def gather_labelled(
         raise UsageError(
             f"{path}: knows none of the images in {folder}",
             hint=f"the first image is called {called[0]}, the first row {read.files[0]}; "
-            "name another table: --labels",
+            f"name another table: {setting('labels')}",
         )
     skipped = {snake_case(column): reason for column, reason in read.skipped.items()}
     for name in names or ():

@@ -11,7 +11,7 @@ from typing import Any
 from rdm_cli import __version__
 from rdm_cli.data.io.atomic import atomic_path
 from rdm_cli.data.io.json_text import read_object
-from rdm_cli.errors import OccupiedError
+from rdm_cli.errors import OccupiedError, setting
 from rdm_cli.evaluation.figures import Evaluation, Figure, Scalar
 from rdm_cli.metrics.intervals import Estimate
 from rdm_cli.reports.html_page import HtmlPage
@@ -117,7 +117,8 @@ def refuse_other_files(folder: Path, name: str) -> None:
     for path in (record, record.with_suffix(".html")):
         if path.exists() and not _is_report(record):
             raise OccupiedError(
-                f"{path}: is there already, and rdm did not write it", hint="name another folder with -o"
+                f"{path}: is there already, and rdm did not write it",
+                hint=f"name another folder with {setting('output')}",
             )
 
 

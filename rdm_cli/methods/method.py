@@ -148,11 +148,11 @@ class Method:
     those configs; ``build_to_train`` from the whole config, where training needs more than a bundle stores
     (None: it does not). ``adopt`` changes a preset's config as the command's options say and, in a method
     that is trained around a ``pretrained`` model, to fit that model, whose weights the built model then
-    takes by its own ``adopt``; in others it is given None for it.
-    ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z unless
-    the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the ``optional``
-    components; ``build`` is then given None for them. ``averaged`` is the only network whose weights are
-    averaged in training; None: all are. Without ``samples`` there is no sampler to store.
+    takes by its own ``adopt``; in others it is given None for it. ``adopted`` says which options make a
+    config. ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z
+    unless the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the
+    ``optional`` components; ``build`` is then given None for them. ``averaged`` is the only network whose
+    weights are averaged in training; None: all are. Without ``samples`` there is no sampler to store.
     ``usual_preset`` is trained where the user names none.
     """
 
@@ -165,6 +165,7 @@ class Method:
     build_to_train: Callable[[Any], nn.Module] | None = None
     pretrained: Pretrained | None = None
     adopt: Callable[..., Any] | None = None
+    adopted: Callable[[Any], Mapping[str, Any]] = lambda config: {}
     convert_options: frozenset[str] = frozenset()
     prior: str = "latent-ddim"
     optional: frozenset[str] = frozenset()

@@ -19,6 +19,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils import collect_env
 
 from rdm_cli import __version__
 from rdm_cli.bundles.bundle import Bundle, open_bundle
@@ -44,6 +45,7 @@ def examine(spec: str | None = None) -> dict[str, Any]:
         "rdm": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
+        "machine": _machine(),
         "packages": packages,
         "extras": extras,
         "devices": devices,
@@ -58,6 +60,17 @@ def examine(spec: str | None = None) -> dict[str, Any]:
         facts["bundle_facts"], of_bundle = _bundle(spec)
         problems += of_bundle
     return facts | {"problems": problems}
+
+
+def _machine() -> dict[str, str]:
+    """What torch says of a machine in a report of a fault of its own, as far as there is something to say."""
+    found = {
+        "os": collect_env.get_os(collect_env.run),
+        "CUDA": torch.version.cuda,
+        "driver": collect_env.get_nvidia_driver_version(collect_env.run),
+        "cuDNN": torch.backends.cudnn.version(),
+    }
+    return {name: str(value) for name, value in found.items() if value}
 
 
 def tilde(path: str) -> str:
@@ -122,7 +135,8 @@ def _called(device: torch.device) -> str:
     if device.type == "cuda":
         found = torch.cuda.get_device_properties(device)
         return f"{found.name}, {found.total_memory / 2**30:.1f} GB"
-    return platform.machine()
+    model = re.search(r"Model name:\s*(.+)", collect_env.get_cpu_info(collect_env.run) or "")
+    return f"{model[1].strip()}, {platform.machine()}" if model else platform.machine()
 
 
 def _work(x: Tensor, kernel: Tensor) -> Tensor:

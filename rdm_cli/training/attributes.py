@@ -91,13 +91,8 @@ def fit_attributes(
         raise ValueError(f"the held-out fraction must lie strictly between 0 and 1, not {held_out}")
     inner_train, inner_validation, test = _parts(len(z), held_out, seed)
     train = inner_train | inner_validation
-    skipped = _too_few(labels, names, {"training": train, "held-out": test})
+    skipped = check_examples(labels, names, held_out=held_out, seed=seed)
     kept = [i for i, name in enumerate(names) if name not in skipped]
-    if not kept:
-        raise RdmError(
-            "no attribute has enough examples: " + "; ".join(f"{n}: {why}" for n, why in skipped.items()),
-            hint="label more images",
-        )
     labels, kept_names = labels[:, kept], tuple(names[i] for i in kept)
     z_mean, z_std = mean_and_std(z[train].float())
     x = (z.double() - z_mean.double()) / z_std.double()
@@ -154,6 +149,20 @@ def _calibration(logits: Tensor, labels: Tensor, part: Tensor) -> tuple[Tensor, 
         slopes.append(found[0])
         offsets.append(found[1])
     return torch.stack(slopes), torch.stack(offsets)
+
+
+def check_examples(
+    labels: Tensor, names: Sequence[str], *, held_out: float = 0.2, seed: int
+) -> dict[str, str]:
+    """Which attributes cannot be fitted to ``labels`` (N, K), and why; RdmError where none can."""
+    inner_train, inner_validation, test = _parts(len(labels), held_out, seed)
+    skipped = _too_few(labels, names, {"training": inner_train | inner_validation, "held-out": test})
+    if len(skipped) == len(names):
+        raise RdmError(
+            "no attribute has enough examples: " + "; ".join(f"{n}: {why}" for n, why in skipped.items()),
+            hint="label more images",
+        )
+    return skipped
 
 
 def _parts(num_codes: int, held_out: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:

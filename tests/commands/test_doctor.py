@@ -82,6 +82,17 @@ def test_a_precision_that_gives_wrong_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert found["bf16"] == "is wrong by 100 %" and found["fp32"].startswith("works")
 
 
+def test_the_machine_is_told_as_torch_tells_it(rdm: Rdm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Driver and CUDA, which a report of a fault on a GPU cannot do without."""
+    monkeypatch.setattr(machine.collect_env, "get_nvidia_driver_version", lambda run: "580.1")
+    monkeypatch.setattr(machine.collect_env, "get_cpu_info", lambda run: "Model name:    A Chip 9\nCPU(s): 2")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    told = rdm("doctor")
+    (line,) = [line for line in told.lines if line.startswith("machine ")]
+    assert "CUDA 13.0, driver 580.1" in line
+    assert any(line.startswith("cpu          A Chip 9, ") for line in told.lines)
+
+
 def test_home_is_a_tilde() -> None:
     home = str(Path.home())
     assert machine.tilde(os.path.join(home, "x")) == ("~/x" if home != "/" else "/x")

@@ -1,4 +1,4 @@
-"""rdm evaluate gap: the table, the JSON, the plot and the sheets, for every method that there is."""
+"""rdm evaluate gap: the table, the JSON and the report, for every method that there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.kernels.spec import SamplingSpec
@@ -45,18 +44,19 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in ("dpm", "pdae")}
 
 
-def test_a_table_json_plot_and_sheets(
+def test_a_table_json_and_a_report_with_plot_and_pictures(
     rdm: Rdm, bundles: dict[str, Path], tiny_bundle: Path, faces: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     names = (bundles["dpm"], bundles["pdae"], tiny_bundle)
     done = rdm("evaluate", "gap", *names, faces, "-o", out, "--every", 300, "--at", "100,700")
     assert done.code == 0
-    assert "dpm, without z" in done.out and "pdae, with z" in done.out and "tiny" in done.out
-    records = json.loads((out / "gap.json").read_text())["records"]
-    assert {r["t"] for r in records} == {0, 300, 600, 900, 999}
-    assert {r["num"] for r in records} == {5}
-    gaps = {(r["bundle"], r["predictor"], r["t"]): r["gap"] for r in records}
+    assert "without z" in done.out and "pdae" in done.out and "tiny" in done.out
+    assert sorted(path.name for path in out.iterdir()) == ["gap.html", "gap.json"]
+    figures = json.loads((out / "gap.json").read_text())["figures"]
+    assert {f["condition"]["t"] for f in figures} == {0, 300, 600, 900, 999}
+    assert {f["num"] for f in figures} == {5} and {f["interval"] for f in figures} == {"Student's t"}
+    gaps = {(f["bundle"], f["condition"]["predictor"], f["condition"]["t"]): f["value"] for f in figures}
     # a shift of zero leaves the DPM's own gap, with the very same noise
     for t in (0, 300, 999):
         alone = gaps["dpm", "without z", t]
@@ -67,11 +67,12 @@ def test_a_table_json_plot_and_sheets(
     beta, alpha_bar = LINEAR.betas()[600], LINEAR.alpha_bar()[600]
     expected = float(beta**2 / ((1 - beta) * (1 - alpha_bar)))
     assert 0.5 < gaps["dpm", "without z", 600] / expected < 2
-    with Image.open(out / "gap.png") as plot:
-        assert plot.width > 500
-    for name, num_rows in (("dpm", 1 + 2 * 2), ("pdae", 1 + 2 * 3)):
-        with Image.open(out / f"one-step-{name}.png") as sheet:
-            assert sheet.size == (5 * 34 - 2, num_rows * 34 - 2)
+    page = (out / "gap.html").read_text()
+    assert 'alt="squared gap ↓ over t for' in page
+    for name, predictors in (("dpm", ["without z"]), ("pdae", ["without z", "with z"])):
+        assert f"{name}: one step of denoising" in page
+        for t in (100, 700):
+            assert all(f"t={t} {predictor}" in page for predictor in predictors)
 
 
 def test_json_lines_and_the_same_twice(rdm: Rdm, bundles: dict[str, Path], faces: Path) -> None:
@@ -79,7 +80,7 @@ def test_json_lines_and_the_same_twice(rdm: Rdm, bundles: dict[str, Path], faces
     first, second = rdm(*words), rdm(*words)
     assert first.code == 0 and first.out == second.out
     lines = [json.loads(line) for line in first.out.splitlines()]
-    assert [line["t"] for line in lines] == [0, 0, 500, 500, 999, 999]
+    assert [line["condition"]["t"] for line in lines] == [0, 0, 500, 500, 999, 999]
     other = rdm(*words, "--seed", 1)
     assert other.out != first.out
 
@@ -93,7 +94,7 @@ def test_bad_words_and_bad_images(rdm: Rdm, bundles: dict[str, Path], faces: Pat
         assert f"{bundles['pdae']}: this is a bundle, and the folder of images comes last" in swapped.err
     assert "avatars64-pdae: this is a bundle" in rdm("evaluate", "gap", faces, "avatars64-pdae").err
     beyond = rdm("evaluate", "gap", bundles["pdae"], faces, "--at", "1000", "-o", tmp_path / "o")
-    assert beyond.code == 2 and "--at 1000: the last timestep" in beyond.err
+    assert beyond.code == 2 and "--at 1000: the timesteps of pdae are 0 to 999" in beyond.err
     words = rdm("evaluate", "gap", bundles["pdae"], faces, "--at", "soon")
     assert words.code == 2 and "--at soon" in words.err
     (tmp_path / "one").mkdir()
@@ -118,4 +119,6 @@ def test_without_matplotlib_there_is_no_plot_and_the_rest_is(
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     done = rdm("evaluate", "gap", bundles["pdae"], faces, "-o", tmp_path / "o", "--every", 500, "--at", "500")
     assert done.code == 0 and "pip install 'rdm-cli[evaluate]'" in done.err
-    assert (tmp_path / "o" / "gap.json").exists() and not (tmp_path / "o" / "gap.png").exists()
+    assert (tmp_path / "o" / "gap.json").exists()
+    page = (tmp_path / "o" / "gap.html").read_text()
+    assert "over t for" not in page and "one step of denoising" in page

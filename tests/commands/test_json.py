@@ -46,6 +46,9 @@ USES: dict[str, list[tuple[str, int]]] = {
                    ("{mixed} --attr hat --scales 0,1 -o {work}/m --steps 1", 3), ("{faces} --attr beard", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
                ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
+    "train all": [("{many} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
+                   "--sheet-minutes 0 --prior-samples 8", 0),
+                  ("{many} --labels {work}/nosuch.csv -o {work}/new", 2)],
     "train diffae": [("{faces} -o {work}/new --run {work}/run --init-from {bundle} --steps 2 --batch-size 2 "
                       "--sheet-minutes 0", 0),
                      ("{faces} -o {work}/other --run {work}/run2 --device cpu --mixed-precision fp16", 2)],
@@ -79,6 +82,8 @@ USES: dict[str, list[tuple[str, int]]] = {
     "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 2)],
     "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 2)],
     "bundles copy": [("{bundle} {work}/copy", 0), ("{bundle} {faces}", 2), ("nosuch {work}/new", 2)],
+    "bundles push": [("{bundle} faces", 2), ("{bundle} hf:me/faces@v2", 2), ("nosuch hf:me/faces", 2)],
+    "bundles pull": [("me/faces", 2)],
     "bundles convert": [("diffae {mixed}/bad.png -o {work}/new", 1), ("nosuch x -o {work}/new", 2)],
     "codes table": [("{codes} -o {work}/z.parquet", 0), ("{codes} {mixed}/bad.png -o {work}/y.parquet", 3),
                     ("{codes} -o {work}/z.csv", 2), ("{mixed}/bad.png -o {work}/x.parquet", 1)],

@@ -78,7 +78,7 @@ def test_a_tables_paths_may_start_at_the_folder_that_was_named(faces: Path) -> N
 
 
 def test_without_labels_one_line_says_so(faces: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no labels, and this needs some; name a table with --labels"):
+    with pytest.raises(UsageError, match=r"no labels, and this needs some; name a table with labels"):
         gather_labelled(faces, None, table=None, names=None, purpose="this")
     other = tmp_path / "other.csv"
     other.write_text("file_name,smiling\nz.png,1\n")

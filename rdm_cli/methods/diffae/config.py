@@ -33,10 +33,8 @@ class DiffAEConfig:
             raise ValueError(
                 "a UNet that is shown a guess goes with a generator, and a generator with such a UNet"
             )
-        if self.generator is not None:
-            self._check(self.generator)
-
-    def _check(self, generator: GeneratorConfig) -> None:
+        if (generator := self.generator) is None:
+            return
         if generator.z_width != self.encoder.z_width:
             raise ValueError("the encoder and the generator disagree about the width of z")
         if (generator.image_size, generator.patch_size) != (self.unet.image_size, self.unet.patch_size):

@@ -7,7 +7,15 @@ flattens its last map, Muon, timesteps even in log-SNR; docs/training.md has wha
 
 from __future__ import annotations
 
-from rdm_cli.methods.presets import MUON_RECIPE, SMALL_SPACING, Preset, Presets, Recipe
+from rdm_cli.methods.presets import (
+    MUON_RECIPE,
+    SMALL_SPACING,
+    SMALL_Z_WIDTH,
+    Preset,
+    Presets,
+    Recipe,
+    small_parts,
+)
 
 
 def _published(
@@ -33,34 +41,17 @@ def _published(
     )
 
 
-def _small(
-    size: int,
-    encoder_mult: tuple[int, ...],
-    unet_mult: tuple[int, ...],
-    generator_channels: tuple[int, ...],
-    generator_blocks: tuple[int, ...],
-    z_width: int = 256,
-) -> Preset:
+def _small(size: int, encoder_mult: tuple[int, ...], unet_mult: tuple[int, ...]) -> Preset:
     """A generator of z from maps of 4 x 4 on, and a narrow UNet around its guess."""
     from rdm_cli.kernels.spec import SamplingSpec
     from rdm_cli.methods.diffae.config import DiffAEConfig
-    from rdm_cli.models.encoder import EncoderConfig
-    from rdm_cli.models.generator import GeneratorConfig
     from rdm_cli.models.residual_mlp import ResidualMLPConfig
     from rdm_cli.models.unet import UNetConfig
 
+    encoder, generator = small_parts(size, encoder_channels=64, encoder_mult=encoder_mult)
     return Preset(
         config=DiffAEConfig(
-            encoder=EncoderConfig(
-                image_size=size,
-                model_channels=64,
-                channel_mult=encoder_mult,
-                num_res_blocks=1,
-                attention_resolutions=(),
-                z_width=z_width,
-                patch_size=2,
-                pool="flatten",
-            ),
+            encoder=encoder,
             unet=UNetConfig(
                 image_size=size,
                 model_channels=32,
@@ -68,22 +59,16 @@ def _small(
                 num_res_blocks=1,
                 attention_resolutions=(),
                 time_width=128,
-                z_width=z_width,
+                z_width=SMALL_Z_WIDTH,
                 dropout=0.0,
                 patch_size=2,
-                guess_channels=generator_channels[::-1][: len(unet_mult)],
+                guess_channels=generator.channels[::-1][: len(unet_mult)],
             ),
-            generator=GeneratorConfig(
-                image_size=size,
-                channels=generator_channels,
-                num_res_blocks=generator_blocks,
-                z_width=z_width,
-                patch_size=2,
-            ),
+            generator=generator,
             prediction="v",
             sampling=SamplingSpec(spacing=SMALL_SPACING),
         ),
-        prior=ResidualMLPConfig(z_width=z_width),
+        prior=ResidualMLPConfig(z_width=SMALL_Z_WIDTH),
         recipe=MUON_RECIPE,
     )
 
@@ -92,8 +77,8 @@ _FFHQ128_MULT = ((1, 1, 2, 3, 4), (1, 1, 2, 3, 4, 4))
 
 PRESETS = Presets(
     {
-        "small32": lambda: _small(32, (1, 2, 3), (1, 2), (192, 128, 64), (1, 2, 1)),
-        "small64": lambda: _small(64, (1, 2, 3, 3), (1, 2, 3), (256, 192, 128, 64), (1, 2, 1, 1)),
+        "small32": lambda: _small(32, (1, 2, 3), (1, 2)),
+        "small64": lambda: _small(64, (1, 2, 3, 3), (1, 2, 3)),
         "celeba64": lambda: _published(
             64, 64, (1, 2, 4, 8), (1, 2, 4, 8, 8), Recipe(batch_size=128, num_images=72_000_000)
         ),

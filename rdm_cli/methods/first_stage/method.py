@@ -32,6 +32,11 @@ def adopt(
     return config if perceptual_weight is None else replace(config, perceptual_weight=perceptual_weight)
 
 
+def adopted(config: FirstStageTrainingConfig) -> dict[str, Any]:
+    """Which options of :func:`adopt` make ``config``."""
+    return {"perceptual_weight": config.perceptual_weight}
+
+
 def convert(files: Sequence[Path]) -> Converted:
     """None: LRDM's checkpoints bring theirs along."""
     raise UsageError("first stages need no conversion", hint="name a diffusers folder where one is needed")
@@ -46,6 +51,7 @@ METHOD = Method(
     convert=convert,
     build_to_train=FirstStageTraining,
     adopt=adopt,
+    adopted=adopted,
     samples=False,
     usual_preset="kl-small64",
 )

@@ -76,6 +76,17 @@ def adopt(
     )
 
 
+def adopted(config: LRDMConfig) -> dict[str, Any]:
+    """Which options of :func:`adopt` make ``config``."""
+    assert config.representation is not None
+    return {
+        "kl_weight": config.representation.kl_weight,
+        "classes": bool(config.unet.class_names),
+        "predict": config.prediction,
+        "weighting": config.unet.weighting,
+    }
+
+
 def convert(files: Sequence[Path]) -> Converted:
     """Read the authors' checkpoint and settings; see :mod:`rdm_cli.methods.lrdm.convert`."""
     official = read_lrdm(files)
@@ -110,5 +121,6 @@ METHOD = Method(
         "rdm train first-stage trains one",
     ),
     adopt=adopt,
+    adopted=adopted,
     optional=frozenset({"first_stage", "representation"}),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rdm_cli.methods.presets import MUON_RECIPE, SMALL_RECIPE, Preset, Presets, Recipe
+from rdm_cli.methods.presets import MUON_RECIPE, SMALL_RECIPE, SMALL_Z_WIDTH, Preset, Presets, Recipe
 
 if TYPE_CHECKING:
     from rdm_cli.models.first_stage import FirstStageConfig
@@ -99,7 +99,7 @@ def _on_a_cpu(
         unet_mult,
         first_stage=f4("vq", (32, 64, 64), num_codes=512, layers=1),
         recipe=replace(SMALL_RECIPE, num_images=600_000),
-        z_width=_Z_WIDTH,
+        z_width=SMALL_Z_WIDTH,
         num_res_blocks=1,
         dropout=0.0,
         prediction="v",
@@ -122,7 +122,7 @@ def _guessing(
     from rdm_cli.models.representation import RepresentationConfig
     from rdm_cli.models.residual_mlp import ResidualMLPConfig
 
-    stage, z_width = small_kl(), _Z_WIDTH
+    stage, z_width = small_kl(), SMALL_Z_WIDTH
     representation = RepresentationConfig(
         latent_size=latent_size,
         latent_channels=stage.latent_channels,
@@ -194,8 +194,6 @@ def _style(latent_size: int, model_channels: int, channel_mult: tuple[int, ...])
         kl_weight=5e-6 if latent_size > 16 else 1e-4,
     )  # fmt: skip
 
-
-_Z_WIDTH = 256
 
 PRESETS = Presets(
     {

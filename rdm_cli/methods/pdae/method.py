@@ -53,6 +53,11 @@ def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None)
     )
 
 
+def adopted(config: PDAEConfig) -> dict[str, Any]:
+    """Which options of :func:`adopt` make ``config``."""
+    return {"gamma": config.shift.gamma}
+
+
 def convert(files: Sequence[Path]) -> Converted:
     """Read the authors' checkpoints, in any order; see :mod:`rdm_cli.methods.pdae.convert`."""
     official = read_pdae(files)
@@ -110,4 +115,5 @@ METHOD = Method(
         hint="name it with --dpm BUNDLE; rdm train dpm trains one, rdm bundles convert dpm converts one",
     ),
     adopt=adopt,
+    adopted=adopted,
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from rdm_cli.bundles.bundle import Bundle
-from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, add_transports, refuse_read_only
+from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, refuse_read_only
 from rdm_cli.codes.sets import CodeSet, read_code_set
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels
+from rdm_cli.data.sources.folders import find_inputs
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.kernels.schedules import LINEAR
 from rdm_cli.methods.domain import fit_domain
@@ -21,7 +22,7 @@ from rdm_cli.methods.transport import fit_transports
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIMConfig
-from rdm_cli.training.attributes import AttributeFit, fit_attributes
+from rdm_cli.training.attributes import AttributeFit, check_examples, fit_attributes
 from rdm_cli.training.prior import PriorRecord, PriorSettings, PriorTraining
 
 PriorNetwork = LatentMLPConfig | ResidualMLPConfig
@@ -149,7 +150,7 @@ def _labels_of(
     found: CodeSet, labels: Path, note: Callable[[str], None]
 ) -> tuple[tuple[str, ...], torch.Tensor]:
     """The attributes of a table that have both answers among these codes, and their values (N, K)."""
-    table, matched = _matched(found, labels)
+    table, matched = _matched(found.names, labels, "codes")
     both = [bool((column == 0).any() and (column == 1).any()) for column in matched.values.T]
     names = tuple(name for name, has_both in zip(table.names, both, strict=True) if has_both)
     for name in table.names:
@@ -162,16 +163,30 @@ def _labels_of(
     return names, matched.values[:, both]
 
 
-def _matched(found: CodeSet, labels: Path) -> tuple[LabelTable, Matched]:
-    """A label table, and its values for each code; raises RdmError where no code has a row there."""
+def _matched(names: Sequence[str], labels: Path, kind: str) -> tuple[LabelTable, Matched]:
+    """A label table, and its values for each of ``names``; RdmError where none has a row there."""
     table = read_labels(labels)
-    matched = match(table, found.names)
-    if len(matched.unmatched) == len(found.names):
+    matched = match(table, names)
+    if len(matched.unmatched) == len(names):
         raise RdmError(
-            f"{labels}: none of the {len(found.names)} codes has a row here",
-            hint=f"the first code is called {found.names[0]}, the first row {table.files[0]}",
+            f"{labels}: none of the {len(names)} {kind} has a row here",
+            hint=f"the first is called {names[0]}, the first row {table.files[0]}",
         )
     return table, matched
+
+
+def check_labels(folder: Path, labels: Path, *, seed: int) -> None:
+    """Raise what training on the codes of the images in ``folder`` would raise for the table ``labels``.
+
+    RdmError where no image has a row there, and where no attribute has enough examples.
+    """
+    names = [item.relative.as_posix() for item in find_inputs([folder])]
+    table, matched = _matched(names, labels, "images")
+    known = matched.values[~matched.values.isnan().all(dim=1)]
+    try:
+        check_examples(known, table.names, seed=seed)
+    except RdmError as error:
+        raise RdmError(f"{labels}: {error.message}", hint=error.hint) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +228,7 @@ def train_bundle_attributes(
     bundle.require_z("attributes")
     stored = _stored_attributes(bundle, dropping=replace_all)
     found = _codes_of_images(codes, bundle, note)
-    table, matched = _matched(found, labels)
+    table, matched = _matched(found.names, labels, "codes")
     num_labelled = len(found.names) - len(matched.unmatched)
     remarks = (*matched.remarks("codes"), *table.remarks)
     known = ~matched.values.isnan().all(dim=1)
@@ -222,8 +237,8 @@ def train_bundle_attributes(
     except RdmError as error:  # what was passed over may be the reason
         raise RdmError("; ".join([error.message, *remarks]), hint=error.hint) from error
     directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
-    add_directions(bundle, directions, replace_all=replace_all)
-    add_transports(bundle, fit_transports(found.z[known].flatten(1), matched.values[known], table.names))
+    transports = fit_transports(found.z[known].flatten(1), matched.values[known], table.names)
+    add_directions(bundle, directions, transports, replace_all=replace_all)
     _keep_domain(bundle, found, note)
     others = tuple(name for name in stored if name not in fit.names)
     return TrainedAttributes(

@@ -16,6 +16,7 @@ from rdm_cli.bundles.config_json import from_json
 from rdm_cli.bundles.places import INDEX
 from rdm_cli.bundles.pretrained import open_first_stage, open_pretrained
 from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.data.sources.folders import class_names
 from rdm_cli.errors import CheckpointError, UsageError
 from rdm_cli.methods.method import Method
@@ -24,6 +25,7 @@ from rdm_cli.runtime import set_up
 from rdm_cli.training.checkpoint import FILE_NAME, load_settings
 from rdm_cli.training.loop import Budget, Settings
 from rdm_cli.training.processes import PATIENCE
+from rdm_cli.training.run.trackers import refuse_missing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
@@ -43,7 +45,7 @@ class TrainOptions:
     - ``batch_size`` to ``seed``: changes of the recipe, as in :class:`~rdm_cli.training.loop.Settings`.
     - ``gamma`` to ``weighting``: changes of the networks, which the method's ``adopt`` takes by these names.
     - ``fit`` to ``latents``: see :class:`RunPlan`; a resumed run keeps them.
-    - ``checkpoint_minutes`` to ``threads``: of this process alone. ``sheet_minutes`` None: no sheets.
+    - ``checkpoint_minutes`` to ``threads``: of this process alone. ``sheet_minutes`` None or 0: no sheets.
     """
 
     method: str
@@ -87,7 +89,7 @@ class TrainOptions:
 
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
-    tensorboard: bool = False
+    log: str | None = None
     compile: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -99,6 +101,7 @@ class TrainOptions:
 
 
 _OF_THE_NETWORKS = ("gamma", "kl_weight", "perceptual_weight", "predict", "weighting")
+_BUDGETS = ("num_images", "num_steps", "minutes")
 _STARTING_POINTS = ("preset", "init_from", "pretrained")
 _RUN_OPTIONS = ("fit", "mixed_precision", "max_pixels", "value_range", "weights", "latents")
 
@@ -134,7 +137,7 @@ class RunPlan:
     weights: str = "fp32"
     checkpoint_minutes: float = 5.0
     sheet_minutes: float | None = 15.0
-    tensorboard: bool = False
+    log: str | None = None
     compile: bool = False
     latents: Path | None = None
 
@@ -160,26 +163,26 @@ def join_processes(*, device: str, threads: int | None) -> PartialState:
 
 
 def make_accelerator(
-    *, device: str, threads: int | None, mixed_precision: str, tracker_folder: Path | None
+    *, device: str, threads: int | None, mixed_precision: str, log: str | None, run_folder: Path | None = None
 ) -> Accelerator:
     """accelerate's view of this process, which joins the others first; see :func:`join_processes`.
 
-    Raises UsageError for fp16 on a CPU.
+    ``log`` is the tracker that gets the log too; tensorboard's files go into ``run_folder``. Raises
+    UsageError for fp16 on a CPU, and for a tracker that is not installed.
     """
     on_cpu = join_processes(device=device, threads=threads).device.type == "cpu"
     if mixed_precision == "fp16" and on_cpu:
         raise UsageError("--mixed-precision fp16 needs a GPU", hint="on a CPU, use bf16 or no")
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+    from accelerate.utils import DistributedDataParallelKwargs
 
-    if tracker_folder is not None and not is_tensorboard_available():
-        raise UsageError("--log tensorboard needs tensorboard", hint="pip install tensorboard")
-
+    if log is not None:
+        refuse_missing(log)
     return Accelerator(
         mixed_precision=mixed_precision,
         cpu=on_cpu,
-        log_with="tensorboard" if tracker_folder is not None else None,
-        project_dir=None if tracker_folder is None else str(tracker_folder),
+        log_with=log,
+        project_dir=None if run_folder is None else str(run_folder),
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # or gradients are held twice
@@ -195,10 +198,14 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
     UsageError for what does not fit together, CheckpointError where there is nothing to resume.
     """
     run_folder, preset, resume = options.run_folder, options.preset, options.resume
+    if len(options.given(_BUDGETS)) > 1:
+        raise UsageError("--images, --steps and --minutes exclude each other")
+    if options.value_range is not None:
+        parse_range(options.value_range)  # a wrong one is told before any work
     stored = load_settings(run_folder) if resume else {}
     method: Method = load(TRAINABLE, "method", options.method)
-    if preset is not None and preset not in method.presets:
-        raise UsageError(f"there is no preset {preset!r}", hint=nearest(preset, method.presets))
+    if preset is not None:
+        refuse_unknown_preset(method, preset)
     refuse_places(options)
     networks = options.given(_OF_THE_NETWORKS)
     if options.classes:
@@ -258,10 +265,33 @@ def make_plan(options: TrainOptions, *, num_processes: int, on_cpu: bool, comman
         resume=resume,
         checkpoint_minutes=options.checkpoint_minutes,
         sheet_minutes=options.sheet_minutes,
-        tensorboard=options.tensorboard,
+        log=options.log,
         compile=options.compile,
         **run_options,
     )
+
+
+def in_effect(options: TrainOptions, plan: RunPlan) -> TrainOptions:
+    """``options``, and what ``plan`` made of those that were left open: they ask for the same run."""
+    known = {field.name for field in dataclasses.fields(TrainOptions)}
+    settings = {name: value for name, value in vars(plan.settings).items() if name in known}
+    networks = {} if plan.init_from is not None else plan.method.adopted(plan.config)
+    by_time = plan.budget.minutes is not None
+    return dataclasses.replace(
+        options,
+        **{name: getattr(plan, name) for name in (*_STARTING_POINTS, *_RUN_OPTIONS)},
+        **settings,
+        **networks,
+        num_images=None if by_time else plan.budget.num_images,
+        num_steps=None,
+        minutes=plan.budget.minutes,
+    )
+
+
+def refuse_unknown_preset(method: Method, name: str) -> None:
+    """Raise UsageError, with the names that there are, where ``name`` is no preset of the method."""
+    if name not in method.presets:
+        raise UsageError(f"there is no preset {name!r}", hint=nearest(name, method.presets))
 
 
 def refuse_places(options: TrainOptions) -> None:

@@ -19,7 +19,7 @@ from rdm_cli.bundles.cards import training_card
 from rdm_cli.bundles.config_json import to_json
 from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.data.io.atomic import remove_leftovers
-from rdm_cli.data.pixel_cache import remove_pixels
+from rdm_cli.data.pixel_cache import PATTERN, PixelCache, remove_pixels
 from rdm_cli.errors import ImageError, PictureError, RdmError, UsageError
 from rdm_cli.kernels.spacing import even_shares
 from rdm_cli.methods.method import RepresentationModel
@@ -50,15 +50,17 @@ from rdm_cli.training.run.plan import RunPlan
 from rdm_cli.training.run.sheets import draw_sheet
 from rdm_cli.training.run.start import (
     file_digests,
-    pixel_cache,
     starting_model,
     training_data,
     training_images,
 )
+from rdm_cli.training.run.trackers import finish_tracker, start_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
+
+
+PIXELS_DIGEST_LENGTH = 16
 
 
 class TrainingRun:
@@ -85,7 +87,12 @@ class TrainingRun:
             on_bad, on_remark = partial(_report_bad, problem or note), partial(_report_remark, note)
             self.images = training_images(plan, on_bad=on_bad, on_remark=on_remark)
             if plan.latents is None:  # else each image is read once
-                self.images.cache = pixel_cache(plan, self.images, problem or note)
+                self.images.cache = PixelCache(
+                    plan.run_folder / PATTERN.replace("*", self.images.digest()[:PIXELS_DIGEST_LENGTH]),
+                    num=len(self.images),
+                    shape=(self.images.channels, self.images.size, self.images.size),
+                    note=problem or note,
+                )
             self.file_digests = file_digests(self.images)
         named_63_bits = int(self.file_digests["named"][:16], 16) >> 1
         agreed = is_the_same(accelerator, named_63_bits)
@@ -183,8 +190,7 @@ class TrainingRun:
                     plan.run_folder, but=None if self.images.cache is None else self.images.cache.path
                 )
                 self._log = RunLog(plan.run_folder, self.progress.step)
-        if plan.tensorboard:
-            self.accelerator.init_trackers("tensorboard")
+        start_tracker(self.accelerator, plan)
         if plan.budget.fraction(self.progress) >= 1:
             self.note(f"nothing is left to train: {self.progress.num_images:,} images were seen already")
         saved = drawn = time.monotonic()
@@ -217,8 +223,7 @@ class TrainingRun:
                     self.save()
                 if self._log is not None:
                     self._log.close()
-                for tracker in self.accelerator.trackers:
-                    tracker.finish()
+                finish_tracker(self.accelerator)
         if agree(self.accelerator, asked=interrupt.asked):
             self.accelerator.end_training()
             if not self.is_main:
@@ -232,6 +237,8 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
+        schedule, drawn = self.described.sampling.schedule, self.plan.settings.timesteps
+        shares = None if drawn == "uniform" else even_shares(schedule.alpha_bar(), drawn)
         with (
             lost_processes_reported(self.accelerator, self._way_back),
             dead_workers_reported(),
@@ -242,8 +249,8 @@ class TrainingRun:
                 average=self.average,
                 optimizer=self.prepared,
                 images=self.data,
-                num_train_steps=self.described.sampling.schedule.num_train_steps,
-                timestep_shares=self._timestep_shares(),
+                num_train_steps=schedule.num_train_steps,
+                timestep_shares=shares,
                 x_T_shape=self.described.x_T_shape,
                 settings=self.plan.settings,
                 budget=self.plan.budget,
@@ -252,11 +259,6 @@ class TrainingRun:
                 noise_shapes=self.described.noise_shapes,
                 asked=asked,
             )
-
-    def _timestep_shares(self) -> Tensor | None:
-        if self.plan.settings.timesteps == "uniform":
-            return None
-        return even_shares(self.described.sampling.schedule.alpha_bar(), self.plan.settings.timesteps)
 
     @contextmanager
     def _out_of_memory_reported(self) -> Iterator[None]:
@@ -275,7 +277,7 @@ class TrainingRun:
         )
         if self._log is not None:
             self._log.write(record)
-        if self.plan.tensorboard:
+        if self.plan.log:
             values = {"loss": record.loss, "lr": record.lr, "images/s": record.images_per_second}
             self.accelerator.log(values, step=record.step)
 

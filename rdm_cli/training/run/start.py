@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
+import statistics
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +19,9 @@ from torch.utils.data import Dataset
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.bundles.pretrained import open_first_stage, open_pretrained
 from rdm_cli.data.dataset import ImageFolder, WithClasses, warn_of_bad
-from rdm_cli.data.images.pixels import Remark, to_unit_range, warn_of
+from rdm_cli.data.images.pixels import Remark, load_rgb, to_unit_range, warn_of
 from rdm_cli.data.images.value_range import parse_range
-from rdm_cli.data.pixel_cache import PATTERN, PixelCache
+from rdm_cli.data.sources.folders import find_inputs
 from rdm_cli.errors import ImageError
 from rdm_cli.methods.method import Method
 from rdm_cli.training.run.latent_cache import cached_latents
@@ -25,7 +29,7 @@ from rdm_cli.training.run.plan import RunPlan
 
 CALIBRATION_IMAGES = 1600  # of which a first stage's latents' spread is measured
 CALIBRATION_BATCH = 16
-PIXELS_DIGEST_LENGTH = 16
+SIZED_IMAGES = 16  # by whose size a preset is chosen
 
 
 def training_images(
@@ -49,16 +53,6 @@ def training_images(
     )
 
 
-def pixel_cache(plan: RunPlan, images: ImageFolder, note: Callable[[str], None]) -> PixelCache:
-    """Where a run keeps the pixels of ``images``: a file in its folder, named by what they depend on."""
-    return PixelCache(
-        plan.run_folder / PATTERN.replace("*", images.digest()[:PIXELS_DIGEST_LENGTH]),
-        num=len(images),
-        shape=(images.channels, images.size, images.size),
-        note=note,
-    )
-
-
 def file_digests(images: ImageFolder) -> dict[str, str]:
     """By which a resumed run knows its images again, and processes that they all have the same.
 
@@ -73,6 +67,25 @@ def file_digests(images: ImageFolder) -> dict[str, str]:
             digest.update(name + (b"" if status is None else b"%d" % status.st_size) + b"\0")
         timed.update(b"" if status is None else b"%d" % status.st_mtime_ns)
     return {"named": named.hexdigest(), "timed": timed.hexdigest()}
+
+
+def small_preset(method: Method, folder: Path) -> str:
+    """The largest of the method's presets ``small32``, ``small64``, ... that the images in ``folder`` fill.
+
+    Half of some images spread over the folder, those that can be read, are as large. Raises UsageError where
+    there are no images.
+    """
+    paths = [item.source for item in find_inputs([folder])]
+    num = min(SIZED_IMAGES, len(paths))
+    sides = []
+    for path in (paths[i * len(paths) // num] for i in range(num)):
+        with suppress(ImageError):
+            sides.append(min(load_rgb(path, on_remark=lambda name, text: None).size))
+    usual = statistics.median(sides) if sides else math.inf
+    sizes = sorted(
+        int(name.removeprefix("small")) for name in method.presets if re.fullmatch(r"small\d+", name)
+    )
+    return f"small{max((size for size in sizes if size <= usual), default=sizes[0])}"
 
 
 def build_model(method: Method, config: Any) -> nn.Module:
