@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,9 @@ from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.option_groups import spread
 
+Editor = Literal["transport", "target", "abduct", "direction"]
+"""What moves z where an attribute is set."""
+
 if TYPE_CHECKING:
     from rdm_cli.codes.code import CodeInfo
     from rdm_cli.jobs.job import Job
@@ -35,8 +38,9 @@ def manipulate(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUTS... [NAME=SCALE]...",
-            help="Files and folders, - reads one file from stdin; and attributes, with how far to move each.",
+            metavar="INPUTS... [NAME=yes|no|SCALE]...",
+            help="Files and folders, - reads one file from stdin; and attributes, with whether each is "
+            "wanted, or how far to move it.",
             show_default=False,
             autocompletion=completion.edits,
         ),
@@ -51,6 +55,26 @@ def manipulate(
     scales: Annotated[
         str | None,
         typer.Option("--scales", metavar="S,S,...", help="A strip with one picture a scale (one --attr)."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep",
+            metavar="NAME",
+            help="With NAME=yes|no: an attribute that is to stay as it is; repeat it.",
+            show_default="all others",
+            autocompletion=completion.attributes,
+        ),
+    ] = None,
+    editor: Annotated[
+        Editor | None,
+        typer.Option(
+            "--editor",
+            help="With NAME=yes|no, what moves z: transport, between codes without and with the attribute; "
+            "target, along its direction until it is clear; abduct, through the prior's noise; direction, as "
+            "published.",
+            show_default="transport",
+        ),
     ] = None,
     output: o.Output = None,
     bundle: o.RecordedBundle = None,
@@ -74,12 +98,20 @@ def manipulate(
     --scales -0.3,0.3 it gives the strip a-smiling-0.3+0.3.png alone. smiling=0.3 says the same as --attr
     smiling --scale 0.3, and goes with it; a file of that very name is an input.
 
+    smiling=yes glasses=no goes as far as each face needs: the picture is read again, and where the bundle's
+    classifiers do not see what was wanted, or see that something else changed, the edit goes further. What
+    does not hold in the end is said, and the exit code is 3.
+
     Examples:
+        rdm manipulate photo.png smiling=yes glasses=no -o edited.png
         rdm manipulate photo.png smiling=0.3 glasses=-0.2 -o edited.png
         rdm manipulate faces/ --attr smiling --scales=-0.3,0,0.3 -o strips/
     """
     inputs, named = _apart(inputs or [])
     edits = _edits(attr or [], scale or [], scales, named)
+    sets = any(isinstance(value, bool) for value in edits[0].values())
+    if not sets and (keep or editor):
+        raise UsageError("--keep and --editor go with NAME=yes or NAME=no")
     done = edit_name(edits)
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(
@@ -97,6 +129,7 @@ def manipulate(
     ) as job:
         from rdm_cli.jobs.files import manipulate_files, require_attributes
         from rdm_cli.jobs.loading import batch_size_for
+        from rdm_cli.pipeline.editing import DEFAULT_EDITOR
         from rdm_cli.pipeline.effort import Effort
         from rdm_cli.runtime import set_up
 
@@ -132,6 +165,8 @@ def manipulate(
                 batch_size=machine.batch_size or batch_size_for(device, job.num_items),
                 edits=edits,
                 strip=scales is not None,
+                keep=keep or None,
+                editor=editor or DEFAULT_EDITOR,
                 effort=effort,
                 seed=seed,
                 fit=images.fit,
@@ -140,7 +175,36 @@ def manipulate(
                 advance=advance,
             )
 
-        report(console, job, outcomes, verb="edited", noun="image", failures=work.failures)
+        not_holding: list[str] = []
+
+        def look(data: dict[str, Any]) -> None:
+            if not data.get("holds", True):
+                not_holding.append(f"{data['output']}: it does not show what was wanted")
+            elif not data.get("kept", True):
+                not_holding.append(f"{data['output']}: something else changed ({_changed(data)})")
+
+        def remarks() -> list[str]:
+            some = [f"rdm: {line}" for line in not_holding[:MOST_TOLD]]
+            left = len(not_holding) - len(some)
+            return some + ([f"rdm: and {left} more edits do not hold"] if left else [])
+
+        report(
+            console, job, outcomes, verb="edited", noun="image", failures=work.failures, each=look,
+            remarks=remarks,
+        )  # fmt: skip
+        if not_holding:
+            raise typer.Exit(3)
+
+
+def _changed(data: dict[str, Any]) -> str:
+    """Which attributes that nobody named have another verdict than before."""
+    named = data["edits"][0]
+    changed = [
+        name
+        for name, (before, after) in data["probabilities"].items()
+        if name not in named and (before > 0.5) != (after > 0.5)
+    ]
+    return ", ".join(changed)
 
 
 def _first_code(job: Job) -> CodeInfo | None:
@@ -156,38 +220,54 @@ def _first_code(job: Job) -> CodeInfo | None:
     return None
 
 
-def _apart(words: Sequence[str]) -> tuple[list[str], list[tuple[str, float]]]:
-    """The inputs among the arguments, and the NAME=SCALE; what names a file or a URL is an input."""
+ANSWERS = {"yes": True, "no": False}
+MOST_TOLD = 10  # edits that do not hold, by name
+
+
+def _apart(words: Sequence[str]) -> tuple[list[str], list[tuple[str, float | bool]]]:
+    """The inputs among the arguments, and the NAME=VALUE; what names a file or a URL is an input."""
     inputs: list[str] = []
-    named: list[tuple[str, float]] = []
+    named: list[tuple[str, float | bool]] = []
     for word in words:
         name, equals, value = word.rpartition("=")
         is_place = "/" in word or PurePath(word).suffix.lower() in SUFFIXES | CODE_SUFFIXES
         if not (name and equals) or is_place or os.path.lexists(word):
             inputs.append(word)
             continue
+        if value.lower() in ANSWERS:
+            named.append((name, ANSWERS[value.lower()]))
+            continue
         try:
             named.append((name, float(value)))
         except ValueError:
             raise UsageError(
-                f"{word}: no such file or folder, and {value!r} is no number",
-                hint="write an attribute as NAME=SCALE, such as smiling=0.3",
+                f"{word}: no such file or folder, and {value!r} is neither yes, no nor a number",
+                hint="write an attribute as NAME=SCALE, such as smiling=0.3, or as smiling=yes",
             ) from None
     return inputs, named
 
 
-def edit_name(edits: Sequence[Mapping[str, float]]) -> str:
-    """What was done, as part of a file's name: ``smiling+0.3-hat-1``; a strip names all its scales."""
+def edit_name(edits: Sequence[Mapping[str, float | bool]]) -> str:
+    """What was done, as part of a file's name: ``smiling+0.3-hat-1``; a strip names all its scales.
+
+    What is wanted or not is ``smiling=yes-hat=no``.
+    """
     parts = []
     for name in edits[0]:
         safe = re.sub(r"[^\w.]+", "_", name)  # an attribute may be called anything, and a file may not
-        parts.append(safe + "".join(f"{edit[name] + 0.0:+g}" for edit in edits))
+        parts.append(safe + "".join(_told(edit[name]) for edit in edits))
     return "-".join(parts)
 
 
+def _told(value: float | bool) -> str:
+    if isinstance(value, bool):
+        return "=yes" if value else "=no"
+    return f"{value + 0.0:+g}"
+
+
 def _edits(
-    names: list[str], scale: list[float], scales: str | None, named: Sequence[tuple[str, float]]
-) -> list[dict[str, float]]:
+    names: list[str], scale: list[float], scales: str | None, named: Sequence[tuple[str, float | bool]]
+) -> list[dict[str, float | bool]]:
     """The edits asked for: one of several attributes, or several of one; ``named`` by NAME=SCALE."""
     asked = [*names, *(name for name, _ in named)]
     if not asked:
@@ -201,6 +281,10 @@ def _edits(
         if len(scale) != len(names):
             raise UsageError(f"{len(names)} --attr need as many --scale, not {len(scale)}")
         edit = dict(zip(asked, [*scale, *(value for _, value in named)], strict=True))
+        if 0 < sum(isinstance(value, bool) for value in edit.values()) < len(edit):
+            raise UsageError(
+                "some attributes have a scale and some yes or no", hint="edit first by one, then by the other"
+            )
         if not all(map(math.isfinite, edit.values())):
             raise UsageError("attributes are moved by finite numbers")
         return [edit]

@@ -34,6 +34,7 @@ from rdm_cli.jobs.loading import (
 from rdm_cli.jobs.picture_records import encoded_as, of_source, record_of
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.pipeline.compatibility import check_codes
+from rdm_cli.pipeline.editing import DEFAULT_EDITOR
 from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
@@ -228,8 +229,10 @@ def manipulate_files(
     *,
     num_items: int | None = None,
     batch_size: int,
-    edits: Sequence[Mapping[str, float]],
+    edits: Sequence[Mapping[str, float | bool]],
     strip: bool,
+    keep: Sequence[str] | None = None,
+    editor: str = DEFAULT_EDITOR,
     effort: Effort = USUAL,
     seed: int = 0,
     fit: Fit = "crop",
@@ -239,11 +242,16 @@ def manipulate_files(
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
 
+    An edit maps attributes to how far to move them or, all of them, to whether they are wanted: those are set
+    by ``editor``, which is to ``keep`` the verdicts on other attributes, and looked at again
+    (:meth:`~rdm_cli.pipeline.pipeline.Pipeline.edit`); what was seen is in the outcome.
     ``pipelines`` opens the bundle of a code and, for None, that of images. A strip's pictures are ``tile``
     pixels wide or more. What stands in a result's place stays, unless it is this very result or ``force`` is
     given.
     """
     num = counted(tasks, num_items)
+    wanted = {name: value for name, value in edits[0].items() if isinstance(value, bool)}
+    sets = len(wanted) > 0
 
     # codes that were made elsewhere keep to their own way; a new x_T knows none
     def steps_of(pipeline: Pipeline) -> int | None:
@@ -266,14 +274,17 @@ def manipulate_files(
             encoding=encoded_as(info) if isinstance(one, LoadedImage) else None,
             edits=[dict(edit) for edit in edits],
             direction_digests={n: pipeline.bundle.directions.digest(n) for edit in edits for n in edit},
+            transport_digests={n: pipeline.bundle.transports.digest(n) for n in edits[0]} if sets else None,
+            editor=editor if sets else None,
+            keep=None if keep is None or not sets else list(keep),
             seed=None if has_x_T else seed,
             tile=tile if strip else None,
         )
 
     def edited_by(
         pipeline: Pipeline, batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]
-    ) -> Iterator[tuple[Codes, list[Image]]]:
-        """The first edit of each, as a code, and the pictures of all edits."""
+    ) -> Iterator[tuple[Codes, list[Image], dict[str, Any]]]:
+        """The first edit of each, as a code, the pictures of all edits, and what was seen of them."""
         encoder, _ = in_batches_for(pipeline, num)
         decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
         paths = [task.source for task in batch]
@@ -281,6 +292,8 @@ def manipulate_files(
         starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
         if not effort.with_x_T:
             starts = [codes.without_x_T() for codes in starts]
+        if sets:
+            return _set(decoder, starts, wanted, keep, editor, [str(task.target) for task in batch])
         edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
         pictures: list[list[Image]] = [[] for _ in batch]
         for held in dict.fromkeys(codes.holds for codes in starts):
@@ -294,18 +307,18 @@ def manipulate_files(
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
-        return zip((codes[0] for codes in edited), pictures, strict=True)
+        return zip((codes[0] for codes in edited), pictures, ({} for _ in batch), strict=True)
 
     def process(
         batch: Sequence[Task], told: Sequence[tuple[Pipeline, LoadedImage | Codes, dict[str, Any]]]
     ) -> Iterator[dict[str, Any]]:
-        made: dict[int, tuple[Codes, list[Image]]] = {}
+        made: dict[int, tuple[Codes, list[Image], dict[str, Any]]] = {}
         for pipeline in {id(pipeline): pipeline for pipeline, _, _ in told}.values():
             chosen = [i for i, (other, _, _) in enumerate(told) if other is pipeline]
             some = edited_by(pipeline, [batch[i] for i in chosen], [told[i][1] for i in chosen])
             made.update(zip(chosen, some, strict=True))
         for i, (task, (_, _, record)) in enumerate(zip(batch, told, strict=True)):
-            code, row = made[i]
+            code, row, seen = made[i]
             if not strip:
                 (record["code_digest"],) = code.digests()
             # the picture first: it says which code is its own
@@ -315,6 +328,7 @@ def manipulate_files(
                 "output": str(task.target),
                 "digest": digest,
                 "edits": [dict(e) for e in edits],
+                **seen,
             }
             if not strip:
                 path = _code_of(task)
@@ -338,6 +352,37 @@ def _strip(name: str, row: Sequence[Image], edits: Sequence[Mapping[str, float]]
     """The edits of one image beside one another, each with what was done."""
     done = [", ".join(f"{attribute} {scale:+g}" for attribute, scale in edit.items()) for edit in edits]
     return sheet([Tile(*one) for one in zip(row, done, strict=True)], tile=tile, title=name)
+
+
+def _set(
+    pipeline: Pipeline,
+    starts: Sequence[Codes],
+    wanted: Mapping[str, bool],
+    keep: Sequence[str] | None,
+    editor: str,
+    names: Sequence[str],
+) -> Iterator[tuple[Codes, list[Image], dict[str, Any]]]:
+    """Each code with the attributes ``wanted``, its picture, and what that shows."""
+    found: dict[int, tuple[Codes, list[Image], dict[str, Any]]] = {}
+    known = pipeline.bundle.directions.names
+    for held in dict.fromkeys(codes.holds for codes in starts):
+        chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
+        edited = pipeline.edit(
+            Codes.concatenate([starts[i] for i in chosen]), wanted, keep=keep, editor=editor
+        )
+        for row, i in enumerate(chosen):
+            shown = {
+                name: [round(float(part[row, k]), 4) for part in (edited.before, edited.after)]
+                for k, name in enumerate(known)
+            }
+            seen = {
+                "holds": bool(edited.holds[row]),
+                "kept": bool(edited.kept[row]),
+                "amount": float(edited.amount[row]),
+                "probabilities": shown,
+            }
+            found[i] = edited.codes[row], [to_pil(edited.pictures[row], names[i])], seen
+    return (found[i] for i in range(len(starts)))
 
 
 def _code_of(task: Task) -> Place:

@@ -12,6 +12,7 @@ It shrinks what only the one side has, and leaves what both have alike. A is sym
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -112,6 +113,17 @@ class Transports:
     maps: Mapping[tuple[str, bool], Transport] = field(default_factory=dict)
     exclusive: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of the maps of an attribute, and of those that it rules out."""
+        found = hashlib.sha256()
+        for other in (name, *self.exclusive.get(name, ())):
+            for value in (True, False):
+                one = self.maps.get((other, value))
+                parts = () if one is None else (one.mean_from, one.mean_to, one.vectors, one.gains)
+                for part in parts:
+                    found.update(part.float().numpy().tobytes())
+        return found.hexdigest()
 
     def updated(self, other: Transports) -> Transports:
         """These and ``other``'s, which replace those of the same attributes."""

@@ -202,7 +202,7 @@ class Coder(Runner):
         """z (N, *z_shape) of pictures (N, C, H, W) that were decoded; what lies beyond [-1, 1] is cut off."""
         way = way_up(self.bundle)
         names = [class_name] * len(pictures)
-        return self._encode(list(pictures.clamp(-1, 1).split(1)), names, way, with_x_T=False, advance=None).z
+        return self._encode(list(pictures.clamp(-1, 1)), names, way, with_x_T=False, advance=None).z
 
     def _tell_outside(self, codes: Codes) -> None:
         """Remark, once for a bundle, that more images are unlike those of its training than chance has it."""

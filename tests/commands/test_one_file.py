@@ -209,7 +209,7 @@ def test_attributes_are_named_with_their_scales(tiny: Rdm, faces: Path, tmp_path
         assert tiny("manipulate", a, *others, "-o", place).code == 0
         assert np.array_equal(values(place), values(tmp_path / "o.png"))
     for others, told in (
-        (("hat=much",), "hat=much: no such file or folder, and 'much' is no number"),
+        (("hat=much",), "hat=much: no such file or folder, and 'much' is neither yes, no nor a number"),
         (("hat=1", "--attr", "hat"), "an attribute is named twice"),
         (("hat=1", "hat=2"), "an attribute is named twice"),
         (("hat=inf",), "finite"),
