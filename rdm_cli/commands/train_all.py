@@ -52,6 +52,9 @@ TRAININGS = ("around", "model")
 STATE = "all.json"
 BEGUN_WITH = ("folder", "bundle", "method", "preset", "pretrained")
 """Options that a run keeps; each of the others it keeps once a step that it settles is done."""
+NAMED = BEGUN_WITH[:4]
+"""Those that have a value in every run."""
+BUDGETS = ("num_images", "num_steps", "minutes")
 SETTLES = {"labels": ("prior", "attributes"), "prior_samples": ("prior",)}
 """Steps that an option settles; the others settle the model."""
 
@@ -396,9 +399,12 @@ def _resumed(place: Path, options: dict[str, Any], *more: Any) -> _Run:
         raise CheckpointError(f"{place}: no run to resume", hint="start without --resume")
     try:
         content = read_object(file)
-        known, done = dict(content["options"]), list(content["done"])
+        known, done = dict.fromkeys(options) | content["options"], list(content["done"])
+        if not all(isinstance(known[name], str) for name in NAMED):
+            raise ValueError(f"one of {', '.join(NAMED)} is missing")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: does not say what the run is ({error})") from error
+    budget = [name for name in BUDGETS if options[name] is not None]
     for name, value in options.items():
         if value is None or value == known.get(name):
             continue
@@ -408,6 +414,8 @@ def _resumed(place: Path, options: dict[str, Any], *more: Any) -> _Run:
                 hint="leave it out, or begin another --run",
             )
         known[name] = value
+        if name in budget:  # of which there is one
+            known |= {other: None for other in BUDGETS if other not in budget}
     return _run(place, known, done, *more)
 
 
