@@ -1,4 +1,5 @@
-"""The figures in a bundle's card: reconstruction, probes, use of z, and edits judged on pixels.
+"""The figures in a bundle's card: reconstruction, what z says alone, distances of samples and of pictures
+between two codes from real ones, probes, use of z, edits judged on pixels, and what a true edit would give.
 
     rdm data avatars train --n 20000 --seed 1 -q >train.txt
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
@@ -26,15 +27,24 @@ from report_tables import fill_card, keep_json, markdown
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.data.avatars import draw_avatar, render
+from rdm_cli.data.counterfactuals import counterfactuals
 from rdm_cli.data.labels import match, read_labels
+from rdm_cli.evaluation.generation import features
+from rdm_cli.metrics.distribution import kernel_distance
+from rdm_cli.metrics.features import open_effnet_lite0
 from rdm_cli.metrics.ranking import auroc, average_precision
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
+from rdm_cli.pipeline.sampling import sampling_way, way_up
 from rdm_cli.runtime import set_up
 from rdm_cli.training.diagnostics import swapped_z_losses
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
 JUDGED = ("smiling", "glasses", "sunglasses", "beard", "hat")
-PARTS = ("reconstruction", "probes", "swapped", "edits")
+PARTS = ("own way", "distances", "true edits", "reconstruction", "probes", "swapped", "edits")
+TRUE_EDITS = {"smiling": (1, 0), "glasses": (1, 0), "beard": (1, 0), "hat": (1,)}
+"""Which attributes are added (1) and removed (0)."""
+NUM_TRUE, MOST_TRUTHS = 32, 60
 
 
 def load_folder(pipeline: Pipeline, folder: Path, num: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,8 +61,8 @@ def told(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-def reconstruction_figures(pipeline: Pipeline, x_0: Tensor, num_long: int) -> tuple[dict[str, Any], Codes]:
-    """PSNR, MSE and SSIM for T = 20, and for T = 100 on the first ``num_long``; the codes of T = 20."""
+def reconstruction_figures(pipeline: Pipeline, x_0: Tensor, num_long: int) -> dict[str, Any]:
+    """PSNR, MSE and SSIM of DDIM both ways, for T = 20, and for T = 100 on the first ``num_long``."""
     figures: dict[str, Any] = {}
 
     def keep(codes: Codes, steps: int, kind: str, images: Tensor) -> None:
@@ -65,13 +75,93 @@ def reconstruction_figures(pipeline: Pipeline, x_0: Tensor, num_long: int) -> tu
         }
         told(f"T={steps}, {kind} x_T: {figures[f'T={steps}, {kind} x_T']}")
 
-    few_steps = pipeline.encode(x_0, steps=20)
-    keep(few_steps, 20, "inferred", x_0)
+    keep(pipeline.encode(x_0, steps=20, inversion="ddim"), 20, "inferred", x_0)
     images = x_0[:num_long]
-    codes = pipeline.encode(images, steps=100)
+    codes = pipeline.encode(images, steps=100, inversion="ddim")
     keep(codes, 100, "inferred", images)
     keep(codes.without_x_T(), 100, "random", images)
-    return figures, few_steps
+    return figures
+
+
+def own_way_figures(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> dict[str, Any]:
+    """PSNR and SSIM of codes by the bundle's own way up, and of z alone by its own way down."""
+    up, down = way_up(pipeline.bundle).sampling, sampling_way(pipeline.bundle, None, None).sampling
+    rows = {
+        f"whole code, {up.solver} in {up.steps}": codes,
+        f"z alone, random x_T, {down.solver} in {down.steps}": codes.without_x_T(),
+    }
+    figures = {}
+    for name, given in rows.items():
+        decoded = pipeline.decode(given)
+        quality = psnr(x_0, decoded).clamp(max=200)
+        figures[name] = {
+            "num": len(x_0),
+            "psnr_db": float(quality.mean()),
+            "least_psnr_db": float(quality.min()),
+            "ssim": float(ssim(x_0, decoded).mean()),
+        }
+        told(f"{name}: {figures[name]}")
+    return figures
+
+
+def distance_figures(pipeline: Pipeline, x_0: Tensor, codes: Codes) -> dict[str, Any]:
+    """Kernel distances x 1000 from the first five eighths of the images, in EffNet-Lite0's features."""
+    extractor = open_effnet_lite0()
+    num = len(x_0) * 5 // 8
+    real, others = features(extractor, x_0[:num]), codes.select(range(num, len(codes)))
+    halves = [pipeline.interpolate(others[i], others[i - 1], [0.5]) for i in range(len(others))]
+    kinds = {
+        "other images": x_0[num:],
+        "their z, random x_T": pipeline.decode(others.without_x_T()),
+        "halfway from one to another": pipeline.decode(Codes.concatenate(halves)),
+        "samples of the prior": pipeline.sample(len(others), output="pt"),
+    }
+    figures = {}
+    for name, pictures in kinds.items():
+        found = kernel_distance(real, features(extractor, pictures), seed=0)
+        figures[name] = {
+            "num": len(pictures),
+            "num_real": num,
+            "kd": 1000 * found.value,
+            "low": 1000 * found.low,
+            "high": 1000 * found.high,
+        }
+        told(f"{name}: {figures[name]}")
+    return figures
+
+
+def true_edit_figures(pipeline: Pipeline, seed: int) -> dict[str, Any]:
+    """PSNR to the nearest true picture with the change: of the image, and of that picture's z with own x_T.
+
+    The faces are those of :func:`rdm_cli.data.avatars.draw_avatar` of ``seed``.
+    """
+    figures = {}
+    size = pipeline.bundle.model.image_size
+    for name, values in TRUE_EDITS.items():
+        for value in values:
+            faces: list[Tensor] = []
+            truths: list[Tensor] = []
+            index = 0
+            while len(faces) < NUM_TRUE:
+                avatar, index = draw_avatar(seed, index), index + 1
+                others = counterfactuals(avatar, name) if avatar.labels()[name] == 1 - value else ()
+                if not others:
+                    continue
+                some = others[:: -(-len(others) // MOST_TRUTHS)]
+                faces.append(pipeline.load_images(render(avatar, size))[0])
+                truths.append(pipeline.load_images([render(other, size) for other in some]))
+            x_0 = torch.stack(faces)
+            quality = [psnr(face.expand_as(true), true) for face, true in zip(x_0, truths, strict=True)]
+            best = torch.stack([true[int(q.argmax())] for true, q in zip(truths, quality, strict=True)])
+            codes = pipeline.encode(x_0)
+            made = pipeline.decode(codes.replace(z=pipeline.encode(best, with_x_T=False).z))
+            figures[f"{name} {'added' if value else 'removed'}"] = {
+                "num": len(x_0),
+                "unedited_psnr_db": float(psnr(x_0, best).mean()),
+                "own_x_T_psnr_db": float(psnr(made, best).mean()),
+            }
+            told(f"{name} to {value}: {list(figures.values())[-1]}")
+    return figures
 
 
 def probe_figures(pipeline: Pipeline, z: Tensor, labels: dict[str, Tensor]) -> dict[str, Any]:
@@ -160,6 +250,7 @@ def main(
     num_train: Annotated[int, typer.Option(help="Images the judge learns from.")] = 12000,
     num_for_scales: Annotated[int, typer.Option(help="Faces for scales other than 0.3.")] = 100,
     scales: Annotated[str, typer.Option(help="Scales of the edit's table.")] = "-0.3,0.1,0.2,0.4,0.5",
+    seed: Annotated[int, typer.Option(help="Of the faces that true edits are drawn of.")] = 20261127,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     part: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(PARTS)}.")] = None,
     json_file: Annotated[
@@ -195,17 +286,22 @@ def main(
         keep("probes", probe_figures(pipeline, pipeline.encode(x_0, with_x_T=False).z, labels))
     if "swapped" in wanted and "swapped" not in figures:
         keep("swapped", swapped_figures(pipeline, x_0[:500]))
-    codes = None
     if "reconstruction" in wanted and "reconstruction" not in figures:
-        found, codes = reconstruction_figures(pipeline, x_0, num_long)
-        keep("reconstruction", found)
-    if "edits" in wanted and "edits" not in figures:
+        keep("reconstruction", reconstruction_figures(pipeline, x_0, num_long))
+    if "true edits" in wanted and "true edits" not in figures:
+        keep("true edits", true_edit_figures(pipeline, seed))
+    needing = {"own way": own_way_figures, "distances": distance_figures}
+    left = [name for name in ("own way", "distances", "edits") if name in wanted and name not in figures]
+    codes = pipeline.encode(x_0) if left else None
+    for name, measured in needing.items():
+        if name in left and codes is not None:
+            keep(name, measured(pipeline, x_0, codes))
+    if "edits" in left and codes is not None:
         told("training the judge")
         images, known = load_folder(pipeline, train, num_train)
         judge = train_pixel_judge(images, torch.stack([known[name] for name in JUDGED], dim=1), JUDGED)
         agreement = (judge.labels(x_0) == torch.stack([labels[n] > 0 for n in JUDGED], dim=1)).float()
         keep("judge_accuracy", dict(zip(JUDGED, agreement.mean(dim=0).tolist(), strict=True)))
-        codes = codes or pipeline.encode(x_0, steps=20)
         found = edit_figures(
             pipeline,
             judge,

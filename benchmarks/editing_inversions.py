@@ -76,14 +76,16 @@ def figures_of(
     labels: dict[str, Tensor],
     scales: list[float],
     real: Tensor,
+    ways: list[str],
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """For each way its figures, and rows of the sheet: reconstruction, edits, halfway to the next.
 
-    ``real`` are features of real pictures.
+    ``real`` are features of real pictures; ``ways`` those of :data:`EFFORTS` that are measured.
     """
     figures, rows = {}, {}
     extractor = open_effnet_lite0()
-    for name, effort in EFFORTS.items():
+    for name in ways:
+        effort = EFFORTS[name]
         codes = encode_by(pipeline, x_0, [None] * len(x_0), effort, ignore_progress)
         assert codes.x_T is not None
         back = pipeline.decode(codes)
@@ -116,9 +118,9 @@ def rows_shown(x_0: Tensor) -> Tensor:
 
 
 def halfway(pipeline: Pipeline, codes: Codes) -> Tensor:
-    """What lies between each of the codes and the next one, on the bundle's usual path."""
+    """What lies between each of the codes and the next, decoded as these are: as well as their x_T mix."""
     middles = [pipeline.interpolate(codes[i], codes[(i + 1) % len(codes)], [0.5]) for i in range(len(codes))]
-    return pipeline.decode(Codes.concatenate(middles))
+    return pipeline.decode(Codes.concatenate(middles).replace(infos=codes.infos))
 
 
 def markdown(figures: dict[str, Any], title: str, num: int) -> str:
@@ -147,6 +149,7 @@ def main(
     num: Annotated[int, typer.Option("--n", help="Faces, the first that do not smile.")] = 100,
     num_train: Annotated[int, typer.Option(help="Images the judge learns from.")] = 12000,
     scales: Annotated[str, typer.Option(help="Those of the edit.")] = "0.1,0.3",
+    way: Annotated[list[str] | None, typer.Option(help=f"Any of: {'; '.join(EFFORTS)}.")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16, of the networks.")] = "fp32",
     sheet: Annotated[Path | None, typer.Option(help="Draw the sheet here.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
@@ -165,7 +168,9 @@ def main(
         chosen = (known[ATTRIBUTE] == 0).nonzero()[:num, 0]
         real = features(open_effnet_lite0(), x_0)
         x_0, known = x_0[chosen], {name: values[chosen] for name, values in known.items()}
-        figures, rows = figures_of(pipeline, judge, x_0, known, [float(s) for s in scales.split(",")], real)
+        figures, rows = figures_of(
+            pipeline, judge, x_0, known, [float(s) for s in scales.split(",")], real, way or list(EFFORTS)
+        )
         kept[bundle] = {"digest": pipeline.bundle.digest, "num": len(x_0), "figures": figures}
         if json_file is not None:
             keep_json(json_file, {"scales": scales, "precision": precision, "bundles": kept})

@@ -24,6 +24,33 @@ def markdown(figures: dict[str, Any]) -> str:
     """Every table that there are figures for, with what they were measured on."""
     num, precision, digest = (figures[name] for name in ("num_held_out", "precision", "digest"))
     parts = [f"Measured on {num:,} held-out images, networks in {precision}, bundle `{digest[:12]}`."]
+    if found := figures.get("own way"):
+        rows = [
+            (n, f"{f['num']:,}", f"{f['psnr_db']:.2f}", f"{f['least_psnr_db']:.2f}", f"{f['ssim']:.4f}")
+            for n, f in found.items()
+        ]
+        parts.append(table(("by the bundle's own ways", "images", "PSNR (dB)", "least", "SSIM"), rows))
+    if found := figures.get("distances"):
+        rows = [
+            (n, f"{f['num']:,}", f"{f['kd']:.1f} ({f['low']:.1f} to {f['high']:.1f})")
+            for n, f in found.items()
+        ]
+        num_real = next(iter(found.values()))["num_real"]
+        header = ("pictures", "number", f"KD x 1000 from {num_real:,} real images, EffNet-Lite0")
+        parts.append(table(header, rows))
+    if found := figures.get("true edits"):
+        parts.append(
+            textwrap.fill(
+                "The renderer knows the same face with one attribute changed. PSNR to the nearest such "
+                "picture, of the image as it was, and of that picture's z decoded with the image's own x_T:",
+                WIDTH,
+            )
+        )
+        rows = [
+            (n, f"{f['num']}", f"{f['unedited_psnr_db']:.1f}", f"{f['own_x_T_psnr_db']:.1f}")
+            for n, f in found.items()
+        ]
+        parts.append(table(("change", "faces", "unedited (dB)", "true z, own x_T (dB)"), rows))
     if found := figures.get("reconstruction"):
         rows = [
             (n, f"{f['num']:,}", f"{f['psnr_db']:.2f}", f"{f['mse']:.2e}", f"{f['ssim']:.4f}")
@@ -48,7 +75,7 @@ def markdown(figures: dict[str, Any]) -> str:
     if found := figures.get("edits"):
         right = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures["judge_accuracy"].items())
         told = (
-            "The edit `--attr smiling`, encoded and decoded in 20 steps, judged by a CNN on pixels that "
+            "The edit `--attr smiling`, judged by a CNN on pixels that "
             f"never saw a code; on the images as they are it is right about {right}. Positive scales are "
             "for faces that do not smile, negative ones for faces that do."
         )

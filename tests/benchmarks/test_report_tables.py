@@ -18,6 +18,7 @@ FILLED = {
     "solver_frontier": "performance",
     "inversion": "performance",
     "editing_inversions": "performance",
+    "outside": "performance",
     "methods_speed": "training",
 }
 
