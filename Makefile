@@ -6,10 +6,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out/demo
 
-FACES := $(sort $(wildcard assets/faces/*.png))
-FIRST_FACE = $(word 1,$(FACES))
-OTHER_FACE = $(word 6,$(FACES))
-
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 FOR_DEMO := $(VENV)/.installed-demo
 FOR_DEV := $(VENV)/.installed-dev
@@ -19,7 +15,7 @@ FOR_DEV := $(VENV)/.installed-dev
 .PHONY: help install demo test lint type lowest pythons evidence reference clean
 
 help:
-	@echo "make demo     set up, then encode, reconstruct, interpolate, edit and sample; pictures in $(OUT)"
+	@echo "make demo     set up, then encode, reconstruct, edit, interpolate and sample: $(OUT)/index.html"
 	@echo "make test     set up, then run the tests (RDM_GOLDEN names the folder of golden tensors)"
 	@echo "make lint     ruff: rules and formatting"
 	@echo "make type     mypy, strict, on the package"
@@ -35,12 +31,8 @@ help:
 install: $(FOR_DEMO)
 
 demo: $(FOR_DEMO)
-	$(BIN)/rdm encode assets/faces -o $(OUT)/codes
-	$(BIN)/rdm reconstruct $(FACES) --variations 2 -o $(OUT)/reconstruct
-	$(BIN)/rdm interpolate $(FIRST_FACE) $(OTHER_FACE) --frames 9 -o $(OUT)/interpolate
-	$(BIN)/rdm manipulate $(FIRST_FACE) --attr smiling --scales=-0.3,0,0.3 -o $(OUT)/smile
-	$(BIN)/rdm sample --n 16 --seed 0 -o $(OUT)/samples
-	@echo "The pictures are in $(OUT)."
+	$(BIN)/rdm demo -o $(OUT) --force
+	@echo "Open $(OUT)/index.html in a browser."
 
 # Two processes of one thread each: two cores, and no more memory than two copies of torch.
 test: $(FOR_DEV)
@@ -60,6 +52,11 @@ lowest pythons:
 # With the packages that the tests run with, so that figures compare.
 evidence: $(FOR_DEV)
 	$(BIN)/python benchmarks/make_evidence.py $(PART:%=--part %) $(HELD_OUT:%=--held-out %) $(TRAIN:%=--train %) $(AGAIN:%=--again)
+
+# README's first picture.
+docs/figures/overview.png: $(FOR_DEMO)
+	$(BIN)/rdm demo -o $(OUT) --force
+	cp $(OUT)/overview.png $@
 
 reference: $(FOR_DEMO)
 	$(BIN)/python benchmarks/make_cli_reference.py

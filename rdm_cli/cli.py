@@ -22,6 +22,7 @@ from rdm_cli.commands import (
     codes,
     data,
     decode,
+    demo,
     doctor,
     encode,
     evaluate,
@@ -29,6 +30,7 @@ from rdm_cli.commands import (
     manipulate,
     reconstruct,
     sample,
+    show,
     train,
 )
 from rdm_cli.console import open_closed_streams, say, stdout_failed, write_out
@@ -57,6 +59,8 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
+app.command("show")(show.show)
+app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from rdm_cli.escapes import printable
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+LONGEST, DEEPEST, MOST_ITEMS = 2000, 3, 100  # characters, levels and items of a value that is printed
 LOG_SECONDS = 60.0  # between two lines about progress where there is no terminal
 
 _BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))  # what Python makes of bytes that are no UTF-8
@@ -134,6 +135,18 @@ class Console:
                 yield advance
             finally:
                 self._bar = None
+
+    def facts(self, title: str, facts: Mapping[str, Any]) -> None:
+        """What is known of one thing, for people, on stdout: its name, then a line for each of ``facts``.
+
+        Values may be what JSON has, nested too; long ones are cut, and it is said by how much.
+        """
+        shown = {_in_words(name, longest=40): _in_words(facts[name]) for name in [*facts][:MOST_ITEMS]}
+        if len(facts) > MOST_ITEMS:
+            shown["..."] = f"{len(facts) - MOST_ITEMS} more"
+        width = max(map(len, shown), default=0)
+        lines = [f"  {name:<{width}}  {text}" for name, text in shown.items()]
+        self.emit_document("\n".join(printable(line, _BYTES) for line in [title, *lines]))
 
     def table(
         self,
@@ -267,6 +280,22 @@ def _counted(done: float, total: float | None, unit: str) -> str:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _in_words(value: Any, depth: int = 0, longest: int = LONGEST) -> str:
+    """``value`` on one line: what it holds, without brackets and without what is None."""
+    if isinstance(value, Mapping | list | tuple) and depth >= DEEPEST:
+        return "..."
+    if isinstance(value, Mapping):
+        told = {key: item for key, item in value.items() if item is not None}
+        text = ", ".join(f"{key} {_in_words(item, depth + 1)}" for key, item in told.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(_in_words(item, depth + 1) for item in value[:MOST_ITEMS])
+        text += f", and {len(value) - MOST_ITEMS} more" if len(value) > MOST_ITEMS else ""
+    else:
+        text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    left = len(text) - longest
+    return text if left <= 0 else f"{text[:longest]}... ({left} more characters)"
 
 
 def _strict(value: Any) -> Any:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from rdm_cli.data.images.record import command_recorded
+from rdm_cli.typed_command import typed_command
 
 ARGUMENTS, OPTIONS, MESSAGES = "Arguments", "Options", "Messages"
 PANELS = (
@@ -38,6 +42,11 @@ class _Page(TyperCommand):
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)
         self.help, self.examples = _apart(self.help)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; the pictures that it makes record it."""
+        with command_recorded(partial(typed_command, ctx)):
+            return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """The words of the usage line."""

@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rdm_cli.data.images.pixels import MAX_PIXELS
+from rdm_cli.data.images.sheet import TILE
 from rdm_cli.data.images.value_range import parse_range
 from rdm_cli.option_groups import group
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 BUNDLE_DEFAULT = DEFAULT_BUNDLE
 MAX_PIXELS_DEFAULT = MAX_PIXELS
+TILE_DEFAULT = TILE
 
 Fit = Literal["crop", "pad", "stretch"]
 """How an image becomes a square."""
@@ -75,6 +77,17 @@ Columns = Annotated[
     int | None,
     typer.Option(
         "--columns", metavar="N", min=1, help="Pictures in one row of a grid.", show_default="square"
+    ),
+]
+TilePixels = Annotated[
+    int,
+    typer.Option(
+        "--tile",
+        metavar="PX",
+        min=0,
+        max=4096,
+        help="Enlarge each picture of a sheet, and of an animation, to at least PX pixels; 0 leaves them as "
+        "they are, without captions.",
     ),
 ]
 WeightsOption = Annotated[Weights, typer.Option("--weights", help="How the bundle stores its weights.")]
@@ -189,18 +202,9 @@ Style = Annotated[
 
 
 @group(IMAGES)
-class Images:
+class ImageFiles:
     """How image files are read."""
 
-    class_name: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            help="Class-conditional models: the class that all images are taken to be of.",
-            show_default="each image's folder, each code's own",
-        ),
-    ] = None
     max_pixels: Annotated[
         int,
         typer.Option(
@@ -218,6 +222,21 @@ class Images:
             parser=parse_range,
             help="Grey images of more than 8 bits: which values are black and white.",
             show_default="found from each image's values",
+        ),
+    ] = None
+
+
+@group(IMAGES)
+class Images(ImageFiles):
+    """How image files are read, and of which class they are."""
+
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Class-conditional models: the class that all images are taken to be of.",
+            show_default="each image's folder, each code's own",
         ),
     ] = None
 

@@ -34,6 +34,7 @@ LAYERS = [
     {"pipeline"},
     {"jobs", "evaluation", "training.run"},
     {"__init__"},
+    {"typed_command"},
     {"option_groups", "help_page"},
     {"options", "console"},
     {"config_file"},

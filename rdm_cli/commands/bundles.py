@@ -75,7 +75,7 @@ def show_bundle(
     if as_json:
         console.emit("", **facts)
     else:
-        console.table(str(facts["bundle"]), ["", ""], [[key, str(value)] for key, value in facts.items()])
+        console.facts(str(facts["bundle"]), facts)
 
 
 @app.command("check")

@@ -10,6 +10,7 @@ import typer
 from rdm_cli import options as o
 from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
+from rdm_cli.data.images.animation import animation_kinds
 from rdm_cli.data.sinks.outputs import refuse_blocked
 from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
@@ -32,7 +33,7 @@ def interpolate(
         ),
     ] = 9,
     frame_ms: Annotated[
-        int, typer.Option("--frame-ms", metavar="MS", min=20, help="Milliseconds a frame of the GIF.")
+        int, typer.Option("--frame-ms", metavar="MS", min=20, help="Milliseconds a frame of the animation.")
     ] = 120,
     path: Annotated[
         Way | None,
@@ -44,6 +45,13 @@ def interpolate(
             show_default="prior where the bundle's prior predicts v, else lerp",
         ),
     ] = None,
+    animation: Annotated[
+        str,
+        typer.Option(
+            "--animation", metavar="KIND,...", help="The animation's format: gif, webp or mp4 (by ffmpeg)."
+        ),
+    ] = "gif",
+    tile: o.TilePixels = o.TILE_DEFAULT,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     force: o.Force = False,
     style: o.Style = None,
@@ -55,11 +63,11 @@ def interpolate(
 ) -> None:
     """Interpolate between images: x_T by slerp, z as --path says.
 
-    Writes strip.png, animation.gif and numbered frames with their codes. The ends are the
+    Writes strip.png, an animation and numbered frames with their codes. The ends are the
     reconstructions of the inputs. A trajectory's frames have no codes.
 
     Examples:
-        rdm interpolate a.png b.png --frames 9 -o walk/
+        rdm interpolate a.png b.png --frames 9 -o walk/ --animation webp
         rdm interpolate a.png b.png c.png --path trajectory
     """
     for name in inputs:
@@ -68,6 +76,7 @@ def interpolate(
                 f"{name}: this is a folder, and the way leads from image to image in the order that you give",
                 hint=f"name the images, or all of them as {name}/*",
             )
+    animations = animation_kinds(animation)
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
@@ -89,6 +98,8 @@ def interpolate(
             effort=effort,
             fit=images.fit,
             path=path,
+            animations=animations,
+            tile=tile,
             force=force,
             advance=advance,
         )

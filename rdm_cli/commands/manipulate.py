@@ -40,6 +40,7 @@ def manipulate(
         o.StartNoise, typer.Option("--x-t", help="Keep the image's own x_T, or draw another.")
     ] = "inferred",
     seed: o.Seed = 0,
+    tile: o.TilePixels = o.TILE_DEFAULT,
     force: o.Force = False,
     style: o.Style = None,
     *,
@@ -98,6 +99,7 @@ def manipulate(
                 effort=effort,
                 seed=seed,
                 fit=images.fit,
+                tile=tile,
                 force=force,
                 advance=advance,
             )

@@ -33,6 +33,7 @@ def reconstruct(
         ),
     ] = 0,
     seed: o.Seed = 0,
+    tile: o.TilePixels = o.TILE_DEFAULT,
     force: o.Force = False,
     style: o.Style = None,
     *,
@@ -95,6 +96,7 @@ def reconstruct(
                 variations=variations,
                 seed=seed,
                 fit=images.fit,
+                tile=tile,
                 force=force,
                 advance=advance,
             )

@@ -120,6 +120,7 @@ def sample(
         ),
     ] = None,
     columns: o.Columns = None,
+    tile: o.TilePixels = o.TILE_DEFAULT,
     style: o.Style = None,
     *,
     images: o.Images,
@@ -204,6 +205,7 @@ def sample(
                 holds=mine.holds if in_parts else None,
                 condition=None if condition is None else condition.record,
                 columns=columns,
+                tile=tile,
                 force=force,
                 advance=advance,
             ):

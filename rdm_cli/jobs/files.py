@@ -5,6 +5,7 @@ Images become codes in :mod:`rdm_cli.jobs.encode`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.codes.lossless import is_restored, restored
-from rdm_cli.data.images.pixels import Fit, grid, pixels_to_pil, to_pil, to_pixels
+from rdm_cli.data.images.pixels import Fit, pixels_to_pil, to_pil, to_pixels
 from rdm_cli.data.images.record import refuse_other, save_image
+from rdm_cli.data.images.sheet import TILE, Tile, sheet
 from rdm_cli.data.io.places import Place, digest_of, fetched
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError, PictureError, RdmError
@@ -125,14 +127,16 @@ def reconstruct_files(
     variations: int = 0,
     seed: int = 0,
     fit: Fit = "crop",
+    tile: int = TILE,
     force: bool = False,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
     """Encode and decode each image; write the reconstruction and, beside it, a side-by-side.
 
     An ``effort`` without x_T draws it instead of inferring it. ``variations`` K appends K pictures of the
-    same z with other x_T to the side-by-side. Outcomes carry MSE, PSNR in dB and SSIM. What stands in a
-    result's place stays, unless it is this very result or ``force`` is given.
+    same z with other x_T to the side-by-side, whose pictures are ``tile`` pixels wide or more. Outcomes carry
+    MSE, PSNR in dB and SSIM. What stands in a result's place stays, unless it is this very result or
+    ``force`` is given.
     """
     pipeline, batch_size = in_batches_for(pipeline, counted(tasks, num_items))
     # an x_T that was drawn is decoded as samples are, in so many steps
@@ -157,7 +161,7 @@ def reconstruct_files(
         return image, record
 
     def _side_by_side(record: dict[str, Any]) -> dict[str, Any]:
-        return record | {"what": "side by side", "variations": variations, "seed": seed}
+        return record | {"what": "side by side", "variations": variations, "seed": seed, "tile": tile}
 
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[LoadedImage, dict[str, Any]]]
@@ -177,12 +181,16 @@ def reconstruct_files(
                 pipeline.decode(codes.without_x_T(), steps=effort.steps, seed=seed, keys=keys, advance=shown)
             )
         scores = zip(mse(x_0, decoded), psnr(x_0, decoded), ssim(x_0, decoded), strict=True)
+        of_others = [psnr(x_0, other).tolist() for other in others]
         for i, (task, (m, p, s)) in enumerate(zip(batch, scores, strict=True)):
             name = str(task.target)
             row = [to_pil(picture, name) for picture in (x_0[i], decoded[i], *(other[i] for other in others))]
             side, record = _beside(task), loaded[i][1]
             digest = save_image(row[1], task.target, record)
-            save_image(grid(row, len(row)), side, _side_by_side(record))
+            captions = [task.source.name, "reconstruction", *["the same z, another x_T"] * variations]
+            notes = ["original", *map(_in_db, (float(p), *(db[i] for db in of_others)))]
+            tiles = [Tile(*one) for one in zip(row, captions, notes, strict=True)]
+            save_image(sheet(tiles, len(row), tile=tile), side, _side_by_side(record))
             yield {
                 "output": str(task.target),
                 "digest": digest,
@@ -200,6 +208,10 @@ def reconstruct_files(
     yield from run_batches(tasks, load=load_one, process=process, batch_size=batch_size)
 
 
+def _in_db(psnr_db: float) -> str:
+    return f"{psnr_db:.2f} dB" if math.isfinite(psnr_db) else "exact"
+
+
 def _beside(task: Task) -> Place:
     """Where the side-by-side of a reconstruction goes."""
     return task.target.with_name(f"{task.target.stem}-side-by-side.png")
@@ -215,12 +227,14 @@ def manipulate_files(
     effort: Effort = USUAL,
     seed: int = 0,
     fit: Fit = "crop",
+    tile: int = TILE,
     force: bool = False,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
 
-    What stands in a result's place stays, unless it is this very result or ``force`` is given.
+    A strip's pictures are ``tile`` pixels wide or more. What stands in a result's place stays, unless it is
+    this very result or ``force`` is given.
     """
     num = counted(tasks, num_items)
     encoder, batch_size = in_batches_for(pipeline, num)
@@ -245,6 +259,7 @@ def manipulate_files(
             edits=[dict(edit) for edit in edits],
             direction_digests={n: pipeline.bundle.directions.digest(n) for edit in edits for n in edit},
             seed=None if has_x_T else seed,
+            tile=tile if strip else None,
         )
 
     def process(
@@ -273,7 +288,8 @@ def manipulate_files(
             if not strip:
                 (record["code_digest"],) = codes[0].digests()
             # the picture first: it says which code is its own
-            digest = save_image(grid(row, len(row)) if strip else row[0], task.target, record)
+            picture = _strip(task.source.name, row, edits, tile) if strip else row[0]
+            digest = save_image(picture, task.target, record)
             result: dict[str, Any] = {
                 "output": str(task.target),
                 "digest": digest,
@@ -293,6 +309,12 @@ def manipulate_files(
         return one, record
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
+
+
+def _strip(name: str, row: Sequence[Image], edits: Sequence[Mapping[str, float]], tile: int) -> Image:
+    """The edits of one image beside one another, each with what was done."""
+    done = [", ".join(f"{attribute} {scale:+g}" for attribute, scale in edit.items()) for edit in edits]
+    return sheet([Tile(*one) for one in zip(row, done, strict=True)], tile=tile, title=name)
 
 
 def _code_of(task: Task) -> Place:

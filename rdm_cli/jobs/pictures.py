@@ -13,17 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from rdm_cli.codes.code import Codes
-from rdm_cli.data.images.pixels import Fit, grid, load_rgb, to_pil
+from rdm_cli.data.images.animation import AnimationKind, animation_bytes, require_encoder
+from rdm_cli.data.images.pixels import Fit, load_rgb, to_pil
 from rdm_cli.data.images.record import (
     HINT,
     read_record,
     refuse_other,
     same_settings,
     save_image,
-    saving_options,
 )
-from rdm_cli.data.io.atomic import atomic_path
-from rdm_cli.data.io.places import digest_of
+from rdm_cli.data.images.sheet import TILE, Tile, enlarged, sheet
+from rdm_cli.data.io.places import digest_of, put
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import OccupiedError
 from rdm_cli.jobs.loading import LoadedImage, encode_loaded, in_batches_for, load_image_or_code
@@ -51,16 +51,21 @@ def interpolate_files(
     effort: Effort = USUAL,
     fit: Fit = "crop",
     path: WayOfZ | None = None,
+    animations: Sequence[AnimationKind] = ("gif",),
+    tile: int = TILE,
     force: bool = False,
     advance: Advance = ignore_progress,
 ) -> Iterator[tuple[str, Path]]:
-    """Write frames, codes, a strip and a GIF of the path through ``inputs``; yields (kind, path).
+    """Write frames, codes, a strip and animations of the path through ``inputs``; yields (kind, path).
 
     ``num_frames`` from one input to the next, both included; an inner input is shown once. ``path`` is how z
     changes, None the bundle's usual way. A "trajectory" leaves no codes: its pictures have no z of their own.
-    Raises OccupiedError, before any
-    work, where ``output`` holds what is not a result of this very path, unless ``force`` is given.
+    Strip and animations show the frames ``tile`` pixels wide or more; 0: as they are. Raises OccupiedError,
+    before any work, where ``output`` holds what is not a result of this very path, unless ``force`` is given,
+    and UsageError for an animation that this machine cannot write.
     """
+    for kind in animations:
+        require_encoder(kind)  # before any work
     loaded = [load_image_or_code(pipeline, source, fit) for source in inputs]
     chosen: WayOfZ = path or pipeline.usual_path
     trajectory = chosen == "trajectory"
@@ -78,15 +83,17 @@ def interpolate_files(
     )
     num = (num_frames - 1) * (len(inputs) - 1) + 1
     frames = [output / f"frame-{i:04d}.png" for i in range(num)]
-    strip, animation = output / "strip.png", output / "animation.gif"
+    strip = output / "strip.png"
+    moving = [output / f"animation.{kind}" for kind in animations]
     told = [record | {"frame": i} for i in range(num)]
-    of_strip = record | {"what": "interpolation strip"}
-    of_animation = record | {"what": "interpolation animation", "frame_ms": frame_ms}
+    of_strip = record | {"what": "interpolation strip", "tile": tile}
+    of_animation = record | {"what": "interpolation animation", "frame_ms": frame_ms, "tile": tile}
     if not force:
         for frame, of_frame in zip(frames, told, strict=True):
             refuse_other(frame, of_frame, code=None if trajectory else frame.with_suffix(CODE_SUFFIX))
         refuse_other(strip, of_strip)
-        refuse_other(animation, of_animation)
+        for animation in moving:
+            refuse_other(animation, of_animation)
         _refuse_another_run(output.glob("frame-*.png"), record, but=("frame",))
     ends: list[Codes] = []
     for source, one in zip(inputs, loaded, strict=True):
@@ -114,21 +121,25 @@ def interpolate_files(
         else:
             _save_with_code(picture, codes[i], frame, of_frame)
         yield "frame", frame
-    save_image(grid(pictures, len(pictures)), strip, of_strip)
+    save_image(sheet(_captioned(pictures, inputs, alphas), tile=tile), strip, of_strip)
     yield "strip", strip
-    with atomic_path(animation) as temporary:
-        # there and back, so that the loop has no jump
-        loop = [*pictures, *pictures[-2:0:-1]]
-        loop[0].save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=loop[1:],
-            duration=frame_ms,
-            loop=0,
-            **saving_options(of_animation, "GIF"),
-        )
-    yield "animation", animation
+    shown = [enlarged(picture, tile) for picture in pictures]
+    for animation, kind in zip(moving, animations, strict=True):
+        put(animation, animation_bytes(shown, kind, of_animation, frame_ms=frame_ms))
+        yield "animation", animation
+
+
+def _captioned(
+    pictures: Sequence[Image.Image], inputs: Sequence[Path], alphas: Sequence[float]
+) -> list[Tile]:
+    """The frames of a path, each with its alpha on its leg, and at the ends of legs the input's name."""
+    tiles = []
+    for i, picture in enumerate(pictures):
+        leg, step = divmod(i, len(alphas) - 1)
+        name = inputs[leg].name if step == 0 else ""
+        caption = f"alpha {alphas[step]:.3g}" if leg < len(inputs) - 1 else f"alpha {alphas[-1]:.3g}"
+        tiles.append(Tile(picture, caption, name))
+    return tiles
 
 
 def _path_record(
@@ -237,6 +248,7 @@ def write_samples(
     holds: Callable[[str], bool] | None = None,
     condition: Mapping[str, Any] | None = None,
     columns: int | None = None,
+    tile: int = TILE,
     force: bool = False,
     advance: Advance = ignore_progress,
 ) -> Iterator[Sampled]:
@@ -244,12 +256,12 @@ def write_samples(
 
     A sample that is there already is kept, so a run goes on where an earlier one stopped; ``force`` makes all
     of them again. ``holds`` says which file names are a shard's (None: all); a shard makes no grid. The grid
-    shows the first 256. Raises OccupiedError, before any work, where ``output`` holds what would be replaced,
-    or samples that were drawn otherwise, unless ``force`` is given.
+    shows the first 256, ``tile`` pixels wide or more. Raises OccupiedError, before any work, where ``output``
+    holds what would be replaced, or samples that were drawn otherwise, unless ``force`` is given.
     """
     record = draws.record(pipeline, condition)
-    sheet, shown = output / "grid.png", [_sample_path(output, number) for number in numbers[:GRID_PICTURES]]
-    of_sheet = record | {"what": "grid", "num_pictures": len(shown)}
+    grid, shown = output / "grid.png", [_sample_path(output, number) for number in numbers[:GRID_PICTURES]]
+    of_sheet = record | {"what": "grid", "num_pictures": len(shown), "tile": tile}
 
     def own() -> Iterator[tuple[int, Path]]:
         for number in numbers:
@@ -262,7 +274,7 @@ def write_samples(
             refuse_other(path, record | {"draw": number}, code=path.with_suffix(CODE_SUFFIX))
         _refuse_another_run(output.glob("[0-9]*.png"), record, but=("draw",))
         if holds is None:
-            refuse_other(sheet, of_sheet)
+            refuse_other(grid, of_sheet)
     decoder, batch_size = in_batches_for(pipeline, len(numbers))
     drawer = replace(pipeline, batch_size=pipeline.size_of_batches(len(numbers), at_least=PRIOR_BATCH))
 
@@ -291,9 +303,20 @@ def write_samples(
             waiting.clear()
     yield from made(waiting) if waiting else ()
     if holds is None:
-        pictures = [load_rgb(path) for path in shown]
-        save_image(grid(pictures, columns or math.ceil(math.sqrt(len(pictures)))), sheet, of_sheet)
-        yield Sampled(kind="grid", path=sheet)
+        tiles = [Tile(load_rgb(path), path.stem) for path in shown]
+        title = ", ".join([pipeline.bundle.name, f"seed {draws.seed}", *_chosen_by(draws, condition or {})])
+        columns = columns or math.ceil(math.sqrt(len(tiles)))
+        save_image(sheet(tiles, columns, tile=tile, title=title), grid, of_sheet)
+        yield Sampled(kind="grid", path=grid)
+
+
+def _chosen_by(draws: Draws, condition: Mapping[str, Any]) -> list[str]:
+    """What the samples of a grid were chosen by, in a few words."""
+    wanted = dict(draws.wanted or condition.get("attributes", {}))
+    if "attribute" in condition:
+        wanted = {condition["attribute"]: True}
+    words = [name if is_wanted else f"not {name}" for name, is_wanted in wanted.items()]
+    return [*words, "like examples"] if "like" in condition else words
 
 
 def _sample_path(output: Path, number: int) -> Path:

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from rdm_cli.data.images.pixels import to_pil
+from rdm_cli.data.images.sheet import Tile, lay_out
 
 Strip: TypeAlias = "Tensor | np.ndarray | Image.Image | Sequence[Strip]"
 
 GAP = 4  # pixels
-FONT_SIZE = 13
 
 
 def show(
@@ -36,24 +36,8 @@ def show(
         raise ValueError("there are no images to show")
     if labels is not None and len(labels) != num_columns:
         raise ValueError(f"{num_columns} columns need as many labels, not {len(labels)}")
-    font = ImageFont.load_default(FONT_SIZE)
-    above = FONT_SIZE + 2 * GAP if labels is not None else 0
-    left = max(int(font.getlength(name)) for name in strips)
-    left += 2 * GAP if left else 0
-    width = max(one.width for strip in strips.values() for one in strip)
-    if labels is not None:
-        width = max(width, *(int(font.getlength(label)) + GAP for label in labels))
-    size = (left + num_columns * (width + GAP) - GAP, above + len(strips) * (height + GAP) - GAP)
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, label in enumerate(labels or ()):
-        draw.text((left + column * (width + GAP), GAP), label, fill="black", font=font)
-    for row, (name, strip) in enumerate(strips.items()):
-        y = above + row * (height + GAP)
-        draw.text((GAP, y + height // 2), name, fill="black", font=font, anchor="lm")
-        for column, one in enumerate(strip):
-            sheet.paste(one, (left + column * (width + GAP), y))
-    return sheet
+    rows_of_tiles = [[Tile(one) for one in strip] for strip in strips.values()]
+    return lay_out(rows_of_tiles, names=list(strips) if any(strips) else (), heads=labels or (), gap=GAP)
 
 
 def _listed(images: Strip) -> list[Image.Image]:

@@ -11,20 +11,53 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
-from torch import Tensor
 
+from rdm_cli import __version__
 from rdm_cli.data.images.pixels import grid, to_pil
+from rdm_cli.data.images.record import HINT
 from rdm_cli.data.io.atomic import atomic_path
+from rdm_cli.errors import OccupiedError
 from rdm_cli.reports.plots import Plot, svg_of
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A picture of a page: the bytes of a PNG or WebP file, words below it, and what it shows in words.
+
+    ``still``, a PNG, is what readers see instead who asked for less motion.
+    """
+
+    picture: bytes
+    alt: str
+    caption: str = ""
+    note: str = ""
+    still: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Pictures that belong together, side by side below a ``title``, in ``columns`` where there is room."""
+
+    shown: Sequence[Shown]
+    columns: int
+    title: str = ""
+
+
+MADE_BY = '<meta name="generator" content="rdm '
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SMALL_PX = 256  # pictures up to this width are shown larger than they are, pixel by pixel
 SHOWN_PX = 96
+WIDE_PX = 704  # pictures from this width on are not shown narrower
 
 
 class HtmlPage:
@@ -84,11 +117,11 @@ class HtmlPage:
     def plot(self, plot: Plot, description: str) -> None:
         """Add ``plot`` twice, for light and for dark readers; ``description`` is read where none is seen."""
         light, dark = (_data_uri(svg_of(plot, dark=d), "svg+xml") for d in (False, True))
-        self._body.append(
-            "<figure><picture>"
-            f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-            f'<img src="{light}" alt="{escape(description)}"></picture></figure>'
+        picture = (
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img src="{light}" alt="{escape(description)}"></picture>'
         )
+        self._body.append(f"<figure>{_wide(plot.title or description, picture)}</figure>")
 
     def sheet(self, caption: str, rows: Sequence[tuple[str, Tensor]]) -> None:
         """Add named rows of images (N, C, H, W) in [-1, 1], one above the other."""
@@ -99,19 +132,33 @@ class HtmlPage:
             alt = f"{name}: {len(images)} pictures in a row"
             strips.append(
                 f'<div class="row"><span>{escape(name)}</span>'
-                f'<img class="small" src="{_data_uri(_png(strip), "png")}" alt="{escape(alt)}" '
+                f'<img class="small" src="{_data_uri(png_bytes(strip), "png")}" alt="{escape(alt)}" '
                 f'width="{strip.width * factor}" height="{strip.height * factor}"></div>'
             )
         self._figure(caption, "".join(strips), kind="sheet")
+
+    def cards(self, cards: Sequence[Card], *, width: int) -> None:
+        """Add cards, as many in a row as there is room for, each ``width`` rem wide or more."""
+        body = "".join(_card(card) for card in cards)
+        self._body.append(f'<div class="cards" style="--card: {width}rem">{body}</div>')
+
+    def command(self, text: str) -> None:
+        """Add a command to type."""
+        words = " ".join(f"<span>{escape(word)}</span>" for word in text.split())  # no break within an option
+        self._body.append(f"<pre><code>{words}</code></pre>")
 
     def picture(self, caption: str, png: bytes, alt: str) -> None:
         """Add one picture, the bytes of a PNG file."""
         with Image.open(io.BytesIO(png)) as image:
             width, height = image.size
         factor = 2 if width <= SMALL_PX else 1
+        kind = ' class="small"' if factor > 1 else ""
         size = f'width="{width * factor}" height="{height * factor}"'
         source = _data_uri(png, "png")
-        self._figure(caption, f'<img class="small" src="{source}" alt="{escape(alt)}" {size}>')
+        shown = f'<img{kind} src="{source}" alt="{escape(alt)}" {size}>'
+        if width >= WIDE_PX:
+            shown = _wide(caption, shown)
+        self._figure(caption, shown)
 
     def _figure(self, caption: str, content: str, *, kind: str = "") -> None:
         named = f' class="{kind}"' if kind else ""
@@ -127,6 +174,7 @@ class HtmlPage:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f'{MADE_BY}{__version__}">\n'
             f"<title>{escape(self.title)}</title>\n"
             '<link rel="icon" href="data:,">\n'  # else a browser asks the server for one
             f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<h1>{escape(self.title)}</h1>\n"
@@ -140,6 +188,43 @@ class HtmlPage:
             temporary.write_text(self.html(), encoding="utf-8")
 
 
+def refuse_other_page(path: Path) -> None:
+    """Raise OccupiedError where a file that is no page of rdm's stands in the place of one."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if MADE_BY.encode() not in head:
+        raise OccupiedError(f"{path}: is there already, and rdm did not make it", hint=HINT)
+
+
+def _wide(name: str, picture: str) -> str:
+    """A picture with words in it: it is not shown smaller, but scrolls by itself where there is no room."""
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">{picture}</div>'
+
+
+def _card(card: Card) -> str:
+    title = f"<h3>{escape(card.title)}</h3>" if card.title else ""
+    figures = "".join(_figure_of(one) for one in card.shown)
+    style = f' style="--columns: {card.columns}"'
+    return f'<div class="card">{title}<div class="side-by-side"{style}>{figures}</div></div>'
+
+
+def _figure_of(one: Shown) -> str:
+    with Image.open(io.BytesIO(one.picture)) as image:
+        (width, height), kind = image.size, str(image.format).lower()
+    source = _data_uri(one.picture, kind)
+    picture = f'<img src="{source}" alt="{escape(one.alt)}" width="{width}" height="{height}">'
+    if one.still is not None:
+        still = _data_uri(one.still, "png")
+        picture = (
+            f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">{picture}</picture>'
+        )
+    note = f"<small>{escape(one.note)}</small>" if one.note else ""
+    words = f"<figcaption>{escape(one.caption)}{note}</figcaption>" if one.caption or note else ""
+    return f"<figure>{picture}{words}</figure>"
+
+
 def _word(is_word: bool) -> str:
     return ' class="word"' if is_word else ""
 
@@ -148,7 +233,8 @@ def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """``image`` as a PNG file without metadata."""
     content = io.BytesIO()
     image.save(content, format="png")
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Plots with intervals, drawn by matplotlib, which is an optional extra."""
+"""Plots with intervals, drawn by matplotlib, which is an optional extra; curves also without it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdm_cli.data.images.record import KEY, as_text, new_record
+from rdm_cli.data.images.record import KEY, as_text, new_record, with_command
 from rdm_cli.data.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, INK_ON_DARK = "#1f2328", "#e6e8eb"
 SMALLEST = 1e-12  # where a logarithmic axis ends
 WIDTH = 7.0  # inches
+SVG_WIDTH, SVG_HEIGHT, LEFT = 720, 390, 74  # pixels of a plot without matplotlib, and where its axis begins
 CHARACTERS = 74  # in a line of the legend; each name has about four more, its mark and a gap
 
 
@@ -67,7 +69,9 @@ def save_plot(plot: Plot, path: Path) -> None:
     """Draw ``plot`` on white and save it as ``path``'s suffix says."""
     figure = _figure(plot, INK)
     kind = path.suffix.removeprefix(".")
-    told: dict[str, Any] = {"metadata": {KEY: as_text(new_record("plot"))}} if kind.lower() == "png" else {}
+    told: dict[str, Any] = (
+        {"metadata": {KEY: as_text(with_command(new_record("plot")))}} if kind.lower() == "png" else {}
+    )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format=kind, **told)
 
@@ -75,8 +79,11 @@ def save_plot(plot: Plot, path: Path) -> None:
 def svg_of(plot: Plot, *, dark: bool) -> bytes:
     """``plot`` as SVG on a transparent ground, to be shown on white or on ``dark``; letters are outlines.
 
-    The same plot gives the same bytes.
+    Curves are drawn without matplotlib too, if it is not installed, with letters as text. The same plot gives
+    the same bytes.
     """
+    if not can_plot() and not plot.names:
+        return curves_as_svg(plot, INK_ON_DARK if dark else INK).encode()
     import matplotlib
 
     content = io.BytesIO()
@@ -134,15 +141,33 @@ def _draw_curves(axes: Axes, plot: Plot) -> None:
         points = sorted({x for line in plot.lines.values() for x in line.x})
         axes.set_xticks(points, [f"{x:g}" for x in points], minor=False)
         axes.set_xticks([], minor=True)
+    else:
+        axes.xaxis.set_major_formatter(lambda x, _: tick_label(x))
     if plot.log_y:
-        axes.set_yscale("log")
-        if min((y for line in plot.lines.values() for y in line.y), default=0) >= 1:  # 20, not 2 x 10^1
-            from matplotlib.ticker import LogFormatter
-
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+        _label_logarithms(axes)
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
+
+
+def _label_logarithms(axes: Axes) -> None:
+    """Make the y axis logarithmic, with numbers and not powers of ten beside it: 0.05, not 5 x 10^-2."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set_yscale("log")
+    chosen = LogFormatter(labelOnlyBase=False)  # chooses which ticks get a label
+    chosen.set_axis(axes.yaxis)
+
+    def label(value: float, _: float) -> str:
+        chosen.set_locs([])
+        return tick_label(value) if chosen(value) else ""
+
+    axes.yaxis.set_major_formatter(label)
+    axes.yaxis.set_minor_formatter(label)
+
+
+def tick_label(value: float) -> str:
+    """A number beside an axis: 20,000 and 0.05, neither 2e4 nor 5 x 10^-2."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
 def _draw_rows(axes: Axes, plot: Plot) -> None:
@@ -167,8 +192,102 @@ def _looks(num: int) -> list[dict[str, Any]]:
 
 
 def _ink(axes: Axes, ink: str) -> None:
-    axes.tick_params(colors=ink)
+    axes.tick_params(which="both", colors=ink)
     axes.xaxis.label.set_color(ink)
     axes.yaxis.label.set_color(ink)
     for spine in axes.spines.values():
         spine.set_edgecolor(ink)
+
+
+def curves_as_svg(plot: Plot, ink: str) -> str:
+    """A plot of curves by hand: axes with numbers, a line and a band for each curve, their names above."""
+    lines = plot.lines.values()
+    x_axis = _Ruler.of([x for line in lines for x in line.x], LEFT, SVG_WIDTH - 14, log=plot.log_x)
+    bounds = [value for line in lines for value in (*line.low, *line.high, *line.y)]
+    top = 34 + 18 * len(plot.lines)
+    y_axis = _Ruler.of(bounds, SVG_HEIGHT - 52, top, log=plot.log_y)
+    marks = [f'<text x="{LEFT}" y="18" font-weight="600">{escape(plot.title)}</text>']
+    for x in x_axis.ticks:
+        at = x_axis.at(x)
+        marks.append(f'<path d="M{at:.1f} {top}V{SVG_HEIGHT - 52}" stroke="{ink}" stroke-opacity="0.15"/>')
+        marks.append(f'<text x="{at:.1f}" y="{SVG_HEIGHT - 34}" text-anchor="middle">{tick_label(x)}</text>')
+    for y in y_axis.ticks:
+        at = y_axis.at(y)
+        marks.append(f'<path d="M{LEFT} {at:.1f}H{SVG_WIDTH - 14}" stroke="{ink}" stroke-opacity="0.15"/>')
+        marks.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{tick_label(y)}</text>')
+    middle = (LEFT + SVG_WIDTH) / 2
+    marks.append(
+        f'<text x="{middle:.0f}" y="{SVG_HEIGHT - 10}" text-anchor="middle">{escape(plot.x_label)}</text>'
+    )
+    marks.append(
+        f'<text transform="translate(16 {(top + SVG_HEIGHT - 52) / 2:.0f}) rotate(-90)" text-anchor="middle">'
+        f"{escape(plot.y_label)}</text>"
+    )
+    for i, (name, line) in enumerate(plot.lines.items()):
+        colour, row = COLOURS[i % len(COLOURS)], 38 + 18 * i
+        points = [(x_axis.at(x), y_axis.at(y)) for x, y in zip(line.x, line.y, strict=True)]
+        upper = [(x_axis.at(x), y_axis.at(y)) for x, y in zip(line.x, line.high, strict=True)]
+        lower = [(x_axis.at(x), y_axis.at(y)) for x, y in zip(line.x, line.low, strict=True)]
+        marks.append(
+            f'<polygon points="{_points([*upper, *lower[::-1]])}" fill="{colour}" fill-opacity="0.2"/>'
+        )
+        marks.append(f'<polyline points="{_points(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        marks.append(f'<path d="M{LEFT} {row - 4}h18" stroke="{colour}" stroke-width="3"/>')
+        marks.append(f'<text x="{LEFT + 26}" y="{row}">{escape(name)}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SVG_WIDTH} {SVG_HEIGHT}" width="{SVG_WIDTH}" '
+        f'height="{SVG_HEIGHT}" font-family="system-ui, sans-serif" font-size="12.5" fill="{ink}">'
+        f"{''.join(marks)}</svg>\n"
+    )
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ruler:
+    """An axis: which values lie where between two pixels, and which get a number."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+    ticks: Sequence[float]
+
+    @staticmethod
+    def of(values: Sequence[float], start: float, end: float, *, log: bool) -> _Ruler:
+        """The axis of all ``values``, from pixel ``start`` to pixel ``end``."""
+        known = [max(value, SMALLEST) if log else value for value in values if math.isfinite(value)]
+        low, high = min(known, default=1.0), max(known, default=1.0)
+        if low == high:
+            low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
+        return _Ruler(
+            low=low, high=high, start=start, end=end, log=log, ticks=(_decades if log else _steps)(low, high)
+        )
+
+    def at(self, value: float) -> float:
+        """The pixel of ``value``."""
+        low, high = self.low, self.high
+        value = min(max(value, low), high) if math.isfinite(value) else high
+        if self.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Some five round numbers between two."""
+    size = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(size * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (size * factor) <= 6)
+    return [n * step for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Powers of ten between two numbers, with 2 and 5 times them where there are few."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 7, 8, 9)):
+        found = [f * 10.0**n for n in exponents for f in factors if low <= f * 10.0**n <= high]
+        if len(found) >= 3:
+            break
+    return [float(f"{value:.3g}") for value in found[:: max(1, len(found) // 8)]]

@@ -17,6 +17,7 @@ from rdm_cli.methods.diffusion_model import at_timesteps
 if TYPE_CHECKING:
     from rdm_cli.methods.method import RepresentationModel
 
+DECODED_ROWS = ("reconstruction", "z, another x_T", "z, a third x_T")
 TIMESTEPS = (100, 300, 500, 700, 900)
 
 
@@ -63,8 +64,8 @@ def swapped_z_losses(
 @torch.no_grad()
 def picture_rows(
     model: RepresentationModel, x_0: Tensor, num_steps: int = 20, **conditions: Tensor
-) -> list[Tensor]:
-    """Rows of a sheet: x_0, its reconstruction with inferred x_T, and z with two other x_T.
+) -> dict[str, Tensor]:
+    """Rows of a sheet, by their names: x_0, its reconstruction with inferred x_T, z with two other x_T.
 
     ``conditions`` are what the model's ``encode`` and ``denoiser`` take besides. Of a model of style and
     shape, a last row has each image's shape in the style of the one before it.
@@ -79,8 +80,9 @@ def picture_rows(
     starts = [last(ddim_encode(eps_fn, inner, spec, num_steps))]
     for k in range(2):
         starts.append(keyed_noise(k, range(len(x_0)), inner.shape[1:], "sheet").to(x_0.device))
-    rows = [x_0, *(model.leave(last(ddim_decode(eps_fn, x_T, spec, num_steps))) for x_T in starts)]
+    decoded = (model.leave(last(ddim_decode(eps_fn, x_T, spec, num_steps))) for x_T in starts)
+    rows = {"image": x_0, **dict(zip(DECODED_ROWS, decoded, strict=True))}
     if styled:
         other = described.denoiser(z, style=torch.roll(inner, 1, dims=0))
-        rows.append(model.leave(last(ddim_decode(other, starts[1], spec, num_steps))))
+        rows["style of the one before"] = model.leave(last(ddim_decode(other, starts[1], spec, num_steps)))
     return rows

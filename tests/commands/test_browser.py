@@ -34,6 +34,7 @@ class Seen:
     num_pictures: int
     background: str
     text: str
+    is_too_wide: bool
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,11 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-def look(browser: Any, path: Path, scheme: str = "light") -> Seen:
+def look(browser: Any, path: Path, scheme: str = "light", width: int = 1280) -> Seen:
     """Open a file as a reader would, wait for all of it, and write down what happens."""
     complaints: list[str] = []
     requests: list[str] = []
-    page = browser.new_page(color_scheme=scheme)
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url[:80]}"))
@@ -68,6 +69,7 @@ def look(browser: Any, path: Path, scheme: str = "light") -> Seen:
         num_pictures=len(pictures),
         background=page.evaluate("() => getComputedStyle(document.body).backgroundColor"),
         text=page.inner_text("body"),
+        is_too_wide=page.evaluate("() => document.documentElement.scrollWidth > innerWidth"),
     )
     page.close()
     return seen
@@ -85,6 +87,10 @@ def test_what_is_wrong_would_be_seen(browser: Any, tmp_path: Path) -> None:
     )
     seen = look(browser, bad)
     assert seen.missing == ["gone", "outside"]
+    assert not seen.is_too_wide
+    wide = tmp_path / "wide.html"
+    wide.write_text("<div style='width: 500px'>wide</div>")
+    assert look(browser, wide, width=400).is_too_wide
     assert any("no" in complaint for complaint in seen.complaints)
     assert "http://127.0.0.1:9/x.png" in seen.requests
 
@@ -115,3 +121,14 @@ def test_a_runs_page_opens_offline(browser: Any, tmp_path: Path) -> None:
     seen = look(browser, write_run_page(tmp_path, name="mine", facts={"command": "rdm train"}))
     assert nothing_wrong(seen), seen
     assert seen.num_pictures >= 1 and "training mine" in seen.text
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_demo_opens_offline_on_a_phone_and_on_a_screen(
+    rdm: Rdm, browser: Any, tiny_bundle: Path, tmp_path: Path, scheme: str, width: int
+) -> None:
+    assert rdm("demo", "-o", tmp_path, "-b", tiny_bundle, "-q").code == 0
+    seen = look(browser, tmp_path / "index.html", scheme, width)
+    assert nothing_wrong(seen) and not seen.is_too_wide, seen
+    assert seen.num_pictures == 69 and (seen.background == "rgb(255, 255, 255)") == (scheme == "light")

@@ -61,13 +61,17 @@ def test_edits_of_images_and_of_codes_agree(tiny: Rdm, faces: Path, tmp_path: Pa
 
 
 def test_a_strip_of_scales(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
-    result = tiny("manipulate", faces / "a.png", "--attr", "hat", "--scales", "-1,0,1", "-o", tmp_path)
+    result = tiny(
+        "manipulate", faces / "a.png", "--attr", "hat", "--scales", "-1,0,1", "-o", tmp_path, "--tile", 0
+    )
     assert result.code == 0 and [p.name for p in tmp_path.glob("a-*")] == ["a-hat-1+0+1.png"]
     strip = values(tmp_path / "a-hat-1+0+1.png")
     assert strip.shape == (16, 3 * 16 + 2 * 2, 3)
     left, right = strip[:, :16], strip[:, 36:]
     assert np.abs(left - right).max() > 3
-    again = tiny("manipulate", faces / "a.png", "--attr", "hat", "--scales=-1", "-o", tmp_path / "one")
+    again = tiny(
+        "manipulate", faces / "a.png", "--attr", "hat", "--scales=-1", "-o", tmp_path / "one", "--tile", 0
+    )
     assert again.code == 0
     assert np.abs(values(tmp_path / "one" / "a-hat-1.png") - left).max() <= 1
 
@@ -85,7 +89,7 @@ def test_random_noise_depends_on_the_seed_alone(
 
 
 def test_reconstruction_measures(tiny: Rdm, faces: Path, tmp_path: Path) -> None:
-    result = tiny("reconstruct", faces, "-o", tmp_path, "--variations", 2, "--json")
+    result = tiny("reconstruct", faces, "-o", tmp_path, "--variations", 2, "--json", "--tile", 0)
     *items, last = result.objects
     assert len(items) == last["num_images"] == 5
     for name in ("mse", "psnr_db", "ssim"):

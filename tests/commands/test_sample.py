@@ -19,7 +19,7 @@ def values(path: Path) -> np.ndarray:
 
 
 def test_samples_with_codes_and_grid(tiny: Rdm, tmp_path: Path) -> None:
-    result = tiny("sample", "-n", 5, "--seed", 3, "-o", tmp_path / "o", "--columns", 3, "--json")
+    result = tiny("sample", "-n", 5, "--seed", 3, "-o", tmp_path / "o", "--columns", 3, "--json", "--tile", 0)
     assert result.code == 0
     *samples, sheet = result.objects
     assert [s["draw"] for s in samples] == list(range(5))

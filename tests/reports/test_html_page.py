@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from rdm_cli.reports.html_page import HtmlPage
+from rdm_cli.reports.html_page import Card, HtmlPage, Shown
 from rdm_cli.reports.plots import Line, Plot, svg_of
 
 
@@ -54,6 +54,10 @@ def page() -> HtmlPage:
     Image.new("RGB", (20, 10), "red").save(content, format="png")
     made.picture("a sheet", content.getvalue(), "a red one")
     made.points(["<a>"])
+    shown = Shown(picture=content.getvalue(), alt="a <face>", caption="<its code>", note="1 & 2 dB")
+    moving = Shown(picture=content.getvalue(), still=content.getvalue(), alt="it moves")
+    made.cards([Card(title="<b>", columns=2, shown=[shown, moving])], width=16)
+    made.command("rdm show <x> --tile 5")
     made.facts({"n": "<5>"})
     return made
 
@@ -64,7 +68,7 @@ def test_everything_is_inside_and_escaped() -> None:
     assert elements.open == []
     assert not elements.named("script") and not elements.named("i") and not elements.named("x")
     sources = [a["src"] for a in elements.named("img")] + [a["srcset"] for a in elements.named("source")]
-    assert len(sources) == 5 and all(str(s).startswith("data:image/") for s in sources)
+    assert len(sources) == 8 and all(str(s).startswith("data:image/") for s in sources)
     # no address anywhere but the SVGs' own namespaces, which are within the data URIs
     assert not re.search(r"https?://", html) and "@import" not in html and "url(" not in html
     (policy,) = (a["content"] for a in elements.named("meta") if "http-equiv" in a)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytest.importorskip("matplotlib")
 
-from rdm_cli.reports.plots import INK, Line, Plot, _figure
+from rdm_cli.reports.plots import INK, INK_ON_DARK, Line, Plot, _figure
 
 NAMES = {
     "short": ["a", "b", "c", "d", "e"],
@@ -47,3 +49,21 @@ def test_one_curve_that_the_axis_names_has_no_legend() -> None:
     for name, legends in (("PPL", 0), ("Diff-AE", 1)):
         plot = Plot(lines={name: line}, x_label="way", y_label="PPL, lower is better")
         assert len(_figure(plot, INK).legends) == legends
+
+
+@pytest.mark.parametrize(("y", "labels"), [([0.002, 0.006], 2), ([0.003, 30.0], 3), ([20.0, 60.0], 2)])
+def test_every_number_beside_an_axis_is_a_number_in_the_ink_of_its_ground(
+    y: list[float], labels: int
+) -> None:
+    """A logarithmic axis of less than a decade has its numbers at what matplotlib calls minor ticks."""
+    line = Line(x=[0, 2_000_000], y=y, low=y, high=y)
+    plot = Plot(lines={"a": line}, x_label="images", y_label="loss", log_y=True)
+    figure = _figure(plot, INK_ON_DARK)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    axis = axes.yaxis
+    shown = [text for text in (*axis.get_majorticklabels(), *axis.get_minorticklabels()) if text.get_text()]
+    assert len(shown) >= labels and {text.get_color() for text in shown} == {INK_ON_DARK}
+    words = [text.get_text() for text in (*shown, *axes.get_xticklabels())]
+    assert all(re.fullmatch(r"[\d.,\u2212-]+", word) for word in words), words  # 0.002 and 2,000,000
+    assert "1,000,000" in words and axes.xaxis.get_offset_text().get_text() == ""

@@ -69,11 +69,14 @@ def test_the_noise_is_the_same_every_time(model: DiffAE) -> None:
 
 def test_rows_of_a_sheet(model: DiffAE) -> None:
     x_0 = pictures(2)
-    rows = picture_rows(model, x_0, num_steps=3)
+    named = picture_rows(model, x_0, num_steps=3)
+    rows = list(named.values())
+    assert list(named) == ["image", "reconstruction", "z, another x_T", "z, a third x_T"]
     assert [row.shape for row in rows] == [x_0.shape] * 4
     assert torch.equal(rows[0], x_0)
     assert not torch.equal(rows[2], rows[3])
-    assert all(torch.equal(a, b) for a, b in zip(rows, picture_rows(model, x_0, num_steps=3), strict=True))
+    again = picture_rows(model, x_0, num_steps=3).values()
+    assert all(torch.equal(a, b) for a, b in zip(rows, again, strict=True))
 
 
 def test_the_averaged_copy_is_another_network(model: DiffAE) -> None:

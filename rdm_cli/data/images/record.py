@@ -1,9 +1,10 @@
 """What a picture says of how rdm made it: one canonical JSON object in its metadata, under the key ``rdm``.
 
-A PNG holds it as text, a GIF as its comment. So rdm knows its own pictures again: they are no inputs, and one
-that was made otherwise is not written over unasked. A record holds
+A PNG holds it as text, a GIF as its comment, a WebP as its EXIF description, an MP4 in a box of its own. So
+rdm knows its own pictures again: they are no inputs, and one that was made otherwise is not written over
+unasked. A record holds
 
-- ``software``: ``rdm`` and its version;
+- ``software``: ``rdm`` and its version; ``command``: what makes it again, where a command made it;
 - ``what`` the picture is: ``edit``, ``sample``, ``decode``, ``reconstruction``, ``interpolation``, ``grid``;
 - what it was made of: ``bundle`` and ``bundle_digest``, ``source`` and ``source_digest``;
 - the settings on which its pixels depend: ``edits``, ``seed``, ``decoding``, ``precision`` and so on;
@@ -18,7 +19,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,10 +37,12 @@ KEY = "rdm"
 SOFTWARE = "rdm"
 MOST_TEXT = 2**20  # bytes of a record that are read
 _PNG = b"\x89PNG\r\n\x1a\n"
+_DESCRIPTION = 0x010E  # a tag of EXIF: ImageDescription
+_OWN_BOX = bytes.fromhex("7b0f0c5e4d9b5c1f9a3e72646d207265")  # what tells a box of an MP4 from any other's
 
 # what the same settings may differ in: names, for digests say what was meant, and what came of the settings
 _NO_SETTINGS = frozenset(
-    ("software", "bundle", "source", "sources", "code_digest", "pixels_digest", "num_pictures")
+    ("software", "command", "bundle", "source", "sources", "code_digest", "pixels_digest", "num_pictures")
 )
 
 
@@ -48,6 +52,36 @@ def new_record(what: str, **settings: Any) -> dict[str, Any]:
     return {"software": f"{SOFTWARE} {__version__}", "what": what, **given}
 
 
+_command: Callable[[Mapping[str, Sequence[str]]], str] | None = None
+
+
+@contextmanager
+def command_recorded(write: Callable[[Mapping[str, Sequence[str]]], str]) -> Iterator[None]:
+    """Within the block, in every thread of the process, pictures record the command that ``write`` gives.
+
+    It is called with other words for some of the command's parameters, by their names: the inputs that the
+    picture was made of, and how many samples give one of its number.
+    """
+    global _command
+    before, _command = _command, write
+    try:
+        yield
+    finally:
+        _command = before
+
+
+def with_command(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` with the command that makes such a picture, where one is run and it names none."""
+    if _command is None or "command" in record:
+        return dict(record)
+    instead: dict[str, Sequence[str]] = {}
+    if sources := record.get("sources", [record["source"]] if "source" in record else []):
+        instead["inputs"] = sources
+    if "draw" in record and "condition" not in record:
+        instead["num"] = [str(record["draw"] + 1)]
+    return {**record, "command": _command(instead)}
+
+
 def as_text(record: Mapping[str, Any]) -> str:
     """``record`` as canonical JSON: equal records are equal text."""
     return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -55,12 +89,22 @@ def as_text(record: Mapping[str, Any]) -> str:
 
 def saving_options(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Arguments of Pillow's ``save`` that put ``record`` into a picture of ``kind``; {} for other kinds."""
-    text = as_text(record)
+    text = as_text(with_command(record))
     if kind == "PNG":
         info = PngInfo()
         info.add_text(KEY, text)
         return {"pnginfo": info}
+    if kind == "WEBP":
+        exif = Image.Exif()
+        exif[_DESCRIPTION] = f"{KEY} {text}"
+        return {"exif": exif.tobytes()}
     return {"comment": f"{KEY} {text}".encode()} if kind == "GIF" else {}
+
+
+def mp4_box(record: Mapping[str, Any]) -> bytes:
+    """``record`` as what may stand at the end of an MP4: players pass over a box of a kind of its own."""
+    content = _OWN_BOX + as_text(with_command(record)).encode("ascii")
+    return (8 + len(content)).to_bytes(4, "big") + b"uuid" + content
 
 
 def save_image(image: Image.Image, place: Place, record: Mapping[str, Any]) -> str:
@@ -73,13 +117,29 @@ def save_image(image: Image.Image, place: Place, record: Mapping[str, Any]) -> s
 
 
 def read_record(source: Readable) -> dict[str, Any] | None:
-    """The record of a picture, read without decoding it; None where rdm did not make it."""
+    """The record of a picture or an animation, read without decoding it; None where rdm did not make it."""
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read_bytes()) as file:
-            text = _text_of_png(file) if file.read(len(_PNG)) == _PNG else _comment_of_gif(file)
+            text = _text_in(file)
         return None if text is None else parse_object(text)
     except (*DECODER_ERRORS, Image.DecompressionBombError):
         return None
+
+
+def _text_in(file: BinaryIO) -> str | None:
+    head = file.read(12)
+    if head.startswith(_PNG):
+        file.seek(len(_PNG))
+        return _text_of_png(file)
+    if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
+        return _without_key(_description_of_webp(file))
+    if head[4:8] == b"ftyp":
+        return _text_of_mp4(file)
+    return _without_key(_comment_of_gif(file)) if head.startswith(b"GIF8") else None
+
+
+def _without_key(text: str) -> str | None:
+    return text.removeprefix(f"{KEY} ") if text.startswith(f"{KEY} ") else None
 
 
 def _text_of_png(file: BinaryIO) -> str | None:
@@ -94,15 +154,39 @@ def _text_of_png(file: BinaryIO) -> str | None:
     return None
 
 
-def _comment_of_gif(file: BinaryIO) -> str | None:
-    file.seek(0)
-    if not file.read(6).startswith(b"GIF8"):
-        return None
+def _comment_of_gif(file: BinaryIO) -> str:
     file.seek(0)
     with Image.open(file, formats=["GIF"]) as image:
         comment = image.info.get("comment", b"")
-    text = comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
-    return text.removeprefix(f"{KEY} ") if text.startswith(f"{KEY} ") else None
+    return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
+
+
+def _description_of_webp(file: BinaryIO) -> str:
+    """The description among the EXIF tags, which lie behind the pixels; an image without such has none."""
+    while len(chunk := file.read(8)) == 8:
+        size = int.from_bytes(chunk[4:], "little")
+        if chunk[:4] == b"EXIF":
+            content = file.read(min(size, MOST_TEXT))
+            if f"{KEY} {{".encode() not in content:  # a camera's, which may be damaged, is not parsed
+                return ""
+            exif = Image.Exif()
+            exif.load(content)
+            return str(exif.get(_DESCRIPTION, ""))
+        file.seek(size + size % 2, io.SEEK_CUR)
+    return ""
+
+
+def _text_of_mp4(file: BinaryIO) -> str | None:
+    """What rdm's own box holds; boxes of more than 4 GiB, which rdm does not write, end the search."""
+    start = 0
+    while file.seek(start) == start and len(head := file.read(8)) == 8:
+        size = int.from_bytes(head[:4], "big")
+        if size < len(head):
+            return None
+        if head[4:] == b"uuid" and file.read(len(_OWN_BOX)) == _OWN_BOX:
+            return file.read(min(size - len(head) - len(_OWN_BOX), MOST_TEXT)).decode("ascii")
+        start += size
+    return None
 
 
 def is_own_picture(path: Path) -> bool:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from rdm_cli.data.images.kinds import holds_image
 from rdm_cli.data.images.pixels import SUFFIXES
@@ -64,6 +64,7 @@ def find_inputs(
     *,
     suffixes: Set[str] = SUFFIXES,
     passed_over: PassedOver | None = None,
+    own_too: bool = False,
 ) -> list[Item[Path]]:
     """The files that ``paths`` stand for: named files as given, folders searched recursively.
 
@@ -75,7 +76,8 @@ def find_inputs(
     """
     if not paths:
         raise UsageError("no inputs were given", hint="name files or folders")
-    found = [item for path in paths for item in items_at(path, suffixes=suffixes, passed_over=passed_over)]
+    told: dict[str, Any] = {"suffixes": suffixes, "passed_over": passed_over, "own_too": own_too}
+    found = [item for path in paths for item in items_at(path, **told)]
     for item in found:
         if item.error is not None:
             raise item.error
@@ -87,6 +89,7 @@ def items_at(
     *,
     suffixes: Set[str],
     passed_over: PassedOver | None = None,
+    own_too: bool = False,
 ) -> Iterator[Item[Path]]:
     """What one path stands for; see :func:`find_inputs`."""
     if not os.path.lexists(path):
@@ -95,7 +98,7 @@ def items_at(
         yield Item(source=path, relative=Path(path.name))
         return
     empty, mine = True, None if passed_over is None else PassedOver()
-    for item in items_below(path, suffixes=suffixes, passed_over=mine):
+    for item in items_below(path, suffixes=suffixes, passed_over=mine, own_too=own_too):
         empty = False
         yield item
     if mine and passed_over is not None:
@@ -118,6 +121,7 @@ def items_below(
     *,
     suffixes: Set[str],
     passed_over: PassedOver | None = None,
+    own_too: bool = False,
 ) -> Iterator[Item[Path]]:
     """The files below a folder whose names end in one of ``suffixes``, in sorted order of their paths.
 
@@ -127,12 +131,12 @@ def items_below(
     The suffixes are in lower case, with the dot, and count in any case; hidden names are skipped. A dangling
     link or a folder with such a name is an item too, so that reading it fails by name. Linked folders are
     followed, each folder once. Pictures that rdm made and, where images are looked for too, codes of edits
-    are no items and are counted in ``passed_over``; None: they are items as any others.
+    are no items and are counted in ``passed_over``; None, or with ``own_too``: they are items as any others.
 
     Keeps the names of the folders, and those of the files of one folder at a time. A folder below ``root``
     that cannot be listed is an item with an error; raises UsageError where ``root`` cannot be.
     """
-    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, passed_over)
+    yield from _items_of(root, root, _folders_below(root, suffixes), suffixes, passed_over, own_too)
 
 
 def _items_of(
@@ -141,6 +145,7 @@ def _items_of(
     folders: Mapping[Path, UsageError | None],
     suffixes: Set[str],
     passed_over: PassedOver | None,
+    own_too: bool,
 ) -> Iterator[Item[Path]]:
     if (error := folders[folder]) is not None:
         yield Item(source=folder, relative=folder.relative_to(root), error=error)
@@ -159,8 +164,8 @@ def _items_of(
     for name in sorted(names | to_be_searched):
         path = folder / name
         if name in to_be_searched:
-            yield from _items_of(root, path, folders, suffixes, passed_over)
-        elif passed_over is not None and _is_own(path, suffixes):
+            yield from _items_of(root, path, folders, suffixes, passed_over, own_too)
+        elif passed_over is not None and not own_too and _is_own(path, suffixes):
             passed_over[MADE_BY_RDM] += 1
         else:
             yield Item(source=path, relative=relative / name)

@@ -10,6 +10,7 @@ small here stays faithful, if soft.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,13 +114,14 @@ class FirstStageTraining(nn.Module):
         return loss
 
     @torch.no_grad()
-    def picture_rows(self, x_0: Tensor) -> list[Tensor]:
-        """Rows of a sheet: images, and what comes back of them."""
-        return [x_0, to_images(self.first_stage, to_latents(self.first_stage, x_0))]
+    def picture_rows(self, x_0: Tensor) -> dict[str, Tensor]:
+        """Rows of a sheet, by their names: images, and what comes back of them."""
+        decoded = to_images(self.first_stage, to_latents(self.first_stage, x_0))
+        return {"image": x_0, "reconstruction": decoded}
 
-    def remark(self, rows: list[Tensor]) -> str:
+    def remark(self, rows: Mapping[str, Tensor]) -> str:
         """How well the rows of :meth:`picture_rows` agree."""
-        return f"PSNR {float(psnr(*rows).mean()):.2f} dB"
+        return f"PSNR {float(psnr(*rows.values()).mean()):.2f} dB"
 
 
 def _draw_narrowly(network: Any, num: int) -> None:

@@ -14,13 +14,12 @@ import torch
 
 from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.reports.html_page import HtmlPage
-from rdm_cli.reports.plots import Line, Plot, can_plot
+from rdm_cli.reports.plots import Line, Plot
 
 FILE_NAME = "run.html"
 POINTS = 150  # of the loss's curve: each is the mean of as many steps as that takes
 SHEETS_SHOWN = 12
 SPREAD = (0.1, 0.9)  # of the steps of a point: what is drawn around it
-NO_PLOTS = "No plots: matplotlib is not installed; pip install 'rdm-cli[evaluate]'."
 
 
 def write_run_page(folder: Path, *, name: str, facts: Mapping[str, object]) -> Path:
@@ -38,10 +37,8 @@ def write_run_page(folder: Path, *, name: str, facts: Mapping[str, object]) -> P
     page.facts({**facts, **_progress(last)})
     page.section("Loss")
     plots = [plot for plot in (loss_plot(losses), swapped_plot(records)) if plot is not None]
-    for plot in plots if can_plot() else ():
+    for plot in plots:
         page.plot(plot, f"{plot.title}, over {plot.x_label}")
-    if plots and not can_plot():
-        page.paragraph(NO_PLOTS)
     if not plots:
         page.paragraph("No step is logged yet.")
     page.section("Sheets")

@@ -319,7 +319,7 @@ class TrainingRun:
         path = self.plan.run_folder / "sheets" / f"{self.progress.step:07d}.png"
         model = diagnostics.averaged_copy(self.model, average_weights(self.model, self.average))
         try:
-            losses, remark = draw_sheet(model, self.images, path, self.accelerator.device)
+            losses, remark = draw_sheet(model, self.images, path, self.accelerator.device, self._record())
         except PictureError as error:  # a sheet is no reason to end a run
             self.note(f"{path}: {error.message}")
             return
@@ -330,6 +330,16 @@ class TrainingRun:
             self._log.write_diagnostics(step=self.progress.step, sheet=path.name, swapped_z=losses)
             self._log.flush()
             write_run_page(self.plan.run_folder, name=self.plan.bundle.name, facts=self._facts())
+
+    def _record(self) -> dict[str, Any]:
+        """What a sheet records of the run."""
+        return {
+            "bundle": self.plan.bundle.name,
+            "command": self.plan.commands[0],
+            "seed": self.plan.settings.seed,
+            "step": self.progress.step,
+            "num_images": self.progress.num_images,
+        }
 
     def _facts(self) -> dict[str, object]:
         """What the run's page says of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,22 +10,24 @@ import torch
 from torch import nn
 
 from rdm_cli.data.dataset import ImageFolder
-from rdm_cli.data.images.pixels import grid, to_pil, to_unit_range
+from rdm_cli.data.images.pixels import to_pil, to_unit_range
 from rdm_cli.data.images.record import new_record, save_image
+from rdm_cli.data.images.sheet import Tile, enlarged, lay_out
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 
 NUM_IMAGES = 8
+TILE_PIXELS = 128  # that a picture is wide at least
 
 
 def draw_sheet(
-    model: nn.Module, images: ImageFolder, path: Path, device: torch.device
+    model: nn.Module, images: ImageFolder, path: Path, device: torch.device, record: Mapping[str, Any]
 ) -> tuple[dict[int, tuple[float, float]], str | None]:
     """Draw reconstructions, and decodes of z with other x_T, of images spread over the folder.
 
     Which images, and all noise, are the same in every sheet. Returns, at some t, the loss with each
     image's own z and with its neighbour's, and what else the model has to say. One that is no diffusion
-    model draws rows of its own.
+    model draws rows of its own. ``record`` is what the sheet records of its run.
     """
     described = cast(RepresentationModel, model)
     num = min(NUM_IMAGES, len(images))
@@ -35,8 +38,9 @@ def draw_sheet(
     classes = images.classes(chosen)
     y: dict[str, Any] = {} if classes is None else {"y": classes.to(device)}
     rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0, **y)
-    sheet = grid([to_pil(picture) for row in rows for picture in row], len(x_0))
-    save_image(sheet, path, new_record("training sheet"))
+    tiles = [[Tile(enlarged(to_pil(picture), TILE_PIXELS)) for picture in row] for row in rows.values()]
+    sheet = lay_out(tiles, names=list(rows), title=f"{record['bundle']}, step {record['step']:,}")
+    save_image(sheet, path, new_record("training sheet", **record))
     if draws_its_own:
         return {}, own.remark(rows)
     return diagnostics.swapped_z_losses(described, x_0, **y), None

@@ -8,7 +8,16 @@ import zlib
 import pytest
 from PIL import Image
 
-from rdm_cli.data.images.record import is_own_picture, new_record, read_record, same_settings, saving_options
+from rdm_cli.data.images.record import (
+    command_recorded,
+    is_own_picture,
+    mp4_box,
+    new_record,
+    read_record,
+    same_settings,
+    save_image,
+    saving_options,
+)
 from rdm_cli.data.io.places import Blob
 
 
@@ -68,3 +77,55 @@ def test_equal_settings_are_told_by_digests_and_not_by_names():
     for name, value in (("bundle_digest", "2"), ("edits", [{"a": 2.0}]), ("what", "decode"), ("seed", 0)):
         assert not same_settings(known, {**known, name: value})
         assert same_settings(known, {**known, name: value}, but=[name])
+
+
+def test_a_record_comes_back_from_a_webp_and_from_the_end_of_an_mp4(tmp_path):
+    record = {"what": "edit", "source": "ü.png", "long": "x" * 70_000}
+    path = tmp_path / "a.webp"
+    Image.new("RGB", (8, 8)).save(path, **saving_options(record, "WEBP"))
+    assert read_record(path) == record
+    video = struct.pack(">I", 16) + b"ftypisom" + bytes(4) + struct.pack(">I", 12) + b"mdat" + bytes(4)
+    foreign = struct.pack(">I", 28) + b"uuid" + bytes(20)
+    assert read_record(Blob("a.mp4", video + foreign + mp4_box(record))) == record
+    assert read_record(Blob("a.mp4", video + foreign)) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"RIFF\xff\xff\xff\xffWEBP" + b"EXIF\xff\xff\xff\xff" + b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+        b"RIFF\x04\0\0\0WEBPVP8X\xff\xff\xff\xff",
+        b"RIFF\x04\0\0\0WEBPEXIF\x04\0\0\0abcd",
+        b"\0\0\0\x0cftypisom\0\0\0\0uuid" + bytes(16),
+        b"\0\0\0\x0cftypisom\xff\xff\xff\xffuuid" + bytes(16),
+        b"\0\0\0\x0cftypisom\0\0\0\x01mdat\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\0\0\0\x0cftypisom" + mp4_box({})[:8] + b"\xff" * 40,
+    ],
+)
+def test_damaged_files_have_no_record(content):
+    assert read_record(Blob("a", content)) is None
+
+
+def test_the_command_is_recorded_and_is_no_setting(tmp_path):
+    """With the inputs that the picture was made of, and as many samples as give its number."""
+    asked = []
+
+    def write(instead):
+        asked.append({name: list(words) for name, words in instead.items()})
+        return f"rdm {len(asked)}"
+
+    path = tmp_path / "a.png"
+    with command_recorded(write):
+        for record in (
+            {"source": "a.png"},
+            {"sources": ["a", "b"]},
+            {"draw": 3},
+            {"draw": 3, "condition": {}},
+        ):
+            save_image(Image.new("RGB", (8, 8)), path, record)
+        save_image(Image.new("RGB", (8, 8)), path, {"command": "rdm train"})
+    assert asked == [{"inputs": ["a.png"]}, {"inputs": ["a", "b"]}, {"num": ["4"]}, {}]
+    assert read_record(path)["command"] == "rdm train"
+    save_image(Image.new("RGB", (8, 8)), path, {"source": "a.png"})
+    assert "command" not in read_record(path)
+    assert same_settings({"what": "x", "command": "1"}, {"what": "x"})

@@ -42,7 +42,7 @@ def test_the_term_is_the_distance_times_its_weight_and_moves_the_gradient() -> N
         assert torch.equal(a, b)  # opening the distance draws nothing: runs differ by their loss alone
     loss, gradient = loss_and_gradient(plain, x_0)
     loss_with, gradient_with = loss_and_gradient(perceptual, x_0)
-    decoded = plain.picture_rows(x_0)[1]
+    decoded = plain.picture_rows(x_0)["reconstruction"]
     torch.testing.assert_close(loss_with - loss, 0.5 * open_st_lpips()(decoded, x_0), rtol=1e-3, atol=1e-5)
     assert float((gradient_with - gradient).norm()) > 1e-3 * float(gradient.norm())
 
@@ -65,6 +65,6 @@ def test_latents_are_drawn_narrowly_at_first() -> None:
 def test_the_squared_error_is_added_by_its_weight() -> None:
     x_0 = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     plain, squared = built(PLAIN), built(replace(PLAIN, squared_weight=5.0))
-    error = (plain.picture_rows(x_0)[1] - x_0).square().mean(dim=(1, 2, 3))
+    error = (plain.picture_rows(x_0)["reconstruction"] - x_0).square().mean(dim=(1, 2, 3))
     added = loss_and_gradient(squared, x_0)[0] - loss_and_gradient(plain, x_0)[0]
     torch.testing.assert_close(added, 5 * error, rtol=1e-4, atol=1e-5)

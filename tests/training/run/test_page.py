@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
-from rdm_cli.training.run import page as run_page
+from rdm_cli.reports import plots
 from rdm_cli.training.run.page import FILE_NAME, loss_plot, spread, swapped_plot, write_run_page
 
 
@@ -69,12 +72,17 @@ def test_the_page_has_all_of_it(tmp_path: Path) -> None:
     assert html.count("<picture>") == 2 and "images a second" in html
 
 
-def test_without_matplotlib_it_has_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_page, "can_plot", lambda: False)
-    html = write_run_page(
-        run_folder(tmp_path / "run", num_steps=4, sheets=(4,)), name="x", facts={}
-    ).read_text()
-    assert "<picture>" not in html and "pip install" in html and "at step 4" in html
+def test_without_matplotlib_it_has_the_plots_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "can_plot", lambda: False)
+    folder = run_folder(tmp_path / "run", num_steps=4000, sheets=(2000, 4000))
+    html = write_run_page(folder, name="x", facts={}).read_text()
+    assert html.count("<picture>") == 2 and "at step 4000" in html
+    encoded = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)
+    loss, swapped = (base64.b64decode(one).decode() for one in encoded)
+    for text in ("Training loss", "images seen", ">loss<", ">10,000<", ">0.01<", "middle 80 %"):
+        assert text in loss, text
+    assert ">t=100<" in swapped and ">ratio<" in swapped
+    ElementTree.fromstring(loss)  # well formed
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "No step is logged yet" in write_run_page(empty, name="x", facts={}).read_text()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.data import dataset
+from rdm_cli.data.images.record import read_record
 from rdm_cli.errors import CheckpointError, RdmError, UsageError
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 from rdm_cli.training.run.plan import TrainOptions, make_accelerator, make_plan
@@ -206,8 +207,13 @@ def test_sheets_are_the_same_every_time(start: Start, tmp_path: Path) -> None:
     run.draw_sheet()
     assert sheet.read_bytes() == first
     with Image.open(sheet) as picture:
-        # five images: columns of 16 px, rows of x_0, its reconstruction, and z with two other x_T
-        assert picture.width >= 5 * 16 and picture.height >= 4 * 16
+        # five images: columns of 128 px, rows of x_0, its reconstruction, and z with two other x_T
+        assert picture.width >= 5 * 128 and picture.height >= 4 * 128
+        # the rows have names on the left
+        named = picture.crop((0, 60, picture.width - 5 * 136 - 8, picture.height)).convert("L")
+        assert named.getextrema()[0] < 128
+    record = read_record(sheet)
+    assert record is not None and record["step"] == 1 and record["bundle"] and record["seed"] == 0
     told = [json.loads(line) for line in (tmp_path / "run" / "diagnostics.jsonl").read_text().splitlines()]
     assert told[0] == told[1]
     assert (told[0]["step"], told[0]["sheet"]) == (1, "0000001.png")

@@ -1,0 +1,90 @@
+"""rdm demo: one page that holds all it shows, and one picture; the same bytes twice, and nothing lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from rdm_cli.data.images.record import read_record
+
+Rdm = Callable[..., Any]
+
+
+class Pictures(HTMLParser):
+    """Every picture's attributes, and every heading and code."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[dict[str, str | None]] = []
+        self.still: list[dict[str, str | None]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.found.append(dict(attrs))
+        if tag == "source":
+            self.still.append(dict(attrs))
+
+
+@pytest.fixture
+def made(tiny: Rdm, tmp_path: Path) -> Path:
+    done = tiny("demo", "-o", tmp_path / "demo")
+    assert done.code == 0, done.err
+    assert done.lines == [str(tmp_path / "demo" / name) for name in ("overview.png", "index.html")]
+    return tmp_path / "demo"
+
+
+def test_the_page_holds_all_that_it_shows(made: Path, tiny_bundle: Path) -> None:
+    html = (made / "index.html").read_text(encoding="utf-8")
+    pictures = Pictures(html)
+    # 8 faces, each with two decodes and three edits; 8 frames of the path, and it playing; 12 samples
+    assert len(pictures.found) == 8 * 6 + 8 + 1 + 12
+    assert all(str(p["src"]).startswith("data:image/") and str(p["alt"]).strip() for p in pictures.found)
+    (moving,) = (p for p in pictures.found if str(p["src"]).startswith("data:image/webp"))
+    assert "turns into" in str(moving["alt"])
+    assert [s["media"] for s in pictures.still] == ["(prefers-reduced-motion: reduce)"]
+    assert not re.search(r"https?://|<script|@import|url\(", html)
+    for told in (
+        "face-1.png, smiling",
+        "+0.3",
+        " dB<",
+        "rdm sample --n",
+        "tiny",
+        "prefers-color-scheme: dark",
+    ):
+        assert told in html.replace("<span>", "").replace("</span>", ""), told
+
+
+def test_the_picture_records_its_bundle(made: Path) -> None:
+    record = read_record(made / "overview.png")
+    assert record is not None and record["what"] == "overview" and record["bundle"] == "tiny"
+    assert record["command"].startswith("rdm demo --bundle ")
+    with Image.open(made / "overview.png") as image:
+        assert image.width > 7 * 128 and image.height > 6 * 128
+
+
+def test_twice_the_same_bytes(made: Path, tiny: Rdm) -> None:
+    first = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert tiny("demo", "-o", made).code == 0
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == first
+
+
+@pytest.mark.parametrize("name", ["index.html", "overview.png"])
+def test_a_file_of_the_users_stays(tiny: Rdm, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<html>my own</html>")
+    refused = tiny("demo", "-o", tmp_path)
+    assert refused.code == 1 and f"{name}: is there already, and rdm did not make it" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert tiny("demo", "-o", tmp_path, "--force").code == 0
+
+
+def test_samples_with_attributes_where_the_prior_knows_them(rdm: Rdm, told: Path, tmp_path: Path) -> None:
+    """The fixture's prior knows hats and glasses, not smiles: then there is no such section."""
+    assert rdm("demo", "-o", tmp_path, "-b", told).code == 0
+    assert "as wanted" not in (tmp_path / "index.html").read_text(encoding="utf-8")
