@@ -62,7 +62,7 @@ SETTLES = {"labels": ("prior", "attributes"), "prior_samples": ("prior",)}
 @spread
 def train_all(
     folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
-    bundle: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")],
     labels: Annotated[
         Path | None,
         o.left_open(
@@ -123,7 +123,7 @@ def train_all(
         )
     settled = {
         "folder": str(folder.resolve()),
-        "bundle": str(bundle.resolve()),
+        "bundle": str(output.resolve()),
         "labels": None if labels is None else str(labels.resolve()),
         "method": method,
         "preset": preset,
@@ -137,7 +137,7 @@ def train_all(
         "weights": run.weights,
         "seed": run.seed,
     }
-    place = run.run_folder or Path("runs") / bundle.name
+    place = run.run_folder or Path("runs") / output.name
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     (_resumed if resume else _begun)(place, settled, console, run, machine).go()
 
