@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli.data.images.pixels import MAX_PIXELS
 from rdm_cli.data.images.sheet import TILE
 from rdm_cli.data.images.value_range import parse_range
@@ -37,7 +38,7 @@ Solver = Literal["ddim", "ancestral", "dpm-solver++", "unipc", "heun"]
 """How an x_T is decoded."""
 Prior = Literal["latent-ddim", "gaussian"]
 """What draws z."""
-Tracker = Literal["tensorboard"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Where else a training run logs to."""
 
 SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
@@ -51,13 +52,28 @@ Inputs = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("-o", "--output", metavar="DIR", help="Where results go; without it, beside each input."),
-]
+    typer.Option(
+        "-o", "--output", metavar="PLACE",
+        help="A folder for results, or the file for the one result; without it, beside each input.",
+    ),
+]  # fmt: skip
 Bundle = Annotated[
     str,
     typer.Option(
         "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
-        envvar="RDM_BUNDLE",
+        envvar="RDM_BUNDLE", autocompletion=completion.bundles,
+    ),
+]  # fmt: skip
+BundleArgument = Annotated[
+    str,
+    typer.Argument(help="A shipped name, a folder, or hf:owner/name.", autocompletion=completion.bundles),
+]
+RecordedBundle = Annotated[
+    str | None,
+    typer.Option(
+        "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
+        envvar="RDM_BUNDLE", show_default=f"the one each code records; for images {DEFAULT_BUNDLE}",
+        autocompletion=completion.bundles,
     ),
 ]  # fmt: skip
 Force = Annotated[
@@ -71,6 +87,7 @@ Attr = Annotated[
         metavar="NAME",
         help="An attribute to move; repeat it, each with a --scale.",
         show_default=False,
+        autocompletion=completion.attributes,
     ),
 ]
 Columns = Annotated[
@@ -96,8 +113,11 @@ WeightsOption = Annotated[Weights, typer.Option("--weights", help="How the bundl
 
 BundlesAndData = Annotated[
     list[str],
-    typer.Argument(metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images."),
-]
+    typer.Argument(
+        metavar="BUNDLE... FOLDER", help="Bundles to compare, and a folder of images.",
+        autocompletion=completion.bundles_and_folders,
+    ),
+]  # fmt: skip
 Report = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="DIR", help="Write a JSON file and an HTML report here."),
@@ -429,7 +449,7 @@ class Run:
     weights: Annotated[
         Weights | None, left_open("--weights", None, "How the bundle stores weights.", "fp32")
     ] = None
-    log: Annotated[Tracker | None, typer.Option("--log", help="Log to tensorboard as well.")] = None
+    log: Annotated[Tracker | None, typer.Option("--log", help="Log to this tracker as well.")] = None
     seed: Annotated[int | None, left_open("--seed", "N", "Seed of everything random.", "0")] = None
 
 

@@ -35,7 +35,7 @@ LAYERS = [
     {"jobs", "evaluation", "training.run"},
     {"__init__"},
     {"typed_command"},
-    {"option_groups", "help_page"},
+    {"option_groups", "help_page", "completion"},
     {"options", "console"},
     {"config_file"},
     {"commands"},

@@ -209,9 +209,10 @@ def test_every_verb_moves_by_network_calls(tiny_bundle: Path, faces: Path, tmp_p
     assert found == pytest.approx(3) and largest <= 0.1
     found, largest = total_of(
         lambda a: manipulate_files(
-            pipeline, tasks(".png"), edits=[{"hat": 0.1}, {"hat": 0.2}], strip=True, effort=plain, advance=a
+            lambda _: pipeline, tasks(".png"), batch_size=4, edits=[{"hat": 0.1}, {"hat": 0.2}], strip=True,
+            effort=plain, advance=a,
         )
-    )
+    )  # fmt: skip
     assert found == pytest.approx(3) and largest <= 0.2
     found, largest = total_of(
         lambda a: interpolate_files(

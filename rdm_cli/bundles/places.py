@@ -13,6 +13,8 @@ from rdm_cli.errors import BundleError, UnknownBundleError, UsageError
 from rdm_cli.registry import nearest
 
 INDEX = "model_index.json"
+FETCHED = ("*.json", "*.safetensors", "README.md")
+"""Patterns of the files that a bundle is made of."""
 
 
 def assets_folder() -> Path:
@@ -72,9 +74,10 @@ def fetch(name: str, *, local_only: bool = False, only: Sequence[str] = ()) -> P
     that are wanted; none: all that a bundle may be made of.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     repository, _, revision = name.partition("@")
-    safe = list(only) or ["*.json", "*.safetensors", "README.md"]
+    safe = list(only) or list(FETCHED)
     try:
         found = snapshot_download(
             repository, revision=revision or None, allow_patterns=safe, local_files_only=local_only
@@ -85,6 +88,13 @@ def fetch(name: str, *, local_only: bool = False, only: Sequence[str] = ()) -> P
             found = snapshot_download(
                 repository, revision=revision or None, allow_patterns=more, local_files_only=local_only
             )
+    except RepositoryNotFoundError as error:
+        raise BundleError(
+            f"hf:{name}: there is no such repository, or you may not see it",
+            hint="for a private one log in with 'hf auth login', or set HF_TOKEN",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise BundleError(f"hf:{name}: this repository has no revision {revision!r}") from error
     except Exception as error:  # the hub's client raises many kinds: network, name, revision, access
         if local_only:
             raise BundleError(f"hf:{name}: not fetched before, and only --bundle fetches it") from error

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.console import Console
 from rdm_cli.help_page import App
@@ -52,7 +53,7 @@ def list_attributes(
 
 @app.command("show")
 def show_attribute(
-    name: Annotated[str, typer.Argument(help="The attribute's name.")],
+    name: Annotated[str, typer.Argument(help="The attribute's name.", autocompletion=completion.attributes)],
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="How many related attributes.")] = 5,
     as_json: o.Json = False,

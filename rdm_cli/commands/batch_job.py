@@ -16,6 +16,7 @@ import typer
 
 from rdm_cli.console import Console, say
 from rdm_cli.data.io.atomic import naming
+from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Tally, Task, check_failures
@@ -56,15 +57,16 @@ def planned_job(
     """Find inputs, plan outputs, and find what cannot work before any work is done.
 
     ``column`` is that of the images in Parquet files. ``-`` among the inputs is one file on stdin; ``-o -``
-    sends one result to stdout; ``as_tar`` collects results in tar files. ``companions`` are the endings of
+    sends one result to stdout; an ``-o`` with a suffix of results is the file that the one result becomes;
+    ``as_tar`` collects results in tar files. ``companions`` are the endings of
     what is written besides each result: what an earlier run left is no input, and those that are ``spared``
     must replace none. ``shard`` is the part that is done of all that is planned, with what asked for it;
     None: all. Without ``manifest`` a shard's lies in ``output``. Without ``result_suffix`` inputs are read
     and nothing is written beside them.
     """
-    from rdm_cli.data.sinks.outputs import Beside, Itself
+    from rdm_cli.data.sinks.outputs import Beside, File, Itself
     from rdm_cli.data.sources.opening import sources_of
-    from rdm_cli.data.sources.remote import local_name
+    from rdm_cli.data.sources.remote import local_name, writable_place
     from rdm_cli.jobs.job import plan_job
 
     given = list(inputs or [])
@@ -88,9 +90,14 @@ def planned_job(
         )
         mine, asked_by = shard or (WHOLE, "")
         to_stdout = output == STDIN
-        if names or to_stdout:
+        one_file = output is not None and not to_stdout and _is_file(output, result_suffix)
+        if one_file and as_tar:
+            raise UsageError(f"-o {output} is one file, and --tar writes archives", hint="name a folder")
+        if one_file:
+            _refuse_several(f"-o {output}", sources)
+        if names or to_stdout or one_file:
             if asked_by == "--shard":
-                raise UsageError("- is one file, and --shard divides many")
+                raise UsageError(f"{output if one_file else STDIN} is one file, and --shard divides many")
             mine = WHOLE
         if result_suffix is None:
             sink: Sink = Itself()
@@ -98,8 +105,11 @@ def planned_job(
             _refuse_no_place(sources, as_tar)
             sink = Beside()
         else:
-            place = str(Path(scratch) / "result") if to_stdout else output
-            sink = _sink(local_name(place), as_tar=as_tar, verb=verb, shard=mine, sources=sources)
+            place = local_name(str(Path(scratch) / "result") if to_stdout else output)
+            if one_file:
+                sink = File(writable_place(place), result_suffix)
+            else:
+                sink = _sink(place, as_tar=as_tar, verb=verb, shard=mine, sources=sources)
         job = plan_job(sources, sink, result_suffix or "", verb=verb, shard=mine, spared=spared, names=names)
         if to_stdout and job.num_items != 1:
             count = "a stream of them" if job.num_items is None else job.num_items
@@ -119,6 +129,31 @@ def planned_job(
             console.note(f"rdm: {names.get(source, source)}: {text}")
 
         yield replace(job, to_stdout=to_stdout, manifest=manifest, remark=remark)
+
+
+FOLDER_HINT = "name a folder for the results"
+
+
+def _is_file(output: str, result_suffix: str | None) -> bool:
+    """Whether ``-o`` is the file that the one result is to become; raises UsageError for another kind."""
+    from rdm_cli.data.images.record import WRITTEN
+    from rdm_cli.data.sinks.outputs import is_file_name
+
+    if result_suffix is None:
+        return False
+    return is_file_name(output, (CODE_SUFFIX,) if result_suffix.endswith(CODE_SUFFIX) else WRITTEN)
+
+
+def _refuse_several(option: str, sources: Sequence[Source]) -> None:
+    """Raise UsageError where the inputs are other than one file."""
+    from rdm_cli.data.sources.source import Local
+
+    if folder := next((str(s.path) for s in sources if isinstance(s, Local) and s.path.is_dir()), None):
+        raise UsageError(f"{option} is one file, and {folder} is a folder", hint=FOLDER_HINT)
+    if not all(source.counted for source in sources):
+        raise UsageError(f"{option} is one file, and archives and tables hold several", hint=FOLDER_HINT)
+    if sum(1 for source in sources for _ in source.items()) > 1:
+        raise UsageError(f"{option} is one file, and there are several inputs", hint=FOLDER_HINT)
 
 
 def _spooled(path: Path) -> Path:

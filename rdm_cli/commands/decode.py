@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
+from rdm_cli.commands.opening import open_for
 from rdm_cli.console import Console
 from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES
-from rdm_cli.errors import BundleError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.option_groups import spread
 
@@ -32,6 +33,7 @@ def decode(
             "--bundle",
             metavar="BUNDLE",
             envvar="RDM_BUNDLE",
+            autocompletion=completion.bundles,
             show_default="the one each code records",
             help="Decode with this bundle: a shipped name, a folder, or hf:owner/name[@revision].",
         ),
@@ -85,7 +87,7 @@ def decode(
             checked_precision(resolved, machine.precision)
 
         @cache
-        def opened(name: str, arithmetic: str, *, fetches: bool) -> Pipeline:
+        def opened(name: str, *, arithmetic: str, fetches: bool) -> Pipeline:
             return open_pipeline(
                 name,
                 device=resolved,
@@ -101,23 +103,10 @@ def decode(
             )
 
         def pipelines(info: CodeInfo) -> Pipeline:
-            try:
-                # what to fetch is for the user to say, not for a file
-                return opened(
-                    bundle or info.bundle,
-                    machine.precision or info.precision,
-                    fetches=bundle is not None,
-                )
-            except BundleError as error:
-                if bundle is not None:
-                    raise
-                raise BundleError(
-                    f"the bundle it was made with cannot be opened: {error.message}",
-                    hint="say where it is with --bundle",
-                ) from error
+            return open_for(info, bundle, partial(opened, arithmetic=machine.precision or info.precision))
 
         if bundle is not None:
-            opened(bundle, machine.precision or "fp32", fetches=True)  # a wrong name likewise
+            opened(bundle, arithmetic=machine.precision or "fp32", fetches=True)  # a wrong name likewise
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
             return decode_files(

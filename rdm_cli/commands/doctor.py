@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.console import Console
 
@@ -20,6 +21,7 @@ def doctor(
             "--bundle",
             metavar="BUNDLE",
             help="Open and run this one too: a shipped name, a folder, or hf:owner/name.",
+            autocompletion=completion.bundles,
         ),
     ] = None,
     as_json: o.Json = False,

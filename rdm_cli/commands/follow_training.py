@@ -67,7 +67,8 @@ def train_or_forecast(
                 device=options.device,
                 threads=options.threads,
                 mixed_precision=plan.mixed_precision,
-                tracker_folder=plan.run_folder if plan.log else None,
+                log=plan.log,
+                run_folder=plan.run_folder,
             )
         if not dry_run:
             from rdm_cli.training.run.run import TrainingRun

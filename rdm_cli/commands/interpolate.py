@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands.opening import open_on
+from rdm_cli.commands.opening import open_for, open_on
 from rdm_cli.console import Console
 from rdm_cli.data.images.animation import animation_kinds
-from rdm_cli.data.sinks.outputs import refuse_blocked
+from rdm_cli.data.images.record import WRITTEN
+from rdm_cli.data.sinks.outputs import is_file_name, refuse_blocked
+from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
 
@@ -23,9 +27,15 @@ Way = Literal["lerp", "prior", "trajectory"]
 def interpolate(
     inputs: Annotated[list[Path], typer.Argument(help="Two or more images or codes, in order.")],
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="DIR", help="Folder for strip, animation and frames."),
-    ] = Path("interpolation"),
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PLACE",
+            help="Folder for strip, animation and frames; or the file of one: .png, .webp or .jpg for the "
+            "strip, .gif or .mp4 (or .webp, with --animation webp) for the animation.",
+        ),
+    ] = "interpolation",
     frames: Annotated[
         int,
         typer.Option(
@@ -52,7 +62,7 @@ def interpolate(
         ),
     ] = "gif",
     tile: o.TilePixels = o.TILE_DEFAULT,
-    bundle: o.Bundle = o.BUNDLE_DEFAULT,
+    bundle: o.RecordedBundle = None,
     force: o.Force = False,
     style: o.Style = None,
     *,
@@ -80,11 +90,26 @@ def interpolate(
     if len(inputs) < 2:
         raise UsageError("interpolation needs at least two images or codes")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
-    refuse_blocked(output)  # a blocked folder is refused before any work
+    place = Path(output)
+    alone: Literal["strip", "animation"] | None = None
+    if is_file := is_file_name(output, (*WRITTEN, ".gif", ".mp4")):
+        kind = place.suffix.lower().removeprefix(".")
+        moves = kind in ("gif", "mp4") or (kind == "webp" and "webp" in animations)
+        alone, animations = ("animation", animation_kinds(kind)) if moves else ("strip", ())
+    refuse_blocked(place.parent if is_file else place)  # before any work
+    for name in inputs:
+        if is_file and os.path.realpath(name) == os.path.realpath(place):
+            raise UsageError(f"-o {output} would replace the input {name}", hint="name another file")
+    from rdm_cli.codes.code import read_info
     from rdm_cli.jobs.pictures import interpolate_files
     from rdm_cli.pipeline.effort import Effort
 
-    pipeline = open_on(machine, bundle, images, console.remark, style=style)
+    codes = [name for name in inputs if name.suffix == CODE_SUFFIX]
+    pipeline = open_for(
+        read_info(codes[0]) if codes else None,
+        bundle,
+        partial(open_on, machine, images=images, on_remark=console.remark, style=style),
+    )
     effort = Effort(inversion=inverting.inversion, steps=inverting.steps, iterations=inverting.iterations)
     effort.way(pipeline.bundle)
     total = len(inputs) + (frames - 1) * (len(inputs) - 1) + 1
@@ -92,7 +117,8 @@ def interpolate(
         written = interpolate_files(
             pipeline,
             inputs,
-            output,
+            place,
+            alone=alone,
             num_frames=frames,
             frame_ms=frame_ms,
             effort=effort,

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli import options as o
+from rdm_cli.errors import BundleError
 
 if TYPE_CHECKING:
+    from rdm_cli.codes.code import CodeInfo
     from rdm_cli.pipeline.pipeline import Pipeline
 
 
@@ -29,3 +31,20 @@ def open_on(
         on_remark=on_remark,
         **more,
     )
+
+
+def open_for(info: CodeInfo | None, bundle: str | None, opened: Callable[..., Pipeline]) -> Pipeline:
+    """The pipeline of a code, by the bundle that it records, or of an image (None), by the default one.
+
+    ``bundle`` is the one that was asked for, whatever is recorded. ``opened(name, fetches=...)`` opens one;
+    what is fetched is for the user to say, and not for a file.
+    """
+    if bundle is not None or info is None:
+        return opened(bundle or o.BUNDLE_DEFAULT, fetches=bundle is not None)
+    try:
+        return opened(info.bundle, fetches=False)
+    except BundleError as error:
+        raise BundleError(
+            f"the bundle it was made with cannot be opened: {error.message}",
+            hint="say where it is with --bundle",
+        ) from error

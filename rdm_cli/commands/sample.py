@@ -8,10 +8,13 @@ from typing import Annotated
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
+from rdm_cli.commands.batch_job import FOLDER_HINT
 from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
-from rdm_cli.data.sinks.outputs import refuse_blocked
+from rdm_cli.data.images.record import WRITTEN
+from rdm_cli.data.sinks.outputs import is_file_name, refuse_blocked
 from rdm_cli.data.sources.shards import WHOLE, parse_shard
 from rdm_cli.errors import PartialError, UsageError
 from rdm_cli.option_groups import spread
@@ -21,8 +24,14 @@ from rdm_cli.option_groups import spread
 def sample(
     num: Annotated[int, typer.Option("-n", "--n", metavar="N", min=1, help="How many images.")] = 16,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for pictures, codes and the grid.")
-    ] = Path("samples"),
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PLACE",
+            help="Folder for pictures, codes and the grid; with --n 1 also a picture's file.",
+        ),
+    ] = "samples",
     prior: Annotated[
         o.Prior | None, typer.Option("--prior", help="What draws z.", show_default="the bundle's")
     ] = None,
@@ -70,6 +79,7 @@ def sample(
             "--attr",
             metavar="NAME[=yes|no],...",
             help="Attributes that the samples have, or lack.",
+            autocompletion=completion.wanted_attributes,
             rich_help_panel="Conditions",
         ),
     ] = None,
@@ -149,7 +159,10 @@ def sample(
         raise UsageError(f"--max-draws {max_draws}: that many draws cannot give {num} samples")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     mine = WHOLE if shard is None else parse_shard(shard)
-    refuse_blocked(output)  # a blocked folder is refused before any work
+    place, alone = Path(output), is_file_name(output, WRITTEN)
+    if alone and (num > 1 or mine.count > 1):
+        raise UsageError(f"-o {output} is one file, and goes with --n 1", hint=FOLDER_HINT)
+    refuse_blocked(place.parent if alone else place)  # before any work
     from rdm_cli.jobs.conditional import (
         accepted_draws,
         attribute_condition,
@@ -201,7 +214,8 @@ def sample(
                 pipeline,
                 draws,
                 numbers,
-                output,
+                place,
+                alone=alone,
                 holds=mine.holds if in_parts else None,
                 condition=None if condition is None else condition.record,
                 columns=columns,

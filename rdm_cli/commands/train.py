@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.commands.follow_training import (
     follow_attributes,
@@ -222,7 +223,10 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     names = dict.fromkeys(name.partition("-")[2] if name.startswith(kinds) else name for name in presets)
     listed = f"Networks and recipe: {', '.join(names)} (docs/training.md)."
     train.__annotations__ |= {
-        "preset": Annotated[str | None, o.left_open("--preset", "NAME", listed, "small64")],
+        "preset": Annotated[
+            str | None,
+            o.left_open("--preset", "NAME", listed, "small64", autocompletion=completion.presets),
+        ],
         "of_method": own,
     }
     return spread(train)
@@ -253,7 +257,11 @@ Codes = Annotated[Path, typer.Argument(help="Folder of codes, from rdm encode (-
 TrainedBundle = Annotated[
     str,
     typer.Option(
-        "-b", "--bundle", metavar="BUNDLE", help="The bundle that made the codes; it gets the result."
+        "-b",
+        "--bundle",
+        metavar="BUNDLE",
+        help="The bundle that made the codes; it gets the result.",
+        autocompletion=completion.bundles,
     ),
 ]
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from rdm_cli import completion
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import planned_job, report
 from rdm_cli.commands.follow_training import (
@@ -75,7 +76,13 @@ def train_all(
     method: Annotated[WithCodes | None, o.left_open("--method", None, "What to train.", "diffae")] = None,
     preset: Annotated[
         str | None,
-        o.left_open("--preset", "NAME", "Networks and recipe.", "the largest small one that the images fill"),
+        o.left_open(
+            "--preset",
+            "NAME",
+            "Networks and recipe.",
+            "the largest small one that the images fill",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     num_images: Annotated[
         int | None, o.left_open("--images", "N", "Stop training after N images seen.", min=1)

@@ -14,12 +14,12 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.codes.code import CodeInfo, Codes, read_info
 from rdm_cli.codes.lossless import is_restored, restored
 from rdm_cli.data.images.pixels import Fit, pixels_to_pil, to_pil, to_pixels
-from rdm_cli.data.images.record import refuse_other, save_image
+from rdm_cli.data.images.record import LOSSY, refuse_other, save_image
 from rdm_cli.data.images.sheet import TILE, Tile, sheet
-from rdm_cli.data.io.places import Place, digest_of, fetched
+from rdm_cli.data.io.places import Place, Readable, digest_of, fetched
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError, PictureError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
@@ -67,6 +67,11 @@ def decode_files(
         if as_made and is_restored(task.target, info):
             return Outcome(item=task, data={"output": str(task.target), "skipped": True})
         _spare_source(task, info)
+        if as_made and codes.residuals is not None and task.target.suffix.lower() in LOSSY:
+            raise CodeError(
+                f"{task.target}: a JPEG does not keep every pixel, and this code restores them all",
+                hint="name a .png or a .webp",
+            )
         if x_T != "inferred":
             codes = codes.without_x_T()
         elif not as_made:
@@ -218,10 +223,11 @@ def _beside(task: Task) -> Place:
 
 
 def manipulate_files(
-    pipeline: Pipeline,
+    pipelines: Callable[[CodeInfo | None], Pipeline],
     tasks: Iterable[Task],
     *,
     num_items: int | None = None,
+    batch_size: int,
     edits: Sequence[Mapping[str, float]],
     strip: bool,
     effort: Effort = USUAL,
@@ -233,28 +239,30 @@ def manipulate_files(
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
 
-    A strip's pictures are ``tile`` pixels wide or more. What stands in a result's place stays, unless it is
-    this very result or ``force`` is given.
+    ``pipelines`` opens the bundle of a code and, for None, that of images. A strip's pictures are ``tile``
+    pixels wide or more. What stands in a result's place stays, unless it is this very result or ``force`` is
+    given.
     """
     num = counted(tasks, num_items)
-    encoder, batch_size = in_batches_for(pipeline, num)
-    decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
 
     # codes that were made elsewhere keep to their own way; a new x_T knows none
-    steps = None if effort.with_x_T and not effort.way(pipeline.bundle).kernel.clamps else effort.steps
-    wanted = info_wanted(pipeline, effort, fit)
+    def steps_of(pipeline: Pipeline) -> int | None:
+        return None if effort.with_x_T and not effort.way(pipeline.bundle).kernel.clamps else effort.steps
 
-    def recorded(task: Task, one: LoadedImage | Codes) -> dict[str, Any]:
+    def recorded(pipeline: Pipeline, source: Readable, one: LoadedImage | Codes) -> dict[str, Any]:
         if isinstance(one, LoadedImage):
-            info, digest, has_x_T = replace(wanted, class_name=one.class_name), one.digest, effort.with_x_T
+            info = replace(info_wanted(pipeline, effort, fit), class_name=one.class_name)
+            digest, has_x_T = one.digest, effort.with_x_T
         else:
-            info, digest = one.infos[0], digest_of(task.source)
+            info, digest = one.infos[0], digest_of(source)
             has_x_T = effort.with_x_T and one.x_T is not None
         return record_of(
             pipeline,
             "edit strip" if strip else "edit",
-            way_down(pipeline.bundle, info, has_x_T=has_x_T, steps=steps, sampler=pipeline.sampler),
-            **of_source(task.source, digest),
+            way_down(
+                pipeline.bundle, info, has_x_T=has_x_T, steps=steps_of(pipeline), sampler=pipeline.sampler
+            ),
+            **of_source(source, digest),
             encoding=encoded_as(info) if isinstance(one, LoadedImage) else None,
             edits=[dict(edit) for edit in edits],
             direction_digests={n: pipeline.bundle.directions.digest(n) for edit in edits for n in edit},
@@ -262,10 +270,12 @@ def manipulate_files(
             tile=tile if strip else None,
         )
 
-    def process(
-        batch: Sequence[Task], told: Sequence[tuple[LoadedImage | Codes, dict[str, Any]]]
-    ) -> Iterator[dict[str, Any]]:
-        loaded = [one for one, _ in told]
+    def edited_by(
+        pipeline: Pipeline, batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]
+    ) -> Iterator[tuple[Codes, list[Image]]]:
+        """The first edit of each, as a code, and the pictures of all edits."""
+        encoder, _ = in_batches_for(pipeline, num)
+        decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
         paths = [task.source for task in batch]
         up, down = parts_of_work(pipeline, effort, num_decodes=len(edits))
         starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
@@ -277,16 +287,27 @@ def manipulate_files(
             chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
             x_0 = decoder.decode(
                 Codes.concatenate([code for i in chosen for code in edited[i]]),
-                steps=steps,
+                steps=steps_of(pipeline),
                 seed=seed,
                 keys=[batch[i].source.stem for i in chosen for _ in edits],
                 advance=share(advance, down),
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
-        for task, codes, row, (_, record) in zip(batch, edited, pictures, told, strict=True):
+        return zip((codes[0] for codes in edited), pictures, strict=True)
+
+    def process(
+        batch: Sequence[Task], told: Sequence[tuple[Pipeline, LoadedImage | Codes, dict[str, Any]]]
+    ) -> Iterator[dict[str, Any]]:
+        made: dict[int, tuple[Codes, list[Image]]] = {}
+        for pipeline in {id(pipeline): pipeline for pipeline, _, _ in told}.values():
+            chosen = [i for i, (other, _, _) in enumerate(told) if other is pipeline]
+            some = edited_by(pipeline, [batch[i] for i in chosen], [told[i][1] for i in chosen])
+            made.update(zip(chosen, some, strict=True))
+        for i, (task, (_, _, record)) in enumerate(zip(batch, told, strict=True)):
+            code, row = made[i]
             if not strip:
-                (record["code_digest"],) = codes[0].digests()
+                (record["code_digest"],) = code.digests()
             # the picture first: it says which code is its own
             picture = _strip(task.source.name, row, edits, tile) if strip else row[0]
             digest = save_image(picture, task.target, record)
@@ -297,16 +318,18 @@ def manipulate_files(
             }
             if not strip:
                 path = _code_of(task)
-                codes[0].save([path])
+                code.save([path])
                 result["code"] = str(path)
             yield result
 
     def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
-        one = load_image_or_code(pipeline, task.source, fit)
-        record = recorded(task, one)
+        source = fetched(task.source)
+        pipeline = pipelines(read_info(source) if source.suffix == CODE_SUFFIX else None)
+        one = load_image_or_code(pipeline, source, fit)
+        record = recorded(pipeline, source, one)
         if not force:
             refuse_other(task.target, record, code=None if strip else _code_of(task))
-        return one, record
+        return pipeline, one, record
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 

@@ -46,6 +46,7 @@ def interpolate_files(
     inputs: Sequence[Path],
     output: Path,
     *,
+    alone: Literal["strip", "animation"] | None = None,
     num_frames: int,
     frame_ms: int,
     effort: Effort = USUAL,
@@ -58,6 +59,7 @@ def interpolate_files(
 ) -> Iterator[tuple[str, Path]]:
     """Write frames, codes, a strip and animations of the path through ``inputs``; yields (kind, path).
 
+    They go into the folder ``output``; where the strip or the animation is to be ``alone``, it is its file.
     ``num_frames`` from one input to the next, both included; an inner input is shown once. ``path`` is how z
     changes, None the bundle's usual way. A "trajectory" leaves no codes: its pictures have no z of their own.
     Strip and animations show the frames ``tile`` pixels wide or more; 0: as they are. Raises OccupiedError,
@@ -83,12 +85,14 @@ def interpolate_files(
     )
     num = (num_frames - 1) * (len(inputs) - 1) + 1
     frames = [output / f"frame-{i:04d}.png" for i in range(num)]
-    strip = output / "strip.png"
-    moving = [output / f"animation.{kind}" for kind in animations]
+    strip = output if alone else output / "strip.png"
+    moving = [output if alone else output / f"animation.{kind}" for kind in animations]
     told = [record | {"frame": i} for i in range(num)]
     of_strip = record | {"what": "interpolation strip", "tile": tile}
     of_animation = record | {"what": "interpolation animation", "frame_ms": frame_ms, "tile": tile}
-    if not force:
+    if not force and alone:
+        refuse_other(output, of_animation if alone == "animation" else of_strip)
+    elif not force:
         for frame, of_frame in zip(frames, told, strict=True):
             refuse_other(frame, of_frame, code=None if trajectory else frame.with_suffix(CODE_SUFFIX))
         refuse_other(strip, of_strip)
@@ -116,13 +120,18 @@ def interpolate_files(
         x_0 = pipeline.decode(codes, steps=steps, keys=keys, advance=advance)
     pictures = [to_pil(x, str(frame)) for x, frame in zip(x_0, frames, strict=True)]
     for i, (picture, frame, of_frame) in enumerate(zip(pictures, frames, told, strict=True)):
+        if alone:
+            break
         if codes is None:
             save_image(picture, frame, of_frame)
         else:
             _save_with_code(picture, codes[i], frame, of_frame)
         yield "frame", frame
-    save_image(sheet(_captioned(pictures, inputs, alphas), tile=tile), strip, of_strip)
-    yield "strip", strip
+    if alone != "animation":
+        save_image(sheet(_captioned(pictures, inputs, alphas), tile=tile), strip, of_strip)
+        yield "strip", strip
+    if alone == "strip":
+        return
     shown = [enlarged(picture, tile) for picture in pictures]
     for animation, kind in zip(moving, animations, strict=True):
         put(animation, animation_bytes(shown, kind, of_animation, frame_ms=frame_ms))
@@ -245,6 +254,7 @@ def write_samples(
     numbers: Sequence[int],
     output: Path,
     *,
+    alone: bool = False,
     holds: Callable[[str], bool] | None = None,
     condition: Mapping[str, Any] | None = None,
     columns: int | None = None,
@@ -254,26 +264,33 @@ def write_samples(
 ) -> Iterator[Sampled]:
     """Draw, decode and write the samples of these ``numbers``, a batch at a time, then their grid.
 
+    They go into the folder ``output``; with ``alone`` that is the file of the one sample, which has no grid.
     A sample that is there already is kept, so a run goes on where an earlier one stopped; ``force`` makes all
     of them again. ``holds`` says which file names are a shard's (None: all); a shard makes no grid. The grid
     shows the first 256, ``tile`` pixels wide or more. Raises OccupiedError, before any work, where ``output``
     holds what would be replaced, or samples that were drawn otherwise, unless ``force`` is given.
     """
     record = draws.record(pipeline, condition)
-    grid, shown = output / "grid.png", [_sample_path(output, number) for number in numbers[:GRID_PICTURES]]
+    makes_grid = holds is None and not alone
+
+    def path_of(number: int) -> Path:
+        return output if alone else output / f"{number:06d}.png"
+
+    grid, shown = output / "grid.png", [path_of(number) for number in numbers[:GRID_PICTURES]]
     of_sheet = record | {"what": "grid", "num_pictures": len(shown), "tile": tile}
 
     def own() -> Iterator[tuple[int, Path]]:
         for number in numbers:
-            path = _sample_path(output, number)
+            path = path_of(number)
             if holds is None or holds(path.name):
                 yield number, path
 
     if not force:
         for number, path in own():
             refuse_other(path, record | {"draw": number}, code=path.with_suffix(CODE_SUFFIX))
-        _refuse_another_run(output.glob("[0-9]*.png"), record, but=("draw",))
-        if holds is None:
+        if not alone:
+            _refuse_another_run(output.glob("[0-9]*.png"), record, but=("draw",))
+        if makes_grid:
             refuse_other(grid, of_sheet)
     decoder, batch_size = in_batches_for(pipeline, len(numbers))
     drawer = replace(pipeline, batch_size=pipeline.size_of_batches(len(numbers), at_least=PRIOR_BATCH))
@@ -302,7 +319,7 @@ def write_samples(
             yield from made(waiting)
             waiting.clear()
     yield from made(waiting) if waiting else ()
-    if holds is None:
+    if makes_grid:
         tiles = [Tile(load_rgb(path), path.stem) for path in shown]
         title = ", ".join([pipeline.bundle.name, f"seed {draws.seed}", *_chosen_by(draws, condition or {})])
         columns = columns or math.ceil(math.sqrt(len(tiles)))
@@ -317,10 +334,6 @@ def _chosen_by(draws: Draws, condition: Mapping[str, Any]) -> list[str]:
         wanted = {condition["attribute"]: True}
     words = [name if is_wanted else f"not {name}" for name, is_wanted in wanted.items()]
     return [*words, "like examples"] if "like" in condition else words
-
-
-def _sample_path(output: Path, number: int) -> Path:
-    return output / f"{number:06d}.png"
 
 
 def _save_with_code(picture: Image.Image, code: Codes, path: Path, record: Mapping[str, Any]) -> None:

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from rdm_cli.bundles.bundle import Bundle, open_bundle
-from rdm_cli.bundles.places import INDEX, find_bundle, sub_folders
-from rdm_cli.data.io.json_text import read_object
+from rdm_cli.bundles.listing import megabytes
+from rdm_cli.bundles.places import find_bundle, sub_folders
 from rdm_cli.data.io.tensor_files import first_not_finite
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.sampling import sampling_way, way_up
-
-
-def summary(folder: Path) -> dict[str, Any]:
-    """A bundle's facts that need no weights; raises BundleError."""
-    try:
-        index = read_object(folder / INDEX)
-        sizes = [read_object(path).get("image_size") for path in sorted(folder.glob("*/config.json"))]
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{folder}: not readable ({error})") from error
-    return {
-        "method": index.get("method", "?"),
-        "image_size": index.get("image_size") or next((size for size in sizes if size), None),
-        "parts": list(sub_folders(folder)),
-        "megabytes": _megabytes(folder),
-        "folder": str(folder),
-    }
-
-
-def _megabytes(folder: Path) -> float:
-    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
 
 
 def details(spec: str) -> dict[str, Any]:
@@ -70,7 +49,7 @@ def details(spec: str) -> dict[str, Any]:
         facts["remarks"] = list(bundle.remarks)
     return facts | {
         "digest": bundle.digest,
-        "megabytes": _megabytes(bundle.folder),
+        "megabytes": megabytes(bundle.folder),
         "folder": str(bundle.folder),
     }
 

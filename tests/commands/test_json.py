@@ -82,6 +82,8 @@ USES: dict[str, list[tuple[str, int]]] = {
     "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 2)],
     "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 2)],
     "bundles copy": [("{bundle} {work}/copy", 0), ("{bundle} {faces}", 2), ("nosuch {work}/new", 2)],
+    "bundles push": [("{bundle} faces", 2), ("{bundle} hf:me/faces@v2", 2), ("nosuch hf:me/faces", 2)],
+    "bundles pull": [("me/faces", 2)],
     "bundles convert": [("diffae {mixed}/bad.png -o {work}/new", 1), ("nosuch x -o {work}/new", 2)],
     "codes table": [("{codes} -o {work}/z.parquet", 0), ("{codes} {mixed}/bad.png -o {work}/y.parquet", 3),
                     ("{codes} -o {work}/z.csv", 2), ("{mixed}/bad.png -o {work}/x.parquet", 1)],

@@ -110,6 +110,20 @@ def test_archives_and_lists(
     assert contents(tmp_path / "o") == {n: d for n, d in expected.items() if n[0] in "abd"}
 
 
+def test_one_object_is_named_as_one_file_is(tiny: Rdm, store: Any, faces: Path) -> None:
+    code, place = "s3://bucket/one/x.safetensors", "s3://bucket/one/x.png"
+    assert tiny("encode", faces / "a.png", "-o", code, "--steps", 1).lines == [code]
+    assert tiny("decode", code, "-o", place).lines == [place]
+    edited = tiny("manipulate", code, "hat=0.5", "-o", "s3://bucket/one/y.webp")
+    assert edited.code == 0, edited.err
+    assert sorted(store.find("bucket/one")) == [
+        f"bucket/one/{name}" for name in ("x.png", "x.safetensors", "y.safetensors", "y.webp")
+    ]
+    store.put(str(faces / "b.png"), "bucket/one/z.png")
+    refused = tiny("decode", code, "-o", "s3://bucket/one/z.png")
+    assert refused.code == 1 and "s3://bucket/one/z.png: is there already" in refused.err
+
+
 def test_what_is_not_there_is_one_line(tiny: Rdm, store: Any, faces: Path, tmp_path: Path) -> None:
     for words, code in (
         (("s3://bucket/nothing", "-o", tmp_path / "o"), 1),

@@ -20,6 +20,7 @@ from PIL import Image
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.commands import follow_training
 from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
+from rdm_cli.training.run import trackers
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -116,6 +117,81 @@ def test_tensorboard_gets_its_events(train: Rdm, tmp_path: Path) -> None:
     read.Reload()
     told = [(event.step, event.value) for event in read.Scalars("loss")]
     assert told == [(step, pytest.approx(loss)) for step, loss in losses(tmp_path / "runs" / "out")]
+
+
+TRACKER = '''
+"""What accelerate uses of trackio and of wandb; each call becomes a line of the file that TRACKED names."""
+import json, os
+
+def tell(**what):
+    with open(os.environ["TRACKED"], "a") as file:
+        file.write(json.dumps(what) + "\\n")
+
+class Config:
+    def update(self, values, allow_val_change=False):
+        tell(config=values)
+
+class Run:
+    def log(self, values, step=None):
+        tell(step=step, **values)
+    def finish(self):
+        tell(finished=True)
+        print("* Run finished")
+
+config = Config()
+
+def init(project, **options):
+    if os.environ.get("REFUSED"):
+        raise ValueError("no key was configured\\nsecond line")
+    tell(project=project, **options)
+    print("* Project initialized")
+    return Run()
+'''
+
+
+@pytest.mark.parametrize("tracker", ["trackio", "wandb"])
+def test_other_trackers_get_the_log(
+    spawn: Callable[..., subprocess.Popen[bytes]],
+    faces: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    tracker: str,
+) -> None:
+    """Through accelerate, which looks for the packages when it is imported: here a stand-in of each."""
+    site, told = tmp_path / "site", tmp_path / "told"
+    (site / f"{tracker}-9.0.dist-info").mkdir(parents=True)
+    (site / f"{tracker}-9.0.dist-info" / "METADATA").write_text(f"Name: {tracker}\nVersion: 9.0\n")
+    (site / f"{tracker}.py").write_text(TRACKER)
+    environment = {"PYTHONPATH": str(site), "TRACKED": str(told)}
+    command = (
+        "train", "diffae", faces, "-o", tmp_path / "mine", "--run", tmp_path / "run",
+        "--init-from", tiny_bundle, "--batch-size", 2, "--sheet-minutes", 0, "--threads", 1, "--log", tracker,
+    )  # fmt: skip
+    out, err = (process := spawn(*command, "--steps", 2, env=environment)).communicate()
+    assert process.returncode == 0, err
+    assert out.decode() == f"{tmp_path / 'mine'}\n", "what a tracker prints is no data"
+    begun, config, *steps, finished = map(json.loads, told.read_text().splitlines())
+    usual = {"trackio": {"resume": "never"}, "wandb": {"dir": str(tmp_path / "run")}}[tracker]
+    assert begun == {"project": "rdm", "name": "mine"} | usual and finished == {"finished": True}
+    assert config["config"]["method"] == "diffae" and config["config"]["batch_size"] == 2
+    assert [(step["step"], pytest.approx(step["loss"])) for step in steps] == losses(tmp_path / "run")
+    # one that cannot start is one line, and nothing was trained
+    process = spawn(*command, "--steps", 4, "--resume", env=environment | {"REFUSED": "1"})
+    out, err = process.communicate()
+    assert process.returncode == 1 and not out
+    assert err.decode().splitlines()[-1] == f"rdm: --log {tracker}: no key was configured"
+
+
+@pytest.mark.parametrize("tracker", ["trackio", "wandb"])
+def test_a_tracker_that_is_not_installed_is_said_before_any_work(
+    train: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str
+) -> None:
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [])
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    refused = train("--steps", 2, "--log", tracker)
+    assert refused.code == 2
+    assert refused.err == f"rdm: --log {tracker} needs {tracker}; pip install {tracker}\n"
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "out").exists()
 
 
 def test_bf16_works_on_a_cpu_and_is_kept_on_resuming(train: Rdm, tmp_path: Path) -> None:

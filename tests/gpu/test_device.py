@@ -173,9 +173,7 @@ def trained(tmp_path: Path, faces: Path, tiny_bundle: Path) -> Iterator[Any]:
             "num_steps": steps, "sheet_minutes": None, "batch_size": 4, "warmup_steps": 0,
             "decay_fraction": 0.0, "resume": resume, "mixed_precision": precision, "device": where,
         }  # fmt: skip
-        accelerator = make_accelerator(
-            device=where, threads=None, mixed_precision=precision, tracker_folder=None
-        )
+        accelerator = make_accelerator(device=where, threads=None, mixed_precision=precision, log=None)
         on_cpu = accelerator.device.type == "cpu"
         plan = make_plan(TrainOptions(**given), num_processes=1, on_cpu=on_cpu, command="rdm train")
         records = list(TrainingRun(plan, accelerator, print).steps())

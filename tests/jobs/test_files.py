@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -317,9 +317,14 @@ def test_reconstruction_files(
     assert 0 < inferred.data["mse"] < 1 and random.data["mse"] != inferred.data["mse"]
 
 
+def manipulated(pipeline: Pipeline, tasks: list[Task], **options: Any) -> Iterator[Outcome[Task]]:
+    """The outcomes of manipulating, every input with this one pipeline."""
+    return manipulate_files(lambda _: pipeline, tasks, batch_size=8, **options)
+
+
 def test_manipulated_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
     tasks = tasks_for([faces / "a.png"], tmp_path, "-edited.png")
-    (outcome,) = manipulate_files(pipeline, tasks, edits=[{"smiling": 0.3}], strip=False)
+    (outcome,) = manipulated(pipeline, tasks, edits=[{"smiling": 0.3}], strip=False)
     edited = Codes.load(Path(outcome.data["code"]))
     assert edited.infos[0].edits == ("smiling:0.3",)
     (again,) = decode_files(
@@ -347,11 +352,11 @@ def test_manipulating_a_mixed_batch(pipeline: Pipeline, faces: Path, tmp_path: P
         together = [
             replace(t, target=t.target.with_name(f"{i}{t.target.name}")) for i, t in enumerate(together)
         ]
-        outcomes = list(manipulate_files(pipeline, together, edits=kept, strip=strip))
+        outcomes = list(manipulated(pipeline, together, edits=kept, strip=strip))
         assert [o.item for o in outcomes] == together and not any(o.error for o in outcomes)
         for task in together:
             alone = replace(task, target=tmp_path / "alone" / task.target.name)
-            (outcome,) = manipulate_files(pipeline, [alone], edits=kept, strip=strip)
+            (outcome,) = manipulated(pipeline, [alone], edits=kept, strip=strip)
             assert outcome.error is None
             difference = values(task.target) - values(alone.target)
             assert np.abs(difference).max() <= 1
@@ -369,7 +374,7 @@ def test_exact_codes_keep_both_states_beside_others(pipeline: Pipeline, faces: P
         encode(pipeline, [faces / f"{name}.png"], tmp_path / inversion, inversion=inversion, steps=20)
         sources.append(tmp_path / inversion / f"{name}.safetensors")
     tasks = tasks_for(sources, tmp_path / "out", ".png")
-    outcomes = list(manipulate_files(pipeline, tasks, edits=[{"smiling": 0.0}], strip=False))
+    outcomes = list(manipulated(pipeline, tasks, edits=[{"smiling": 0.0}], strip=False))
     assert not any(o.error for o in outcomes)
     for name in ("a", "c"):
         assert Codes.load(tmp_path / "out" / f"{name}.safetensors").other is not None
@@ -383,7 +388,7 @@ def test_a_random_start_is_decoded_in_the_steps_that_are_asked_for(
     for steps in (2, 4):
         (task,) = tasks_for([faces / "a.png"], tmp_path / str(steps), ".png")
         effort = Effort(inversion="exact", steps=steps, with_x_T=False)
-        (outcome,) = manipulate_files(pipeline, [task], edits=[{"smiling": 0.1}], strip=False, effort=effort)
+        (outcome,) = manipulated(pipeline, [task], edits=[{"smiling": 0.1}], strip=False, effort=effort)
         assert outcome.error is None
         pictures.append(values(task.target))
     assert np.abs(pictures[0] - pictures[1]).max() > 1

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.bundles.listing import summary
 from rdm_cli.bundles.reading import WEIGHTS
 from rdm_cli.errors import BundleError
-from rdm_cli.pipeline.inspection import check, details, read_card, summary
+from rdm_cli.pipeline.inspection import check, details, read_card
 
 
 @pytest.fixture

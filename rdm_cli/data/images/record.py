@@ -1,15 +1,16 @@
 """What a picture says of how rdm made it: one canonical JSON object in its metadata, under the key ``rdm``.
 
-A PNG holds it as text, a GIF as its comment, a WebP as its EXIF description, an MP4 in a box of its own. So
-rdm knows its own pictures again: they are no inputs, and one that was made otherwise is not written over
-unasked. A record holds
+A PNG holds it as text, a GIF as its comment, a JPEG and a WebP as the description in their EXIF, an MP4 in a
+box of its own. So rdm knows its own pictures again: they are no inputs, and one that was made otherwise is
+not written over unasked. A record holds
 
 - ``software``: ``rdm`` and its version; ``command``: what makes it again, where a command made it;
 - ``what`` the picture is: ``edit``, ``sample``, ``decode``, ``reconstruction``, ``interpolation``, ``grid``;
 - what it was made of: ``bundle`` and ``bundle_digest``, ``source`` and ``source_digest``;
 - the settings on which its pixels depend: ``edits``, ``seed``, ``decoding``, ``precision`` and so on;
 - ``code_digest``, the SHA-256 of the code that was written beside it, where there is one, and
-  ``pixels_digest``, that of a PNG's pixels: programs that change them may keep the text.
+  ``pixels_digest``, that of the pixels as they are read from the file: programs that change them may keep the
+  text.
 
 Nothing in it is of the day or the machine: equal runs give equal files.
 """
@@ -31,7 +32,7 @@ from rdm_cli import __version__
 from rdm_cli.data.images.pixels import DECODER_ERRORS
 from rdm_cli.data.io.json_text import parse_object
 from rdm_cli.data.io.places import Place, Readable, digest_of, put
-from rdm_cli.errors import OccupiedError
+from rdm_cli.errors import OccupiedError, PictureError
 
 KEY = "rdm"
 SOFTWARE = "rdm"
@@ -39,6 +40,14 @@ MOST_TEXT = 2**20  # bytes of a record that are read
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DESCRIPTION = 0x010E  # a tag of EXIF: ImageDescription
 _OWN_BOX = bytes.fromhex("7b0f0c5e4d9b5c1f9a3e72646d207265")  # what tells a box of an MP4 from any other's
+WRITTEN = (".png", ".webp", ".jpg", ".jpeg")
+"""Suffixes of the formats in which pictures are written: PNG and WebP keep every pixel, JPEG does not."""
+LOSSY = (".jpg", ".jpeg")
+_LARGEST_SIDE = {"JPEG": 65535, "WEBP": 16383}  # pixels
+_ENCODING: Mapping[str, Mapping[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+}
 
 # what the same settings may differ in: names, for digests say what was meant, and what came of the settings
 _NO_SETTINGS = frozenset(
@@ -94,7 +103,7 @@ def saving_options(record: Mapping[str, Any], kind: str) -> dict[str, Any]:
         info = PngInfo()
         info.add_text(KEY, text)
         return {"pnginfo": info}
-    if kind == "WEBP":
+    if kind in ("JPEG", "WEBP"):
         exif = Image.Exif()
         exif[_DESCRIPTION] = f"{KEY} {text}"
         return {"exif": exif.tobytes()}
@@ -108,12 +117,30 @@ def mp4_box(record: Mapping[str, Any]) -> bytes:
 
 
 def save_image(image: Image.Image, place: Place, record: Mapping[str, Any]) -> str:
-    """Write ``image`` in the suffix's format, whole or not at all; returns the SHA-256 of its bytes."""
+    """Write ``image`` in the suffix's format, whole or not at all; returns the SHA-256 of its bytes.
+
+    Raises PictureError where it is larger than that format allows.
+    """
     kind = Image.registered_extensions()[place.suffix.lower()]
+    largest = _LARGEST_SIDE.get(kind)
+    if largest is not None and max(image.size) > largest:
+        size = "x".join(map(str, image.size))
+        raise PictureError(
+            f"{place}: a {kind} has at most {largest} pixels a side, not {size}", hint="name a .png"
+        )
     file = io.BytesIO()
-    whole = {**record, "pixels_digest": _pixels_digest(image)}
-    image.save(file, format=kind, **saving_options(whole, kind))
+    whole = {**record, "pixels_digest": _pixels_digest(_as_it_is_read(image, kind))}
+    image.save(file, format=kind, **_ENCODING.get(kind, {}), **saving_options(whole, kind))
     return put(place, file.getvalue())
+
+
+def _as_it_is_read(image: Image.Image, kind: str) -> Image.Image:
+    """What a file of ``kind`` gives back of ``image``: a JPEG changes pixels, a WebP has colours."""
+    if kind != "JPEG":
+        return image.convert("RGB") if kind == "WEBP" else image
+    file = io.BytesIO()
+    image.save(file, format=kind, **_ENCODING[kind])
+    return Image.open(file, formats=[kind])
 
 
 def read_record(source: Readable) -> dict[str, Any] | None:
@@ -132,7 +159,10 @@ def _text_in(file: BinaryIO) -> str | None:
         file.seek(len(_PNG))
         return _text_of_png(file)
     if head.startswith(b"RIFF") and head.endswith(b"WEBP"):
-        return _without_key(_description_of_webp(file))
+        return _without_key(_description(_exif_of_webp(file)))
+    if head.startswith(b"\xff\xd8"):
+        file.seek(2)
+        return _without_key(_description(_exif_of_jpeg(file)))
     if head[4:8] == b"ftyp":
         return _text_of_mp4(file)
     return _without_key(_comment_of_gif(file)) if head.startswith(b"GIF8") else None
@@ -154,6 +184,19 @@ def _text_of_png(file: BinaryIO) -> str | None:
     return None
 
 
+def _exif_of_jpeg(file: BinaryIO) -> bytes:
+    """The EXIF from the segments before the pixels; b"" where there is none."""
+    while len(head := file.read(4)) == 4 and head[0] == 0xFF and head[1] != 0xDA:
+        size = max(0, int.from_bytes(head[2:], "big") - 2)
+        if head[1] == 0xE1:
+            exif = file.read(size)
+            if exif.startswith(b"Exif\0"):
+                return exif
+        else:
+            file.seek(size, io.SEEK_CUR)
+    return b""
+
+
 def _comment_of_gif(file: BinaryIO) -> str:
     file.seek(0)
     with Image.open(file, formats=["GIF"]) as image:
@@ -161,19 +204,23 @@ def _comment_of_gif(file: BinaryIO) -> str:
     return comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment)
 
 
-def _description_of_webp(file: BinaryIO) -> str:
-    """The description among the EXIF tags, which lie behind the pixels; an image without such has none."""
+def _exif_of_webp(file: BinaryIO) -> bytes:
+    """The EXIF from the chunk behind the pixels; b"" where there is none."""
     while len(chunk := file.read(8)) == 8:
         size = int.from_bytes(chunk[4:], "little")
         if chunk[:4] == b"EXIF":
-            content = file.read(min(size, MOST_TEXT))
-            if f"{KEY} {{".encode() not in content:  # a camera's, which may be damaged, is not parsed
-                return ""
-            exif = Image.Exif()
-            exif.load(content)
-            return str(exif.get(_DESCRIPTION, ""))
+            return file.read(min(size, MOST_TEXT))
         file.seek(size + size % 2, io.SEEK_CUR)
-    return ""
+    return b""
+
+
+def _description(content: bytes) -> str:
+    """The description among EXIF tags; a camera's, which may be damaged, are not parsed."""
+    if f"{KEY} {{".encode() not in content:
+        return ""
+    exif = Image.Exif()
+    exif.load(content)
+    return str(exif.get(_DESCRIPTION, ""))
 
 
 def _text_of_mp4(file: BinaryIO) -> str | None:
@@ -235,7 +282,7 @@ def _pixels_digest(image: Image.Image) -> str:
 def _digest_at(place: Readable) -> str | None:
     """SHA-256 of the pixels of a picture of rdm's; None where they cannot be read any more."""
     try:
-        with Image.open(io.BytesIO(place.read_bytes()), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(place.read_bytes()), formats=["PNG", "WEBP", "JPEG"]) as image:
             return _pixels_digest(image)
     except (*DECODER_ERRORS, Image.DecompressionBombError):
         return None

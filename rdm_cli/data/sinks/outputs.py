@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 
+from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.data.io.places import Blob, Place, Readable
-from rdm_cli.data.sources.folders import Item
+from rdm_cli.data.sources.folders import CODE_SUFFIXES, Item
 from rdm_cli.data.sources.shards import fingerprint
 from rdm_cli.errors import RdmError, UsageError
 
@@ -76,6 +77,27 @@ class Folder(Sink):
     def place(self, item: Item[Any], ending: str) -> Place:
         """See :class:`Sink`."""
         return self.path / mirrored(item, ending)
+
+
+class File(Sink):
+    """A sink: the result of the one item is the file ``path``; what goes with it has the same stem.
+
+    ``ending`` is that of the result elsewhere. Where ``-smiling.png`` becomes ``x.png``,
+    ``-smiling.safetensors`` becomes ``x.safetensors``.
+    """
+
+    def __init__(self, path: Place, ending: str) -> None:
+        self.path, self.ending = path, ending
+
+    def place(self, item: Item[Any], ending: str) -> Place:
+        """See :class:`Sink`."""
+        if ending == self.ending:
+            return self.path
+        return self.path.with_name(f"{self.path.stem}{ending.removeprefix(self.ending.rpartition('.')[0])}")
+
+    def name(self, item: Item[Any], ending: str) -> str:
+        """See :class:`Sink`."""
+        return self.path.name
 
 
 class Itself(Sink):
@@ -161,6 +183,26 @@ def check_plan(
     return _named_plan(named, sink, ending, spared, faults)
 
 
+def is_file_name(output: str, written: Sequence[str]) -> bool:
+    """Whether ``output`` is to be one file: it ends in a picture's suffix or a code's, and is no folder.
+
+    ``written`` are the suffixes of what is written there; raises UsageError for another picture's or code's.
+    """
+    suffix = PurePosixPath(output).suffix.lower()
+    if (
+        suffix not in SUFFIXES.union(CODE_SUFFIXES, written)
+        or output.endswith(("/", os.sep))
+        or os.path.isdir(output)
+    ):
+        return False
+    if suffix not in written:
+        raise UsageError(
+            f"{output}: the result is not written as {suffix}",
+            hint=f"name a folder, or a file that ends in {', '.join(written)}",
+        )
+    return True
+
+
 def refuse_blocked(folder: Path) -> None:
     """Raise UsageError where a file stands in the way of an output folder."""
     fault = _blocked(folder)
@@ -211,12 +253,12 @@ def _named_plan(
         elif replaced is not None:
             faults[own] = UsageError(
                 f"the output of {item.source} would replace the input {replaced.source}",
-                hint="choose another output folder",
+                hint="choose another place for results",
             )
         elif (spoiled := next(filter(None, besides), None)) is not None:
             faults[own] = UsageError(
                 f"what goes with the result of {item.source} would replace the input {spoiled.source}",
-                hint="choose another output folder",
+                hint="choose another place for results",
             )
     return Plan(repeated=frozenset(repeated), faults=faults)
 

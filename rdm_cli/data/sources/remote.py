@@ -33,6 +33,12 @@ def place_of(name: str) -> Path | RemoteFile:
     return RemoteFile.at(name) if is_url(name) else Path(local_name(name))
 
 
+def writable_place(name: str) -> Path | RemoteFile:
+    """One file that is to be written; raises UsageError for a store to which nothing is written."""
+    _refuse_read_only(name)
+    return place_of(name)
+
+
 def names_below(url: str, ending: str) -> list[str]:
     """The URLs of the files right below a URL whose names end so, sorted."""
     filesystem, folder = filesystem_of(url)
@@ -234,15 +240,19 @@ class Remote:
                 yield path[len(self._root.rstrip("/")) + 1 :]
 
 
+def _refuse_read_only(url: str) -> None:
+    protocol = url.partition("://")[0].lower() if is_url(url) else ""
+    if protocol in READ_ONLY:
+        raise UsageError(
+            f"{url}: results are not written to {protocol}://", hint="write them elsewhere, then upload"
+        )
+
+
 class RemoteFolder(Sink):
     """A sink: below a URL, in a tree like that of the inputs."""
 
     def __init__(self, url: str) -> None:
-        protocol = url.partition("://")[0].lower()
-        if protocol in READ_ONLY:
-            raise UsageError(
-                f"{url}: results are not written to {protocol}://", hint="write them elsewhere, then upload"
-            )
+        _refuse_read_only(url)
         self.url = url.rstrip("/")
         self._filesystem, _ = filesystem_of(url)
 

@@ -25,6 +25,7 @@ from rdm_cli.runtime import set_up
 from rdm_cli.training.checkpoint import FILE_NAME, load_settings
 from rdm_cli.training.loop import Budget, Settings
 from rdm_cli.training.processes import PATIENCE
+from rdm_cli.training.run.trackers import refuse_missing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
@@ -162,26 +163,26 @@ def join_processes(*, device: str, threads: int | None) -> PartialState:
 
 
 def make_accelerator(
-    *, device: str, threads: int | None, mixed_precision: str, tracker_folder: Path | None
+    *, device: str, threads: int | None, mixed_precision: str, log: str | None, run_folder: Path | None = None
 ) -> Accelerator:
     """accelerate's view of this process, which joins the others first; see :func:`join_processes`.
 
-    Raises UsageError for fp16 on a CPU.
+    ``log`` is the tracker that gets the log too; tensorboard's files go into ``run_folder``. Raises
+    UsageError for fp16 on a CPU, and for a tracker that is not installed.
     """
     on_cpu = join_processes(device=device, threads=threads).device.type == "cpu"
     if mixed_precision == "fp16" and on_cpu:
         raise UsageError("--mixed-precision fp16 needs a GPU", hint="on a CPU, use bf16 or no")
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+    from accelerate.utils import DistributedDataParallelKwargs
 
-    if tracker_folder is not None and not is_tensorboard_available():
-        raise UsageError("--log tensorboard needs tensorboard", hint="pip install tensorboard")
-
+    if log is not None:
+        refuse_missing(log)
     return Accelerator(
         mixed_precision=mixed_precision,
         cpu=on_cpu,
-        log_with="tensorboard" if tracker_folder is not None else None,
-        project_dir=None if tracker_folder is None else str(tracker_folder),
+        log_with=log,
+        project_dir=None if run_folder is None else str(run_folder),
         step_scheduler_with_optimizer=False,
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # or gradients are held twice

@@ -53,6 +53,7 @@ from rdm_cli.training.run.start import (
     training_data,
     training_images,
 )
+from rdm_cli.training.run.trackers import finish_tracker, start_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -188,8 +189,7 @@ class TrainingRun:
                     plan.run_folder, but=None if self.images.cache is None else self.images.cache.path
                 )
                 self._log = RunLog(plan.run_folder, self.progress.step)
-        if plan.log:
-            self.accelerator.init_trackers("tensorboard")
+        start_tracker(self.accelerator, plan)
         if plan.budget.fraction(self.progress) >= 1:
             self.note(f"nothing is left to train: {self.progress.num_images:,} images were seen already")
         saved = drawn = time.monotonic()
@@ -222,8 +222,7 @@ class TrainingRun:
                     self.save()
                 if self._log is not None:
                     self._log.close()
-                for tracker in self.accelerator.trackers:
-                    tracker.finish()
+                finish_tracker(self.accelerator)
         if agree(self.accelerator, asked=interrupt.asked):
             self.accelerator.end_training()
             if not self.is_main:

@@ -101,7 +101,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(
 
 def test_fp16_needs_a_gpu() -> None:
     with pytest.raises(UsageError, match="fp16 needs a GPU; on a CPU, use bf16 or no"):
-        make_accelerator(device="cpu", threads=None, mixed_precision="fp16", tracker_folder=None)
+        make_accelerator(device="cpu", threads=None, mixed_precision="fp16", log=None)
 
 
 def test_starting_from_a_bundle_takes_its_networks_and_the_preset_s_recipe(

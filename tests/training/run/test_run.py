@@ -47,7 +47,7 @@ def start(tmp_path: Path, faces: Path, tiny_bundle: Path, fresh_accelerate: None
         }  # fmt: skip
         options = TrainOptions(**usual | (changes or {}) | rest)
         plan = make_plan(options, num_processes=1, on_cpu=True, command="rdm train")
-        accelerator = make_accelerator(device="cpu", threads=None, mixed_precision="no", tracker_folder=None)
+        accelerator = make_accelerator(device="cpu", threads=None, mixed_precision="no", log=None)
         return TrainingRun(plan, accelerator, (said if said is not None else []).append)
 
     return build
