@@ -37,7 +37,6 @@ from rdm_cli.methods.method import Method
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.registry import METHODS, load
 from rdm_cli.runtime import Precision, autocast, set_up, with_cast_weights
-from rdm_cli.training.run.start import build_model
 
 SCRIPT = "coding_speed"
 PLAIN = "plain loop, fp32"
@@ -193,7 +192,7 @@ def main(
     method: Method = load(METHODS, "method", "diffae")
     if preset.startswith("small"):
         raise typer.BadParameter("--preset: one whose network predicts eps, as the plain loop takes it to do")
-    model: Any = build_model(method, method.presets[preset].config)
+    model: Any = method.model(method.presets[preset].config)
     trained_looking(model)
     model.eval().requires_grad_(False).to(resolved)
     bundle = Bundle(name=preset, folder=Path(), method=method, model=model, digest="")

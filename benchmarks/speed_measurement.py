@@ -42,7 +42,6 @@ from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Budget, Settings, make_optimizer, train_steps
 from rdm_cli.training.run.on_codes import prior_config
 from rdm_cli.training.run.plan import make_accelerator
-from rdm_cli.training.run.start import build_model
 
 PUBLISHED = {"diffae": "ffhq256", "pdae": "published", "lrdm": "r64x8x8"}
 """The preset of each method at 256 pixels; at others it is the small one of that size."""
@@ -193,9 +192,9 @@ def main(
         tracker_folder=None,
     )
     with torch.device("meta"):  # whatever is imported on the way is in memory before the measurement begins
-        build_model(method, preset.config)
+        method.model(preset.config)
     before = peak_bytes()
-    model: Any = build_model(method, preset.config)
+    model: Any = method.model(preset.config)
     prior: LatentDDIM | GaussianPrior | None = None
     if task == "train":
         cached = configuration.endswith("-cached")

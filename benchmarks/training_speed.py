@@ -29,7 +29,6 @@ from rdm_cli.models.dropout import Dropout
 from rdm_cli.registry import METHODS, load
 from rdm_cli.runtime import set_up
 from rdm_cli.training.run.plan import make_accelerator
-from rdm_cli.training.run.start import build_model
 
 SCRIPT = "training_speed"
 PLAIN = "plain loop, fp32"
@@ -99,7 +98,7 @@ def main(
     models: list[Any] = []
     for _ in range(2):
         torch.manual_seed(0)
-        models.append(build_model(method, chosen.config).to(resolved))
+        models.append(method.model(chosen.config).to(resolved))
     images = (255 * torch.rand(batch_size, *models[0].image_shape)).byte().to(resolved)
     recipe = chosen.recipe
     alternatives: dict[str, Callable[[], object]] = {

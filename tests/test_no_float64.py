@@ -36,7 +36,6 @@ from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.registry import METHODS, SOLVERS, load
-from rdm_cli.training.run.start import build_model
 
 DEVICE = torch.device("meta")
 
@@ -240,7 +239,7 @@ def random_model(method: str, preset: str) -> Any:
     """A model of a preset, with weights of which none is zero, so that all that it computes matters."""
     record: Method = load(METHODS, "method", method)
     torch.manual_seed(0)
-    model = build_model(record, record.presets[preset].config)
+    model = record.model(record.presets[preset].config)
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)

@@ -28,7 +28,6 @@ from rdm_cli.models.blocks import attend
 from rdm_cli.pipeline.pipeline import Pipeline, open_pipeline
 from rdm_cli.registry import METHODS, load
 from rdm_cli.runtime import autocast, is_out_of_memory, resolve_device, set_up, use_threads
-from rdm_cli.training.run.start import build_model
 
 CPU = torch.device("cpu")
 
@@ -37,7 +36,7 @@ CPU = torch.device("cpu")
 def test_weights_cast_once_change_no_bit(name: str, preset: str) -> None:
     torch.manual_seed(0)
     method: Method = load(METHODS, "method", name)
-    model: Any = build_model(method, method.presets[preset].config).eval().requires_grad_(False)
+    model: Any = method.model(method.presets[preset].config).eval().requires_grad_(False)
     for parameter in model.parameters():  # what begins at zero would hide everything behind it
         if not parameter.any():
             nn.init.normal_(parameter, std=0.05)

@@ -262,7 +262,8 @@ def _open(folder: Path, called: str, index: Mapping[str, Any], device: torch.dev
     except ValueError as error:
         raise BundleError(f"{scheduler}: {error}") from error
     weights = [folder / name / WEIGHTS for name in present]
-    model = build_network(folder, weights, lambda: method.build(parts, sampling, prediction))
+    whole = {**parts, "sampling": sampling, "prediction": prediction}
+    model = build_network(folder, weights, lambda: method.model(method.config(**whole)))
     for name in present:
         load_weights(getattr(model, name), folder / name)
     in_float32(model).to(device).eval().requires_grad_(False)

@@ -149,7 +149,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
     def train(
         ctx: typer.Context,
         folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
-        bundle: Annotated[
+        output: Annotated[
             Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")
         ],
         preset: str | None = None,
@@ -191,11 +191,11 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         budget: dict[str, Any] = {"num_images": num_images, "num_steps": num_steps, "minutes": minutes}
         if config is not None:
             budget = unless_overruled(ctx, budget)
-        more["run_folder"] = run.run_folder or Path("runs") / bundle.name
+        more["run_folder"] = run.run_folder or Path("runs") / output.name
         options = TrainOptions(
             method=method,
             folder=folder,
-            bundle=bundle,
+            bundle=output,
             preset=preset,
             init_from=init_from,
             resume=resume,
@@ -206,7 +206,7 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         show = partial(emit_config, console, ctx) if print_config else None
         plan = train_or_forecast(console, options, dry_run=dry_run, show=show)
         if plan is not None:
-            console.emit(str(bundle), output=str(bundle), run=str(plan.run_folder))
+            console.emit(str(output), output=str(output), run=str(plan.run_folder))
 
     train.__doc__ = f"""Train {what} on any folder of images.
 

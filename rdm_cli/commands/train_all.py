@@ -53,6 +53,9 @@ TRAININGS = ("around", "model")
 STATE = "all.json"
 BEGUN_WITH = ("folder", "bundle", "method", "preset", "pretrained")
 """Options that a run keeps; each of the others it keeps once a step that it settles is done."""
+NAMED = BEGUN_WITH[:4]
+"""Those that have a value in every run."""
+BUDGETS = ("num_images", "num_steps", "minutes")
 SETTLES = {"labels": ("prior", "attributes"), "prior_samples": ("prior",)}
 """Steps that an option settles; the others settle the model."""
 
@@ -60,7 +63,7 @@ SETTLES = {"labels": ("prior", "attributes"), "prior_samples": ("prior",)}
 @spread
 def train_all(
     folder: Annotated[Path, typer.Argument(help="Folder of images, searched recursively.")],
-    bundle: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The bundle to write.")],
     labels: Annotated[
         Path | None,
         o.left_open(
@@ -127,7 +130,7 @@ def train_all(
         )
     settled = {
         "folder": str(folder.resolve()),
-        "bundle": str(bundle.resolve()),
+        "bundle": str(output.resolve()),
         "labels": None if labels is None else str(labels.resolve()),
         "method": method,
         "preset": preset,
@@ -141,7 +144,7 @@ def train_all(
         "weights": run.weights,
         "seed": run.seed,
     }
-    place = run.run_folder or Path("runs") / bundle.name
+    place = run.run_folder or Path("runs") / output.name
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     (_resumed if resume else _begun)(place, settled, console, run, machine).go()
 
@@ -403,9 +406,12 @@ def _resumed(place: Path, options: dict[str, Any], *more: Any) -> _Run:
         raise CheckpointError(f"{place}: no run to resume", hint="start without --resume")
     try:
         content = read_object(file)
-        known, done = dict(content["options"]), list(content["done"])
+        known, done = dict.fromkeys(options) | content["options"], list(content["done"])
+        if not all(isinstance(known[name], str) for name in NAMED):
+            raise ValueError(f"one of {', '.join(NAMED)} is missing")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: does not say what the run is ({error})") from error
+    budget = [name for name in BUDGETS if options[name] is not None]
     for name, value in options.items():
         if value is None or value == known.get(name):
             continue
@@ -415,6 +421,8 @@ def _resumed(place: Path, options: dict[str, Any], *more: Any) -> _Run:
                 hint="leave it out, or begin another --run",
             )
         known[name] = value
+        if name in budget:  # of which there is one
+            known |= {other: None for other in BUDGETS if other not in budget}
     return _run(place, known, done, *more)
 
 

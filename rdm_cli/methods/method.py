@@ -144,25 +144,26 @@ class Method:
     """A paper's entry in the registry.
 
     ``components`` maps each sub-folder of a bundle, which is also the model's attribute that holds the
-    network, to the class of its config (``Backbone``: either kind of UNet). ``build`` makes the model from
-    those configs; ``build_to_train`` from the whole config, where training needs more than a bundle stores
-    (None: it does not). ``adopt`` changes a preset's config as the command's options say and, in a method
-    that is trained around a ``pretrained`` model, to fit that model, whose weights the built model then
-    takes by its own ``adopt``; in others it is given None for it. ``adopted`` says which options make a
-    config. ``convert`` takes the authors' files and ``convert_options``, by name. ``prior`` is what draws z
-    unless the user says otherwise: "gaussian" where training makes z normal. A bundle may lack the
-    ``optional`` components; ``build`` is then given None for them. ``averaged`` is the only network whose
-    weights are averaged in training; None: all are. Without ``samples`` there is no sampler to store.
+    network, to the class of its config (``Backbone``: either kind of UNet). ``config`` is the class of a
+    whole config: it has those by the same names and, where there is a sampler, ``sampling`` and
+    ``prediction``. ``model`` makes of one a model with fresh weights. ``adopt`` changes a preset's config as
+    the command's options say and, in a method that is trained around a ``pretrained`` model, to fit that
+    model, whose weights the built model then takes by its own ``adopt``; in others it is given None for it.
+    ``adopted`` says which options make a config. ``convert`` takes the authors' files and
+    ``convert_options``, by name. ``prior`` is what draws z unless the user says otherwise: "gaussian" where
+    training makes z normal. A bundle may lack the ``optional`` components; its config then has None for
+    them. ``averaged`` is the only network whose weights are averaged in training; None: all are. Without
+    ``samples`` there is no sampler to store.
     ``usual_preset`` is trained where the user names none.
     """
 
     name: str
     title: str
     components: Mapping[str, Any]
-    build: Callable[[Mapping[str, Any], SamplingSpec, Prediction], nn.Module]
+    config: type[Any]
+    model: Callable[[Any], nn.Module]
     presets: Mapping[str, Preset]
     convert: Callable[..., Converted]
-    build_to_train: Callable[[Any], nn.Module] | None = None
     pretrained: Pretrained | None = None
     adopt: Callable[..., Any] | None = None
     adopted: Callable[[Any], Mapping[str, Any]] = lambda config: {}

@@ -20,7 +20,6 @@ from PIL import Image
 from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.errors import UsageError
 from rdm_cli.methods.lrdm.method import METHOD
-from rdm_cli.training.run.start import build_model
 
 SIZES = {"num": 2, "num_samples": 10, "steps": 2}
 
@@ -30,7 +29,7 @@ def save_lrdm(folder: Path, weight: float) -> None:
     config = replace(config, representation=replace(config.representation, kl_weight=weight))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build_model(METHOD, config)
+        model = METHOD.model(config)
     save_bundle(folder, METHOD, model, card="# lrdm\n", dtype=torch.float16)
 
 

@@ -211,9 +211,24 @@ def test_what_a_run_has_settled_it_keeps(
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert everything("--resume", "--prior-samples", 32, "--images", 4, "-q").code == 0
-    (tmp_path / "runs" / "mine" / "all.json").write_text("[]")
-    damaged = everything("--resume")
-    assert damaged.code == 1 and "all.json: does not say what the run is" in damaged.err
+    for text in ("[]", "{}", '{"options": {"method": "diffae"}, "done": []}'):
+        (tmp_path / "runs" / "mine" / "all.json").write_text(text)
+        damaged = everything("--resume")
+        assert damaged.code == 1 and "all.json: does not say what the run is" in damaged.err
+
+
+def test_a_run_that_has_not_trained_yet_may_be_shortened(
+    everything: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(run: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_all._Run, "_train_model", stop)
+        assert everything("--images", 1_000_000, "--lr", 1e30).code == 130
+    assert everything("--resume", "--steps", 1, "--lr", 1e-4, "-q").code == 0
+    known = json.loads((tmp_path / "runs" / "mine" / "all.json").read_text())["options"]
+    assert (known["num_images"], known["num_steps"], known["lr"]) == (None, 1, 1e-4)
 
 
 def test_a_bundle_that_is_there_is_not_replaced(everything: Rdm, tmp_path: Path, tiny_bundle: Path) -> None:

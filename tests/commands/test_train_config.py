@@ -96,6 +96,25 @@ def test_the_same_file_trains_the_same_weights(
     assert open_bundle(str(tmp_path / "other")).digest == open_bundle(str(tmp_path / "four")).digest
 
 
+def test_a_run_that_goes_on_is_a_file_too(
+    rdm: Rdm, faces: Path, tmp_path: Path, around: dict[str, list[object]]
+) -> None:
+    """What only the checkpoint knows stands in it: what it began with, and what it is to be at its end."""
+    words = [
+        "pdae", faces, *around["pdae"], "-o", tmp_path / "out", "--run", tmp_path / "run", "--threads", 1,
+        "--sheet-minutes", 0,
+    ]  # fmt: skip
+    begun = ["--preset", "small32", "--gamma", 0.3, "--steps", 1, "--batch-size", 2, "--lr", 1e-3]
+    assert rdm("train", *words, *begun).code == 0
+    file = tmp_path / "run.toml"
+    file.write_text(printed(rdm, *words, "--resume"))
+    values = tomllib.loads(file.read_text())
+    assert (values["resume"], values["gamma"], values["lr"], values["images"]) == (True, 0.3, 1e-3, 2)
+    assert printed(rdm, "pdae", "--config", file) == file.read_text()
+    again = rdm("train", "pdae", "--config", file)
+    assert again.code == 0 and "nothing is left to train: 2 images were seen already" in again.err
+
+
 def test_the_command_line_wins_over_the_file(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('batch_size = 4\nlr = 1\nflip = true\nimages = 99\npreset = "small32"\n')

@@ -25,7 +25,6 @@ from rdm_cli.training.checkpoint import load_checkpoint
 from rdm_cli.training.loop import Settings, make_optimizer
 from rdm_cli.training.run.plan import TrainOptions, make_accelerator, make_plan
 from rdm_cli.training.run.run import TrainingRun
-from rdm_cli.training.run.start import build_model
 
 pytestmark = pytest.mark.gpu
 
@@ -130,7 +129,7 @@ def test_the_first_steps_have_the_cpus_losses(device: torch.device, x_0: Tensor)
 
     def losses(where: torch.device) -> list[float]:
         torch.manual_seed(0)
-        model = build_model(load(METHODS, "method", "diffae"), preset.config).to(where).train()
+        model = load(METHODS, "method", "diffae").model(preset.config).to(where).train()
         optimizer = make_optimizer(model, _settings(preset))
         found = []
         for t, eps in drawn:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.methods.diffae.convert import read_diffae
 from rdm_cli.methods.diffae.model import DiffAE
@@ -21,19 +16,6 @@ from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.unet import UNetConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
-
-
-def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """A Diff-AE from its networks' configs; that of ``generator`` may be None."""
-    return DiffAE(
-        DiffAEConfig(
-            encoder=parts["encoder"],
-            unet=parts["unet"],
-            generator=parts["generator"],
-            prediction=prediction,
-            sampling=sampling,
-        )
-    )
 
 
 def convert(files: Sequence[Path]) -> Converted:
@@ -73,7 +55,8 @@ METHOD = Method(
     title="Diff-AE (Preechakul et al., CVPR 2022, arXiv 2111.15640)",
     components={"encoder": EncoderConfig, "unet": UNetConfig, "generator": GeneratorConfig},
     optional=frozenset({"generator"}),
-    build=build,
+    config=DiffAEConfig,
+    model=DiffAE,
     presets=PRESETS,
     convert=convert,
 )

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from rdm_cli.errors import CheckpointError
-from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.convert import read_dpm
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.dpm.pipelines import find_pipeline, read_pipeline
@@ -18,11 +13,6 @@ from rdm_cli.methods.dpm.presets import PRESETS
 from rdm_cli.methods.method import Converted, Method
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.first_stage import FirstStageConfig
-
-
-def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """A DPM from its networks' configs."""
-    return DPM(DPMConfig(**parts, prediction=prediction, sampling=sampling))
 
 
 def convert(files: Sequence[Path], class_label: int | None = None) -> Converted:
@@ -51,7 +41,8 @@ METHOD = Method(
     title="a plain diffusion model (Ho et al., NeurIPS 2020, arXiv 2006.11239)",
     components={"first_stage": FirstStageConfig, "unet": Backbone},
     optional=frozenset({"first_stage"}),
-    build=build,
+    config=DPMConfig,
+    model=DPM,
     presets=PRESETS,
     convert=convert,
     convert_options=frozenset({"class_label"}),

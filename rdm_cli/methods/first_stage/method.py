@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from rdm_cli.errors import UsageError
-from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.first_stage.model import FirstStageTraining, FirstStageTrainingConfig
 from rdm_cli.methods.first_stage.presets import PRESETS
 from rdm_cli.methods.method import Converted, Method
 from rdm_cli.models.first_stage import FirstStageConfig
 from rdm_cli.registry import FIRST_STAGE
-
-
-def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """The autoencoder alone; what trains one comes from its whole config, which no bundle stores."""
-    config: FirstStageConfig = parts["first_stage"]
-    return FirstStageTraining(FirstStageTrainingConfig(first_stage=config, image_size=config.factor))
 
 
 def adopt(
@@ -46,10 +36,10 @@ METHOD = Method(
     name=FIRST_STAGE,
     title="a first stage (Esser et al. 2021, arXiv 2012.09841; Rombach et al. 2022, arXiv 2112.10752)",
     components={"first_stage": FirstStageConfig},
-    build=build,
+    config=FirstStageTrainingConfig,
+    model=FirstStageTraining,
     presets=PRESETS,
     convert=convert,
-    build_to_train=FirstStageTraining,
     adopt=adopt,
     adopted=adopted,
     samples=False,

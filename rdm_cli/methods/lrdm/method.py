@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.convert import read_lrdm
 from rdm_cli.methods.lrdm.model import LRDM
@@ -20,11 +17,6 @@ from rdm_cli.models.first_stage import FirstStageConfig
 from rdm_cli.models.latent_unet import LatentUNetConfig, Weighting
 from rdm_cli.models.representation import RepresentationConfig
 from rdm_cli.models.style_shape import StyleShapeConfig
-
-
-def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """An LRDM from its networks' configs."""
-    return LRDM(LRDMConfig(**parts, prediction=prediction, sampling=sampling))
 
 
 def adopt(
@@ -108,7 +100,8 @@ METHOD = Method(
         "unet": LatentUNetConfig,
         "representation": RepresentationConfig | StyleShapeConfig,
     },
-    build=build,
+    config=LRDMConfig,
+    model=LRDM,
     presets=PRESETS,
     convert=convert,
     prior="gaussian",

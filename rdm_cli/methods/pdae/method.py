@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rdm_cli.kernels.parameterization import Prediction
-from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.attribute_names import CELEBA_ATTRIBUTES
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.dpm.model import DPM
@@ -23,11 +21,6 @@ from rdm_cli.models.generator import GeneratorConfig
 from rdm_cli.models.latent_mlp import LatentMLP
 from rdm_cli.models.shift_branch import ShiftConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
-
-
-def build(parts: Mapping[str, Any], sampling: SamplingSpec, prediction: Prediction) -> nn.Module:
-    """A PDAE from its networks' configs; that of ``generator`` may be None."""
-    return PDAE(PDAEConfig(**parts, prediction=prediction, sampling=sampling))
 
 
 def adopt(config: PDAEConfig, pretrained: nn.Module, gamma: float | None = None) -> PDAEConfig:
@@ -105,7 +98,8 @@ METHOD = Method(
         "generator": GeneratorConfig,
     },
     optional=frozenset({"generator"}),
-    build=build,
+    config=PDAEConfig,
+    model=PDAE,
     presets=PRESETS,
     convert=convert,
     pretrained=Pretrained(

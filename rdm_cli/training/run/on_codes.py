@@ -150,7 +150,7 @@ def _labels_of(
     found: CodeSet, labels: Path, note: Callable[[str], None]
 ) -> tuple[tuple[str, ...], torch.Tensor]:
     """The attributes of a table that have both answers among these codes, and their values (N, K)."""
-    table, matched = _matched(found.names, labels, "codes")
+    table, matched = _matched(found.names, labels, "code")
     both = [bool((column == 0).any() and (column == 1).any()) for column in matched.values.T]
     names = tuple(name for name, has_both in zip(table.names, both, strict=True) if has_both)
     for name in table.names:
@@ -169,8 +169,8 @@ def _matched(names: Sequence[str], labels: Path, kind: str) -> tuple[LabelTable,
     matched = match(table, names)
     if len(matched.unmatched) == len(names):
         raise RdmError(
-            f"{labels}: none of the {len(names)} {kind} has a row here",
-            hint=f"the first is called {names[0]}, the first row {table.files[0]}",
+            f"{labels}: none of the {len(names)} {kind}s has a row here",
+            hint=f"the first {kind} is called {names[0]}, the first row {table.files[0]}",
         )
     return table, matched
 
@@ -181,7 +181,7 @@ def check_labels(folder: Path, labels: Path, *, seed: int) -> None:
     RdmError where no image has a row there, and where no attribute has enough examples.
     """
     names = [item.relative.as_posix() for item in find_inputs([folder])]
-    table, matched = _matched(names, labels, "images")
+    table, matched = _matched(names, labels, "image")
     known = matched.values[~matched.values.isnan().all(dim=1)]
     try:
         check_examples(known, table.names, seed=seed)
@@ -228,7 +228,7 @@ def train_bundle_attributes(
     bundle.require_z("attributes")
     stored = _stored_attributes(bundle, dropping=replace_all)
     found = _codes_of_images(codes, bundle, note)
-    table, matched = _matched(found.names, labels, "codes")
+    table, matched = _matched(found.names, labels, "code")
     num_labelled = len(found.names) - len(matched.unmatched)
     remarks = (*matched.remarks("codes"), *table.remarks)
     known = ~matched.values.isnan().all(dim=1)

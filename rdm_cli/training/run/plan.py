@@ -359,14 +359,13 @@ def _recorded(stored: Mapping[str, Any], run_folder: Path, method: Method) -> tu
 
     Raises CheckpointError where it does not say them, or is of another method.
     """
-    config = type(next(iter(method.presets.values())).config)
     try:
         if stored["method"] != method.name:
             raise CheckpointError(f"{run_folder}: a run of {stored['method']}, not of {method.name}")
         return (
             from_json(Settings, stored["settings"]),
             from_json(Budget, stored["budget"]),
-            from_json(config, stored["config"]),
+            from_json(method.config, stored["config"]),
         )
     except KeyError as error:
         raise CheckpointError(f"{run_folder}: the checkpoint does not say its {error.args[0]}") from error

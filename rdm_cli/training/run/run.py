@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -239,32 +238,23 @@ class TrainingRun:
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
         schedule, drawn = self.described.sampling.schedule, self.plan.settings.timesteps
         shares = None if drawn == "uniform" else even_shares(schedule.alpha_bar(), drawn)
-        with (
-            lost_processes_reported(self.accelerator, self._way_back),
-            dead_workers_reported(),
-            self._out_of_memory_reported(),
-        ):
-            yield from train_steps(
-                self.wrapped,
-                average=self.average,
-                optimizer=self.prepared,
-                images=self.data,
-                num_train_steps=schedule.num_train_steps,
-                timestep_shares=shares,
-                x_T_shape=self.described.x_T_shape,
-                settings=self.plan.settings,
-                budget=self.plan.budget,
-                start=self.progress,
-                accelerator=self.accelerator,
-                noise_shapes=self.described.noise_shapes,
-                asked=asked,
-            )
-
-    @contextmanager
-    def _out_of_memory_reported(self) -> Iterator[None]:
-        """Within the block, a step that the memory does not suffice for is an RdmError with a way back."""
         try:
-            yield
+            with lost_processes_reported(self.accelerator, self._way_back), dead_workers_reported():
+                yield from train_steps(
+                    self.wrapped,
+                    average=self.average,
+                    optimizer=self.prepared,
+                    images=self.data,
+                    num_train_steps=schedule.num_train_steps,
+                    timestep_shares=shares,
+                    x_T_shape=self.described.x_T_shape,
+                    settings=self.plan.settings,
+                    budget=self.plan.budget,
+                    start=self.progress,
+                    accelerator=self.accelerator,
+                    noise_shapes=self.described.noise_shapes,
+                    asked=asked,
+                )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -88,21 +88,13 @@ def small_preset(method: Method, folder: Path) -> str:
     return f"small{max((size for size in sizes if size <= usual), default=sizes[0])}"
 
 
-def build_model(method: Method, config: Any) -> nn.Module:
-    """A method's model with fresh weights, to be trained."""
-    if method.build_to_train is not None:
-        return method.build_to_train(config)
-    parts = {name: getattr(config, name) for name in method.components}
-    return method.build(parts, config.sampling, config.prediction)
-
-
 def starting_model(plan: RunPlan, images: ImageFolder, device: torch.device, *, resumed: bool) -> nn.Module:
     """The model of ``plan`` on ``device``; a ``resumed`` one gets its weights from the checkpoint, later.
 
     The weights' start is the seed's, whatever ran before in this process.
     """
     torch.manual_seed(plan.settings.seed)
-    model = build_model(plan.method, plan.config)
+    model = plan.method.model(plan.config)
     if resumed:
         return model.to(device)
     if plan.init_from is not None:

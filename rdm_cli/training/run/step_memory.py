@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training.muon import is_matrix
 from rdm_cli.training.run.plan import RunPlan
-from rdm_cli.training.run.start import build_model
 
 
 class LiveBytes(TorchDispatchMode):
@@ -64,7 +63,7 @@ def step_memory(plan: RunPlan, *, micro_batch_size: int) -> dict[str, int]:
     one), ``average``.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = build_model(plan.method, plan.config)
+        model = plan.method.model(plan.config)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         prefix = "" if plan.method.averaged is None else f"{plan.method.averaged}."
         gradients = _size(list(trained.values()))

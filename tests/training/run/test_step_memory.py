@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training.muon import is_matrix
 from rdm_cli.training.run.plan import RunPlan, TrainOptions, make_plan
-from rdm_cli.training.run.start import build_model
 from rdm_cli.training.run.step_memory import LiveBytes, pass_peak, step_memory
 
 MIB = 2**20
@@ -67,7 +66,7 @@ def test_what_backward_needs_is_kept_until_then() -> None:
 
 
 def test_what_is_kept_is_counted_by_the_weight(plan: RunPlan) -> None:
-    parameters = list(build_model(plan.method, plan.config).parameters())
+    parameters = list(plan.method.model(plan.config).parameters())
     weights = sum(p.numel() for p in parameters)
     matrices = sum(p.numel() for p in parameters if is_matrix(p))  # of which Muon keeps one moment
     memory = step_memory(plan, micro_batch_size=1)
@@ -79,7 +78,7 @@ def test_what_is_kept_is_counted_by_the_weight(plan: RunPlan) -> None:
 
 def test_a_pass_without_values_takes_what_one_with_values_takes(plan: RunPlan) -> None:
     size = 12  # so that activations, and not the gradients that stay, are the peak
-    model = build_model(plan.method, plan.config).train()
+    model = plan.method.model(plan.config).train()
     x_T_shape = cast(RepresentationModel, model).x_T_shape
     with LiveBytes() as live:
         x_0 = torch.rand(size, 3, 32, 32) * 2 - 1
