@@ -26,6 +26,8 @@ Fit = Literal["crop", "pad", "stretch"]
 """How an image becomes a square."""
 Precision = Literal["fp32", "bf16", "fp16"]
 """Arithmetic of the networks; the sampler's own is float32, or float64 where it must undo itself."""
+AnyPrecision = Literal["fp32", "bf16", "fp16", "auto"]
+"""The same, or whichever is faster."""
 MixedPrecision = Literal["no", "bf16", "fp16"]
 """Arithmetic of a training step."""
 Weights = Literal["fp32", "fp16"]
@@ -370,7 +372,13 @@ class BatchedProcessor(Processor):
 class Machine(BatchedProcessor):
     """What computes, how many images at once, and how precisely."""
 
-    precision: Annotated[Precision, typer.Option("--precision", help=PRECISION_HELP)] = "fp32"
+    precision: Annotated[
+        AnyPrecision,
+        typer.Option(
+            "--precision",
+            help=f"{PRECISION_HELP} auto: bf16 where this machine is faster in it, which is measured once.",
+        ),
+    ] = "fp32"
 
 
 @group(MACHINE)

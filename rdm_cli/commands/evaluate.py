@@ -126,7 +126,7 @@ class _Frame:
             subjects,
             parts,
             seed=self.report.seed,
-            precision=self.machine.precision,
+            precision=subjects[0].pipeline.precision,
             plots=plots,
             notes=notes,
             **settings,

@@ -33,6 +33,7 @@ from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class,
 from rdm_cli.pipeline.coding import Coder
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Edited, set_attributes
+from rdm_cli.pipeline.fast_precision import fast_precision
 from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
 from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down
@@ -50,7 +51,7 @@ def open_pipeline(
     *,
     device: str | torch.device = "auto",
     threads: int | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     batch_size: int | None = None,
     show_progress: bool = False,
     prior: str | None = None,
@@ -65,8 +66,9 @@ def open_pipeline(
     """Open a bundle for work.
 
     ``bundle`` is a shipped name, a folder or ``hf:owner/name[@revision]``; ``precision`` that of the
-    networks; ``batch_size`` None chooses by device and number of items; ``threads`` sets torch's number
-    of CPU threads, for the whole process, and None leaves it as it is: nothing else of the process is
+    networks, "auto" whichever of bf16 and fp32 is faster here; ``batch_size`` None chooses by device and
+    number of items; ``threads`` sets torch's number of CPU threads, for the whole process, and None leaves it
+    as it is: nothing else of the process is
     changed; ``show_progress`` draws a tqdm bar while the networks work; ``prior`` names what draws z, None
     the bundle's trained one or else the method's own; ``style`` is an image whose style everything is
     decoded in, for models that have one;
@@ -78,6 +80,8 @@ def open_pipeline(
     BundleError, UsageError or, for that image, ImageError.
     """
     resolved = resolve_device(device)
+    if precision == "auto":
+        precision = fast_precision(resolved)
     checked_precision(resolved, precision)  # before anything is loaded
     if threads is not None:
         use_threads(threads)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from rdm_cli import Codes, cli, open_pipeline
 from rdm_cli.pipeline import fast_precision as module
 from rdm_cli.pipeline.fast_precision import fast_precision
 
@@ -52,3 +54,13 @@ def test_a_cache_that_cannot_be_written_is_no_fault(measured: list[float], tmp_p
 
 def test_the_measurement_finds_a_gain() -> None:
     assert 0.01 < module.gain_of_bf16() < 100
+
+
+def test_a_pipeline_and_a_command_take_what_is_faster(
+    measured: list[float], tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert open_pipeline(tiny_bundle, device="cpu", precision="auto").precision == "bf16"
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    words = ["encode", str(tmp_path / "a.png"), "--bundle", str(tiny_bundle), "--device", "cpu"]
+    assert cli.main([*words, "--precision", "auto"]) == 0
+    assert Codes.load(tmp_path / "a.safetensors").infos[0].precision == "bf16"  # what was used
