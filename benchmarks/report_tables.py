@@ -23,7 +23,10 @@ PageOption = Annotated[
 def markdown(figures: dict[str, Any]) -> str:
     """Every table that there are figures for, with what they were measured on."""
     num, precision, digest = (figures[name] for name in ("num_held_out", "precision", "digest"))
-    parts = [f"Measured on {num:,} held-out images, networks in {precision}, bundle `{digest[:12]}`."]
+    parts = [
+        f"Measured on {num:,} held-out images where a table names no other number, networks in {precision}, "
+        f"bundle `{digest[:12]}`."
+    ]
     if found := figures.get("own way"):
         rows = [
             (n, f"{f['num']:,}", f"{f['psnr_db']:.2f}", f"{f['least_psnr_db']:.2f}", f"{f['ssim']:.4f}")

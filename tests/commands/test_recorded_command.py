@@ -30,6 +30,8 @@ def command_of(path: Path) -> list[str]:
     ("command", "picture"),
     [
         ("manipulate {faces} --attr hat --scale -0.5 --steps 1 --batch-size 4 -q", "a-hat-0.5.png"),
+        ("manipulate {faces} hat=-0.5 glasses=0.25 --steps 1 --batch-size 4", "a-hat-0.5-glasses+0.25.png"),
+        ("manipulate {faces} hat=yes --editor direction --steps 1 --batch-size 4", "a-hat=yes.png"),
         ("manipulate {faces} --attr hat --scales=-1,1 --steps 1 --tile 32", "a-hat-1+1.png"),
         ("reconstruct {faces}/b.png {faces}/a.png --steps 1 --variations 1 --json", "a-reconstruction.png"),
         ("reconstruct {faces} --steps 1 --x-t random --batch-size 4", "a-reconstruction-side-by-side.png"),
@@ -45,12 +47,12 @@ def test_the_recorded_command_makes_the_very_picture(
 ) -> None:  # fmt: skip
     words = shlex.split(command.format(faces=faces, work=tmp_path))
     done = rdm(*words, "-b", tiny_bundle, "-o", tmp_path / "first", "--force")
-    assert done.code == 0, done.err
+    assert done.code in (0, 3), done.err  # random networks do not show what is wanted
     first = tmp_path / "first" / picture
     verb, *again = command_of(first)[1:]
     assert not {"-o", "--output", "--force", "-q", "--quiet", "--json", "--failures"} & set(again)
     monkeypatch.chdir(faces)  # inputs are recorded by their names alone
-    assert rdm(verb, *again, "-o", tmp_path / "again").code == 0
+    assert rdm(verb, *again, "-o", tmp_path / "again").code in (0, 3)
     assert (tmp_path / "again" / picture).read_bytes() == first.read_bytes()
     assert str(tmp_path) not in " ".join(again).replace(str(tiny_bundle), "")
 

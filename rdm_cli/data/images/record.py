@@ -86,6 +86,11 @@ def with_command(record: Mapping[str, Any]) -> dict[str, Any]:
     instead: dict[str, Sequence[str]] = {}
     if sources := record.get("sources", [record["source"]] if "source" in record else []):
         instead["inputs"] = sources
+    if record.get("what") == "edit":  # the attributes stand among the inputs, whichever way they were typed
+        answers = {True: "yes", False: "no"}
+        (edit,) = record["edits"]
+        told = (f"{k}={answers[v] if isinstance(v, bool) else format(v, 'g')}" for k, v in edit.items())
+        instead |= {"inputs": [*instead.get("inputs", ()), *told], "attr": [], "scale": []}
     if "draw" in record and "condition" not in record:
         instead["num"] = [str(record["draw"] + 1)]
     return {**record, "command": _command(instead)}
