@@ -21,8 +21,8 @@ from rdm_cli.registry import nearest
 
 AMOUNTS = (1.0, 1.25, 1.5, 2.0)
 """Shares of the way that are tried in turn."""
-LOGIT = 3.0
-"""How clearly the editor "target" wants to be understood: a probability of 95 %."""
+LOGIT = 6.0
+"""How clearly the editor "target" wants to be understood: about as clearly as drawn faces are."""
 HOLDS = 0.0
 """Logit from which a picture read again is taken to show an attribute."""
 SCALE = 0.3
