@@ -104,7 +104,6 @@ def manipulate(
 
     Examples:
         rdm manipulate photo.png smiling=yes glasses=no -o edited.png
-        rdm manipulate photo.png smiling=0.3 glasses=-0.2 -o edited.png
         rdm manipulate faces/ --attr smiling --scales=-0.3,0,0.3 -o strips/
     """
     inputs, named = _apart(inputs or [])
