@@ -20,7 +20,8 @@ Rdm = Callable[..., Any]
 
 READS_NO_IMAGES = {
     ("attributes", "list"), ("attributes", "show"), ("bundles", "check"), ("bundles", "convert"),
-    ("bundles", "copy"), ("bundles", "list"), ("bundles", "show"), ("codes", "merge"), ("codes", "status"),
+    ("bundles", "copy"), ("bundles", "list"), ("bundles", "pull"), ("bundles", "push"), ("bundles", "show"),
+    ("codes", "merge"), ("codes", "status"), ("demo",),
     ("codes", "table"),
     ("codes", "verify"), ("data", "avatars"), ("doctor",), ("train", "attributes"),
     ("train", "prior"),
