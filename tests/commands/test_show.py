@@ -45,7 +45,7 @@ def test_a_picture_says_how_it_was_made(rdm: Rdm, edited: Path, tiny_bundle: Pat
     assert shown.lines[0] == str(edited)
     facts = facts_of(shown.out)
     assert facts["kind"] == "picture" and facts["what"] == "edit" and facts["edits"] == "hat 0.3"
-    assert facts["command"] == f"rdm manipulate a.png --attr hat --bundle {tiny_bundle} --steps 1"
+    assert facts["command"] == f"rdm manipulate a.png hat=0.3 --bundle {tiny_bundle} --steps 1"
     assert facts["software"].startswith("rdm ") and facts["bundle"] == "tiny"
     (told,) = rdm("show", edited, "--json").objects
     assert told["record"] == read_record(edited) and (told["width"], told["format"]) == (16, "PNG")
