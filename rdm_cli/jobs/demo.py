@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,9 +26,8 @@ from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.reports.html_page import Card, HtmlPage, Shown, png_bytes, refuse_other_page
 
-EDITED = ("smiling", "glasses", "beard")
-"""Attributes that edits go through, a face each."""
-SCALE = 0.3
+EDITED = ("smiling", "glasses", "glasses", "beard", "beard", "sunglasses", "smiling", "glasses")
+"""The attribute that each of the shipped faces is edited by."""
 ENDS = (0, 5)  # the faces between which the path leads
 NUM_FRAMES, FRAME_MS = 15, 100
 NUM_SAMPLES, SEED = 12, 0
@@ -41,7 +41,8 @@ PAGE_PIXELS, OVERVIEW_PIXELS, OVERVIEW_FACES = 256, 128, 7
 class Face:
     """An image, what its code brings back, and what z alone brings back, with an x_T that is drawn.
 
-    ``less`` and ``more`` are its edits along ``attribute``, None where the bundle has no attributes.
+    ``without`` and ``having`` are the face without its ``attribute`` and with it, None where the bundle has
+    no attributes.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Face:
     z_alone: Image.Image
     z_alone_db: float
     attribute: str | None = None
-    less: Image.Image | None = None
-    more: Image.Image | None = None
+    without: Image.Image | None = None
+    having: Image.Image | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +123,8 @@ def make(pipeline: Pipeline, paths: Sequence[Path], advance: Advance) -> Made:
             z_alone=to_pil(z_alone[i]),
             z_alone_db=measured[1][i],
             attribute=attributes[i],
-            less=None if edits is None else to_pil(edits[0][i]),
-            more=None if edits is None else to_pil(edits[1][i]),
+            without=None if edits is None else to_pil(edits[0][i]),
+            having=None if edits is None else to_pil(edits[1][i]),
         )
         for i in range(len(paths))
     ]
@@ -136,23 +137,24 @@ def _attributes(pipeline: Pipeline, num: int) -> list[str | None]:
         known = [name for name in EDITED if name in pipeline.bundle.directions.names]
     except RdmError:
         known = []
-    return [known[i % len(known)] if known else None for i in range(num)]
+    asked = [EDITED[i % len(EDITED)] for i in range(num)]
+    return [
+        name if name in known else known[i % len(known)] if known else None for i, name in enumerate(asked)
+    ]
 
 
 def _edits(
     pipeline: Pipeline, codes: Codes, attributes: Sequence[str | None]
 ) -> tuple[Tensor, Tensor] | None:
-    """Each face with less and with more of its attribute."""
-    names = [name for name in attributes if name is not None]
-    if not names:
+    """Each face without its attribute, and with it."""
+    if None in attributes:
         return None
-    edited = [
-        pipeline.manipulate(codes[i], {name: scale})
-        for scale in (-SCALE, SCALE)
-        for i, name in enumerate(names)
-    ]
-    less, more = pipeline.decode(Codes.concatenate(edited)).chunk(2)
-    return less, more
+    without, having = (torch.empty(len(codes), *pipeline.bundle.model.image_shape) for _ in range(2))
+    for name in dict.fromkeys(name for name in attributes if name is not None):
+        rows = [i for i, other in enumerate(attributes) if other == name]
+        for value, pictures in ((False, without), (True, having)):
+            pictures[rows] = pipeline.edit(codes.select(rows), {name: value}).pictures
+    return without, having
 
 
 def _path(pipeline: Pipeline, codes: Codes) -> Codes:
@@ -219,26 +221,21 @@ def _add_faces(page: HtmlPage, faces: Sequence[Face]) -> None:
 def _add_edits(page: HtmlPage, faces: Sequence[Face]) -> None:
     page.section("Edits")
     page.paragraph(
-        "z is moved along the direction of an attribute, by the scale below each picture. x_T stays."
+        "z is moved to where codes without an attribute lie, or codes with it; x_T stays. Each picture is "
+        "read again, and the edit goes further where it does not show."
     )
-    page.command(f"rdm manipulate face.png --attr smiling --scale {SCALE}")
+    page.command("rdm manipulate face.png smiling=yes")
     cards = []
     for face in faces:
-        if face.attribute is None or face.less is None or face.more is None:
+        if face.attribute is None or face.without is None or face.having is None:
             continue
-        rows = ((face.less, -SCALE), (face.decoded, 0.0), (face.more, SCALE))
         shown = [
-            _shown(image, f"{scale:+g}" if scale else "0", alt=_edit_in_words(face, scale))
-            for image, scale in rows
+            _shown(face.without, f"{face.attribute}=no", alt=f"{face.name} without {face.attribute}"),
+            _shown(face.decoded, "as it is", alt=f"{face.name} as it is"),
+            _shown(face.having, f"{face.attribute}=yes", alt=f"{face.name} with {face.attribute}"),
         ]
         cards.append(Card(title=f"{face.name}, {face.attribute}", columns=3, shown=shown))
     page.cards(cards, width=PAIRS)
-
-
-def _edit_in_words(face: Face, scale: float) -> str:
-    if not scale:
-        return f"{face.name} as it is"
-    return f"{face.name} with {'more' if scale > 0 else 'less'} of {face.attribute}"
 
 
 def _add_path(page: HtmlPage, made: Made) -> None:
@@ -275,9 +272,9 @@ def overview_picture(made: Made) -> Image.Image:
         "its code": [_tile(face.decoded, _in_db(face.psnr_db)) for face in faces],
         "z alone": [_tile(face.z_alone, _in_db(face.z_alone_db)) for face in faces],
     }
-    for name, sign in (("less", "-"), ("more", "+")):
+    for name, value in (("without", "no"), ("with", "yes")):
         edits = [
-            (face.less if sign == "-" else face.more, f"{face.attribute} {sign}{SCALE}") for face in faces
+            (face.without if value == "no" else face.having, f"{face.attribute}={value}") for face in faces
         ]
         if row := [_tile(image, caption) for image, caption in edits if image is not None]:
             rows[name] = row

@@ -52,7 +52,7 @@ def test_the_page_holds_all_that_it_shows(made: Path, tiny_bundle: Path) -> None
     assert not re.search(r"https?://|<script|@import|url\(", html)
     for told in (
         "face-1.png, smiling",
-        "+0.3",
+        "smiling=yes",
         " dB<",
         "rdm sample --n",
         "tiny",
