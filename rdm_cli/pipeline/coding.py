@@ -198,11 +198,10 @@ class Coder(Runner):
         infos = tuple(replace(info, class_name=name) for name in names)
         return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
 
-    def encode_z(self, pictures: Tensor, class_name: str | None = None) -> Tensor:
-        """z (N, *z_shape) of pictures (N, C, H, W) that were decoded; what lies beyond [-1, 1] is cut off."""
-        way = way_up(self.bundle)
-        names = [class_name] * len(pictures)
-        return self._encode(list(pictures.clamp(-1, 1)), names, way, with_x_T=False, advance=None).z
+    def encode_z(self, pictures: Tensor, classes: Sequence[str | None]) -> Tensor:
+        """z (N, *z_shape) of decoded pictures (N, C, H, W) of ``classes``, cut off beyond [-1, 1]."""
+        x_0, way = list(pictures.clamp(-1, 1)), way_up(self.bundle)
+        return self._encode(x_0, classes, way, with_x_T=False, advance=None).z
 
     def _tell_outside(self, codes: Codes) -> None:
         """Remark, once for a bundle, that more images are unlike those of its training than chance has it."""

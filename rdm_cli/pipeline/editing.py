@@ -104,17 +104,17 @@ def set_attributes(
     wanted: Wanted,
     *,
     decode: Callable[[Codes], Tensor],
-    read: Callable[[Tensor], Tensor],
+    read: Callable[[Tensor, Codes], Tensor],
     editor: str = DEFAULT_EDITOR,
     keep: Sequence[str] | None = None,
     amounts: Sequence[float] = AMOUNTS,
 ) -> Edited:
     """``codes`` with the attributes ``wanted``, by the least of ``amounts`` that holds.
 
-    ``decode`` makes pictures of codes, ``read`` z (N, d) of pictures. ``keep`` are attributes whose verdicts
-    are to stay, None: all but those that the wanted ones rule out. A face that shows what is wanted already
-    stays as it is. Raises UsageError for unknown attributes and editors, and for wanted ones that rule one
-    another out.
+    ``decode`` makes pictures of codes, ``read`` z (N, d) of the pictures of codes. ``keep`` are attributes
+    whose verdicts are to stay, None: all but those that the wanted ones rule out. A face that shows what
+    is wanted already stays as it is. Raises UsageError for unknown attributes and
+    editors, and for wanted ones that rule one another out.
     """
     directions = bundle.directions
     if editor not in EDITORS:
@@ -136,17 +136,10 @@ def set_attributes(
     rows = list(columns.values())
     start = codes.z.flatten(1)
     first = directions.logits(start)
-    best = Edited(
-        codes=codes,
-        pictures=decode(codes),
-        holds=(first[:, rows] * signs > HOLDS).all(dim=1),
-        kept=torch.ones(len(codes), dtype=torch.bool),
-        before=first.sigmoid(),
-        after=first.sigmoid(),
-        amount=torch.zeros(len(codes)),
-    )
-    z, pictures, holds, kept = start.clone(), best.pictures.clone(), best.holds.clone(), best.kept.clone()
-    after, amount, clearest = first.clone(), best.amount.clone(), torch.full((len(codes),), -torch.inf)
+    z, pictures, after = start.clone(), decode(codes).clone(), first.clone()
+    holds = (first[:, rows] * signs > HOLDS).all(dim=1)
+    kept, amount = torch.ones(len(codes), dtype=torch.bool), torch.zeros(len(codes))
+    clearest = torch.full((len(codes),), -torch.inf)
     for share in amounts:
         left = (~(holds & kept)).nonzero()[:, 0]
         if not len(left):
@@ -160,8 +153,9 @@ def set_attributes(
             needed = directions.logits(moved)[:, columns[name]] * (1 if value else -1) <= HOLDS
             needed |= first[left, columns[name]] * (1 if value else -1) <= HOLDS
             moved = torch.where(needed[:, None], EDITORS[editor](bundle, moved, name, value, share), moved)
-        made = decode(codes.select(left.tolist()).replace(z=moved.reshape(-1, *codes.z.shape[1:])))
-        seen = directions.logits(read(made))
+        part = codes.select(left.tolist()).replace(z=moved.reshape(-1, *codes.z.shape[1:]))
+        made = decode(part)
+        seen = directions.logits(read(made, part))
         clear = (seen[:, rows] * signs).min(dim=1).values
         holding = clear > HOLDS
         keeping = ((seen[:, watched] > 0) == (first[left][:, watched] > 0)).all(dim=1)
@@ -180,7 +174,7 @@ def set_attributes(
         pictures=pictures,
         holds=holds,
         kept=kept,
-        before=best.before,
+        before=first.sigmoid(),
         after=after.sigmoid(),
         amount=amount,
     )

@@ -267,7 +267,7 @@ class Pipeline(Coder):
             codes,
             wanted,
             decode=lambda some: self.decode(some, advance=advance),
-            read=lambda pictures: self.encode_z(pictures, codes.infos[0].class_name),
+            read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
             editor=editor,
             keep=keep,
         )

@@ -52,7 +52,7 @@ def edited(z: list[list[float]], wanted: dict[str, bool], *, shows: float = 1.0,
     def decode(some: Codes) -> Tensor:
         return some.z[:, :, None, None]
 
-    def read(pictures: Tensor) -> Tensor:
+    def read(pictures: Tensor, _: Codes) -> Tensor:
         return pictures.flatten(1) - (1 - shows)
 
     return set_attributes(how.pop("bundle", bundle()), codes, wanted, decode=decode, read=read, **how)
