@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands import codes_search
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.data.sources.folders import CODE_SUFFIXES
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
 app = App(
     no_args_is_help=True,
-    help="""Codes of batch jobs: status, verify, merge, table.
+    help="""Many codes: how far their job is, one table of all, search, a map, what does not belong.
 
 Examples:
     rdm codes status codes/
-    rdm codes table codes/ -o z.parquet
+    rdm codes search codes/ photo.png --top 20
 """,
 )
+app.command("search")(codes_search.search)
+app.command("index")(codes_search.index)
 
 TABLE = ".parquet"
 Manifests = Annotated[

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from rdm_cli.codes.code import CodeInfo, read_z
+from rdm_cli.collection.rows import open_table, pyarrow_modules
 from rdm_cli.data.io.atomic import atomic_path
-from rdm_cli.data.io.optional import optional_module
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import fingerprint
 from rdm_cli.errors import CodeError, OccupiedError, UsageError
@@ -94,7 +94,7 @@ def merge_tables(tables: Sequence[Path], output: Path) -> int:
     Raises UsageError for what is no such table, tables of different z, and a name that stands in two rows.
     """
     arrow, parquet = pyarrow_modules()
-    opened = [_open_table(arrow, parquet, path) for path in tables]
+    opened = [open_table(arrow, parquet, path) for path in tables]
     first = opened[0].schema_arrow
     for path, table in zip(tables, opened, strict=True):
         if not table.schema_arrow.equals(first, check_metadata=True):
@@ -116,7 +116,7 @@ def check_output(output: Path) -> None:
     if not output.is_file() or not output.stat().st_size:
         return
     try:
-        if b"z_shape" in (_open_table(arrow, parquet, output).schema_arrow.metadata or {}):
+        if b"z_shape" in (open_table(arrow, parquet, output).schema_arrow.metadata or {}):
             return
     except UsageError:
         pass
@@ -140,25 +140,6 @@ def _refuse_repeated(paths: Sequence[Path], tables: Sequence[Any]) -> None:
             if name in seen:
                 raise UsageError(f"{name}: a row of {seen[name]} and one of {path} have this name")
             seen[name] = path
-
-
-def _open_table(arrow: Any, parquet: Any, path: Path) -> Any:
-    try:
-        table = parquet.ParquetFile(path)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{path}: not a Parquet file that can be read ({error})") from error
-    if {"name", "z"} - set(table.schema_arrow.names):
-        raise UsageError(f"{path}: not a table of codes", hint="'rdm codes table' writes them")
-    return table
-
-
-def pyarrow_modules() -> tuple[Any, Any]:
-    """``pyarrow`` and ``pyarrow.parquet``; UsageError with the remedy where they are absent."""
-    purpose = "a table of codes"
-    return (
-        optional_module("pyarrow", package="pyarrow", purpose=purpose),
-        optional_module("pyarrow.parquet", package="pyarrow", purpose=purpose),
-    )
 
 
 def _schema(arrow: Any, z_shape: tuple[int, ...]) -> Any:

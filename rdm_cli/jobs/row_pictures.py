@@ -1,0 +1,56 @@
+"""The pictures of a collection's codes: the images that they were made of, or what they decode to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePath
+
+from PIL import Image
+
+from rdm_cli.codes.code import Codes
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.errors import RdmError
+from rdm_cli.jobs.search import Opened
+
+Load = Callable[[Path], Image.Image]
+
+
+def original_of(name: str, folder: Path) -> Path | None:
+    """The image below ``folder`` that the code ``name`` is called after; None where there is none.
+
+    A name that leads out of the folder has none: names come from tables that others wrote.
+    """
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
+        return None
+    for suffix in sorted(SUFFIXES):
+        path = folder / f"{name}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def pictures_of(
+    codes: Sequence[tuple[str, str]],
+    *,
+    originals: Path | None,
+    load: Load,
+    opened: Opened | None,
+    on_error: Callable[[str, RdmError], None],
+) -> Iterator[Image.Image | None]:
+    """A picture for each (name, path) of ``codes``, in their order; None where there is none.
+
+    It is the image of that name below ``originals`` or, with ``opened``, what the code at its path decodes
+    to. ``on_error`` is told of each that cannot be read.
+    """
+    for name, path in codes:
+        try:
+            original = None if originals is None else original_of(name, originals)
+            if original is not None:
+                yield load(original)
+            elif opened is not None:
+                yield opened().decode(Codes.load(Path(path)), output="pil", keys=[name])[0]
+            else:
+                yield None
+        except RdmError as error:
+            on_error(path, error)
+            yield None
