@@ -5,13 +5,14 @@ r"""An index of a collection: the nearest of a million codes without reading the
     INDEX/000012.z.npy           the same codes' norm(z) as float16 (n, d)
     INDEX/000012.rows.arrow      their names, paths and fingerprints
 
-The graph (Malkov & Yashunin 2016, arXiv 1603.09320) proposes candidates by rounded cosines; their cosines are then
-computed from float16, so rounding to int8 costs no hit that was proposed. All files are memory-mapped on search.
+The graph (Malkov & Yashunin 2016, arXiv 1603.09320) proposes candidates by rounded cosines; their cosines
+are then computed from float16, so rounding to int8 costs no hit that was proposed. All files are
+memory-mapped on search.
 
-Building writes the part that grows every 65,536 codes, under new names, and then ``index.json``, each whole or not
-at all: a kill loses the codes since then, and the next build goes on from there. A code is known by its
-fingerprint, of name and z. The next build adds what is new; a part with codes that have changed, or are gone, is
-built anew.
+Building writes the part that grows every 65,536 codes, under new names, and then ``index.json``, each whole
+or not at all: a kill loses the codes since then, and the next build goes on from there. A code is known by
+its fingerprint, of name and z. The next build adds what is new; a part with codes that have changed, or are
+gone, is built anew.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from rdm_cli.data.io.atomic import atomic_path, write_whole
 from rdm_cli.data.io.json_text import read_object
 from rdm_cli.data.io.optional import optional_module
 from rdm_cli.data.io.places import digest_of
-from rdm_cli.errors import CodeError, OccupiedError, UsageError
+from rdm_cli.errors import CodeError, OccupiedError
 
 CONTENTS = "index.json"
 FORMAT_VERSION = 1
@@ -199,20 +200,16 @@ class _Growing:
         self._threads = threads
         self._unsaved = 0
         self._next = max((part.number for part in contents.parts), default=-1) + 1
-        self._begin()
+        self._graph = self._new_graph()
+        self._names: list[str] = []
+        self._paths: list[str] = []
+        self._prints: list[int] = []
+        self._z: list[np.ndarray] = []
         if contents.parts and contents.parts[-1].num_rows < PART_ROWS:
-            *others, last = contents.parts
-            self._contents = replace(contents, parts=tuple(others))
-            rows = _rows(folder, last)
-            self._names, self._paths, self._prints = (
-                rows[name].to_pylist() for name in ("name", "path", "fingerprint")
-            )
-            self._z = [np.load(last.path(folder, ".z.npy"))]
-            self._graph.load(str(last.path(folder, ".graph")))
-            self._graph.expansion_add = EXPANSION_ADD
+            self._go_on()
 
-    def _begin(self) -> None:
-        self._graph = usearch_index()(
+    def _new_graph(self) -> Any:
+        return usearch_index()(
             ndim=self._contents.width,
             metric="cos",
             dtype="i8",
@@ -220,10 +217,16 @@ class _Growing:
             expansion_add=EXPANSION_ADD,
             expansion_search=EXPANSION_SEARCH,
         )
-        self._names: list[str] = []
-        self._paths: list[str] = []
-        self._prints: list[int] = []
-        self._z: list[np.ndarray] = []
+
+    def _go_on(self) -> None:
+        """Take the last part up again."""
+        *others, last = self._contents.parts
+        self._contents = replace(self._contents, parts=tuple(others))
+        rows = _rows(self._folder, last)
+        self._names, self._paths = rows["name"].to_pylist(), rows["path"].to_pylist()
+        self._prints = rows["fingerprint"].to_pylist()
+        self._z = [np.load(last.path(self._folder, ".z.npy"))]
+        self._graph.load(str(last.path(self._folder, ".graph")))
 
     def add(self, rows: Rows, prints: np.ndarray, chosen: np.ndarray) -> None:
         """Take in the ``chosen`` of some rows, and write what there is every so often."""
@@ -239,8 +242,6 @@ class _Growing:
             self._unsaved += len(some)
             if self._unsaved >= CHECKPOINT_ROWS or len(self._names) == PART_ROWS:
                 self.save()
-            if len(self._names) == PART_ROWS:
-                self._begin()
 
     def save(self) -> None:
         """Write the part, and then that it is there."""
@@ -254,9 +255,12 @@ class _Growing:
             parts = (*parts, part)
         _write_contents(self._folder, replace(self._contents, parts=parts))
         _remove_others(self._folder)
-        if len(self._names) == PART_ROWS:
-            self._contents = replace(self._contents, parts=parts)
         self._unsaved = 0
+        if len(self._names) == PART_ROWS:  # the next codes begin another
+            self._contents = replace(self._contents, parts=parts)
+            self._graph = self._new_graph()
+            for held in (self._names, self._paths, self._prints, self._z):
+                held.clear()
 
     def _write(self, number: int) -> Part:
         arrow, ipc = _arrow()

@@ -1,4 +1,4 @@
-"""The codes of a collection that come first by a score, in one pass: memory does not grow with their number."""
+"""The codes of a collection that come first by a score, in one pass and little memory."""
 
 from __future__ import annotations
 

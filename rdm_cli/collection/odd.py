@@ -2,7 +2,8 @@
 
 Two questions before one trains on a collection:
 
-- Which images are unlike those that the bundle knows? Those whose codes are farther from the training codes than
+- Which images are unlike those that the bundle knows? Those whose codes are farther from the training codes
+than
   199 of 200 of these (:mod:`rdm_cli.methods.domain`).
 - Which images does their code not bring back? Those whose recorded PSNR is lower than the median by more than
   three robust standard deviations (1.4826 times the median absolute deviation).

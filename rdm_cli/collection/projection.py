@@ -1,8 +1,8 @@
 r"""A collection in two dimensions: by its principal components, or by UMAP.
 
-Principal components are those of standardised z: x and y are where codes differ most, distances far apart mean
-something, and half of the collection's variation may be in neither. UMAP (McInnes et al. 2018, arXiv 1802.03426)
-keeps who is beside whom by the cosine of standardised z; its gaps and sizes mean little.
+Principal components are those of standardised z: x and y are where codes differ most, distances far apart
+mean something, and half of the collection's variation may be in neither. UMAP (McInnes et al. 2018, arXiv
+1802.03426) keeps who is beside whom by the cosine of standardised z; its gaps and sizes mean little.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A collection: the codes of a folder, or the rows of a table of codes, a few thousand at a time.
 
-Search, index, map and the rest read codes through this module alone, so that a table and a folder are the same
-to them, and neither has to fit into memory.
+Search, index, map and the rest read codes through this module alone, so that a table and a folder are the
+same to them, and neither has to fit into memory.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@ r"""In which space codes are compared.
 
     norm(z) = (z - z_mean) / z_std,        cosine(a, b) = norm(a) . norm(b) / (|norm(a)| |norm(b)|)
 
-Dimensions of z have spreads that differ, and a mean far from 0 that all codes share: cosines of z itself are near
-1 for any two faces. Mean and spread are those of the bundle's training codes, where it has a domain
-(:mod:`rdm_cli.methods.domain`), or else those of the collection.
+Dimensions of z have spreads that differ, and a mean far from 0 that all codes share: cosines of z itself
+are near 1 for any two faces. Mean and spread are those of the bundle's training codes, where it has a
+domain (:mod:`rdm_cli.methods.domain`), or else those of the collection.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Near duplicates: groups of codes that point almost the same way in standardised z.
 
-Two codes are twins where their cosine is at least a threshold. A group is all that hangs together by twins, so its
-first and last need not be twins themselves. Every pair is looked at, in blocks: time grows with the square of the
-number of codes, memory with the number.
+Two codes are twins where their cosine is at least a threshold. A group is all that hangs together by twins,
+so its first and last need not be twins themselves. Every pair is looked at, in blocks: time grows with the
+square of the number of codes, memory with the number.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@ r"""Words over attributes, such as ``glasses and not (hat or beard)``.
 
     words = term {"or" term},    term = factor {"and" factor},    factor = "not" factor | "(" words ")" | NAME
 
-NAME is an attribute of the bundle; one with spaces, or called ``and``, stands in quotation marks. Whether a code
-has an attribute is what the bundle's linear classifier on z says, as a logit. ``not`` turns its sign, ``and`` is
-the least and ``or`` the greatest of two: words hold (logit >= 0, probability >= 0.5) exactly where the
-classifiers' verdicts, put together so, are true, and their probability is that of their weakest part.
+NAME is an attribute of the bundle; one with spaces, or called ``and``, stands in quotation marks. Whether a
+code has an attribute is what the bundle's linear classifier on z says, as a logit. ``not`` turns its sign,
+``and`` is the least and ``or`` the greatest of two: words hold (logit >= 0, probability >= 0.5) exactly
+where the classifiers' verdicts, put together so, are true, and their probability is that of their weakest
+part.
 """
 
 from __future__ import annotations

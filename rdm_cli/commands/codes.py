@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rdm_cli import options as o
-from rdm_cli.commands import codes_search
+from rdm_cli.commands import codes_map, codes_search
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.data.sources.folders import CODE_SUFFIXES
@@ -31,6 +31,7 @@ Examples:
 )
 app.command("search")(codes_search.search)
 app.command("index")(codes_search.index)
+app.command("map")(codes_map.map_codes)
 
 TABLE = ".parquet"
 Manifests = Annotated[

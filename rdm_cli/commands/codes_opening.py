@@ -23,10 +23,19 @@ def opened_collection(console: Console, place: Path) -> Collection:
     """The codes of a table or folder; each that cannot be read is told, and left out."""
     from rdm_cli.collection.rows import open_collection
 
-    def tell(path: str, error: RdmError) -> None:
-        console.problem(f"rdm: {error}" if path in str(error) else f"rdm: {path}: {error}")
+    return open_collection(place, on_error=tell_once(console))
 
-    return open_collection(place, on_error=tell)
+
+def tell_once(console: Console) -> Callable[[str, RdmError], None]:
+    """Tells, of each path once, why it cannot be read."""
+    told: set[str] = set()
+
+    def tell(path: str, error: RdmError) -> None:
+        if path not in told:
+            told.add(path)
+            console.problem(f"rdm: {error}" if path in str(error) else f"rdm: {path}: {error}")
+
+    return tell
 
 
 def opener(

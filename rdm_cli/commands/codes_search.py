@@ -10,9 +10,9 @@ import typer
 
 from rdm_cli import completion
 from rdm_cli import options as o
-from rdm_cli.commands.codes_opening import opened_collection, opener, tell_left_out
+from rdm_cli.commands.codes_opening import opened_collection, opener, tell_left_out, tell_once
 from rdm_cli.console import Console
-from rdm_cli.errors import RdmError, UsageError
+from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
@@ -135,9 +135,7 @@ def _draw(
     from rdm_cli.jobs.row_pictures import pictures_of
     from rdm_cli.jobs.search import sheet_of
 
-    def tell(path: str, error: RdmError) -> None:
-        console.problem(f"rdm: {error}" if path in str(error) else f"rdm: {path}: {error}")
-
+    tell = tell_once(console)
     load = partial(load_rgb, max_pixels=images.max_pixels, value_range=images.value_range)
     asked = [
         load(path)

@@ -36,11 +36,12 @@ def pictures_of(
     load: Load,
     opened: Opened | None,
     on_error: Callable[[str, RdmError], None],
+    on_decoded: Callable[[], None] = lambda: None,
 ) -> Iterator[Image.Image | None]:
     """A picture for each (name, path) of ``codes``, in their order; None where there is none.
 
     It is the image of that name below ``originals`` or, with ``opened``, what the code at its path decodes
-    to. ``on_error`` is told of each that cannot be read.
+    to, before which ``on_decoded`` is called. ``on_error`` is told of each that cannot be read.
     """
     for name, path in codes:
         try:
@@ -48,6 +49,7 @@ def pictures_of(
             if original is not None:
                 yield load(original)
             elif opened is not None:
+                on_decoded()
                 yield opened().decode(Codes.load(Path(path)), output="pil", keys=[name])[0]
             else:
                 yield None

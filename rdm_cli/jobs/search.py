@@ -1,7 +1,8 @@
 """Searching a collection: what a query is, and which codes come first.
 
-A query is an image, a code, a sample of the prior, or words over attributes. Images, codes and samples ask for what
-is like all of them; words ask for what holds, and together with images they choose among what is alike.
+A query is an image, a code, a sample of the prior, or words over attributes. Images, codes and samples ask
+for what is like all of them; words ask for what holds, and together with images they choose among what is
+alike.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def _z_of_image(path: Path, codes: OfOneBundle, opened: Opened) -> np.ndarray:
 
 
 def space_for(collection: Collection, opened: Opened) -> Space:
-    """The space of the bundle's training codes, where it can be opened and has a domain, or the collection's."""
+    """That of the bundle's training codes, or the collection's own where it is not here."""
     try:
         pipeline = pipeline_for(collection, opened)
         domain = pipeline.bundle.domain
