@@ -15,7 +15,6 @@ import numpy as np
 from rdm_cli.collection.rows import Collection
 from rdm_cli.collection.space import Space
 
-THRESHOLD = 0.98
 BLOCK = 2048
 
 
