@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,8 @@ class _Growing:
             some, chosen = np.split(chosen, [PART_ROWS - len(self._names)])
             z = self._contents.space.standardised(rows.z[some])
             keys = np.arange(len(self._names), len(self._names) + len(some), dtype=np.uint64)
-            self._graph.add(keys, _as_int8(unit(z)), threads=self._threads)
+            with _interrupted():
+                self._graph.add(keys, _as_int8(unit(z)), threads=self._threads)
             self._names += [rows.names[i] for i in some]
             self._paths += [rows.paths[i] for i in some]
             self._prints += prints[some].tolist()
@@ -279,6 +281,17 @@ class _Growing:
         return replace(
             part, files={suffix: _as_written(part.path(self._folder, suffix)) for suffix in SUFFIXES}
         )
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    """Within the block, Ctrl-C is what it is elsewhere: usearch makes another error of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "terminated" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _as_int8(directions: np.ndarray) -> np.ndarray:

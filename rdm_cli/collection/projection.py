@@ -70,7 +70,7 @@ def umap_plane(
     directions = np.concatenate(parts)
     if len(directions) < LEAST_OF_UMAP:
         raise UsageError(
-            f"{collection.place}: UMAP needs {LEAST_OF_UMAP} codes or more", hint="use the way pca"
+            f"{collection.place}: UMAP needs {LEAST_OF_UMAP} codes or more", hint="use the layout pca"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed means one thread, and the like

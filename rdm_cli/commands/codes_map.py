@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rdm_cli.methods.directions import Directions
 
-Way = Literal["pca", "umap"]
+Layout = Literal["pca", "umap"]
 """How codes come into two dimensions."""
 
 
@@ -31,9 +31,9 @@ def map_codes(
         Path,
         typer.Option("-o", "--output", metavar="FILE", help="The HTML file.", show_default=False),
     ],
-    way: Annotated[
-        Way,
-        typer.Option("--by", help="pca: at once; umap: by neighbours, in minutes, with the extra map."),
+    layout: Annotated[
+        Layout,
+        typer.Option("--layout", help="pca: at once; umap: by neighbours, in minutes, with the extra map."),
     ] = "pca",
     table: Annotated[
         Path | None,
@@ -99,7 +99,7 @@ def map_codes(
         console.note(f"rdm: {place}: not coloured: its bundle, or the bundle's attributes, is not here")
     space = space_for(collection, opened)
     with console.progress("placing", collection.num_rows, unit="codes") as advance:
-        if way == "pca":
+        if layout == "pca":
             plane = pca_plane(collection, space, advance)
         else:
             plane = umap_plane(collection, space, seed, advance)

@@ -81,7 +81,7 @@ def read_query(texts: Sequence[str], codes: OfOneBundle, opened: Opened) -> Quer
             pipeline = pipeline_for(codes, opened)
             seed, number = int(sample[1]), int(sample[2] or 0)
             parts.append(pipeline.sample_z([number], seed=seed).flatten(1).numpy())
-        elif os.path.lexists(path):
+        elif os.path.lexists(text):
             if path.is_dir():
                 raise UsageError(f"{text}: a folder is no query", hint="name images or codes in it")
             files.append(path)
