@@ -70,5 +70,5 @@ def space_of_rows(collection: Collection) -> Space:
     return Space(
         z_mean=z_mean.astype(np.float32),
         z_std=np.where(z_std > 1e-6, z_std, 1.0).astype(np.float32),
-        origin=f"the codes of {collection.place}",
+        origin=f"the codes of {collection.place.name}",
     )

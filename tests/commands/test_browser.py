@@ -152,7 +152,7 @@ def test_a_map_opens_offline_and_names_are_only_names(
     assert rdm("encode", faces, "-o", codes, "--no-x-t", "-b", tiny_bundle).code == 0
     assert rdm("codes", "table", codes, "-o", table, "-b", tiny_bundle).code == 0
     found = pq.read_table(table)
-    names = [*HOSTILE, "d", "sub/e"]
+    names = [*HOSTILE, "sub/e", "zz"]
     pq.write_table(found.set_column(0, "name", pa.array(names)), table)
     assert rdm("codes", "map", table, "-o", page, "-b", tiny_bundle, "--images", faces).code == 0
     seen = look(browser, page, scheme, width)
@@ -169,7 +169,7 @@ def test_a_map_opens_offline_and_names_are_only_names(
         opened.fill("#find", name)
         opened.press("#find", "Enter")
         assert opened.inner_text("#found") == "1 found" and opened.inner_text("#name") == name
-        assert opened.locator("#picture").is_visible() == (name in ("d", "sub/e"))
+        assert opened.locator("#picture").is_visible() == (name == "sub/e")
         assert opened.inner_text("#said").startswith(f"{name}: ")
     opened.fill("#find", "")
     opened.select_option("#colour", label="hat")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,7 +49,7 @@ def test_an_image_and_its_code_find_themselves(tiny: Rdm, codes: Path, table: Pa
             assert found.code == 0 and [o["rank"] for o in found.objects] == [1, 2, 3]
             assert found.objects[0]["name"] == "c" and found.objects[0]["cosine"] > 0.9999
             assert found.objects[0]["path"] == str(codes / "c.safetensors")
-            assert f"standardised by the codes of {place}" in found.err  # the tiny bundle has no domain
+            assert f"standardised by the codes of {place.name}" in found.err  # the tiny bundle has no domain
 
 
 def test_without_its_bundle_a_code_still_finds_what_is_near(rdm: Rdm, table: Path, codes: Path) -> None:
@@ -274,3 +276,22 @@ def test_odd_and_twins_say_what_they_looked_at(tiny: Rdm, rdm: Rdm, codes: Path,
     assert all(o["same_file"] and o["group"] == 1 and o["cosine"] > 0.9999 for o in found.objects)
     assert read_info(codes / "copy.safetensors").source == "a.png"
     assert json.loads(rdm("codes", "twins", codes, "--json", "-q").lines[0])["group"] == 1
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_runs(rdm: Rdm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("usearch", reason="usearch is not installed")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "assets" / "faces", "faces")
+    for i, path in enumerate(sorted(Path("faces").glob("*.png"))):
+        path.rename(f"faces/{i:06d}.png")
+    page = (ROOT / "docs" / "codes-search.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, flags=re.M | re.S)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) > 10
+    for command in commands:
+        assert rdm(*shlex.split(command)[1:]).code == 0, command
