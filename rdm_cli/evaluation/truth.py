@@ -418,8 +418,8 @@ class _Yardstick:
                     computed_with={**distance.computed_with, "against": "the nearest true picture"},
                 )
             )
-        if self.extractor is not None and (real := self.real_of(case)) is not None:
-            made = features(self.extractor, after)
+        if self.extractor is not None and self.real is not None and (real := self.real_of(case)) is not None:
+            made = self.real[case.rows] if name == UNEDITED else features(self.extractor, after)
             figures.append(self.kernel(case, name, real, made))
         return figures, inside
 
