@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -76,6 +76,15 @@ def manipulate(
             show_default="transport",
         ),
     ] = None,
+    report_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR|FILE.html",
+            help="With NAME=yes|no: write a page of all edits, before and after, with what was kept.",
+            show_default="no page",
+        ),
+    ] = None,
     output: o.Output = None,
     bundle: o.RecordedBundle = None,
     x_t: Annotated[
@@ -100,7 +109,8 @@ def manipulate(
 
     smiling=yes glasses=no goes as far as each face needs: the picture is read again, and where the bundle's
     classifiers do not see what was wanted, or see that something else changed, the edit goes further. What
-    does not hold in the end is said, and the exit code is 3.
+    does not hold in the end is said, and the exit code is 3. Beside each picture, a-smiling=yes.json says
+    what was read before and after, what was kept and by which command; rdm show prints it.
 
     Examples:
         rdm manipulate photo.png smiling=yes glasses=no -o edited.png
@@ -109,8 +119,8 @@ def manipulate(
     inputs, named = _apart(inputs or [])
     edits = _edits(attr or [], scale or [], scales, named)
     sets = any(isinstance(value, bool) for value in edits[0].values())
-    if not sets and (keep or editor):
-        raise UsageError("--keep and --editor go with NAME=yes or NAME=no")
+    if not sets and (keep or editor or report_to is not None):
+        raise UsageError("--keep, --editor and --report go with NAME=yes or NAME=no")
     done = edit_name(edits)
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(
@@ -123,11 +133,12 @@ def manipulate(
         suffixes=SUFFIXES | CODE_SUFFIXES,
         result_suffix=f"-{done}.png",
         stdin_suffix=".image",
-        companions=(f"-{done}.safetensors",),
+        companions=(f"-{done}.safetensors", f"-{done}.json"),
         spared=(f"-{done}.safetensors",) if scales is None else (),
     ) as job:
         from rdm_cli.jobs.files import manipulate_files, require_attributes
         from rdm_cli.jobs.loading import batch_size_for
+        from rdm_cli.jobs.receipts import ReceiptPage
         from rdm_cli.pipeline.editing import DEFAULT_EDITOR
         from rdm_cli.pipeline.effort import Effort
         from rdm_cli.runtime import set_up
@@ -144,13 +155,15 @@ def manipulate(
         def opened(name: str, *, fetches: bool) -> Pipeline:
             pipeline = open_on(machine, name, images, job.remark, style=style, fetches=fetches)
             effort.way(pipeline.bundle)
-            for line in require_attributes(pipeline, list(edits[0])):
+            wanted = {name: value for name, value in edits[0].items() if isinstance(value, bool)}
+            for line in require_attributes(pipeline, list(edits[0]), keep or (), sets=wanted):
                 console.problem(f"rdm: {line}")
             return pipeline
 
         def pipelines(info: CodeInfo | None) -> Pipeline:
             return open_for(info, bundle, opened)
 
+        page = None if report_to is None else ReceiptPage(report_to)
         # a wrong option fails once, not once an image
         first = None if bundle is not None else _first_code(job)
         with nullcontext() if first is None else suppress(BundleError):  # which is told of that code
@@ -171,6 +184,7 @@ def manipulate(
                 fit=images.fit,
                 tile=tile,
                 force=force,
+                page=page,
                 advance=advance,
             )
 
@@ -180,30 +194,23 @@ def manipulate(
             if not data.get("holds", True):
                 not_holding.append(f"{data['output']}: it does not show what was wanted")
             elif not data.get("kept", True):
-                not_holding.append(f"{data['output']}: something else changed ({_changed(data)})")
+                not_holding.append(f"{data['output']}: something else changed ({', '.join(data['changed'])})")
 
         def remarks() -> list[str]:
             some = [f"rdm: {line}" for line in not_holding[:MOST_TOLD]]
             left = len(not_holding) - len(some)
             return some + ([f"rdm: and {left} more edits do not hold"] if left else [])
 
+        def conclude() -> None:
+            if page is not None:
+                console.note(f"rdm: {page.save()}")
+
         report(
             console, job, outcomes, verb="edited", noun="image", failures=work.failures, each=look,
-            remarks=remarks,
+            remarks=remarks, conclude=conclude,
         )  # fmt: skip
         if not_holding:
             raise typer.Exit(3)
-
-
-def _changed(data: dict[str, Any]) -> str:
-    """Which attributes that nobody named have another verdict than before."""
-    named = data["edits"][0]
-    changed = [
-        name
-        for name, (before, after) in data["probabilities"].items()
-        if name not in named and (before > 0.5) != (after > 0.5)
-    ]
-    return ", ".join(changed)
 
 
 def _first_code(job: Job) -> CodeInfo | None:

@@ -50,8 +50,8 @@ LEAD = (
     "Attributes are added to drawn faces that lack them and removed from those that have them, and each "
     "edited picture is compared with the nearest true one: the same face, drawn with that attribute alone "
     "changed. Inside is where that true picture differs from the unedited one, outside the rest. Oracle is "
-    "the code of the nearest true picture, decoded with the unedited picture's x_T: the best that a change "
-    "of z can do. Blend is half the picture and half the mean of those that are as wanted; "
+    "the code of the nearest true picture, decoded with the unedited picture's x_T: about the best that a "
+    "change of z can do. Blend is half the picture and half the mean of those that are as wanted; "
     f"scale {SCALE:g} is the published edit."
 )
 UNEDITED, ORACLE, BLEND, FIXED, REAL = "unedited", "oracle", "blend", f"scale {SCALE:g}", "real faces"

@@ -32,9 +32,10 @@ from rdm_cli.jobs.loading import (
     load_image_or_code,
 )
 from rdm_cli.jobs.picture_records import encoded_as, of_source, record_of
+from rdm_cli.jobs.receipts import ReceiptPage, refuse_other_receipt, write_receipt
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.pipeline.compatibility import check_codes
-from rdm_cli.pipeline.editing import DEFAULT_EDITOR
+from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Wanted, untold
 from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
@@ -238,13 +239,15 @@ def manipulate_files(
     fit: Fit = "crop",
     tile: int = TILE,
     force: bool = False,
+    page: ReceiptPage | None = None,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
 
     An edit maps attributes to how far to move them or, all of them, to whether they are wanted: those are set
     by ``editor``, which is to ``keep`` the verdicts on other attributes, and looked at again
-    (:meth:`~rdm_cli.pipeline.pipeline.Pipeline.edit`); what was seen is in the outcome.
+    (:meth:`~rdm_cli.pipeline.pipeline.Pipeline.edit`); what was seen is in the outcome, in the picture's
+    record, in a JSON file beside it and, where there is one, on the ``page``.
     ``pipelines`` opens the bundle of a code and, for None, that of images. A strip's pictures are ``tile``
     pixels wide or more. What stands in a result's place stays, unless it is this very result or ``force`` is
     given.
@@ -321,6 +324,8 @@ def manipulate_files(
             code, row, seen = made[i]
             if not strip:
                 (record["code_digest"],) = code.digests()
+            if sets:
+                record["receipt"] = seen
             # the picture first: it says which code is its own
             picture = _strip(task.source.name, row, edits, tile) if strip else row[0]
             digest = save_image(picture, task.target, record)
@@ -334,6 +339,10 @@ def manipulate_files(
                 path = _code_of(task)
                 code.save([path])
                 result["code"] = str(path)
+            if sets:
+                result["receipt"] = str(write_receipt(task.target, record))
+                if page is not None:
+                    page.add(task.target.name, before=row[1], after=row[0], record=record)
             yield result
 
     def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
@@ -343,6 +352,8 @@ def manipulate_files(
         record = recorded(pipeline, source, one)
         if not force:
             refuse_other(task.target, record, code=None if strip else _code_of(task))
+            if sets:
+                refuse_other_receipt(task.target, record)
         return pipeline, one, record
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
@@ -362,7 +373,7 @@ def _set(
     editor: str,
     names: Sequence[str],
 ) -> Iterator[tuple[Codes, list[Image], dict[str, Any]]]:
-    """Each code with the attributes ``wanted``, its picture, and what that shows."""
+    """Each code with the attributes ``wanted``, its picture and the unedited one, and what was seen."""
     found: dict[int, tuple[Codes, list[Image], dict[str, Any]]] = {}
     known = pipeline.bundle.directions.names
     for held in dict.fromkeys(codes.holds for codes in starts):
@@ -375,13 +386,19 @@ def _set(
                 name: [round(float(part[row, k]), 4) for part in (edited.before, edited.after)]
                 for k, name in enumerate(known)
             }
+            verdict = {name: (before > 0.5, after > 0.5) for name, (before, after) in shown.items()}
             seen = {
                 "holds": bool(edited.holds[row]),
                 "kept": bool(edited.kept[row]),
                 "amount": float(edited.amount[row]),
+                "z_distance": round(float(edited.distance[row]), 4),
+                "num_decodes": int(edited.num_decodes[row]),
                 "probabilities": shown,
+                "changed": [name for name in edited.watched if verdict[name][0] != verdict[name][1]],
+                "not_watched": [name for name in known if name not in (*edited.watched, *wanted)],
             }
-            found[i] = edited.codes[row], [to_pil(edited.pictures[row], names[i])], seen
+            pictures = [to_pil(some[row], names[i]) for some in (edited.pictures, edited.start)]
+            found[i] = edited.codes[row], pictures, seen
     return (found[i] for i in range(len(starts)))
 
 
@@ -401,9 +418,19 @@ def _spare_source(task: Task, info: CodeInfo) -> None:
         )
 
 
-def require_attributes(pipeline: Pipeline, names: Sequence[str]) -> list[str]:
-    """A line on each of ``names`` that was hardly learned; raises UsageError for an unknown one."""
+def require_attributes(
+    pipeline: Pipeline, names: Sequence[str], keep: Sequence[str] = (), *, sets: Wanted | None = None
+) -> list[str]:
+    """A line on each of ``names`` that was hardly learned; raises UsageError for an unknown one.
+
+    And one on those of ``keep`` that cannot stay as they are where what is ``sets`` is wanted.
+    """
     directions = pipeline.bundle.directions
-    for name in names:
+    for name in (*names, *keep):
         directions.index(name)
-    return [line for line in map(directions.doubts, names) if line]
+    lines = [line for line in map(directions.doubts, names) if line]
+    if passed_over := [name for name in keep if name in untold(pipeline.bundle, sets or {})]:
+        wanted = ", ".join(f"{name}={'yes' if value else 'no'}" for name, value in (sets or {}).items())
+        named = ", ".join(passed_over)
+        lines.append(f"--keep {named}: passed over, for {wanted} sets it, hides it or rules it out")
+    return lines

@@ -87,6 +87,9 @@ class Edited:
     ``holds`` (N,): whether each shows all that was wanted; ``kept`` (N,): whether the classifiers' other
     verdicts are as they were. ``before`` and ``after`` (N, K): the probabilities of the bundle's attributes,
     in its order; ``amount`` (N,): the share of the way that was gone, 0 where nothing had to be done.
+    ``start`` are the pictures of the unedited codes, ``distance`` (N,) how far z was moved, in what scales
+    count, ``num_decodes`` (N,) how many pictures were decoded for it; ``watched`` are the attributes whose
+    verdicts were to stay.
     """
 
     codes: Codes
@@ -96,6 +99,17 @@ class Edited:
     before: Tensor
     after: Tensor
     amount: Tensor
+    start: Tensor
+    distance: Tensor
+    num_decodes: Tensor
+    watched: tuple[str, ...]
+
+
+def untold(bundle: Bundle, wanted: Wanted) -> set[str]:
+    """Attributes whose verdicts cannot stay: those that the ``wanted`` ones rule out or hide, and these."""
+    transports = bundle.transports
+    ruled_out = {o for n, value in wanted.items() if value for o in transports.exclusive.get(n, ())}
+    return ruled_out.union(wanted, *(transports.hidden.get(name, ()) for name in wanted))
 
 
 def set_attributes(
@@ -128,15 +142,17 @@ def set_attributes(
     }
     if contradiction := [name for name in ruled_out if wanted.get(name)]:
         raise UsageError(f"no image shows {contradiction[0]} and what else is wanted of it")
-    unseen = {other for name in wanted for other in bundle.transports.hidden.get(name, ())} | ruled_out
-    others = [n for n in (directions.names if keep is None else keep) if n not in wanted and n not in unseen]
+    free = untold(bundle, wanted)
+    others = [name for name in (directions.names if keep is None else keep) if name not in free]
     watched = [directions.index(name) for name in others]
 
     signs = torch.tensor([1.0 if value else -1.0 for value in wanted.values()])
     rows = list(columns.values())
     start = codes.z.flatten(1)
     first = directions.logits(start)
-    z, pictures, after = start.clone(), decode(codes).clone(), first.clone()
+    unedited = decode(codes)
+    z, pictures, after = start.clone(), unedited.clone(), first.clone()
+    num_decodes = torch.ones(len(codes), dtype=torch.long)
     holds = (first[:, rows] * signs > HOLDS).all(dim=1)
     kept, amount = torch.ones(len(codes), dtype=torch.bool), torch.zeros(len(codes))
     clearest = torch.full((len(codes),), -torch.inf)
@@ -155,6 +171,7 @@ def set_attributes(
             moved = torch.where(needed[:, None], EDITORS[editor](bundle, moved, name, value, share), moved)
         part = codes.select(left.tolist()).replace(z=moved.reshape(-1, *codes.z.shape[1:]))
         made = decode(part)
+        num_decodes[left] += 1
         seen = directions.logits(read(made, part))
         clear = (seen[:, rows] * signs).min(dim=1).values
         holding = clear > HOLDS
@@ -177,4 +194,8 @@ def set_attributes(
         before=first.sigmoid(),
         after=after.sigmoid(),
         amount=amount,
+        start=unedited,
+        distance=directions.distance(start, z),
+        num_decodes=num_decodes,
+        watched=tuple(others),
     )

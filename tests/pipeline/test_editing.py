@@ -17,12 +17,16 @@ from rdm_cli.errors import UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.transport import Transport, Transports
 from rdm_cli.metrics.reconstruction import psnr
-from rdm_cli.pipeline.editing import EDITORS, Edited, set_attributes
+from rdm_cli.pipeline.editing import EDITORS, Edited, set_attributes, untold
 
 NAMES = ("glasses", "sunglasses", "smiling")
 
 
-def bundle(*, exclusive: dict[str, tuple[str, ...]] | None = None) -> Any:
+def bundle(
+    *,
+    exclusive: dict[str, tuple[str, ...]] | None = None,
+    hidden: dict[str, tuple[str, ...]] | None = None,
+) -> Any:
     """Codes of three numbers, each of which says whether an attribute is there: above 0 it is."""
     ones = torch.ones(3)
     directions = Directions(
@@ -39,7 +43,9 @@ def bundle(*, exclusive: dict[str, tuple[str, ...]] | None = None) -> Any:
         for value in (True, False)
     }
     return SimpleNamespace(
-        directions=directions, transports=Transports(maps=maps, exclusive=exclusive or {}), z_width=3
+        directions=directions,
+        transports=Transports(maps=maps, exclusive=exclusive or {}, hidden=hidden or {}),
+        z_width=3,
     )
 
 
@@ -81,6 +87,23 @@ def test_what_an_attribute_rules_out_goes_first() -> None:
     assert found.holds.all() and found.kept.all()
     with pytest.raises(UsageError, match="no image shows"):
         edited([[0.0, 0.0, 0.0]], {"glasses": True, "sunglasses": True}, bundle=bundle(exclusive=exclusive))
+
+
+def test_what_is_done_for_it_is_told() -> None:
+    """How far z was moved, how often a picture was decoded, and which verdicts were watched."""
+    found = edited([[-3.5, -1.0, 1.0], [3.0, -1.0, 1.0]], {"glasses": True}, shows=0.4)
+    torch.testing.assert_close(found.distance, torch.tensor([5.0, 0.0]) / 3**0.5)  # 1.25 times the whole way
+    assert found.num_decodes.tolist() == [3, 1]  # unedited, and by 1 and 1.25
+    torch.testing.assert_close(found.start[0].flatten(), torch.tensor([-3.5, -1.0, 1.0]))
+    assert found.watched == ("sunglasses", "smiling")
+
+
+def test_what_cannot_stay_is_not_watched() -> None:
+    one = bundle(exclusive={"glasses": ("sunglasses",)}, hidden={"glasses": ("smiling",)})
+    assert untold(one, {"glasses": True}) == {"glasses", "sunglasses", "smiling"}
+    assert untold(one, {"glasses": False}) == {"glasses", "smiling"}  # sunglasses need not come
+    found = edited([[-2.0, -1.0, 1.0]], {"glasses": True}, bundle=one, keep=["smiling"])
+    assert found.watched == ()
 
 
 def test_unknown_names_are_told() -> None:
