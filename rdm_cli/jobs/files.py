@@ -432,5 +432,5 @@ def require_attributes(
     if passed_over := [name for name in keep if name in untold(pipeline.bundle, sets or {})]:
         wanted = ", ".join(f"{name}={'yes' if value else 'no'}" for name, value in (sets or {}).items())
         named = ", ".join(passed_over)
-        lines.append(f"--keep {named}: passed over, for {wanted} sets it, hides it or rules it out")
+        lines.append(f"--keep {named}: passed over, for that cannot stay as it is with {wanted}")
     return lines

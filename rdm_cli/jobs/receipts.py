@@ -16,7 +16,7 @@ from rdm_cli.data.io.places import Place, put
 from rdm_cli.errors import OccupiedError
 from rdm_cli.reports.html_page import Card, HtmlPage, Shown, png_bytes, refuse_other_page
 
-COLUMNS = ("attribute", "before", "after", "")
+COLUMNS = ("attribute", "before", "after", "verdict")
 GAIN = 4  # of the difference map
 LEAD = (
     "Each picture was decoded from its edited code, encoded again and read by the bundle's classifiers. "
@@ -69,8 +69,8 @@ def verdicts(record: Mapping[str, Any]) -> list[list[str]]:
 def told(receipt: Mapping[str, Any]) -> dict[str, Any]:
     """What a receipt says besides the verdicts, by what people call it."""
     return {
-        "holds": receipt["holds"],
-        "all else kept": receipt["kept"],
+        "holds": "yes" if receipt["holds"] else "no",
+        "what was watched stayed": "yes" if receipt["kept"] else "no",
         "distance in z": receipt["z_distance"],
         "share of the way": receipt["amount"],
         "pictures decoded": receipt["num_decodes"],
