@@ -45,6 +45,7 @@ CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 96, 200
 NUM_CANDIDATES = 4  # of each part, for each hit that is asked for
 LEAST_CANDIDATES = 40
 FULL_SCALE = 4.0  # standard deviations of a direction's component that int8 reaches
+LARGEST_Z = 6e4  # of norm(z), in float16
 SUFFIXES = (".graph", ".z.npy", ".rows.arrow")
 
 
@@ -129,9 +130,7 @@ def build_index(
         for part in contents.parts:
             _check_files(folder, part)
     else:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise OccupiedError(f"{folder}: is there already, and is no index", hint="name another with -o")
-        folder.mkdir(parents=True, exist_ok=True)
+        _refuse_other(folder)
         contents = Contents(
             place=folder,
             source=str(collection.place.absolute()),
@@ -140,6 +139,7 @@ def build_index(
             space=space(),
         )
     contents = replace(contents, source=str(collection.place.absolute()), complete=False)
+    _write_contents(folder, contents)
     built = Built()
     stale = _add(contents, collection, folder, built, threads, advance)
     if stale:
@@ -150,6 +150,15 @@ def build_index(
     _write_contents(folder, replace(read_contents(folder), complete=True))
     _remove_others(folder)
     return built
+
+
+def _refuse_other(folder: Path) -> None:
+    """Make ``folder``; raises OccupiedError where it holds other things than a killed build's beginning."""
+    if folder.exists() and not folder.is_dir():
+        raise OccupiedError(f"{folder}: is there already, and is no index", hint="name another with -o")
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not name.startswith(".rdm-") for name in os.listdir(folder)):
+        raise OccupiedError(f"{folder}: holds other things than an index", hint="name another with -o")
 
 
 def _add(
@@ -178,6 +187,7 @@ def _add(
         built.num_added += int((~is_known).sum())
         advance(len(found))
     growing.save()
+    seen = seen[np.searchsorted(prints, prints)]  # of equal ones, the first was marked
     built.num_stale += int((~seen).sum())
     return set(owner[~seen].tolist())
 
@@ -186,7 +196,7 @@ def fingerprints(rows: Rows) -> np.ndarray:
     """64 bits (N,) uint64 for each row's name and z."""
     z = np.ascontiguousarray(rows.z, dtype=np.float32)
     digests = (
-        hashlib.blake2b(values.data, digest_size=8, key=hashlib.sha256(name.encode()).digest()).digest()
+        hashlib.blake2b(values.data, digest_size=8, key=hashlib.sha256(_as_bytes(name)).digest()).digest()
         for name, values in zip(rows.names, z, strict=True)
     )
     return np.frombuffer(b"".join(digests), dtype=np.uint64)
@@ -224,7 +234,7 @@ class _Growing:
         *others, last = self._contents.parts
         self._contents = replace(self._contents, parts=tuple(others))
         rows = _rows(self._folder, last)
-        self._names, self._paths = rows["name"].to_pylist(), rows["path"].to_pylist()
+        self._names, self._paths = ([*map(_as_text, rows[c].to_pylist())] for c in ("name", "path"))
         self._prints = rows["fingerprint"].to_pylist()
         self._z = [np.load(last.path(self._folder, ".z.npy"))]
         self._graph.load(str(last.path(self._folder, ".graph")))
@@ -240,21 +250,18 @@ class _Growing:
             self._names += [rows.names[i] for i in some]
             self._paths += [rows.paths[i] for i in some]
             self._prints += prints[some].tolist()
-            self._z.append(z.astype(np.float16))
+            self._z.append(z.clip(-LARGEST_Z, LARGEST_Z).astype(np.float16))
             self._unsaved += len(some)
             if self._unsaved >= CHECKPOINT_ROWS or len(self._names) == PART_ROWS:
                 self.save()
 
     def save(self) -> None:
         """Write the part, and then that it is there."""
-        if not self._unsaved and is_index(self._folder):
+        if not self._unsaved:
             return
-        parts = self._contents.parts
-        if self._names:
-            self._z = [np.concatenate(self._z)]
-            part = self._write(self._next)
-            self._next += 1
-            parts = (*parts, part)
+        self._z = [np.concatenate(self._z)]
+        parts = (*self._contents.parts, self._write(self._next))
+        self._next += 1
         _write_contents(self._folder, replace(self._contents, parts=parts))
         _remove_others(self._folder)
         self._unsaved = 0
@@ -271,10 +278,13 @@ class _Growing:
             self._graph.save(str(temporary))
         with atomic_path(part.path(self._folder, ".z.npy")) as temporary, temporary.open("wb") as file:
             np.save(file, self._z[0])
-        columns = {"name": self._names, "path": self._paths}
         table = arrow.table(
-            {**columns, "fingerprint": arrow.array(self._prints, type=arrow.uint64())}
-        ).combine_chunks()
+            {
+                "name": arrow.array(map(_as_bytes, self._names), type=arrow.binary()),
+                "path": arrow.array(map(_as_bytes, self._paths), type=arrow.binary()),
+                "fingerprint": arrow.array(self._prints, type=arrow.uint64()),
+            }
+        )
         with atomic_path(part.path(self._folder, ".rows.arrow")) as temporary:
             with arrow.OSFile(str(temporary), "wb") as file, ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
@@ -294,6 +304,15 @@ def _interrupted() -> Iterator[None]:
         raise
 
 
+def _as_bytes(name: str) -> bytes:
+    """A name as it is stored: names of files need not be UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _as_text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
 def _as_int8(directions: np.ndarray) -> np.ndarray:
     """Directions (N, d) of length 1 as int8: a component of 4 standard deviations is 127."""
     scale = 127 / FULL_SCALE * np.sqrt(directions.shape[1])
@@ -309,12 +328,8 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.contents = read_contents(folder)
-        self.place, self.bundle, self.bundle_digest = (
-            folder,
-            self.contents.bundle,
-            self.contents.bundle_digest,
-        )
-        self.width = self.contents.width
+        self.place, self.width = folder, self.contents.width
+        self.bundle, self.bundle_digest = self.contents.bundle, self.contents.bundle_digest
         if not self.contents.num_rows:
             raise CodeError(f"{folder}: an index of no codes", hint=_go_on(self.contents))
         self._parts = [_OpenPart(folder, part, self.width) for part in self.contents.parts]
@@ -359,7 +374,8 @@ class _OpenPart:
         return keys, unit(self._z[keys].astype(np.float32)) @ direction
 
     def hit(self, key: int, cosine: float) -> Hit:
-        return Hit(name=self._rows["name"][key].as_py(), path=self._rows["path"][key].as_py(), score=cosine)
+        name, path = (_as_text(self._rows[column][key].as_py()) for column in ("name", "path"))
+        return Hit(name=name, path=path, score=cosine)
 
 
 def read_contents(folder: Path) -> Contents:

@@ -6,7 +6,6 @@ same to them, and neither has to fit into memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -206,12 +205,6 @@ def open_table(arrow: Any, parquet: Any, path: Path) -> Any:
     if {"name", "z"} - set(table.schema_arrow.names):
         raise UsageError(f"{path}: not a table of codes", hint="'rdm codes table' writes them")
     return table
-
-
-def z_shape_of(table: Any) -> tuple[int, ...] | None:
-    """The shape of a code's z that the table records; None where it records none."""
-    text = (table.schema_arrow.metadata or {}).get(b"z_shape")
-    return None if text is None else tuple(json.loads(text))
 
 
 def pyarrow_modules() -> tuple[Any, Any]:

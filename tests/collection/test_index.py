@@ -17,8 +17,8 @@ import pytest
 from rdm_cli.collection import index as index_module
 from rdm_cli.collection.index import Built, Index, build_index, read_contents
 from rdm_cli.collection.nearest import best_of, cosine_score, mean_direction
-from rdm_cli.collection.rows import open_collection
-from rdm_cli.collection.space import space_of_rows
+from rdm_cli.collection.rows import Collection, Rows, open_collection
+from rdm_cli.collection.space import Space, space_of_rows
 from rdm_cli.errors import CodeError, OccupiedError
 
 pytest.importorskip("usearch", reason="usearch is not installed")
@@ -98,7 +98,7 @@ from pathlib import Path
 from rdm_cli.collection import index
 index.PART_ROWS, index.CHECKPOINT_ROWS = 1500, 500
 from rdm_cli.collection.rows import open_collection
-from rdm_cli.collection.space import space_of_rows
+from rdm_cli.collection.space import Space, space_of_rows
 import rdm_cli.collection.rows as rows
 rows.ROWS_AT_ONCE = 100
 write = index._write_contents
@@ -188,6 +188,37 @@ def test_a_damaged_index_is_one_error_and_no_search(
         with pytest.raises(CodeError) as error:
             use()
         assert str(folder) in error.value.message and "rdm codes index" in str(error.value.hint)
+
+
+def test_names_that_are_no_utf_8_and_codes_of_huge_values_are_found(tmp_path: Path) -> None:
+    z = codes(50)
+    z[7] *= 1e6
+    called = [os.fsdecode(b"caf\xe9-%d" % i) for i in range(50)]
+    whole = Rows(names=called, paths=called, z=z, recorded={"bundle_digest": ["d"] * 50})
+
+    class Listed(Collection):
+        def rows(self, recorded: Any = ()) -> Any:
+            yield whole
+
+    listed = Listed(place=tmp_path, bundle="b", bundle_digest="d", width=32)
+    space = Space(z_mean=np.zeros(32, np.float32), z_std=np.ones(32, np.float32), origin="nobody")
+    build_index(listed, tmp_path / "i", lambda: space, threads=1)
+    assert names(tmp_path / "i", z[7:8], 1) == [called[7]] and names(tmp_path / "i", z[3:4], 1) == [called[3]]
+
+
+def test_a_build_that_was_killed_at_its_beginning_goes_on(make_table: MakeTable, tmp_path: Path) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / ".rdm-index-0123abcd.json").write_text("{")
+    assert build(make_table(codes(40)), tmp_path / "i").num_added == 40
+
+
+def test_rows_that_are_twice_in_a_table_are_not_taken_for_changed(
+    make_table: MakeTable, tmp_path: Path
+) -> None:
+    z = codes(40)
+    table = make_table(np.concatenate([z, z[:3]]), [f"{i}" for i in range(40)] + ["0", "1", "2"])
+    build(table, tmp_path / "i")
+    assert build(table, tmp_path / "i") == Built(num_known=43)
 
 
 def test_a_copied_index_is_checked_by_its_digests_and_opens(make_table: MakeTable, tmp_path: Path) -> None:
