@@ -106,7 +106,7 @@ def open_collection(place: Path, on_error: Callable[[str, RdmError], None] | Non
     Without ``on_error`` the first code that cannot be read is raised. Raises UsageError for what is neither,
     CodeError for codes without z.
     """
-    if not place.is_dir() and place.suffix.lower() == TABLE:
+    if not place.is_dir() and place.suffix.lower() == TABLE and place.exists():
         arrow, parquet = pyarrow_modules()
         table = open_table(arrow, parquet, place)
         kind = table.schema_arrow.field("z").type
@@ -114,12 +114,11 @@ def open_collection(place: Path, on_error: Callable[[str, RdmError], None] | Non
             raise UsageError(f"{place}: its z is no list of fixed length of numbers", hint=MADE_BY)
         if not table.metadata.num_rows:
             raise UsageError(f"{place}: a table without rows")
-        columns = [name for name in ("bundle", "bundle_digest") if name in table.schema_arrow.names]
-        first: dict[str, Any] = next(table.iter_batches(1, columns=columns)).to_pylist()[0] if columns else {}
+        first = next(_columns_of(place, table, 1, ("bundle", "bundle_digest")))
         return Collection(
             place=place,
-            bundle=first.get("bundle"),
-            bundle_digest=first.get("bundle_digest"),
+            bundle=first["bundle"][0],
+            bundle_digest=first["bundle_digest"][0],
             width=kind.list_size,
             num_rows=table.metadata.num_rows,
             on_error=on_error,
@@ -140,24 +139,39 @@ def open_collection(place: Path, on_error: Callable[[str, RdmError], None] | Non
 
 
 def _rows_of_table(collection: Collection, recorded: tuple[str, ...]) -> Iterator[Rows]:
-    arrow, parquet = pyarrow_modules()
-    table = open_table(arrow, parquet, collection.place)
-    there = [name for name in ("name", "path", "z", *recorded) if name in table.schema_arrow.names]
+    table = open_table(*pyarrow_modules(), collection.place)
+    for columns in _columns_of(collection.place, table, ROWS_AT_ONCE, ("name", "path", "z", *recorded)):
+        names, paths, z = columns["name"], columns["path"], columns["z"]
+        if None in names or z.null_count or z.flatten().null_count:
+            raise CodeError(f"{collection.place}: a row has no name, or no z")
+        yield Rows(
+            names=names,
+            paths=[name if path is None else path for name, path in zip(names, paths, strict=True)],
+            z=z.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(names), -1),
+            recorded={name: columns[name] for name in recorded},
+        )
+
+
+def _columns_of(place: Path, table: Any, num: int, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Columns ``num`` rows at a time: z as it is, others as lists of strings or, ``psnr_db``, of floats.
+
+    A column that the table has not is None everywhere. Raises UsageError for what cannot be read so.
+    """
+    arrow, _ = pyarrow_modules()
+    there = [name for name in names if name in table.schema_arrow.names]
+    kinds = {"psnr_db": arrow.float64()}
     try:
-        for batch in table.iter_batches(ROWS_AT_ONCE, columns=there):
-            z = batch.column("z")
-            if z.null_count or z.flatten().null_count:
-                raise CodeError(f"{collection.place}: a row has no z")
-            columns = {name: batch.column(name).to_pylist() for name in there if name != "z"}
-            nothing = [None] * len(batch)
-            yield Rows(
-                names=columns["name"],
-                paths=columns.get("path", columns["name"]),
-                z=z.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(batch), -1),
-                recorded={name: columns.get(name, nothing) for name in recorded},
-            )
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{collection.place}: cannot be read to its end ({error})") from error
+        for batch in table.iter_batches(num, columns=there or ["name"]):
+            found: dict[str, Any] = {name: [None] * len(batch) for name in names}
+            for name in there:
+                column = batch.column(name)
+                found[name] = (
+                    column if name == "z" else column.cast(kinds.get(name, arrow.string())).to_pylist()
+                )
+            yield found
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        why = str(error).splitlines()[0]
+        raise UsageError(f"{place}: a table that cannot be read ({why})", hint=MADE_BY) from error
 
 
 def _rows_of_folder(collection: Collection, recorded: tuple[str, ...]) -> Iterator[Rows]:

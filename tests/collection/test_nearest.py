@@ -20,7 +20,7 @@ from rdm_cli.collection.nearest import (
 from rdm_cli.collection.rows import open_collection
 from rdm_cli.collection.space import space_of_domain, space_of_rows
 from rdm_cli.collection.words import parse_words
-from rdm_cli.errors import CodeError, UsageError
+from rdm_cli.errors import CodeError, RdmError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import fit_domain
 
@@ -114,3 +114,26 @@ def test_a_code_that_is_not_finite_is_named(make_table: MakeTable) -> None:
     z[3, 2] = np.nan
     with pytest.raises(CodeError, match="z of 000003"):
         list(open_collection(make_table(z)).rows())
+
+
+def test_what_is_no_table_of_codes_is_one_error(tmp_path: Path, make_table: MakeTable) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    good = pq.read_table(make_table(codes(3)))
+    nested = pa.array([[["x"]]] * 3)
+    for column, values, told in (
+        ("z", pa.array([[1.0], [1.0, 2.0], [3.0]]), "no list of fixed length"),
+        ("z", pa.array(["a", "b", "c"]), "no list of fixed length"),
+        ("name", nested, "cannot be read"),
+        ("name", pa.array(["a", None, "c"]), "a row has no name"),
+        ("bundle_digest", nested, "cannot be read"),
+        ("name", pa.array([b"a", b"\xff", b"c"]), "cannot be read"),
+    ):
+        path = tmp_path / "bad.parquet"
+        pq.write_table(good.set_column(good.schema.get_field_index(column), column, values), path)
+        with pytest.raises(RdmError, match=told):
+            list(open_collection(path).rows())
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UsageError, match="not a Parquet file"):
+        open_collection(path)
+    with pytest.raises(UsageError, match="no such file or folder"):
+        open_collection(tmp_path / "gone.parquet")
