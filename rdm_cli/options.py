@@ -268,6 +268,19 @@ class ImageFiles:
 
 
 @group(IMAGES)
+class CodePictures:
+    """The pictures of codes that were found, as one file."""
+
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE", help="Write a sheet of the pictures to this PNG file."),
+    ] = None
+    originals: Originals = None
+    tile: TilePixels = TILE_DEFAULT
+    force: Force = False
+
+
+@group(IMAGES)
 class Images(ImageFiles):
     """How image files are read, and of which class they are."""
 

@@ -8,6 +8,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.codes_opening import opened_collection, opener, tell_left_out
+from rdm_cli.commands.codes_sheet import check_sheet, write_sheet
 from rdm_cli.console import Console
 from rdm_cli.errors import BundleError
 from rdm_cli.option_groups import spread
@@ -26,7 +27,9 @@ def odd(
     ] = 20,
     bundle: o.BundleOfCodes = None,
     *,
-    machine: o.Processor,
+    pictures: o.CodePictures,
+    images: o.Images,
+    machine: o.Machine,
     voice: o.Voice,
 ) -> None:
     """Find what does not belong: codes far from the bundle's training codes, images that were lost.
@@ -40,12 +43,12 @@ def odd(
         rdm codes odd codes/ --top 100 --json
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    check_sheet(pictures)
     from rdm_cli.collection.odd import find_odd
     from rdm_cli.jobs.search import pipeline_for
 
     collection = opened_collection(console, place)
-    whole = o.Machine(device=machine.device, threads=machine.threads)
-    opened = opener(collection, bundle, console, whole, o.Images())
+    opened = opener(collection, bundle, console, machine, images)
     try:
         domain, why = pipeline_for(collection, opened).bundle.domain, "the bundle has no domain"
     except BundleError as error:
@@ -69,6 +72,9 @@ def odd(
         console.table("", ["name", "path", "odd", "value", "limit"], rows, num_words=3)
     for line in _remarks(found):
         console.note(f"rdm: {line}")
+    shown = [(name, path, f"{kind} {value}") for name, path, kind, value, _ in rows]
+    record = {"what": "odd codes"}
+    write_sheet(console, pictures, images, shown, place=place, opened=opened, record=record)
     tell_left_out(console, collection)
 
 
@@ -105,7 +111,9 @@ def twins(
     ] = TWINS_AT,
     bundle: o.BundleOfCodes = None,
     *,
-    machine: o.Processor,
+    pictures: o.CodePictures,
+    images: o.Images,
+    machine: o.Machine,
     voice: o.Voice,
 ) -> None:
     """Find near duplicates: groups of codes that are almost the same.
@@ -116,15 +124,15 @@ def twins(
 
     Examples:
         rdm codes twins z.parquet
-        rdm codes twins codes/ --at 0.95 --json
+        rdm codes twins codes/ --at 0.95 --sheet twins.png
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    check_sheet(pictures)
     from rdm_cli.collection.twins import find_twins
     from rdm_cli.jobs.search import pipeline_for, space_for
 
     collection = opened_collection(console, place)
-    whole = o.Machine(device=machine.device, threads=machine.threads)
-    opened = opener(collection, bundle, console, whole, o.Images())
+    opened = opener(collection, bundle, console, machine, images)
     if bundle is not None:
         pipeline_for(collection, opened)
     space = space_for(collection, opened)
@@ -144,4 +152,7 @@ def twins(
         f"rdm: {num} codes have a twin, in {len(groups)} group{'' if len(groups) == 1 else 's'}: a cosine of "
         f"{at:g} or more, of z standardised by {space.origin}"
     )
+    shown = [(name, path, f"group {number}, {cosine}") for number, name, path, _, cosine in rows]
+    record = {"what": "twins", "at": at}
+    write_sheet(console, pictures, images, shown, place=place, opened=opened, record=record)
     tell_left_out(console, collection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +9,13 @@ import typer
 
 from rdm_cli import completion
 from rdm_cli import options as o
-from rdm_cli.commands.codes_opening import opened_collection, opener, tell_left_out, tell_once
+from rdm_cli.commands.codes_opening import opened_collection, opener, tell_left_out
+from rdm_cli.commands.codes_sheet import check_sheet, write_sheet
 from rdm_cli.console import Console
-from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
-    from rdm_cli.jobs.search import Answer, Opened, Query
+    from rdm_cli.jobs.search import Answer
 
 
 @spread
@@ -48,15 +47,9 @@ def search(
             autocompletion=completion.attributes,
         ),
     ] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option("--sheet", metavar="FILE", help="Write a sheet of the pictures to this PNG file."),
-    ] = None,
-    originals: o.Originals = None,
     bundle: o.BundleOfCodes = None,
-    tile: o.TilePixels = o.TILE_DEFAULT,
-    force: o.Force = False,
     *,
+    pictures: o.CodePictures,
     images: o.Images,
     machine: o.Machine,
     voice: o.Voice,
@@ -73,10 +66,7 @@ def search(
         rdm codes search codes/ photo.png "glasses and not hat"
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise UsageError(
-            f"--sheet {sheet}: sheets are PNG files", hint=f"use --sheet {sheet.with_suffix('.png')}"
-        )
+    check_sheet(pictures)
     from rdm_cli.collection.index import Index, is_index
     from rdm_cli.jobs.search import doubts_of, pipeline_for, read_query, search_index, search_rows
 
@@ -99,10 +89,16 @@ def search(
     for line in doubts_of(query, by or (), opened):
         console.problem(f"rdm: {line}")
     _tell(console, answer)
-    if sheet is not None and answer.hits:
-        if originals is None and place.is_dir() and index is None:
-            originals = place
-        _draw(console, sheet, query, answer, originals, opened, images, tile, force)
+    write_sheet(
+        console,
+        pictures,
+        images,
+        [(hit.name, hit.path, f"{answer.kind} {hit.score:.3f}") for hit in answer.hits],
+        place=place,
+        opened=opened,
+        record={"what": "search", "queries": queries, "by": by},
+        asked=query.files,
+    )
     if collection is not None:
         tell_left_out(console, collection)
 
@@ -115,51 +111,6 @@ def _tell(console: Console, answer: Answer) -> None:
         rows = [[h.name, h.path, f"{h.score:.4f}"] for h in answer.hits]
         console.table("", ["name", "path", answer.kind], rows, num_words=2)
     console.note(f"rdm: {answer.told}")
-
-
-def _draw(
-    console: Console,
-    output: Path,
-    query: Query,
-    answer: Answer,
-    originals: Path | None,
-    opened: Opened,
-    images: o.Images,
-    tile: int,
-    force: bool,
-) -> None:
-    """Write the pictures of the hits as one, behind those that were asked for."""
-    from rdm_cli.data.images.pixels import load_rgb
-    from rdm_cli.data.images.record import new_record, refuse_other, save_image
-    from rdm_cli.data.sources.folders import CODE_SUFFIX
-    from rdm_cli.jobs.row_pictures import pictures_of
-    from rdm_cli.jobs.search import sheet_of
-
-    tell = tell_once(console)
-    load = partial(load_rgb, max_pixels=images.max_pixels, value_range=images.value_range)
-    asked = [
-        load(path)
-        if path.suffix.lower() != CODE_SUFFIX
-        else next(
-            pictures_of([(path.stem, str(path))], originals=None, load=load, opened=opened, on_error=tell)
-        )
-        for path in query.files
-    ]
-    found = pictures_of(
-        [(hit.name, hit.path) for hit in answer.hits],
-        originals=originals,
-        load=load,
-        opened=opened,
-        on_error=tell,
-    )
-    drawn = sheet_of(query, answer, asked, list(found), tile=tile)
-    record = new_record("search", queries=[path.name for path in query.files], kind=answer.kind)
-    if drawn is None:
-        raise UsageError(f"--sheet {output}: none of the codes has a picture")
-    if not force:
-        refuse_other(output, record)
-    save_image(drawn, output, record)
-    console.note(f"rdm: {output}")
 
 
 @spread

@@ -9,9 +9,11 @@ from PIL import Image
 
 from rdm_cli.codes.code import Codes
 from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.images.sheet import Tile, sheet
 from rdm_cli.errors import RdmError
 from rdm_cli.jobs.search import Opened
 
+SHEET_COLUMNS = 6
 Load = Callable[[Path], Image.Image]
 
 
@@ -56,3 +58,9 @@ def pictures_of(
         except RdmError as error:
             on_error(path, error)
             yield None
+
+
+def sheet_of(shown: Sequence[tuple[str, str, Image.Image | None]]) -> Image.Image | None:
+    """Pictures with a caption and a note each as one, without those that are None; None where all are."""
+    tiles = [Tile(image, caption, note) for caption, note, image in shown if image is not None]
+    return sheet(tiles, min(SHEET_COLUMNS, len(tiles))) if tiles else None

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL.Image import Image
 
 from rdm_cli.codes.code import read_z
 from rdm_cli.collection.index import Index
@@ -32,12 +31,10 @@ from rdm_cli.collection.rows import Collection, OfOneBundle, require_bundle
 from rdm_cli.collection.space import Space, space_of_domain, space_of_rows
 from rdm_cli.collection.words import Both, Words, names_in, parse_words
 from rdm_cli.data.images.pixels import SUFFIXES
-from rdm_cli.data.images.sheet import Tile, sheet
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import BundleError, CodeError, UsageError, setting
 from rdm_cli.pipeline.pipeline import Pipeline
 
-SHEET_COLUMNS = 6
 _SAMPLE = re.compile(r"sample:(\d+)(?::(\d+))?")
 
 
@@ -202,28 +199,3 @@ def _held(found: Found, told: str) -> str:
 
 def _sigmoid(logit: float) -> float:
     return float(1 / (1 + np.exp(-np.float64(np.clip(logit, -500, 500)))))
-
-
-def sheet_of(
-    query: Query,
-    answer: Answer,
-    asked: Sequence[Image | None],
-    found: Sequence[Image | None],
-    *,
-    tile: int,
-) -> Image | None:
-    """The pictures ``asked`` for, one a file of the query, then those ``found``, one a hit, as one picture.
-
-    Those that are None are left out; None where none is ``found``.
-    """
-    tiles = [
-        Tile(picture, path.name, "asked for")
-        for path, picture in zip(query.files, asked, strict=True)
-        if picture is not None
-    ]
-    hits = [
-        Tile(picture, hit.name, f"{answer.kind} {hit.score:.3f}")
-        for hit, picture in zip(answer.hits, found, strict=True)
-        if picture is not None
-    ]
-    return None if not hits else sheet([*tiles, *hits], SHEET_COLUMNS, tile=tile)

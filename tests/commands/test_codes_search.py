@@ -275,6 +275,10 @@ def test_odd_and_twins_say_what_they_looked_at(tiny: Rdm, rdm: Rdm, codes: Path,
     assert found.code == 0 and {o["name"] for o in found.objects} == {"a", "copy"}
     assert all(o["same_file"] and o["group"] == 1 and o["cosine"] > 0.9999 for o in found.objects)
     assert read_info(codes / "copy.safetensors").source == "a.png"
+    sheet = codes.with_name("twins.png")
+    assert tiny("codes", "twins", codes, "--sheet", sheet).code == 0
+    record = read_record(sheet)
+    assert record is not None and (record["what"], record["at"]) == ("twins", 0.98)
     assert json.loads(rdm("codes", "twins", codes, "--json", "-q").lines[0])["group"] == 1
 
 
