@@ -147,10 +147,10 @@ def twins(
             rows.append([str(number), twin.name, twin.path, same, f"{twin.cosine:.4f}"])
     if rows and not voice.as_json:
         console.table("", ["group", "name", "path", "", "cosine"], rows, num_words=4)
-    num = sum(map(len, groups))
+    num, where = sum(map(len, groups)), f"in {len(groups)} group{'' if len(groups) == 1 else 's'}"
     console.note(
-        f"rdm: {num} codes have a twin, in {len(groups)} group{'' if len(groups) == 1 else 's'}: a cosine of "
-        f"{at:g} or more, of z standardised by {space.origin}"
+        f"rdm: {f'{num} codes have a twin, {where}' if groups else 'no code has a twin'}: a cosine of {at:g} or "
+        f"more, of z standardised by {space.origin}"
     )
     shown = [(name, path, f"group {number}, {cosine}") for number, name, path, _, cosine in rows]
     record = {"what": "twins", "at": at}
