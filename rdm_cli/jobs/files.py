@@ -419,7 +419,6 @@ def _set(
                 name: [round(float(part[row, k]), 4) for part in (edited.before, edited.after)]
                 for k, name in enumerate(known)
             }
-            verdict = {name: (before > 0.5, after > 0.5) for name, (before, after) in probabilities.items()}
             seen = {
                 "holds": bool(edited.holds[row]),
                 "kept": bool(edited.kept[row]),
@@ -427,7 +426,7 @@ def _set(
                 "z_distance": round(float(edited.distance[row]), 4),
                 "num_decodes": int(edited.num_decodes[row]),
                 "probabilities": probabilities,
-                "changed": [name for name in edited.watched if verdict[name][0] != verdict[name][1]],
+                "changed": [name for k, name in enumerate(known) if edited.changed[row, k]],
                 "not_watched": [name for name in known if name not in (*edited.watched, *wanted)],
             }
             if others:

@@ -31,6 +31,8 @@ LOGIT = 6.0
 """How clearly the editor "target" wants to be understood: about as clearly as drawn faces are."""
 HOLDS = 0.0
 """Logit from which a picture read again is taken to show an attribute."""
+UNSURE = 1.0
+"""Logits up to so far from 0 were no verdict, so that none has changed."""
 SCALE = 0.3
 """How far the editor "direction" goes, as ``--scale`` does."""
 ALIKE, OTHER = 0.12, 0.25
@@ -194,7 +196,7 @@ class Edited:
     in its order; ``amount`` (N,): the share of the way that was gone, 0 where nothing had to be done.
     ``start`` are the pictures of the unedited codes, ``distance`` (N,) how far z was moved, in what scales
     count, ``num_decodes`` (N,) how many pictures were decoded for it; ``watched`` are the attributes whose
-    verdicts were to stay.
+    verdicts were to stay, ``changed`` (N, K) says which of these did not.
     """
 
     codes: Codes
@@ -208,6 +210,7 @@ class Edited:
     distance: Tensor
     num_decodes: Tensor
     watched: tuple[str, ...]
+    changed: Tensor
 
 
 def untold(bundle: Bundle, wanted: Wanted) -> set[str]:
@@ -285,7 +288,7 @@ def set_attributes(
             seen = directions.logits(moved)
             clear = (seen[:, rows] * signs).min(dim=1).values
             holding = clear > HOLDS
-            keeping = ((seen[:, watched] > 0) == (first[left][:, watched] > 0)).all(dim=1)
+            keeping = ~_changed(first[left], seen)[:, watched].any(dim=1)
             found = holding.long() * (1 + keeping.long())
             # a later round is the better one as long as it holds; a further attempt has to hold better
             better = (found >= rank[left]) & (found > rank_before)
@@ -305,7 +308,13 @@ def set_attributes(
         distance=directions.distance(start, z),
         num_decodes=num_decodes,
         watched=tuple(others),
+        changed=_changed(first, after) & torch.isin(torch.arange(first.shape[1]), torch.tensor(watched)),
     )
+
+
+def _changed(before: Tensor, after: Tensor) -> Tensor:
+    """Which verdicts, logits (N, K) ``before`` and ``after``, are others: bool (N, K)."""
+    return (before.abs() > UNSURE) & ((before > 0) != (after > 0))
 
 
 class _Mover:

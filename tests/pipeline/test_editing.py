@@ -77,12 +77,12 @@ def test_what_is_there_already_stays_and_the_rest_is_moved() -> None:
 def test_the_least_that_holds_is_kept() -> None:
     """A picture shows 0.6 less than its code says: from -3.5 the whole way, 4, is too short; 5 is enough.
 
-    A second round would show that nobody smiles any more, so the first one's is taken.
+    A third round would show that nobody smiles any more, or no glasses, so the second one's is taken.
     """
-    found = edited([[-1.0, -1.0, 1.0], [-3.5, -1.0, 1.0], [-9.0, -1.0, 1.0]], {"glasses": True}, shows=0.4)
+    found = edited([[-1.0, -1.0, 1.5], [-3.5, -1.0, 1.5], [-9.0, -1.0, 1.5]], {"glasses": True}, shows=0.4)
     assert found.amount.tolist()[:2] == [1.0, 1.25]
     assert found.holds.tolist() == [True, True, False]  # twice the way is not enough from -9
-    torch.testing.assert_close(found.codes.z[:, 0], torch.tensor([2.4, 0.9, -1.6]))
+    torch.testing.assert_close(found.codes.z[:, 0], torch.tensor([1.8, 0.3, -1.6]))
     assert found.amount[2] == 2.0
 
 
@@ -99,11 +99,19 @@ def test_what_is_done_for_it_is_told() -> None:
     """How far z was moved, how often a picture was decoded, and which verdicts were watched."""
     found = edited([[-3.5, -1.0, 1.0], [3.0, -1.0, 1.0]], {"glasses": True}, shows=0.4)
     torch.testing.assert_close(
-        found.distance, torch.tensor([[4.4, 0.6, 0.6], [0.0, 0.0, 0.0]]).square().mean(dim=1).sqrt()
+        found.distance, torch.tensor([[3.8, 1.2, 1.2], [0.0, 0.0, 0.0]]).square().mean(dim=1).sqrt()
     )
     assert found.num_decodes.tolist() == [10, 2]  # twice unedited; four rounds each by 1 and by 1.25
     torch.testing.assert_close(found.start[0].flatten(), torch.tensor([-3.5, -1.0, 1.0]))
     assert found.watched == ("sunglasses", "smiling")
+
+
+def test_a_verdict_that_was_none_cannot_change() -> None:
+    """By then nobody smiles in either picture: of the one it was sure, of the other it was not."""
+    found = edited([[-2.0, -1.0, 1.2], [-2.0, -1.0, 0.9]], {"glasses": True}, shows=-0.3)
+    assert (found.after[:, 2] < 0.5).all() and found.holds.tolist() == [True, True]
+    assert found.kept.tolist() == [False, True]
+    assert found.changed.tolist() == [[False, False, True], [False, False, False]]
 
 
 def test_attributes_are_borrowed_from_one_image() -> None:
