@@ -149,8 +149,8 @@ def twins(
         console.table("", ["group", "name", "path", "", "cosine"], rows, num_words=4)
     num, where = sum(map(len, groups)), f"in {len(groups)} group{'' if len(groups) == 1 else 's'}"
     console.note(
-        f"rdm: {f'{num} codes have a twin, {where}' if groups else 'no code has a twin'}: a cosine of {at:g} or "
-        f"more, of z standardised by {space.origin}"
+        f"rdm: {f'{num} codes have a twin, {where}' if groups else 'no code has a twin'}: a cosine of "
+        f"{at:g} or more, of z standardised by {space.origin}"
     )
     shown = [(name, path, f"group {number}, {cosine}") for number, name, path, _, cosine in rows]
     record = {"what": "twins", "at": at}
