@@ -1,7 +1,7 @@
 r"""An index of a collection: the nearest of a million codes without reading them all.
 
     INDEX/index.json             what it is of, the space, and which files are its parts, in order
-    INDEX/000012.graph           usearch's HNSW graph over int8 directions of up to 262,144 codes
+    INDEX/000012.graph           usearch's HNSW graph over int8 directions of up to 131,072 codes
     INDEX/000012.z.npy           the same codes' norm(z) as float16 (n, d)
     INDEX/000012.rows.arrow      their names, paths and fingerprints
 
@@ -39,9 +39,9 @@ from rdm_cli.errors import CodeError, OccupiedError
 
 CONTENTS = "index.json"
 FORMAT_VERSION = 1
-PART_ROWS = 2**18
+PART_ROWS = 2**17
 CHECKPOINT_ROWS = 2**16
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 96, 200
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 200
 NUM_CANDIDATES = 4  # of each part, for each hit that is asked for
 LEAST_CANDIDATES = 40
 FULL_SCALE = 4.0  # standard deviations of a direction's component that int8 reaches
