@@ -77,7 +77,7 @@ def read_query(texts: Sequence[str], codes: OfOneBundle, opened: Opened) -> Quer
         if sample := _SAMPLE.fullmatch(text):
             pipeline = pipeline_for(codes, opened)
             seed, number = int(sample[1]), int(sample[2] or 0)
-            parts.append(pipeline.sample_z([number], seed=seed).flatten(1).numpy())
+            parts.append(pipeline.sample_z([number], seed=seed).flatten(1).cpu().numpy())
         elif os.path.lexists(text):
             if path.is_dir():
                 raise UsageError(f"{text}: a folder is no query", hint="name images or codes in it")
@@ -115,7 +115,7 @@ def _z_of_code(path: Path, codes: OfOneBundle) -> np.ndarray:
 
 
 def _z_of_image(path: Path, codes: OfOneBundle, opened: Opened) -> np.ndarray:
-    found: np.ndarray = pipeline_for(codes, opened).encode(path, with_x_T=False).z.flatten(1).numpy()
+    found: np.ndarray = pipeline_for(codes, opened).encode(path, with_x_T=False).z.flatten(1).cpu().numpy()
     return found
 
 
