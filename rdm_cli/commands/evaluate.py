@@ -597,7 +597,7 @@ def edit(
         subjects,
         partial(true.measure_truth, court=sides, plan=chosen, distances=distances, extractor=extractor),
         true.truth_plots,
-        work=partial(true.truth_work, court=sides, plan=chosen),
+        work=partial(true.truth_work, plan=chosen),
         notes=missing,
         avatars_seed=truth,
         editors=", ".join(chosen.editors),

@@ -125,7 +125,7 @@ def require_drawn(material: Material, avatars: Sequence[Avatar], subject: Subjec
         )
 
 
-def truth_cases(subject: Subject, court: Court, plan: TruthPlan) -> tuple[list[Case], list[str]]:
+def truth_cases(subject: Subject, plan: TruthPlan) -> tuple[list[Case], list[str]]:
     """What is to be edited, and why something is not.
 
     Raises UsageError for an attribute that the user named and the bundle or the renderer does not have.
@@ -156,9 +156,9 @@ def truth_cases(subject: Subject, court: Court, plan: TruthPlan) -> tuple[list[C
     return cases, notes
 
 
-def truth_work(subject: Subject, court: Court, plan: TruthPlan) -> float:
+def truth_work(subject: Subject, plan: TruthPlan) -> float:
     """How many images' worth of work :func:`measure_truth` is."""
-    cases, _ = truth_cases(subject, court, plan)
+    cases, _ = truth_cases(subject, plan)
     encoded = len({row for case in cases for row in case.rows})
     return float(max(1, encoded + sum(len(case.rows) for case in cases) * _work_of_a_face(plan)))
 
@@ -203,7 +203,7 @@ def measure_truth(
     for name in plan.editors:
         if name not in EDITORS:
             raise UsageError(f"there is no editor {name!r}", hint=nearest(name, EDITORS))
-    cases, notes = truth_cases(subject, court, plan)
+    cases, notes = truth_cases(subject, plan)
     if not cases:
         return Part(notes=notes)
     pipeline = subject.pipeline
@@ -212,6 +212,8 @@ def measure_truth(
     if unknown := sorted({case.attribute for case in cases} - set(judge.names)):
         notes.append(f"too few examples for a judge to learn {', '.join(unknown)}")
         cases = [case for case in cases if case.attribute not in unknown]
+    if not cases:
+        return Part(notes=notes)
     names = list(dict.fromkeys(case.attribute for case in cases))
     figures, doubts = judge_figures(subject.name, judge, x_0, labels, names, seed)
     able, blind = usable(distances, pipeline.bundle.model.image_size, subject.name)
