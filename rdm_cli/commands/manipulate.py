@@ -24,11 +24,11 @@ from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.option_groups import spread
 
-Editor = Literal["transport", "target", "abduct", "direction"]
+Editor = Literal["auto", "transport", "donor", "target", "abduct", "direction"]
 """What moves z where an attribute is set."""
 
 if TYPE_CHECKING:
-    from rdm_cli.codes.code import CodeInfo
+    from rdm_cli.codes.code import CodeInfo, Codes
     from rdm_cli.jobs.job import Job
     from rdm_cli.pipeline.pipeline import Pipeline
 
@@ -71,9 +71,29 @@ def manipulate(
         typer.Option(
             "--editor",
             help="With NAME=yes|no, what moves z: transport, between codes without and with the attribute; "
+            "donor, by what a drawn face has of it; auto, the one or the other, by attribute; "
             "target, along its direction until it is clear; abduct, through the prior's noise; direction, as "
             "published.",
-            show_default="transport",
+            show_default="auto",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="FILE",
+            help="With NAME=yes|no: borrow the attributes of this image or code, such as its glasses.",
+            show_default="drawn ones",
+        ),
+    ] = None,
+    variants: Annotated[
+        int | None,
+        typer.Option(
+            "--variants",
+            metavar="N",
+            min=2,
+            max=64,
+            help="With NAME=yes|no: a strip of N ways to have it, by as many seeds.",
         ),
     ] = None,
     report_to: Annotated[
@@ -119,9 +139,12 @@ def manipulate(
     inputs, named = _apart(inputs or [])
     edits = _edits(attr or [], scale or [], scales, named)
     sets = any(isinstance(value, bool) for value in edits[0].values())
-    if not sets and (keep or editor or report_to is not None):
-        raise UsageError("--keep, --editor and --report go with NAME=yes or NAME=no")
-    done = edit_name(edits)
+    if not sets and (keep or editor or like or variants or report_to is not None):
+        raise UsageError("--keep, --editor, --like, --variants and --report go with NAME=yes or NAME=no")
+    if variants and (like or report_to is not None):
+        raise UsageError("--variants goes neither with --like nor with --report")
+    strip = scales is not None or variants is not None
+    done = edit_name(edits) + (f"-{variants}-variants" if variants else "")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(
         console,
@@ -133,10 +156,10 @@ def manipulate(
         suffixes=SUFFIXES | CODE_SUFFIXES,
         result_suffix=f"-{done}.png",
         stdin_suffix=".image",
-        companions=(f"-{done}.safetensors", f"-{done}.json"),
-        spared=(f"-{done}.safetensors",) if scales is None else (),
+        companions=() if strip else (f"-{done}.safetensors", f"-{done}.json"),
+        spared=() if strip else (f"-{done}.safetensors",),
     ) as job:
-        from rdm_cli.jobs.files import manipulate_files, require_attributes
+        from rdm_cli.jobs.files import Setting, manipulate_files, require_attributes
         from rdm_cli.jobs.loading import batch_size_for
         from rdm_cli.jobs.receipts import ReceiptPage
         from rdm_cli.pipeline.editing import DEFAULT_EDITOR
@@ -151,6 +174,8 @@ def manipulate(
             with_x_T=x_t == "inferred",
         )
 
+        lent: dict[str, Codes] = {}
+
         @cache
         def opened(name: str, *, fetches: bool) -> Pipeline:
             pipeline = open_on(machine, name, images, job.remark, style=style, fetches=fetches)
@@ -158,6 +183,8 @@ def manipulate(
             wanted = {name: value for name, value in edits[0].items() if isinstance(value, bool)}
             for line in require_attributes(pipeline, list(edits[0]), keep or (), sets=wanted):
                 console.problem(f"rdm: {line}")
+            if like is not None:
+                lent[pipeline.bundle.digest] = pipeline.donor(like, wanted)
             return pipeline
 
         def pipelines(info: CodeInfo | None) -> Pipeline:
@@ -176,9 +203,10 @@ def manipulate(
                 num_items=job.num_items,
                 batch_size=machine.batch_size or batch_size_for(device, job.num_items),
                 edits=edits,
-                strip=scales is not None,
-                keep=keep or None,
-                editor=editor or DEFAULT_EDITOR,
+                strip=strip,
+                setting=Setting(
+                    editor=editor or DEFAULT_EDITOR, keep=keep or None, like=lent, num_variants=variants or 1
+                ),
                 effort=effort,
                 seed=seed,
                 fit=images.fit,

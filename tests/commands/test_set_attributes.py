@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from rdm_cli.data.avatars import draw_avatar, render
+from rdm_cli.data.counterfactuals import counterfactuals
 from rdm_cli.data.images.record import read_record
 
 Rdm = Callable[..., Any]
@@ -103,6 +106,30 @@ def test_a_file_in_a_receipts_place_stays(rdm: Rdm, with_glasses: Path, tmp_path
     assert taken.code == 1 and "page.html: is there already" in taken.err and page.read_text() == "mine"
 
 
+def test_a_donor_lends_its_sunglasses_and_seeds_draw_others(rdm: Rdm, tmp_path: Path) -> None:
+    """The face wears the donor's very pair: of all true faces with sunglasses, that one is nearest."""
+    drawn = [draw_avatar(77, i) for i in range(120)]
+    bare = next(a for a in drawn if a.accessory is None and a.facial_hair is None and not a.hides_hair)
+    donor = next(a for a in drawn if a.labels()["sunglasses"])
+    render(bare, 64).save(tmp_path / "face.png")
+    render(donor, 64).save(tmp_path / "donor.png")
+    words = ("manipulate", tmp_path / "face.png", "sunglasses=yes")
+    out = tmp_path / "worn.png"
+    assert rdm(*words, "--like", tmp_path / "donor.png", "-o", out).code == 0
+    worn = np.asarray(Image.open(out), dtype=float)
+    truths = counterfactuals(bare, "sunglasses")
+    errors = [float(np.square(worn - np.asarray(render(truth, 64), dtype=float)).mean()) for truth in truths]
+    best = truths[errors.index(min(errors))]
+    assert (best.accessory, best.accessory_colour) == (donor.accessory, donor.accessory_colour)
+    refused = rdm(*words, "--like", tmp_path / "face.png", "-o", tmp_path / "no.png")
+    assert refused.code in (1, 2) and "face does not show sunglasses" in refused.err
+    strip = rdm(*words, "--variants", 2, "-o", tmp_path / "strip.png")
+    assert strip.code in (0, 3) and not list(tmp_path.glob("strip*.safetensors"))
+    first, second = (rdm(*words, "--seed", k, "-o", tmp_path / f"{k}.png") for k in (0, 1))
+    assert first.code in (0, 3) and second.code in (0, 3)
+    assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
 def test_what_cannot_be_kept_is_said_in_one_line(rdm: Rdm, with_glasses: Path, tmp_path: Path) -> None:
     """A hat hides whether somebody is bald, and glasses rule out sunglasses."""
     words = ("manipulate", with_glasses / "0.png", "hat=yes", "--keep", "beard", "--keep", "bald")
@@ -118,8 +145,9 @@ def test_what_cannot_be_kept_is_said_in_one_line(rdm: Rdm, with_glasses: Path, t
     [
         (("glasses=yes", "smiling=0.3"), "some attributes have a scale and some yes or no"),
         (("glasses=maybe",), "'maybe' is neither yes, no nor a number"),
-        (("glasses=0.3", "--keep", "beard"), "--keep, --editor and --report go with NAME=yes"),
-        (("glasses=0.3", "--report", "there"), "--keep, --editor and --report go with NAME=yes"),
+        (("glasses=0.3", "--keep", "beard"), "--variants and --report go with NAME=yes"),
+        (("glasses=0.3", "--report", "there"), "--variants and --report go with NAME=yes"),
+        (("glasses=yes", "--variants", "2", "--like", "donor.png"), "--variants goes neither with --like"),
         (("glasses=yes", "sunglasses=yes"), "no image shows"),
         (("hatt=yes",), "no attribute named 'hatt'"),
     ],
