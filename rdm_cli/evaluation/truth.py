@@ -40,7 +40,7 @@ from rdm_cli.metrics.distribution import kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor
 from rdm_cli.metrics.intervals import share_estimate
 from rdm_cli.metrics.reconstruction import psnr_within
-from rdm_cli.pipeline.editing import EDITORS, SCALE
+from rdm_cli.pipeline.editing import EDITORS, NUM_ROUNDS, SCALE
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.registry import nearest
 from rdm_cli.reports.plots import Plot
@@ -164,8 +164,8 @@ def truth_work(subject: Subject, plan: TruthPlan) -> float:
 
 
 def _work_of_a_face(plan: TruthPlan) -> int:
-    """In images: the fixed scale and the oracle, and of each editor a decode before and one after."""
-    return 2 + 2 * len(plan.editors)
+    """In images: the fixed scale and the oracle, and by each editor those before and one a round."""
+    return 2 + (2 + NUM_ROUNDS) * len(plan.editors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +292,7 @@ class _Yardstick:
         wanted = {case.attribute: case.value}
         for editor in self.plan.editors:
             try:
-                edited = pipeline.edit(codes, wanted, editor=editor, advance=ignore_progress)
+                edited = pipeline.edit(codes, wanted, editor=editor, seed=self.seed, advance=ignore_progress)
             except RdmError as error:
                 self.left_out[case.attribute, editor] = f"the editor {editor} is left out: {error}"
                 continue
