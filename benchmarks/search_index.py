@@ -34,7 +34,6 @@ import torch
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.collection.index import CONTENTS, Index, read_contents
 from rdm_cli.collection.rows import open_collection
-from rdm_cli.collection.space import unit
 
 COPIES, NOISE = 10, 0.1
 AT_ONCE = 20_000
@@ -98,12 +97,12 @@ def build(table: Path, index: Path, threads: int, kill_at: int | None) -> tuple[
     return time.monotonic() - begun, peak
 
 
-def nearest(table: Path, space_of: Index, queries: np.ndarray, num: int) -> list[list[str]]:
+def nearest(table: Path, index: Index, queries: np.ndarray, num: int) -> list[list[str]]:
     """The names of the ``num`` nearest of each query by exact cosines."""
     names: np.ndarray = np.empty((len(queries), 0), dtype=object)
     scores: np.ndarray = np.empty((len(queries), 0), dtype=np.float32)
     for rows in open_collection(table).rows():
-        cosines = queries @ space_of.contents.space.unit(rows.z).T
+        cosines = queries @ index.contents.space.unit(rows.z).T
         both = np.concatenate([scores, cosines], axis=1)
         called = np.concatenate(
             [names, np.broadcast_to(np.array(rows.names, dtype=object), cosines.shape)], 1
@@ -111,6 +110,30 @@ def nearest(table: Path, space_of: Index, queries: np.ndarray, num: int) -> list
         best = np.argpartition(-both, num, axis=1)[:, :num]
         scores, names = np.take_along_axis(both, best, 1), np.take_along_axis(called, best, 1)
     return [list(row) for row in names]
+
+
+def asked_of(index: Index, table: Path, directions: np.ndarray) -> dict[str, float]:
+    """What the index answers to ``directions`` (Q, d), how fast, and how much of it exact search finds too."""
+    for direction in directions[:50]:
+        index.search(direction, 10)
+    milliseconds, busy, answers = [], [], []
+    for direction in directions:
+        begun, busy_before = time.perf_counter(), time.thread_time()
+        hits = index.search(direction, 10)
+        busy.append(1000 * (time.thread_time() - busy_before))
+        milliseconds.append(1000 * (time.perf_counter() - begun))
+        answers.append({hit.name for hit in hits})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    exact = nearest(table, index, directions, 10)
+    shared = sum(len(found & set(names)) for found, names in zip(answers, exact, strict=True))
+    return {
+        "recall_at_10": shared / (10 * len(directions)),
+        "median_ms": float(np.median(milliseconds)),
+        "p95_ms": float(np.quantile(milliseconds, 0.95)),
+        "median_processor_ms": float(np.median(busy)),
+        "p95_processor_ms": float(np.quantile(busy, 0.95)),
+        "peak_mib": peak,
+    }
 
 
 def main() -> None:
@@ -121,53 +144,33 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=500, help="of each kind: planted, and new draws")
     parser.add_argument("--bundle", default="avatars64-diffae")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ask-only", action="store_true", help="ask the index that an earlier run has left")
     parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
     asked.output.mkdir(parents=True, exist_ok=True)
-    table, index = asked.output / "codes.parquet", asked.output / "index"
-    if not table.exists():
-        write_table(table, asked.bundle, asked.codes, asked.planted)
-    killed_seconds, killed_peak = build(table, index, asked.threads, asked.codes // 2)
-    kept = read_contents(index).num_rows
-    seconds, peak = build(table, index, asked.threads, None)
-    opened = Index(index)
-    assert opened.contents.num_rows == asked.codes and opened.contents.complete
-    planted = next(iter(open_collection(table).rows())).z[: asked.queries]
+    table, folder = asked.output / "codes.parquet", asked.output / "index"
+    told: dict[str, object] = {"codes": asked.codes, "threads": asked.threads}
+    if not asked.ask_only:
+        if not table.exists():
+            write_table(table, asked.bundle, asked.codes, asked.planted)
+        killed_seconds, killed_peak = build(table, folder, asked.threads, asked.codes // 2)
+        told["kept_after_kill"] = read_contents(folder).num_rows
+        seconds, peak = build(table, folder, asked.threads, None)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        told["build_seconds"] = killed_seconds + seconds
+        told["build_processor_seconds"] = used.ru_utime + used.ru_stime
+        told["build_peak_mib"] = max(killed_peak, peak)
+    index = Index(folder)
+    assert index.contents.num_rows == asked.codes and index.contents.complete
+    told["index_mib"] = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     domain = open_bundle(asked.bundle).domain
     assert domain is not None
     root = torch.linalg.inv(domain.whitening.double()).numpy().astype(np.float32)
     rng = np.random.default_rng(1)
     drawn = rng.standard_normal((asked.queries, len(root)), dtype=np.float32) @ root + domain.mean.numpy()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told: dict[str, object] = {
-        "codes": asked.codes,
-        "width": len(root),
-        "threads": asked.threads,
-        "build_seconds": killed_seconds + seconds,
-        "build_processor_seconds": used.ru_utime + used.ru_stime,
-        "build_peak_mib": max(killed_peak, peak),
-        "kept_after_kill": kept,
-        "index_mib": sum(path.stat().st_size for path in index.iterdir()) / 2**20,
-    }
+    planted = next(iter(open_collection(table).rows())).z[: min(asked.queries, asked.planted)]
     for kind, z in (("planted", planted), ("drawn", drawn)):
-        directions = unit(opened.contents.space.standardised(z))
-        exact = nearest(table, opened, directions, 10)
-        for direction in directions[:50]:
-            opened.search(direction, 10)
-        milliseconds, busy, shared = [], [], 0
-        for direction, names in zip(directions, exact, strict=True):
-            begun, busy_before = time.perf_counter(), time.thread_time()
-            hits = opened.search(direction, 10)
-            busy.append(1000 * (time.thread_time() - busy_before))
-            milliseconds.append(1000 * (time.perf_counter() - begun))
-            shared += len({hit.name for hit in hits} & set(names))
-        told[kind] = {
-            "recall_at_10": shared / (10 * len(directions)),
-            "median_ms": float(np.median(milliseconds)),
-            "p95_ms": float(np.quantile(milliseconds, 0.95)),
-            "p95_processor_ms": float(np.quantile(busy, 0.95)),
-        }
-    told["search_peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        told[kind] = asked_of(index, table, index.contents.space.unit(z))
     print(json.dumps(told, indent=1))
 
 
