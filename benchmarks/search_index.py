@@ -113,7 +113,7 @@ def nearest(table: Path, index: Index, queries: np.ndarray, num: int) -> list[li
 
 
 def asked_of(index: Index, table: Path, directions: np.ndarray) -> dict[str, float]:
-    """What the index answers to ``directions`` (Q, d), how fast, and how much of it exact search finds too."""
+    """How fast the index answers to ``directions`` (Q, d), and how much of what exact search finds."""
     for direction in directions[:50]:
         index.search(direction, 10)
     milliseconds, busy, answers = [], [], []
