@@ -1,10 +1,10 @@
 """Edits that are looked at: attributes are set, and the picture is read again to see whether they hold.
 
-An editor moves z, and what comes of it is settled in rounds, until z stays. In each, z is decoded with the same noise
-as the unedited z; where the two pictures differ the new one is taken, elsewhere the image itself, and the
-result is encoded again. What an editor moved by mistake goes back to the image's own, and an average pair of
-glasses becomes one that the encoder knows. The bundle's classifiers say whether the picture now shows what
-was wanted, and whether all else is as it was. Where it does not, the edit goes further, or another way.
+An editor moves z, and what comes of it is settled in rounds, until z stays. In each, z is decoded with the
+same noise as the unedited z; where the two pictures differ the new one is taken, elsewhere the image itself,
+and the result is encoded again. What an editor moved by mistake goes back to the image's own, and an average
+pair of glasses becomes one that the encoder knows. The bundle's classifiers say whether the picture now shows
+what was wanted, and whether all else is as it was. Where it does not, the edit goes further, or another way.
 """
 
 from __future__ import annotations
