@@ -125,6 +125,22 @@ class Transports:
                     found.update(part.float().numpy().tobytes())
         return found.hexdigest()
 
+    def select(self, names: Mapping[str, str]) -> Transports:
+        """Those of the attributes that ``names`` has, under the names that it gives; no word of others."""
+
+        def told(of: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+            return {
+                names[one]: tuple(names[other] for other in others if other in names)
+                for one, others in of.items()
+                if one in names
+            }
+
+        return Transports(
+            maps={(names[one], value): found for (one, value), found in self.maps.items() if one in names},
+            exclusive=told(self.exclusive),
+            hidden=told(self.hidden),
+        )
+
     def updated(self, other: Transports) -> Transports:
         """These and ``other``'s, which replace those of the same attributes."""
         kept = {key: one for key, one in self.maps.items() if key[0] not in other.exclusive}

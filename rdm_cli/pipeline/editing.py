@@ -40,12 +40,7 @@ def along_direction(bundle: Bundle, z: Tensor, name: str, value: bool, amount: f
 
 def to_target(bundle: Bundle, z: Tensor, name: str, value: bool, amount: float) -> Tensor:
     """Along the same direction, as far as each face needs for the classifier to be sure."""
-    directions = bundle.directions
-    k = directions.index(name)
-    one = directions.shift(z, name, 1.0) - z
-    gain = directions.logits(z + one)[:, k] - directions.logits(z)[:, k]
-    goal = amount * (LOGIT if value else -LOGIT)
-    return z + one * ((goal - directions.logits(z)[:, k]) / gain.clamp(min=1e-6))[:, None]
+    return bundle.directions.reached(z, name, amount * (LOGIT if value else -LOGIT))
 
 
 def by_transport(bundle: Bundle, z: Tensor, name: str, value: bool, amount: float) -> Tensor:
