@@ -173,8 +173,8 @@ def learn(
     )
     if learned.is_chance:
         console.problem(
-            f"rdm: '{name}': {done.num_with} pictures with it and {done.num_without} beside them are too few: "
-            "one that is left out is told no better than by chance; give more pictures"
+            f"rdm: '{name}': {done.num_with} pictures with it and {done.num_without} beside them are too "
+            "few: one that is left out is told no better than by chance; give more pictures"
         )
 
 

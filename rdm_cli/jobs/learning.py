@@ -62,7 +62,7 @@ def learn_from_pictures(
         others.z,
         population=population,
         domain=domain,
-        candidates=_candidates(known, bundle.concepts),
+        candidates=candidates(known, bundle.concepts),
         num_known=0 if known is None else len(known.names),
         unlabelled=without is None,
         seed=seed,
@@ -79,7 +79,7 @@ def learn_from_pictures(
     )
 
 
-def _candidates(known: Directions | None, concepts: Directions | None) -> Directions | None:
+def candidates(known: Directions | None, concepts: Directions | None) -> Directions | None:
     """What may explain pictures: attributes with names, then concepts; None where there are neither."""
     if known is None or not known.names:
         return concepts

@@ -96,7 +96,7 @@ def find_concepts(
     z = z[torch.randperm(len(z), generator=keyed_generator(seed, "concepts"))]
     mean, whitening = _whitening(z)
     x = (z - mean) @ whitening
-    nums = [num for num in NUMS_COMPONENTS if num < x.shape[1]] or [x.shape[1]]
+    nums = sorted({min(num, x.shape[1]) for num in NUMS_COMPONENTS})
     weights, heaps = [], []
     for num in nums:
         for contrast in (_log_cosh, _third_power):

@@ -9,14 +9,14 @@ together (facial hair, but no beard). Each gives probabilities q(z), and says of
 
 so that one odd picture does not rule it out. Codes drawn from the prior are given the mean of q over
 candidates, weighted by how well they say what the pictures are (Bayes), and the linear discriminant of these
-is what is kept. A share of the plain discriminant of the pictures, shrunk towards where codes vary most, stands
-for what no candidate knows.
+is what is kept. A share of the plain discriminant of the pictures, shrunk towards where codes vary most,
+stands for what no candidate knows.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rdm_cli.errors import UsageError
 from rdm_cli.kernels.standardise import mean_and_std
-from rdm_cli.methods.directions import Directions
+from rdm_cli.methods.directions import AttributeScore, Directions
 from rdm_cli.methods.domain import Domain
 from rdm_cli.metrics.intervals import Estimate
 from rdm_cli.metrics.ranking import separation
@@ -86,7 +86,7 @@ def learn_attribute(
             )
     z = torch.cat([z_with.flatten(1), z_without.flatten(1)]).cpu().float()
     population = population.flatten(1).cpu().float()
-    learner = _Learner(
+    learner = Learner(
         z=z,
         has=torch.arange(len(z)) < len(z_with),
         population=population,
@@ -95,30 +95,21 @@ def learn_attribute(
         num_known=num_known,
         unlabelled=unlabelled,
     )
-    weight, bias = learner.fit()
-    logits = learner.left_out_logits()
-    scored = separation(logits, learner.has, seed=seed)
-    moments = mean_and_std(population) if candidates is None else (candidates.z_mean, candidates.z_std)
-    z_mean, z_std = moments if moments[0].ndim == 1 else mean_and_std(population)
-    in_z = domain.whitening @ weight
-    found = Directions(
-        names=(name,),
-        weight=(in_z * z_std)[None],
-        bias=(bias + in_z @ (z_mean - domain.mean))[None],
-        z_mean=z_mean,
-        z_std=z_std,
-        pattern=_pattern((population - z_mean) / z_std, (learner.x_population @ weight + bias).sigmoid()),
-        scores={
-            name: {
-                "auroc": scored.auroc.value,
-                "average_precision": scored.average_precision.value,
-                "num_positive": len(z_with),
-                "num_labelled": len(z),
-            }
-        },
-    )
+    found = learner.directions(name)
+    scored = separation(learner.left_out_logits(), learner.has, seed=seed)
+    score: AttributeScore = {
+        "auroc": scored.auroc.value,
+        "average_precision": scored.average_precision.value,
+        "num_positive": len(z_with),
+        "num_labelled": len(z),
+    }
     nearest, agreement = learner.nearest(found.logits(population)[:, 0].sigmoid())
-    return Learned(directions=found, auroc=scored.auroc, nearest=nearest, agreement=agreement)
+    return Learned(
+        directions=replace(found, scores={name: score}),
+        auroc=scored.auroc,
+        nearest=nearest,
+        agreement=agreement,
+    )
 
 
 def _pattern(x: Tensor, probability: Tensor) -> Tensor:
@@ -128,8 +119,11 @@ def _pattern(x: Tensor, probability: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Learner:
-    """Codes ``z`` (n, d), which of them ``has`` it (n,), and what is known besides; see learn_attribute."""
+class Learner:
+    """How an attribute is learned, before anything is written down: what :func:`learn_attribute` is made of.
+
+    Codes ``z`` (n, d), which of them ``has`` it (n,), and what is known besides; see learn_attribute.
+    """
 
     z: Tensor
     has: Tensor
@@ -222,6 +216,25 @@ class _Learner:
         noise = 1 / len(ours) + 1 / len(theirs)
         weight = variance / (variance + noise) * (ours.mean(dim=0) - theirs.mean(dim=0))
         return weight, -weight @ (ours.mean(dim=0) + theirs.mean(dim=0)) / 2
+
+    def directions(self, name: str) -> Directions:
+        """The attribute as a bundle stores one, called ``name``, without scores."""
+        weight, bias = self.fit()
+        known = self.candidates
+        if known is not None and known.z_mean.ndim == 1:  # so that a bundle's attributes share them
+            z_mean, z_std = known.z_mean, known.z_std
+        else:
+            z_mean, z_std = mean_and_std(self.population)
+        in_z = self.domain.whitening @ weight
+        probability = (self.x_population @ weight + bias).sigmoid()
+        return Directions(
+            names=(name,),
+            weight=(in_z * z_std)[None],
+            bias=(bias + in_z @ (z_mean - self.domain.mean))[None],
+            z_mean=z_mean,
+            z_std=z_std,
+            pattern=_pattern((self.population - z_mean) / z_std, probability),
+        )
 
     def left_out_logits(self) -> Tensor:
         """The logit of each picture by what was learned from the others, (n,)."""
