@@ -7,7 +7,7 @@
 Learned: for each of twelve labels and each of ten draws of 5 faces with it and 5 without, the bundle is taken
 without that attribute, and learns it from the ten. AUROC is on all other faces: by the pictures alone, with
 the bundle's 15 other attributes, and with its concepts as well, as ``rdm attributes learn`` does. Then faces
-that lack it get it, and faces that have it lose it, as ``rdm manipulate NAME=yes|no`` does, steered by what was
+that lack it get it, and faces that have it lose it, as by ``rdm manipulate NAME=yes|no``, steered by what was
 learned. The bundle's own classifier of the attribute, which took no part, reads the edited pictures.
 
 Found: of the bundle's concepts, which no label chose, each label's best one is picked on half of the faces

@@ -354,7 +354,6 @@ def discover(
     tile: o.TilePixels = 128,
     seed: o.Seed = 0,
     *,
-    images: o.Images,
     machine: o.Machine,
     voice: o.Voice,
 ) -> None:
@@ -368,16 +367,23 @@ def discover(
         rdm attributes discover codes/ -b my-bundle --n 40 -o found/ --keep
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
-    pipeline = open_on(machine, bundle, images, console.remark)
-    opened = pipeline.bundle
     from rdm_cli.bundles.attribute_files import write_attribute_file
     from rdm_cli.bundles.writing import add_concepts, refuse_read_only
     from rdm_cli.data.sinks.outputs import refuse_blocked
     from rdm_cli.jobs.learning import write_sheets
     from rdm_cli.methods.concepts import different
     from rdm_cli.methods.transport import Transports
+    from rdm_cli.pipeline.pipeline import open_pipeline
+    from rdm_cli.runtime import set_up
     from rdm_cli.training.run.on_codes import discover_concepts
 
+    pipeline = open_pipeline(
+        bundle,
+        device=set_up(device=machine.device, threads=machine.threads),
+        precision=machine.precision,
+        batch_size=machine.batch_size,
+    )
+    opened = pipeline.bundle
     if keep:
         refuse_read_only(opened)
     file = output / f"directions{FILE_SUFFIX}"

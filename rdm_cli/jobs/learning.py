@@ -118,10 +118,7 @@ def write_sheets(
     rows = torch.randperm(len(z), generator=keyed_generator(seed, "sheets"))[:num_faces].tolist()
     faces = z[rows].reshape(len(rows), *pipeline.bundle.model.z_shape)
     for name in found.names:
-        columns = [
-            faces if logit is None else found.reached(faces.flatten(1), name, logit).reshape(faces.shape)
-            for logit in COLUMNS.values()
-        ]
+        columns = [_at_least(found, faces, name, logit) for logit in COLUMNS.values()]
         keys = list(range(len(rows))) * len(COLUMNS)  # a face keeps its x_T
         codes = pipeline.drawn(torch.cat(columns), keys, seed=seed)
         pictures = [to_pil(one) for one in pipeline.decode(codes, steps=steps)]
@@ -133,3 +130,12 @@ def write_sheets(
         )
         advance(1)
         yield name, place
+
+
+def _at_least(found: Directions, z: Tensor, name: str, logit: float | None) -> Tensor:
+    """Codes ``z`` (N, ...) moved along ``name`` to ``logit``; those that are beyond it, or None, stay."""
+    if logit is None:
+        return z
+    beyond = found.logits(z)[:, found.index(name)] / logit >= 1
+    moved = found.reached(z.flatten(1), name, logit)
+    return torch.where(beyond[:, None], z.flatten(1), moved).reshape(z.shape)

@@ -31,6 +31,7 @@ ICA_ROUNDS, MIXTURE_ROUNDS = 120, 15
 BATCH = 12000  # codes that a round looks at
 LEAST_GAP = 1.8  # between the heaps' means, in the sum of their standard deviations
 LEAST_SHARE = 0.01  # of the codes, in the smaller heap
+CERTAIN = 6.0  # the logit at a heap's mean, at most: an edit goes there, and no farther
 ALIKE = 0.95  # correlation of posteriors beyond which two concepts are one
 MUCH_ALIKE = 0.6  # and beyond which they are not shown side by side
 MOST = 600
@@ -197,8 +198,10 @@ def _as_directions(z: Tensor, s: Tensor, w: Tensor, mean: Tensor, heaps: _Heaps)
     """Concepts ``s = (z - mean) w`` (N, K) as classifiers: the logit is 0 where both heaps are as likely."""
     z_mean, z_std = mean_and_std(z)
     variance = (heaps.share * heaps.std.square()).sum(dim=0)
-    slope = (heaps.mean[1] - heaps.mean[0]) / variance
+    apart = heaps.mean[1] - heaps.mean[0]
+    slope = apart / variance
     middle = heaps.mean.mean(dim=0) - (heaps.share[1] / heaps.share[0]).log() / slope
+    slope = torch.minimum(slope, 2 * CERTAIN / apart)
     upper = ((s - middle) * slope).sigmoid()
     x = (z - z_mean) / z_std
     pattern = (upper / upper.sum(dim=0)).T @ x - ((1 - upper) / (1 - upper).sum(dim=0)).T @ x

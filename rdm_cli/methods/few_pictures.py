@@ -39,6 +39,7 @@ KNOWN_BONUS = 2.0  # nats by which an attribute with a name is likelier than a c
 PLAIN_SHARE = 0.3
 PLAIN_VARIANCE = 0.1  # of the difference of the means along an average direction, before it is seen
 MOST_LIKELY = 100
+DOUBT = 1 / 400  # whose logit is -6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,12 +257,16 @@ class Learner:
 
 
 def calibrated(s: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and offset that make of ``s`` (N,) the logits of ``probability`` (N,), by Newton's method."""
+    """Slope and offset that make of ``s`` (N,) the logits of ``probability`` (N,), by Newton's method.
+
+    A little doubt stays, so that what is clearly so has a logit of about 6, and an edit goes as far.
+    """
+    target = DOUBT + (1 - 2 * DOUBT) * probability.double()
     columns = torch.stack([s, torch.ones_like(s)], dim=1).double()
     found = columns.new_zeros(2)
     for _ in range(50):
         p = (columns @ found).sigmoid()
-        gradient = columns.T @ (p - probability) / len(s)
+        gradient = columns.T @ (p - target) / len(s)
         curvature = (columns.T * (p * (1 - p))) @ columns / len(s)
         step = torch.linalg.solve(curvature + 1e-9 * torch.eye(2).double(), gradient)
         found = found - step * min(1.0, 2.0 / float(step.norm()))
