@@ -136,8 +136,8 @@ def learn(
 ) -> None:
     """Learn an attribute from a handful of pictures with it and a handful without.
 
-    They are explained by what the bundle knows of its codes: its attributes, and the concepts that rdm
-    attributes discover found. Each picture is then left out once: the score says how well the others tell it.
+    The pictures choose among what the bundle knows of its codes: its attributes, and the concepts that rdm
+    attributes discover found. Each picture is left out once: the score says how well the others tell it.
 
     Examples:
         rdm attributes learn cap --with caps/ --without others/ -o my-bundle
@@ -186,7 +186,7 @@ def add(
     ],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Labels to add.", show_default="all of the table"),
+        typer.Argument(metavar="NAME", help="Labels to add.", show_default="all of the table"),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     output: NewAttributes = None,
@@ -307,7 +307,7 @@ def import_attributes(
     file: Annotated[Path, typer.Argument(help="A file of attributes.")],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|NAME=NEW]...", help="Those to take, and as what.", show_default="all"),
+        typer.Argument(metavar="NAME|NAME=NEW", help="Those to take, and as what.", show_default="all"),
     ] = None,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     output: OtherBundle = None,
@@ -317,7 +317,7 @@ def import_attributes(
 
     Examples:
         rdm attributes import cap.safetensors -b my-bundle
-        rdm attributes import found/directions.safetensors concept-007=cap -b my-bundle
+        rdm attributes import directions.safetensors concept-007=cap -b my-bundle
     """
     console = Console(as_json=as_json)
     from rdm_cli.bundles.attribute_files import read_attribute_file
