@@ -86,7 +86,7 @@ def success(
             read=lambda pictures, some: pipeline.encode_z(pictures, [i.class_name for i in some.infos]),
             keep=[],
         )
-        seen = judge.logits(pipeline.encode(edited.pictures, with_x_T=False).z)[:, row]
+        seen = judge.logits(pipeline.encode(edited.pictures.clamp(-1, 1), with_x_T=False).z)[:, row]
         done += ((seen > 0) == value).float().tolist()
     return done
 

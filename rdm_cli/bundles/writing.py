@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -188,10 +189,13 @@ def write_figures(bundle: Bundle, figures: str) -> None:
 
 
 def add_concepts(bundle: Bundle, concepts: Directions) -> None:
-    """Put what divides a bundle's codes into it, in half precision; UsageError for a read-only one."""
+    """Put what divides a bundle's codes into it; UsageError for a read-only one.
+
+    The classifiers alone, in half precision: nothing is edited along a concept before it is an attribute.
+    """
     refuse_read_only(bundle)
     with replace_folder(bundle.folder / CONCEPTS) as new:
-        save_directions(new, concepts, torch.float16)
+        save_directions(new, replace(concepts, pattern=None), torch.float16)
 
 
 def add_domain(bundle: Bundle, domain: Domain) -> None:
