@@ -307,6 +307,18 @@ def test_what_is_discovered_has_a_sheet_and_becomes_an_attribute(
     assert max(agrees, 1 - agrees) > 0.95
 
 
+def test_damaged_concepts_are_told(rdm: Rdm, own: Path, sides: tuple[Path, Path]) -> None:
+    folder = own / "concepts"
+    shutil.copytree(own / "attributes", folder)
+    assert rdm("bundles", "check", own).code == 0
+    (folder / "attributes.safetensors").write_bytes(b"no tensors")
+    checked = rdm("bundles", "check", own)
+    assert checked.code == 1 and "concepts" in checked.err + checked.out
+    learn = ("attributes", "learn", "cap", "--with", sides[0], "--without", sides[1], "-b", own)
+    learned = rdm(*learn)
+    assert learned.code == 1 and "damaged weights" in learned.err
+
+
 def test_too_few_codes_are_refused_before_anything_is_written(
     rdm: Rdm, own: Path, many_codes: Path, tmp_path: Path
 ) -> None:
