@@ -200,7 +200,7 @@ def main(
     kept: dict[str, Any] = {}
     tables = []
     for name in bundles:
-        pipeline = open_pipeline(name, device=device, batch_size=16)
+        pipeline = open_pipeline(name, device=device, batch_size=max(1, faces))  # a batch is filled up
         x_0, labels = load_folder(pipeline, held_out, num)
         learned = learned_figures(pipeline, x_0, labels, draws=draws, faces=faces)
         found = found_figures(pipeline, x_0, labels)
