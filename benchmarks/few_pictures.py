@@ -172,7 +172,7 @@ def learned_table(figures: dict[str, Any]) -> str:
     rows = [[name, *(cell(of[way], way == "success") for way in ways)] for name, of in figures.items()]
     means = {way: [sum(of[way]) / len(of[way]) for of in figures.values() if of[way]] for way in ways}
     rows.append(["mean", *(cell(means[way], way == "success") for way in ways)])
-    header = ("label", "AUROC, the pictures alone", "and 15 attributes", "and concepts", "edits that show")
+    header = ("label", "AUROC, pictures alone", "among 15 attributes", "and concepts", "edits that show")
     return table(header, rows)
 
 

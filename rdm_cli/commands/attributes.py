@@ -157,7 +157,8 @@ def learn(
     learned = done.learned
     for line in done.remarks:
         console.problem(f"rdm: {line}")
-    place = _kept(pipeline.bundle, known, transports, learned.directions, Transports(), output)
+    beside = Transports(hidden={name: learned.companions})
+    place = _kept(pipeline.bundle, known, transports, learned.directions, beside, output)
     score = learned.directions.scores[name]
     told = f"{name}\tAUROC {learned.auroc} by leaving each picture out\t{place}"
     if learned.nearest is not None:

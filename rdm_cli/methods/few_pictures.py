@@ -39,6 +39,7 @@ KNOWN_BONUS = 2.0  # nats by which an attribute with a name is likelier than a c
 PLAIN_SHARE = 0.3
 PLAIN_VARIANCE = 0.1  # of the difference of the means along an average direction, before it is seen
 MOST_LIKELY = 100
+COMPANION = 0.5  # correlation of verdicts
 DOUBT = 1 / 400  # whose logit is -6
 
 
@@ -47,13 +48,15 @@ class Learned:
     """``directions`` of the one attribute that was learned, and the leave-one-out ``auroc`` of its pictures.
 
     ``nearest`` is the candidate whose verdicts are most like the learned ones, and ``agreement`` their
-    correlation, -1 to 1; None and 0 where there were no candidates.
+    correlation, -1 to 1; None and 0 where there were no candidates. ``companions`` are the attributes with
+    names that mostly come with it, or mostly do not: they change with it, and are not something else.
     """
 
     directions: Directions
     auroc: Estimate
     nearest: str | None
     agreement: float
+    companions: tuple[str, ...]
 
     @property
     def is_chance(self) -> bool:
@@ -104,12 +107,14 @@ def learn_attribute(
         "num_positive": len(z_with),
         "num_labelled": len(z),
     }
-    nearest, agreement = learner.nearest(found.logits(population)[:, 0].sigmoid())
+    together = learner.agreements(found.logits(population)[:, 0].sigmoid())
+    nearest = max(together, key=lambda one: abs(together[one]), default=None)
     return Learned(
         directions=replace(found, scores={name: score}),
         auroc=scored.auroc,
         nearest=nearest,
-        agreement=agreement,
+        agreement=0.0 if nearest is None else together[nearest],
+        companions=tuple(one for one in list(together)[:num_known] if abs(together[one]) > COMPANION),
     )
 
 
@@ -195,9 +200,15 @@ class Learner:
         used = torch.ones_like(self.has)
         if left_out is not None:
             used[left_out] = False
-        plain, plain_bias = self._plain(used)
-        if self.candidates is None:
-            return plain, plain_bias
+        weight = self._plain(used)
+        if self.candidates is not None:
+            weight = self._explained(weight, left_out)
+        logits = self.x @ weight
+        # halfway between the pictures: how many codes have it, nobody knows
+        return weight, -(logits[self.has & used].mean() + logits[~self.has & used].mean()) / 2
+
+    def _explained(self, plain: Tensor, left_out: int | None) -> Tensor:
+        """What the candidates make of the pictures but ``left_out``, with a share of ``plain``, (d,)."""
         evidence = self._evidence if left_out is None else self._evidence - self._said(left_out)
         likely, places = evidence.flatten().topk(min(MOST_LIKELY, evidence.numel()))
         first, second = places // len(evidence), places % len(evidence)
@@ -206,17 +217,15 @@ class Learner:
         probability = together @ likely.softmax(dim=0)
         weight = F.normalize((probability - probability.mean()) @ self.x_population, dim=0)
         weight = weight + PLAIN_SHARE * F.normalize(plain, dim=0)
-        slope, bias = calibrated(self.x_population @ weight, probability)
-        return weight * slope, bias
+        return weight * fitted_slope(self.x_population @ weight, probability)
 
-    def _plain(self, used: Tensor) -> tuple[Tensor, Tensor]:
+    def _plain(self, used: Tensor) -> Tensor:
         """The discriminant of the pictures alone: its mean a posteriori, under a variance as codes have."""
         ours, theirs = self.x[self.has & used], self.x[~self.has & used]
         stretch = 1 / self.domain.whitening.norm(dim=0)  # how far codes vary along each whitened axis
         variance = PLAIN_VARIANCE * (stretch / stretch.mean()).square()
         noise = 1 / len(ours) + 1 / len(theirs)
-        weight = variance / (variance + noise) * (ours.mean(dim=0) - theirs.mean(dim=0))
-        return weight, -weight @ (ours.mean(dim=0) + theirs.mean(dim=0)) / 2
+        return variance / (variance + noise) * (ours.mean(dim=0) - theirs.mean(dim=0))
 
     def directions(self, name: str) -> Directions:
         """The attribute as a bundle stores one, called ``name``, without scores."""
@@ -245,21 +254,19 @@ class Learner:
             found.append(self.x[row] @ weight + bias)
         return torch.stack(found)
 
-    def nearest(self, probability: Tensor) -> tuple[str | None, float]:
-        """The candidate whose verdicts on the population go best with ``probability`` (N,), and how well."""
+    def agreements(self, probability: Tensor) -> dict[str, float]:
+        """How each candidate's verdicts on the population correlate with ``probability`` (N,), by name."""
         if self.candidates is None:
-            return None, 0.0
-        num = len(self.candidates.names)
-        said = self._of_population[:, :num]
+            return {}
+        said = self._of_population[:, : len(self.candidates.names)]
         together = torch.corrcoef(torch.cat([probability[:, None], said], dim=1).T)[0, 1:].nan_to_num()
-        row = int(together.abs().argmax())
-        return self.candidates.names[row], float(together[row])
+        return dict(zip(self.candidates.names, together.tolist(), strict=True))
 
 
-def calibrated(s: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and offset that make of ``s`` (N,) the logits of ``probability`` (N,), by Newton's method.
+def fitted_slope(s: Tensor, probability: Tensor) -> Tensor:
+    """The slope of the logits that are linear in ``s`` (N,) and fit ``probability`` (N,), by Newton's method.
 
-    A little doubt stays, so that what is clearly so has a logit of about 6, and an edit goes as far.
+    A little doubt stays: where two heaps are far apart, their logits are 12 apart, and an edit goes as far.
     """
     target = DOUBT + (1 - 2 * DOUBT) * probability.double()
     columns = torch.stack([s, torch.ones_like(s)], dim=1).double()
@@ -272,4 +279,4 @@ def calibrated(s: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:
         found = found - step * min(1.0, 2.0 / float(step.norm()))
         if float(gradient.abs().max()) < 1e-9:
             break
-    return found[0].float(), found[1].float()
+    return found[0].float()

@@ -107,7 +107,7 @@ class Transports:
     """``maps`` by attribute and whether it is added.
 
     ``exclusive``: which others an attribute rules out, as glasses rule out sunglasses; ``hidden``: which
-    nobody can tell where it is there, as a hat hides whether somebody is bald.
+    nobody can tell where it is there, as a hat hides whether somebody is bald, or which come with it.
     """
 
     maps: Mapping[tuple[str, bool], Transport] = field(default_factory=dict)

@@ -96,9 +96,7 @@ def test_one_that_was_learned_stands_beside_the_others_and_can_be_set(
     assert learned.code == 0
     (told,) = learned.objects
     assert told["attribute"] == "cap" and told["output"] == str(own)
-    assert (told["num_positive"], told["num_labelled"]) == (2, 5) and told[
-        "nearest"
-    ] in before.directions.names
+    assert (told["num_positive"], told["num_labelled"]) == (2, 5) and told["nearest"] is None
     assert "rdm attributes discover CODES --keep" in learned.err  # it has no concepts
     after = open_bundle(own)
     assert after.directions.names == ("smiling", "glasses", "hat", "cap") and after.digest == before.digest

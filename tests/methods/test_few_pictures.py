@@ -10,7 +10,7 @@ from rdm_cli.errors import UsageError
 from rdm_cli.methods.concepts import find_concepts
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import Domain, fit_domain
-from rdm_cli.methods.few_pictures import calibrated, learn_attribute
+from rdm_cli.methods.few_pictures import fitted_slope, learn_attribute
 from rdm_cli.metrics.ranking import auroc
 
 WIDTH, SHARES = 24, (0.5, 0.2, 0.2)
@@ -73,7 +73,7 @@ def test_one_without_candidates_is_the_shrunk_discriminant(planted: tuple[Tensor
         "cap", z[rows[0]], z[rows[1]], population=z[:2000], domain=domain, candidates=None
     )
     assert auroc(learned.directions.logits(z[4000:])[:, 0], has[4000:, 0]) > 0.9
-    assert learned.nearest is None
+    assert learned.nearest is None and learned.companions == ()
 
 
 def test_a_known_attribute_is_named(planted: tuple[Tensor, Tensor, Domain], concepts: Directions) -> None:
@@ -87,6 +87,7 @@ def test_a_known_attribute_is_named(planted: tuple[Tensor, Tensor, Domain], conc
         "cap", z[ours], z[others], population=z[:2000], domain=domain, candidates=candidates, num_known=1
     )
     assert learned.nearest == "hat" and abs(learned.agreement) > 0.9
+    assert learned.companions == ("hat",)
 
 
 def test_unlabelled_pictures_do_for_those_without(
@@ -120,13 +121,11 @@ def test_one_picture_is_too_few(planted: tuple[Tensor, Tensor, Domain]) -> None:
         learn_attribute("cap", z[:1], z[1:6], population=z[:500], domain=domain, candidates=None)
 
 
-def test_what_is_clear_has_a_logit_of_six() -> None:
+def test_what_is_clear_has_logits_that_are_twelve_apart() -> None:
     has = torch.arange(400) % 2 == 0
-    slope, bias = calibrated(has.float(), has.float())
-    assert float(bias) == pytest.approx(-6, abs=0.1) and float(slope + bias) == pytest.approx(6, abs=0.1)
+    assert float(fitted_slope(has.float(), has.float())) == pytest.approx(12, abs=0.2)
 
 
-def test_calibration_finds_the_logits() -> None:
+def test_the_slope_of_logits_is_found() -> None:
     s = torch.randn(4000, generator=torch.Generator().manual_seed(0))
-    slope, bias = calibrated(s, (3 * s - 2).sigmoid())
-    assert float(slope) == pytest.approx(3, abs=0.1) and float(bias) == pytest.approx(-2, abs=0.1)
+    assert float(fitted_slope(s, (3 * s - 2).sigmoid())) == pytest.approx(3, abs=0.1)
