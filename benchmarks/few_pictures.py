@@ -35,7 +35,6 @@ from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.few_pictures import NUM_POPULATION, Learner
 from rdm_cli.metrics.intervals import mean_estimate
 from rdm_cli.metrics.ranking import auroc
-from rdm_cli.pipeline.editing import set_attributes
 from rdm_cli.runtime import set_up
 
 SCRIPT = "few_pictures"
@@ -72,22 +71,13 @@ def success(
     pipeline: Pipeline, name: str, learned: Directions, codes: Codes, labels: Tensor, num: int
 ) -> list[float]:
     """Whether each of ``num`` faces that lack it gets it, and of ``num`` that have it loses it."""
-    bundle, done = without(pipeline.bundle, name, also=learned), []
-    judge = pipeline.bundle.directions
-    row = judge.index(name)
+    learner = replace(pipeline, bundle=without(pipeline.bundle, name, also=learned))
+    row, done = pipeline.bundle.directions.index(name), []
     for value in (True, False):
         chosen = (labels == float(not value)).nonzero()[:num, 0].tolist()
-        some = codes.select(chosen)
-        edited = set_attributes(
-            bundle,
-            some,
-            {name: value},
-            decode=pipeline.decode,
-            read=lambda pictures, some: pipeline.encode_z(pictures, [i.class_name for i in some.infos]),
-            keep=[],
-        )
-        seen = judge.logits(pipeline.encode(edited.pictures.clamp(-1, 1), with_x_T=False).z)[:, row]
-        done += ((seen > 0) == value).float().tolist()
+        edited = learner.edit(codes.select(chosen), {name: value}, keep=[])
+        z = pipeline.encode(edited.pictures.clamp(-1, 1), with_x_T=False).z
+        done += ((pipeline.bundle.directions.logits(z)[:, row] > 0) == value).float().tolist()
     return done
 
 

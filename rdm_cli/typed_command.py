@@ -12,7 +12,7 @@ from typing import Any
 
 NOT_SAID = frozenset(
     ("output", "force", "shard", "manifest", "failures", "files_from", "column", "as_tar", "as_json", "quiet",
-     "run_folder", "resume", "open_page", "open_file")
+     "run_folder", "resume", "open_page", "open_file", "report_to")
 )  # fmt: skip
 """Parameters on which no result depends."""
 

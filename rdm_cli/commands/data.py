@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,15 @@ def avatars(
         int, typer.Option("--size", metavar="PIXELS", min=16, max=1024, help="Side of an image in pixels.")
     ] = 64,
     seed: o.Seed = 0,
+    counterfactuals: Annotated[
+        str | None,
+        typer.Option(
+            "--counterfactuals",
+            metavar="NAME",
+            help="Beside each face, draw every face that differs from it by this attribute alone.",
+            show_default="none",
+        ),
+    ] = None,
     force: o.Force = False,
     workers: Annotated[
         int | None,
@@ -54,18 +64,23 @@ def avatars(
 ) -> None:
     """Draw faces with exact labels: 000000.png, ... and metadata.csv.
 
-    Face i depends on the seed and i alone. Seeds that differ modulo 64 share no face.
+    Face i depends on the seed and i alone. Seeds that differ modulo 64 share no face. With --counterfactuals
+    glasses, each face i of the first N that can be changed that way is i.png, the same face with glasses, or
+    without, i/glasses-000.png and so on, and counterfactuals.csv says which picture is of which face.
 
     Examples:
         rdm data avatars faces/ --n 1000 --seed 1
-        rdm data avatars big-faces/ --n 100 --size 128
+        rdm data avatars pairs/ --n 100 --counterfactuals glasses
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     from rdm_cli.data.avatars import write_avatars
+    from rdm_cli.data.counterfactuals import write_counterfactuals
 
-    with console.progress("drawing", num, unit="images") as advance:
-        drawn = write_avatars(folder, num_images=num, size=size, seed=seed, workers=workers, force=force)
-        for path in drawn:
+    write = write_avatars
+    if counterfactuals is not None:
+        write = partial(write_counterfactuals, attribute=counterfactuals)
+    with console.progress("drawing", num, unit="faces") as advance:
+        for path in write(folder, num_images=num, size=size, seed=seed, workers=workers, force=force):
             if path.suffix == ".png":
-                advance(1.0)
+                advance(float(path.parent == folder))
             console.emit(str(path), output=str(path), kind="image" if path.suffix == ".png" else "labels")

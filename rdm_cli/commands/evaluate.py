@@ -39,6 +39,7 @@ Examples:
 )
 
 SHOWN_DIGITS = 12
+USUAL_SCALES = "-0.3,0.15,0.3"
 MOST_SAMPLES = 500  # where the user names no number
 
 Predictor = Literal["lasso", "trees"]
@@ -457,9 +458,36 @@ def edit(
     labels: o.LabelTable = None,
     attr: o.LabelNames = None,
     scales: Annotated[
-        str,
-        typer.Option("--scales", metavar="S,...", help="Scales, as in rdm manipulate; 0 is always measured."),
-    ] = "-0.3,0.15,0.3",
+        str | None,
+        typer.Option(
+            "--scales",
+            metavar="S,...",
+            help="Scales, as in rdm manipulate; 0 is always measured.",
+            show_default=USUAL_SCALES,
+        ),
+    ] = None,
+    truth: Annotated[
+        int | None,
+        typer.Option(
+            "--truth",
+            metavar="SEED",
+            min=0,
+            help="The images are avatars of SEED: set attributes, and compare with the true pictures.",
+        ),
+    ] = None,
+    editor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--editor",
+            metavar="NAME",
+            help="With --truth, what moves z, as in rdm manipulate; repeat it.",
+            show_default="that of rdm manipulate",
+        ),
+    ] = None,
+    sheets: Annotated[
+        Path | None,
+        typer.Option("--sheets", metavar="DIR", help="With --truth, write pictures of the worst edits here."),
+    ] = None,
     judge_data: Annotated[
         Path | None,
         typer.Option(
@@ -479,7 +507,16 @@ def edit(
             "--labelled", metavar="N", min=8, help="Use the first N labelled images of each folder."
         ),
     ] = 4000,
-    steps: o.EvaluationSteps = 20,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            metavar="N",
+            min=1,
+            help="Steps to encode and decode in.",
+            show_default="20; with --truth the bundle's own",
+        ),
+    ] = None,
     lpips_weights: o.LPIPSWeights = None,
     *,
     report: Report,
@@ -492,15 +529,22 @@ def edit(
     Success, other verdicts that changed, perceptual distance, and change of the background, over a range of
     scales. Needs labels, to train the judge and to know what an image lacks.
 
+    A judge alone flatters. With --truth the images are those of rdm data avatars, and what rdm manipulate
+    NAME=yes|no makes of them is compared with the true pictures: PSNR inside and outside of what had to
+    change, beside the unedited picture, a fixed scale, blended pixels and the best that the bundle could do.
+
     Examples:
         rdm evaluate edit avatars64-diffae faces/ --attr smiling
-        rdm evaluate edit a-bundle b-bundle faces/ --scales=-0.3,0.3 -o report/
+        rdm evaluate edit avatars64-diffae faces/ --truth 1 -n 100 -o report/
     """
     frame = _Frame("edit", bundles_and_data, report, images, machine, voice)
-    moves = _numbers("--scales", scales, float)
+    moves = _numbers("--scales", scales or USUAL_SCALES, float)
     if not any(moves) or not all(math.isfinite(scale) for scale in moves):
         raise UsageError(f"--scales {scales}: a scale is a number, and one of them at least is not 0")
-    from rdm_cli.evaluation import edit as of
+    if truth is None and (editor or sheets is not None):
+        raise UsageError("--editor and --sheets go with --truth")
+    if truth is not None and (scales is not None or steps is not None):
+        raise UsageError("--scales and --steps do not go with --truth, which edits as rdm manipulate does")
     from rdm_cli.evaluation.distances import open_distances
     from rdm_cli.evaluation.judging import court
     from rdm_cli.evaluation.material import gather_labelled
@@ -510,19 +554,54 @@ def edit(
     learned = None if judge_data is None else gathered(judge_data, table=None)
     subjects = frame.subjects()
     sides = court(material, learned, seed=report.seed)
-    plan = of.EditPlan(attributes=attr, scales=moves, num=num, steps=steps)
     distances, missing = open_distances(lpips_weights or [])
+    missing += learned.notes if learned is not None else ()
+    judge: dict[str, Any] = {
+        "judge_data_sha256": sides.learned.digest,
+        "judge_num_images": len(sides.learned),
+    }
+    if truth is None:
+        from rdm_cli.evaluation import edit as of
+
+        plan = of.EditPlan(attributes=attr, scales=moves, num=num, steps=steps or 20)
+        frame.measure(
+            of.LEAD,
+            material,
+            subjects,
+            partial(of.measure_edits, court=sides, plan=plan, distances=distances),
+            of.edit_plots,
+            work=partial(of.edit_work, court=sides, plan=plan),
+            notes=missing,
+            steps=plan.steps,
+            **judge,
+        )
+        return
+    from rdm_cli.evaluation import truth as true
+    from rdm_cli.metrics.features import open_effnet_lite0
+    from rdm_cli.pipeline.editing import DEFAULT_EDITOR
+
+    avatars = true.avatars_of(sides.edited, truth)
+    for subject in subjects:
+        true.require_drawn(sides.edited, avatars, subject)
+    try:
+        extractor = open_effnet_lite0()
+    except UsageError as error:
+        extractor = None
+        missing.append(f"KD is left out: {error}")
+    chosen = true.TruthPlan(
+        avatars=avatars, attributes=attr, editors=editor or [DEFAULT_EDITOR], num=num, sheets=sheets
+    )
     frame.measure(
-        of.LEAD,
+        true.LEAD,
         material,
         subjects,
-        partial(of.measure_edits, court=sides, plan=plan, distances=distances),
-        of.edit_plots,
-        work=partial(of.edit_work, court=sides, plan=plan),
-        notes=[*missing, *(learned.notes if learned is not None else ())],
-        steps=steps,
-        judge_data_sha256=sides.learned.digest,
-        judge_num_images=len(sides.learned),
+        partial(true.measure_truth, court=sides, plan=chosen, distances=distances, extractor=extractor),
+        true.truth_plots,
+        work=partial(true.truth_work, plan=chosen),
+        notes=missing,
+        avatars_seed=truth,
+        editors=", ".join(chosen.editors),
+        **judge,
     )
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -24,11 +24,11 @@ from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.option_groups import spread
 
-Editor = Literal["transport", "target", "abduct", "direction"]
+Editor = Literal["auto", "transport", "donor", "target", "abduct", "direction"]
 """What moves z where an attribute is set."""
 
 if TYPE_CHECKING:
-    from rdm_cli.codes.code import CodeInfo
+    from rdm_cli.codes.code import CodeInfo, Codes
     from rdm_cli.jobs.job import Job
     from rdm_cli.pipeline.pipeline import Pipeline
 
@@ -71,9 +71,38 @@ def manipulate(
         typer.Option(
             "--editor",
             help="With NAME=yes|no, what moves z: transport, between codes without and with the attribute; "
+            "donor, by what a drawn face has of it; auto, the one or the other, by attribute; "
             "target, along its direction until it is clear; abduct, through the prior's noise; direction, as "
             "published.",
-            show_default="transport",
+            show_default="auto",
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="FILE",
+            help="With NAME=yes|no: borrow the attributes of this image or code, such as its glasses.",
+            show_default="drawn ones",
+        ),
+    ] = None,
+    variants: Annotated[
+        int | None,
+        typer.Option(
+            "--variants",
+            metavar="N",
+            min=2,
+            max=64,
+            help="With NAME=yes|no: a strip of N ways to have it, by as many seeds.",
+        ),
+    ] = None,
+    report_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR|FILE.html",
+            help="With NAME=yes|no: write a page of all edits, before and after, with what was kept.",
+            show_default="no page",
         ),
     ] = None,
     output: o.Output = None,
@@ -100,7 +129,8 @@ def manipulate(
 
     smiling=yes glasses=no goes as far as each face needs: the picture is read again, and where the bundle's
     classifiers do not see what was wanted, or see that something else changed, the edit goes further. What
-    does not hold in the end is said, and the exit code is 3.
+    does not hold in the end is said, and the exit code is 3. Beside each picture, a-smiling=yes.json says
+    what was read before and after, what was kept and by which command; rdm show prints it.
 
     Examples:
         rdm manipulate photo.png smiling=yes glasses=no -o edited.png
@@ -109,9 +139,12 @@ def manipulate(
     inputs, named = _apart(inputs or [])
     edits = _edits(attr or [], scale or [], scales, named)
     sets = any(isinstance(value, bool) for value in edits[0].values())
-    if not sets and (keep or editor):
-        raise UsageError("--keep and --editor go with NAME=yes or NAME=no")
-    done = edit_name(edits)
+    if not sets and (keep or editor or like or variants or report_to is not None):
+        raise UsageError("--keep, --editor, --like, --variants and --report go with NAME=yes or NAME=no")
+    if variants and (like or report_to is not None):
+        raise UsageError("--variants goes neither with --like nor with --report")
+    strip = scales is not None or variants is not None
+    done = edit_name(edits) + (f"-{variants}-variants" if variants else "")
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     with planned_job(
         console,
@@ -123,11 +156,12 @@ def manipulate(
         suffixes=SUFFIXES | CODE_SUFFIXES,
         result_suffix=f"-{done}.png",
         stdin_suffix=".image",
-        companions=(f"-{done}.safetensors",),
-        spared=(f"-{done}.safetensors",) if scales is None else (),
+        companions=() if strip else (f"-{done}.safetensors", f"-{done}.json"),
+        spared=() if strip else (f"-{done}.safetensors",),
     ) as job:
-        from rdm_cli.jobs.files import manipulate_files, require_attributes
+        from rdm_cli.jobs.files import Setting, manipulate_files, require_attributes
         from rdm_cli.jobs.loading import batch_size_for
+        from rdm_cli.jobs.receipts import ReceiptPage
         from rdm_cli.pipeline.editing import DEFAULT_EDITOR
         from rdm_cli.pipeline.effort import Effort
         from rdm_cli.runtime import set_up
@@ -140,17 +174,23 @@ def manipulate(
             with_x_T=x_t == "inferred",
         )
 
+        lent: dict[str, Codes] = {}
+
         @cache
         def opened(name: str, *, fetches: bool) -> Pipeline:
             pipeline = open_on(machine, name, images, job.remark, style=style, fetches=fetches)
             effort.way(pipeline.bundle)
-            for line in require_attributes(pipeline, list(edits[0])):
+            wanted = {name: value for name, value in edits[0].items() if isinstance(value, bool)}
+            for line in require_attributes(pipeline, list(edits[0]), keep or (), sets=wanted):
                 console.problem(f"rdm: {line}")
+            if like is not None:
+                lent[pipeline.bundle.digest] = pipeline.donor(like, wanted)
             return pipeline
 
         def pipelines(info: CodeInfo | None) -> Pipeline:
             return open_for(info, bundle, opened)
 
+        page = None if report_to is None else ReceiptPage(report_to)
         # a wrong option fails once, not once an image
         first = None if bundle is not None else _first_code(job)
         with nullcontext() if first is None else suppress(BundleError):  # which is told of that code
@@ -163,14 +203,16 @@ def manipulate(
                 num_items=job.num_items,
                 batch_size=machine.batch_size or batch_size_for(device, job.num_items),
                 edits=edits,
-                strip=scales is not None,
-                keep=keep or None,
-                editor=editor or DEFAULT_EDITOR,
+                strip=strip,
+                setting=Setting(
+                    editor=editor or DEFAULT_EDITOR, keep=keep or None, like=lent, num_variants=variants or 1
+                ),
                 effort=effort,
                 seed=seed,
                 fit=images.fit,
                 tile=tile,
                 force=force,
+                page=page,
                 advance=advance,
             )
 
@@ -180,30 +222,23 @@ def manipulate(
             if not data.get("holds", True):
                 not_holding.append(f"{data['output']}: it does not show what was wanted")
             elif not data.get("kept", True):
-                not_holding.append(f"{data['output']}: something else changed ({_changed(data)})")
+                not_holding.append(f"{data['output']}: something else changed ({', '.join(data['changed'])})")
 
         def remarks() -> list[str]:
             some = [f"rdm: {line}" for line in not_holding[:MOST_TOLD]]
             left = len(not_holding) - len(some)
             return some + ([f"rdm: and {left} more edits do not hold"] if left else [])
 
+        def conclude() -> None:
+            if page is not None:
+                console.note(f"rdm: {page.save()}")
+
         report(
             console, job, outcomes, verb="edited", noun="image", failures=work.failures, each=look,
-            remarks=remarks,
+            remarks=remarks, conclude=conclude,
         )  # fmt: skip
         if not_holding:
             raise typer.Exit(3)
-
-
-def _changed(data: dict[str, Any]) -> str:
-    """Which attributes that nobody named have another verdict than before."""
-    named = data["edits"][0]
-    changed = [
-        name
-        for name, (before, after) in data["probabilities"].items()
-        if name not in named and (before > 0.5) != (after > 0.5)
-    ]
-    return ", ".join(changed)
 
 
 def _first_code(job: Job) -> CodeInfo | None:

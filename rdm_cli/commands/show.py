@@ -186,6 +186,8 @@ def _picture_of(name: str, one: Shown) -> Path:
 
 
 def _tell_file(console: Console, name: str, one: Shown) -> None:
+    from rdm_cli.jobs.receipts import COLUMNS, told, verdicts
+
     if console.as_json:
         record = {} if one.kind == "bundle" else {"record": one.record}
         console.emit("", input=name, kind=one.kind, **one.facts, **record)
@@ -197,7 +199,10 @@ def _tell_file(console: Console, name: str, one: Shown) -> None:
         facts["record"] = "none: rdm did not make it, or its text is gone"
     else:
         facts |= {key: value for key, value in one.record.items() if value not in (None, [], ())}
-    console.facts(name, facts)
+    receipt = facts.pop("receipt", None)
+    console.facts(name, facts | ({} if receipt is None else told(receipt)))
+    if receipt is not None and one.record is not None:
+        console.table("what the classifiers read", list(COLUMNS), verdicts(one.record))
 
 
 def _tell_folder(console: Console, name: str, found: ContactSheet, output: Path | None) -> None:

@@ -229,6 +229,12 @@ def _style() -> Any:
     return Style(json.loads(source))
 
 
+def refuse_seed(seed: int) -> None:
+    """Raise UsageError for a seed that avatars are not drawn for."""
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: avatars are drawn for seeds from 0 on")
+
+
 def require_generator() -> None:
     """Raise RdmError where the optional packages that draw avatars are missing."""
     try:
@@ -256,22 +262,28 @@ def render(avatar: Avatar, size: int) -> Image.Image:
         return drawing.convert("RGB").crop((left, upper, left + size, upper + size))
 
 
+ELSEWHERE = "name another folder, or replace it with --force"
+
+
 def _name(index: int) -> str:
     return f"{index:06d}.png"
 
 
 def _write_one(index: int, *, folder: Path, seed: int, size: int, force: bool) -> tuple[Path, str]:
     """Draw face ``index`` into its file; gives the file's path and the face's line of metadata.csv."""
-    avatar, content = draw_avatar(seed, index), io.BytesIO()
-    render(avatar, size).save(content, format="PNG")
-    path = folder / _name(index)
-    if not force and path.is_file() and path.read_bytes() != content.getvalue():
-        raise OccupiedError(
-            f"{path}: is there already, and is another picture",
-            hint="name another folder, or replace it with --force",
-        )
-    put(path, content.getvalue())
+    avatar = draw_avatar(seed, index)
+    path = write_picture((folder / _name(index), avatar), size=size, force=force)
     return path, _line([path.name, *avatar.labels().values()])
+
+
+def write_picture(drawn: tuple[Path, Avatar], *, size: int, force: bool) -> Path:
+    """Draw a face into its file, and give its path; raises OccupiedError where another picture is there."""
+    (path, avatar), content = drawn, io.BytesIO()
+    render(avatar, size).save(content, format="PNG")
+    if not force and path.is_file() and path.read_bytes() != content.getvalue():
+        raise OccupiedError(f"{path}: is there already, and is another picture", hint=ELSEWHERE)
+    put(path, content.getvalue())
+    return path
 
 
 def _labels_line(index: int, *, seed: int) -> str:
@@ -305,8 +317,7 @@ def write_avatars(
     RdmError where the packages that draw are missing, and OccupiedError for whatever else stands in their
     places, unless ``force`` is given.
     """
-    if seed < 0:
-        raise UsageError(f"--seed {seed}: avatars are drawn for seeds from 0 on")
+    refuse_seed(seed)
     require_generator()
     metadata = folder / "metadata.csv"
     known = b"" if force or not metadata.is_file() else metadata.read_bytes()
@@ -332,10 +343,7 @@ def _refuse_other_labels(metadata: Path, known: bytes, lines: Iterable[str]) -> 
         expected = line.encode()
         found = known[place : place + len(expected)]
         if not expected.startswith(found):
-            raise OccupiedError(
-                f"{metadata}: is there already, with other labels",
-                hint="name another folder, or replace it with --force",
-            )
+            raise OccupiedError(f"{metadata}: is there already, with other labels", hint=ELSEWHERE)
         if len(found) < len(expected):
             return
         place += len(expected)

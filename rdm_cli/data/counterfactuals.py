@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rdm_cli.data.avatars import (
     BEARDS,
     CLOTH_COLOURS,
+    ELSEWHERE,
     GLASSES,
     HAIR_COLOURS,
     HAIR_COLUMNS,
@@ -30,11 +33,12 @@ from rdm_cli.data.avatars import (
     SUNGLASSES,
     Avatar,
     draw_avatar,
-    render,
+    refuse_seed,
     require_generator,
+    write_picture,
 )
 from rdm_cli.data.io.places import put
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import OccupiedError, UsageError
 from rdm_cli.registry import nearest
 
 _ACCESSORIES = {"glasses": GLASSES, "sunglasses": SUNGLASSES, "eyepatch": ("eyepatch",)}
@@ -100,39 +104,60 @@ COLUMNS = ("file_name", "counterfactual_of", "attribute", "value")
 
 
 def write_counterfactuals(
-    folder: Path, *, attribute: str, num_images: int, size: int, seed: int
+    folder: Path,
+    *,
+    attribute: str,
+    num_images: int,
+    size: int,
+    seed: int,
+    workers: int | None = None,
+    force: bool = False,
 ) -> Iterator[Path]:
-    """Write the first ``num_images`` faces that have counterfactuals, and these; yields each path.
+    """Write the first ``num_images`` faces that have counterfactuals, and these; yields each path, in order.
 
     Face i is ``<i>.png``, its counterfactuals ``<i>/<attribute>-<k>.png``; last comes ``counterfactuals.csv``
     with :data:`COLUMNS`: of each picture, which face it is of (empty: it is one), and whether it shows the
-    attribute. Raises UsageError for an attribute that avatars do not have, RdmError where the packages that
-    draw are missing.
+    attribute. ``workers`` None means all cores. Raises UsageError for an attribute that avatars do not have
+    and for a seed below 0, RdmError where the packages that draw are missing, and OccupiedError for whatever
+    else stands in their places, unless ``force`` is given.
     """
+    refuse_seed(seed)
     counterfactuals(draw_avatar(seed, 0), attribute)  # an unknown one is told before any work
     require_generator()
+    pictures, content = _planned(folder, attribute, num_images, seed)
+    table = folder / "counterfactuals.csv"
+    if not force and table.is_file() and table.read_bytes() != content:
+        raise OccupiedError(f"{table}: is there already, with other pictures", hint=ELSEWHERE)
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield from pool.imap(partial(write_picture, size=size, force=force), pictures, chunksize=16)
+    put(table, content)
+    yield table
+
+
+def _planned(
+    folder: Path, attribute: str, num_images: int, seed: int
+) -> tuple[list[tuple[Path, Avatar]], bytes]:
+    """What is to be drawn into which file, and the table of it."""
+    pictures: list[tuple[Path, Avatar]] = []
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
-    index, num_written = -1, 0
-    while num_written < num_images:
-        index += 1
+    index, num_faces = 0, 0
+    while num_faces < num_images:
         avatar = draw_avatar(seed, index)
+        face, has = f"{index:06d}.png", int(bool(avatar.labels()[attribute]))
+        index += 1
         others = counterfactuals(avatar, attribute)
         if not others:
             continue
-        num_written += 1
-        stem, has = f"{index:06d}", int(bool(avatar.labels()[attribute]))
-        pictures = [(f"{stem}.png", "", avatar, has)]
-        pictures += [
-            (f"{stem}/{attribute}-{k:03d}.png", f"{stem}.png", other, 1 - has)
-            for k, other in enumerate(others)
-        ]
-        for name, of, drawn, value in pictures:
-            content = io.BytesIO()
-            render(drawn, size).save(content, format="PNG")
-            put(folder / name, content.getvalue())
+        num_faces += 1
+        for name, of, drawn, value in (
+            (face, "", avatar, has),
+            *(
+                (f"{Path(face).stem}/{attribute}-{k:03d}.png", face, other, 1 - has)
+                for k, other in enumerate(others)
+            ),
+        ):
+            pictures.append((folder / name, drawn))
             table.writerow((name, of, attribute, value))
-            yield folder / name
-    put(folder / "counterfactuals.csv", text.getvalue().encode())
-    yield folder / "counterfactuals.csv"
+    return pictures, text.getvalue().encode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,9 +32,10 @@ from rdm_cli.jobs.loading import (
     load_image_or_code,
 )
 from rdm_cli.jobs.picture_records import encoded_as, of_source, record_of
+from rdm_cli.jobs.receipts import ReceiptPage, refuse_other_receipt, write_receipt
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.pipeline.compatibility import check_codes
-from rdm_cli.pipeline.editing import DEFAULT_EDITOR
+from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Wanted, untold
 from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
@@ -223,6 +224,30 @@ def _beside(task: Task) -> Place:
     return task.target.with_name(f"{task.target.stem}-side-by-side.png")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """How attributes are set: by which ``editor``, what is to ``keep`` its verdict (None: all others).
+
+    ``like`` is, by the digests of bundles, the code of the image whose attributes are borrowed;
+    ``num_variants`` edits go into a strip, each with the next seed.
+    """
+
+    editor: str = DEFAULT_EDITOR
+    keep: Sequence[str] | None = None
+    like: Mapping[str, Codes] = field(default_factory=dict)
+    num_variants: int = 1
+
+    def recorded(self, pipeline: Pipeline) -> dict[str, Any]:
+        """What a picture's record says of it."""
+        like = self.like.get(pipeline.bundle.digest)
+        return {
+            "editor": self.editor,
+            "keep": None if self.keep is None else list(self.keep),
+            "like": None if like is None else like.digests()[0],
+            "variants": None if self.num_variants == 1 else self.num_variants,
+        }
+
+
 def manipulate_files(
     pipelines: Callable[[CodeInfo | None], Pipeline],
     tasks: Iterable[Task],
@@ -231,20 +256,21 @@ def manipulate_files(
     batch_size: int,
     edits: Sequence[Mapping[str, float | bool]],
     strip: bool,
-    keep: Sequence[str] | None = None,
-    editor: str = DEFAULT_EDITOR,
+    setting: Setting = Setting(),
     effort: Effort = USUAL,
     seed: int = 0,
     fit: Fit = "crop",
     tile: int = TILE,
     force: bool = False,
+    page: ReceiptPage | None = None,
     advance: Advance = ignore_progress,
 ) -> Iterator[Outcome[Task]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
 
     An edit maps attributes to how far to move them or, all of them, to whether they are wanted: those are set
-    by ``editor``, which is to ``keep`` the verdicts on other attributes, and looked at again
-    (:meth:`~rdm_cli.pipeline.pipeline.Pipeline.edit`); what was seen is in the outcome.
+    as ``setting`` says and looked at again (:meth:`~rdm_cli.pipeline.pipeline.Pipeline.edit`); what was seen
+    is in the outcome, in the picture's record, in a JSON file beside it and, where there is one, on the
+    ``page``. The strip of such an edit has its variants.
     ``pipelines`` opens the bundle of a code and, for None, that of images. A strip's pictures are ``tile``
     pixels wide or more. What stands in a result's place stays, unless it is this very result or ``force`` is
     given.
@@ -252,6 +278,11 @@ def manipulate_files(
     num = counted(tasks, num_items)
     wanted = {name: value for name, value in edits[0].items() if isinstance(value, bool)}
     sets = len(wanted) > 0
+    receipts = sets and not strip
+    if sets:
+        words = [f"seed {seed + k}" for k in range(setting.num_variants)]
+    else:
+        words = [", ".join(f"{name} {scale:+g}" for name, scale in edit.items()) for edit in edits]
 
     # codes that were made elsewhere keep to their own way; a new x_T knows none
     def steps_of(pipeline: Pipeline) -> int | None:
@@ -275,9 +306,8 @@ def manipulate_files(
             edits=[dict(edit) for edit in edits],
             direction_digests={n: pipeline.bundle.directions.digest(n) for edit in edits for n in edit},
             transport_digests={n: pipeline.bundle.transports.digest(n) for n in edits[0]} if sets else None,
-            editor=editor if sets else None,
-            keep=None if keep is None or not sets else list(keep),
-            seed=None if has_x_T else seed,
+            **(setting.recorded(pipeline) if sets else {}),
+            seed=None if has_x_T and not sets else seed,
             tile=tile if strip else None,
         )
 
@@ -293,7 +323,7 @@ def manipulate_files(
         if not effort.with_x_T:
             starts = [codes.without_x_T() for codes in starts]
         if sets:
-            return _set(decoder, starts, wanted, keep, editor, [str(task.target) for task in batch])
+            return _set(decoder, starts, wanted, setting, seed, [str(task.target) for task in batch])
         edited = [[pipeline.manipulate(codes, edit) for edit in edits] for codes in starts]
         pictures: list[list[Image]] = [[] for _ in batch]
         for held in dict.fromkeys(codes.holds for codes in starts):
@@ -321,8 +351,10 @@ def manipulate_files(
             code, row, seen = made[i]
             if not strip:
                 (record["code_digest"],) = code.digests()
+            if receipts:
+                record["receipt"] = seen
             # the picture first: it says which code is its own
-            picture = _strip(task.source.name, row, edits, tile) if strip else row[0]
+            picture = _strip(task.source.name, row, words, tile) if strip else row[0]
             digest = save_image(picture, task.target, record)
             result: dict[str, Any] = {
                 "output": str(task.target),
@@ -334,6 +366,10 @@ def manipulate_files(
                 path = _code_of(task)
                 code.save([path])
                 result["code"] = str(path)
+            if receipts:
+                result["receipt"] = str(write_receipt(task.target, record))
+                if page is not None:
+                    page.add(task.target.name, before=row[1], after=row[0], record=record)
             yield result
 
     def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
@@ -343,35 +379,43 @@ def manipulate_files(
         record = recorded(pipeline, source, one)
         if not force:
             refuse_other(task.target, record, code=None if strip else _code_of(task))
+            if receipts:
+                refuse_other_receipt(task.target, record)
         return pipeline, one, record
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
 
-def _strip(name: str, row: Sequence[Image], edits: Sequence[Mapping[str, float]], tile: int) -> Image:
+def _strip(name: str, row: Sequence[Image], words: Sequence[str], tile: int) -> Image:
     """The edits of one image beside one another, each with what was done."""
-    done = [", ".join(f"{attribute} {scale:+g}" for attribute, scale in edit.items()) for edit in edits]
-    return sheet([Tile(*one) for one in zip(row, done, strict=True)], tile=tile, title=name)
+    return sheet([Tile(*one) for one in zip(row, words, strict=True)], tile=tile, title=name)
 
 
 def _set(
     pipeline: Pipeline,
     starts: Sequence[Codes],
     wanted: Mapping[str, bool],
-    keep: Sequence[str] | None,
-    editor: str,
+    setting: Setting,
+    seed: int,
     names: Sequence[str],
 ) -> Iterator[tuple[Codes, list[Image], dict[str, Any]]]:
-    """Each code with the attributes ``wanted``, its picture, and what that shows."""
+    """Each code with the attributes ``wanted``, and what was seen: of its picture and the unedited one.
+
+    The pictures are these two or, of several variants, one each; code and what was seen are the first one's.
+    """
     found: dict[int, tuple[Codes, list[Image], dict[str, Any]]] = {}
     known = pipeline.bundle.directions.names
     for held in dict.fromkeys(codes.holds for codes in starts):
         chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
-        edited = pipeline.edit(
-            Codes.concatenate([starts[i] for i in chosen]), wanted, keep=keep, editor=editor
+        codes = Codes.concatenate([starts[i] for i in chosen])
+        like = setting.like.get(pipeline.bundle.digest)
+        edited, *others = (
+            pipeline.edit(codes, wanted, keep=setting.keep, like=like, editor=setting.editor, seed=seed + k)
+            for k in range(setting.num_variants)
         )
+        shown = [one.pictures for one in (edited, *others)] if others else [edited.pictures, edited.start]
         for row, i in enumerate(chosen):
-            shown = {
+            probabilities = {
                 name: [round(float(part[row, k]), 4) for part in (edited.before, edited.after)]
                 for k, name in enumerate(known)
             }
@@ -379,9 +423,15 @@ def _set(
                 "holds": bool(edited.holds[row]),
                 "kept": bool(edited.kept[row]),
                 "amount": float(edited.amount[row]),
-                "probabilities": shown,
+                "z_distance": round(float(edited.distance[row]), 4),
+                "num_decodes": int(edited.num_decodes[row]),
+                "probabilities": probabilities,
+                "changed": [name for k, name in enumerate(known) if edited.changed[row, k]],
+                "not_watched": [name for name in known if name not in (*edited.watched, *wanted)],
             }
-            found[i] = edited.codes[row], [to_pil(edited.pictures[row], names[i])], seen
+            if others:
+                seen = {"holds": all(bool(one.holds[row]) for one in (edited, *others))}
+            found[i] = edited.codes[row], [to_pil(some[row], names[i]) for some in shown], seen
     return (found[i] for i in range(len(starts)))
 
 
@@ -401,9 +451,19 @@ def _spare_source(task: Task, info: CodeInfo) -> None:
         )
 
 
-def require_attributes(pipeline: Pipeline, names: Sequence[str]) -> list[str]:
-    """A line on each of ``names`` that was hardly learned; raises UsageError for an unknown one."""
+def require_attributes(
+    pipeline: Pipeline, names: Sequence[str], keep: Sequence[str] = (), *, sets: Wanted | None = None
+) -> list[str]:
+    """A line on each of ``names`` that was hardly learned; raises UsageError for an unknown one.
+
+    And one on those of ``keep`` that cannot stay as they are where what is ``sets`` is wanted.
+    """
     directions = pipeline.bundle.directions
-    for name in names:
+    for name in (*names, *keep):
         directions.index(name)
-    return [line for line in map(directions.doubts, names) if line]
+    lines = [line for line in map(directions.doubts, names) if line]
+    if passed_over := [name for name in keep if name in untold(pipeline.bundle, sets or {})]:
+        wanted = ", ".join(f"{name}={'yes' if value else 'no'}" for name, value in (sets or {}).items())
+        named = ", ".join(passed_over)
+        lines.append(f"--keep {named}: passed over, for that cannot stay as it is with {wanted}")
+    return lines

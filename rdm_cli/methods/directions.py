@@ -108,6 +108,14 @@ class Directions:
         gain = self.logits(z + step)[:, k] - before
         return z + step * ((logit - before) / gain.clamp(min=1e-6))[:, None]
 
+    def distance(self, z: Tensor, other: Tensor) -> Tensor:
+        """How far codes ``other`` (B, ...) are from ``z``, (B,), in what scales count: a scale moves as far.
+
+        The root mean square of the differences, in standard deviations of the codes.
+        """
+        z_std = self.z_std if self.z_std.ndim == 1 else self.z_std.mean(dim=0)
+        return ((self._flat(other) - self._flat(z)) / z_std.to(z)).square().mean(dim=1).sqrt()
+
     def digest(self, name: str) -> str:
         """SHA-256 of all that edits along ``name``, and its classifier, depend on."""
         row = self.index(name)

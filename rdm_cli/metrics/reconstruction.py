@@ -34,6 +34,13 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
     return -10 * mse(x, y).log10()
 
 
+def psnr_within(x: Tensor, y: Tensor, where: Tensor) -> Tensor:
+    """PSNR of each pair over the pixels ``where``, bool (B, H, W), in dB: (B,); NaN where there are none."""
+    x, y = _unit_pair(x, y)
+    squared = (x - y).square().mean(dim=1)
+    return -10 * ((squared * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2))).log10()
+
+
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each pair, (B,), at most 1.
 

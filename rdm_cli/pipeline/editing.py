@@ -1,74 +1,182 @@
 """Edits that are looked at: attributes are set, and the picture is read again to see whether they hold.
 
-An editor moves z. What comes of it is decoded with the image's own x_T and encoded again; the bundle's
-classifiers say whether the picture now shows what was wanted, and whether all else is as it was. Where it
-does not show, the edit goes further; of those that hold the one that moves least is kept.
+An editor moves z, and what comes of it is settled in a few rounds. In each, z is decoded with the same noise
+as the unedited z; where the two pictures differ the new one is taken, elsewhere the image itself, and the
+result is encoded again. What an editor moved by mistake goes back to the image's own, and an average pair of
+glasses becomes one that the encoder knows. The bundle's classifiers say whether the picture now shows what
+was wanted, and whether all else is as it was. Where it does not, the edit goes further, or another way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import Codes
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import BundleError, UsageError
+from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.priors.latent_ddim import INVERSION_STEPS
 from rdm_cli.registry import nearest
 
 AMOUNTS = (1.0, 1.25, 1.5, 2.0)
 """Shares of the way that are tried in turn."""
+NUM_ROUNDS = 4
+"""How often what an editor made is decoded and encoded again."""
 LOGIT = 6.0
 """How clearly the editor "target" wants to be understood: about as clearly as drawn faces are."""
 HOLDS = 0.0
 """Logit from which a picture read again is taken to show an attribute."""
+UNSURE = 1.0
+"""Logits up to so far from 0 were no verdict, so that none has changed."""
 SCALE = 0.3
 """How far the editor "direction" goes, as ``--scale`` does."""
+ALIKE, OTHER = 0.12, 0.25
+"""Differences of two pictures in [-1, 1], in the mean around a pixel: up to the first the image's own pixel
+is kept, from the second on the new one is taken, between them a mix."""
+AROUND = 3 / 64
+"""How wide "around a pixel" is, in sides of a picture."""
+SAYS_ALL_DB = 30.0
+"""Where z alone brings the image back so well, the new part is drawn from z alone: the image's own x_T still
+holds traces of what was there. Elsewhere it is decoded with that x_T, which holds what z does not."""
+NUM_DONORS = 512
+NUM_DONOR_STEPS = 10
+CLEAR = 3.0
+"""Logit from which a drawn code is a donor."""
+MANY_KINDS = 4.0
+"""Where codes with an attribute vary so many times as much in some direction as codes without it, there are
+many ways to have it, and an average of them is none."""
 
 Wanted = Mapping[str, bool]
-Editor = Callable[[Bundle, Tensor, str, bool, float], Tensor]
-"""(bundle, z (N, d), attribute, added, share of the way) -> z (N, d)."""
 
 
-def along_direction(bundle: Bundle, z: Tensor, name: str, value: bool, amount: float) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Donors:
+    """Codes whose attributes are borrowed: those of ``like`` (1, d), or draws of the bundle's prior.
+
+    ``seed`` chooses the draws; another one, other glasses.
+    """
+
+    bundle: Bundle
+    like: Tensor | None = None
+    seed: int = 0
+    drawn: dict[tuple[str, bool], Tensor] = field(default_factory=dict)
+
+    def having(self, name: str, value: bool) -> Tensor:
+        """Codes (M, d) that clearly show ``name`` or, where ``value`` is False, clearly do not."""
+        if self.like is not None:
+            return self.like
+        if (name, value) not in self.drawn:
+            self.drawn[name, value] = self._draw(name, value)
+        return self.drawn[name, value]
+
+    def _draw(self, name: str, value: bool) -> Tensor:
+        directions = self.bundle.directions
+        ruled_out = self.bundle.transports.exclusive.get(name, ()) if value else ()
+        answers = {name: value} | dict.fromkeys(ruled_out, False)
+        try:
+            prior = self.bundle.prior
+        except BundleError:  # it has none
+            return torch.empty(0, directions.z_mean.numel())
+        told = {known: answer for known, answer in answers.items() if known in prior.attributes}
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(NUM_DONORS, prior.z_width, generator=generator)
+        z = prior.sample(noise.to(prior.z_mean), NUM_DONOR_STEPS, wanted=told or None).cpu()
+        logits = directions.logits(z)
+        clear = torch.ones(len(z), dtype=torch.bool)
+        for known, answer in answers.items():
+            clear &= logits[:, directions.index(known)] * (1 if answer else -1) > CLEAR
+        return z[clear]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One change of z: of the attribute ``name`` to ``value``; ``number`` counts the attempts from 0."""
+
+    bundle: Bundle
+    donors: Donors
+    name: str
+    value: bool
+    number: int = 0
+
+    @property
+    def amount(self) -> float:
+        """The share of the way to go."""
+        return AMOUNTS[min(self.number, len(AMOUNTS) - 1)]
+
+
+Editor = Callable[[Tensor, Move], Tensor]
+"""(z (N, d), what to change) -> z (N, d)."""
+
+
+def along_direction(z: Tensor, move: Move) -> Tensor:
     """The published edit: the same step for every face."""
-    return bundle.directions.shift(z, name, amount * (SCALE if value else -SCALE))
+    return move.bundle.directions.shift(z, move.name, move.amount * (SCALE if move.value else -SCALE))
 
 
-def to_target(bundle: Bundle, z: Tensor, name: str, value: bool, amount: float) -> Tensor:
+def to_target(z: Tensor, move: Move) -> Tensor:
     """Along the same direction, as far as each face needs for the classifier to be sure."""
-    return bundle.directions.reached(z, name, amount * (LOGIT if value else -LOGIT))
+    goal = move.amount * (LOGIT if move.value else -LOGIT)
+    return move.bundle.directions.reached(z, move.name, goal)
 
 
-def by_transport(bundle: Bundle, z: Tensor, name: str, value: bool, amount: float) -> Tensor:
+def by_transport(z: Tensor, move: Move) -> Tensor:
     """By the optimal transport between codes without and with it; as "target" where there is none."""
-    transport = bundle.transports.maps.get((name, value))
-    return to_target(bundle, z, name, value, amount) if transport is None else transport.moved(z, amount)
+    transport = move.bundle.transports.maps.get((move.name, move.value))
+    return to_target(z, move) if transport is None else transport.moved(z, move.amount)
 
 
-def by_abduction(bundle: Bundle, z: Tensor, name: str, value: bool, amount: float) -> Tensor:
+def by_donor(z: Tensor, move: Move) -> Tensor:
+    """By what the nearest donor has beyond itself without the attribute; as "transport" without donors.
+
+    Donors are compared as they would be without the attribute (with it, where it is to go). A further attempt
+    takes the next nearest.
+    """
+    donors = move.donors.having(move.name, move.value)
+    if not len(donors):
+        return by_transport(z, move)
+    undone = Move(bundle=move.bundle, donors=move.donors, name=move.name, value=not move.value)
+    bare = by_transport(donors, undone)
+    z_std = move.bundle.directions.z_std.flatten()
+    apart = torch.cdist(z / z_std, bare / z_std)
+    chosen = apart.argsort(dim=1)[:, min(move.number, len(donors) - 1)]
+    return z + move.amount * (donors - bare)[chosen]
+
+
+def by_abduction(z: Tensor, move: Move) -> Tensor:
     """Through the noise that the prior draws z from: what the attributes do not say stays (Pearl).
 
-    Needs a prior that was trained with labels. ``amount`` beyond 1 goes on in a straight line.
+    Needs a prior that was trained with labels. An amount beyond 1 goes on in a straight line.
     """
-    prior, directions = bundle.prior, bundle.directions
+    prior, directions = move.bundle.prior, move.bundle.directions
     shown = (directions.logits(z) > 0).float()
     known = {n: shown[:, directions.index(n)] for n in prior.attributes if n in directions.names}
     wanted = dict(known)
-    if value:
-        wanted |= {n: torch.zeros(len(z)) for n in bundle.transports.exclusive.get(name, ()) if n in wanted}
-    wanted[name] = torch.full((len(z),), float(value))
+    if move.value:
+        ruled_out = move.bundle.transports.exclusive.get(move.name, ())
+        wanted |= {n: torch.zeros(len(z)) for n in ruled_out if n in wanted}
+    wanted[move.name] = torch.full((len(z),), float(move.value))
     noise = prior.invert(z.to(prior.z_mean.device), known=known)
     moved = prior.sample(noise, INVERSION_STEPS, "fixed-point", wanted=wanted).to(z)
-    return z + amount * (moved - z)
+    return z + move.amount * (moved - z)
 
 
-DEFAULT_EDITOR = "transport"
+def by_kind(z: Tensor, move: Move) -> Tensor:
+    """As "donor" where there are many ways to have the attribute, as "transport" where there are few."""
+    transport = move.bundle.transports.maps.get((move.name, move.value))
+    many = transport is not None and bool(transport.gains.max() > MANY_KINDS)
+    return by_donor(z, move) if many or move.donors.like is not None else by_transport(z, move)
+
+
+DEFAULT_EDITOR = "auto"
 EDITORS: Mapping[str, Editor] = {
+    "auto": by_kind,
     "transport": by_transport,
+    "donor": by_donor,
     "target": to_target,
     "abduct": by_abduction,
     "direction": along_direction,
@@ -77,11 +185,14 @@ EDITORS: Mapping[str, Editor] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Edited:
-    """``codes`` (N) of edited images, and the pictures that they decode to, (N, C, H, W) in [-1, 1].
+    """``codes`` (N) of edited images, and their ``pictures``, (N, C, H, W) in [-1, 1].
 
     ``holds`` (N,): whether each shows all that was wanted; ``kept`` (N,): whether the classifiers' other
     verdicts are as they were. ``before`` and ``after`` (N, K): the probabilities of the bundle's attributes,
     in its order; ``amount`` (N,): the share of the way that was gone, 0 where nothing had to be done.
+    ``start`` are the pictures of the unedited codes, ``distance`` (N,) how far z was moved, in what scales
+    count, ``num_decodes`` (N,) how many pictures were decoded for it; ``watched`` are the attributes whose
+    verdicts were to stay, ``changed`` (N, K) says which of these did not.
     """
 
     codes: Codes
@@ -91,6 +202,18 @@ class Edited:
     before: Tensor
     after: Tensor
     amount: Tensor
+    start: Tensor
+    distance: Tensor
+    num_decodes: Tensor
+    watched: tuple[str, ...]
+    changed: Tensor
+
+
+def untold(bundle: Bundle, wanted: Wanted) -> set[str]:
+    """Attributes whose verdicts cannot stay: those that the ``wanted`` ones rule out or hide, and these."""
+    transports = bundle.transports
+    ruled_out = {o for n, value in wanted.items() if value for o in transports.exclusive.get(n, ())}
+    return ruled_out.union(wanted, *(transports.hidden.get(name, ()) for name in wanted))
 
 
 def set_attributes(
@@ -99,77 +222,137 @@ def set_attributes(
     wanted: Wanted,
     *,
     decode: Callable[[Codes], Tensor],
+    draft: Callable[[Codes], Tensor],
     read: Callable[[Tensor, Codes], Tensor],
     editor: str = DEFAULT_EDITOR,
     keep: Sequence[str] | None = None,
-    amounts: Sequence[float] = AMOUNTS,
+    like: Tensor | None = None,
+    seed: int = 0,
 ) -> Edited:
-    """``codes`` with the attributes ``wanted``, by the least of ``amounts`` that holds.
+    """``codes`` with the attributes ``wanted``, by the first attempt that holds.
 
-    ``decode`` makes pictures of codes, ``read`` z (N, d) of the pictures of codes. ``keep`` are attributes
-    whose verdicts are to stay, None: all but those that the wanted ones rule out. A face that shows what
-    is wanted already stays as it is. Raises UsageError for unknown attributes and
+    ``decode`` makes pictures of codes, ``draft`` of their z alone and the same noise for each, ``read`` z
+    (N, d) of the pictures of codes. ``keep`` are attributes whose verdicts are to stay, None: all but those
+    that the wanted ones rule out. ``like`` (1, d) is the z of an image whose attributes are borrowed. A face
+    that shows what is wanted already stays as it is, except ``like`` another. In the result z is what
+    ``read`` sees in the pictures; x_T is still the image's. Raises UsageError for unknown attributes and
     editors, and for wanted ones that rule one another out.
     """
     directions = bundle.directions
     if editor not in EDITORS:
         raise UsageError(f"there is no editor {editor!r}", hint=nearest(editor, EDITORS))
     columns = {name: directions.index(name) for name in wanted}
-    ruled_out = {
-        other
-        for name, value in wanted.items()
-        if value
-        for other in bundle.transports.exclusive.get(name, ())
-    }
+    ruled_out = {o for n, value in wanted.items() if value for o in bundle.transports.exclusive.get(n, ())}
     if contradiction := [name for name in ruled_out if wanted.get(name)]:
         raise UsageError(f"no image shows {contradiction[0]} and what else is wanted of it")
-    unseen = {other for name in wanted for other in bundle.transports.hidden.get(name, ())} | ruled_out
-    others = [n for n in (directions.names if keep is None else keep) if n not in wanted and n not in unseen]
+    free = untold(bundle, wanted)
+    others = [name for name in (directions.names if keep is None else keep) if name not in free]
     watched = [directions.index(name) for name in others]
-
     signs = torch.tensor([1.0 if value else -1.0 for value in wanted.values()])
     rows = list(columns.values())
-    start = codes.z.flatten(1)
+
+    start, z_shape = codes.z.flatten(1), codes.z.shape[1:]
     first = directions.logits(start)
-    z, pictures, after = start.clone(), decode(codes).clone(), first.clone()
-    holds = (first[:, rows] * signs > HOLDS).all(dim=1)
-    kept, amount = torch.ones(len(codes), dtype=torch.bool), torch.zeros(len(codes))
-    clearest = torch.full((len(codes),), -torch.inf)
-    for share in amounts:
-        left = (~(holds & kept)).nonzero()[:, 0]
+    images, unedited = decode(codes), draft(codes)
+    says_all = psnr(unedited, images) >= SAYS_ALL_DB
+    unedited = torch.where(says_all[:, None, None, None], unedited, images)
+    mover = _Mover(bundle=bundle, wanted=wanted, editor=editor, like=like, seed=seed)
+
+    z, pictures, after = start.clone(), images.clone(), first.clone()
+    num_decodes = torch.full((len(codes),), 2)
+    there = (first[:, rows] * signs > HOLDS).all(dim=1)
+    rank = torch.where(
+        there & (like is None), 2, 0
+    )  # 0: it does not hold; 1: it holds; 2: and the rest is kept
+    amount, clearest = torch.zeros(len(codes)), torch.full((len(codes),), -torch.inf)
+    for number, share in enumerate(AMOUNTS):
+        left = (rank < 2).nonzero()[:, 0]
         if not len(left):
             break
-        moved = start[left]
-        for name, value in wanted.items():
-            # what it rules out goes first: brown hair becomes no hair of a second colour
-            for other in bundle.transports.exclusive.get(name, ()) if value else ():
-                shown = directions.logits(moved)[:, directions.index(other)] > 0
-                moved = torch.where(shown[:, None], EDITORS[editor](bundle, moved, other, False, 1.0), moved)
-            needed = directions.logits(moved)[:, columns[name]] * (1 if value else -1) <= HOLDS
-            needed |= first[left, columns[name]] * (1 if value else -1) <= HOLDS
-            moved = torch.where(needed[:, None], EDITORS[editor](bundle, moved, name, value, share), moved)
-        part = codes.select(left.tolist()).replace(z=moved.reshape(-1, *codes.z.shape[1:]))
-        made = decode(part)
-        seen = directions.logits(read(made, part))
-        clear = (seen[:, rows] * signs).min(dim=1).values
-        holding = clear > HOLDS
-        keeping = ((seen[:, watched] > 0) == (first[left][:, watched] > 0)).all(dim=1)
-        # better is what holds where nothing did, what keeps the rest where that did not, or what is clearer
-        better = (
-            (holding & ~holds[left])
-            | (holding & keeping & ~kept[left])
-            | (~holds[left] & (clear > clearest[left]))
-        )
-        taken = left[better]
-        z[taken], pictures[taken], after[taken] = moved[better], made[better], seen[better]
-        holds[taken], kept[taken], clearest[taken] = holding[better], keeping[better], clear[better]
-        amount[taken] = share
+        part, own = codes.select(left.tolist()), says_all[left]
+        moved = mover.moved(start[left], first[left], number)
+        rank_before = rank[left]
+        for _ in range(NUM_ROUNDS):
+            part = part.replace(z=moved.reshape(-1, *z_shape))
+            made = torch.empty_like(images[left])
+            for view, chosen in ((draft, own), (decode, ~own)):
+                if chosen.any():
+                    made[chosen] = view(part.select(chosen.nonzero()[:, 0].tolist()))
+            num_decodes[left] += 1
+            made = rest_kept(made, unedited[left], images[left])
+            moved = read(made, part).flatten(1)
+            seen = directions.logits(moved)
+            clear = (seen[:, rows] * signs).min(dim=1).values
+            holding = clear > HOLDS
+            keeping = ~_changed(first[left], seen)[:, watched].any(dim=1)
+            found = holding.long() * (1 + keeping.long())
+            # a later round is the better one as long as it holds; a further attempt has to hold better
+            better = (found >= rank[left]) & (found > rank_before)
+            better |= (rank[left] == 0) & (found == 0) & (clear > clearest[left])
+            taken = left[better]
+            z[taken], pictures[taken], after[taken] = moved[better], made[better], seen[better]
+            rank[taken], clearest[taken], amount[taken] = found[better], clear[better], share
     return Edited(
         codes=codes.replace(z=z.reshape(codes.z.shape)),
         pictures=pictures,
-        holds=holds,
-        kept=kept,
+        holds=rank > 0,
+        kept=rank != 1,
         before=first.sigmoid(),
         after=after.sigmoid(),
         amount=amount,
+        start=images,
+        distance=directions.distance(start, z),
+        num_decodes=num_decodes,
+        watched=tuple(others),
+        changed=_changed(first, after) & torch.isin(torch.arange(first.shape[1]), torch.tensor(watched)),
     )
+
+
+def _changed(before: Tensor, after: Tensor) -> Tensor:
+    """Which verdicts, logits (N, K) ``before`` and ``after``, are others: bool (N, K)."""
+    return (before.abs() > UNSURE) & ((before > 0) != (after > 0))
+
+
+class _Mover:
+    """All that is ``wanted`` as one move of z, in attempts that go further and further."""
+
+    def __init__(
+        self, *, bundle: Bundle, wanted: Wanted, editor: str, like: Tensor | None, seed: int
+    ) -> None:
+        self.bundle, self.wanted, self.editor, self.borrows = (
+            bundle,
+            wanted,
+            EDITORS[editor],
+            like is not None,
+        )
+        self.donors = Donors(bundle=bundle, like=like, seed=seed)
+        self.drawn = Donors(bundle=bundle, seed=seed)
+
+    def moved(self, z: Tensor, first: Tensor, number: int) -> Tensor:
+        """``z`` (N, d), whose logits were ``first`` (N, K), in the attempt of that ``number``."""
+        directions = self.bundle.directions
+        for name, value in self.wanted.items():
+            sign, k = (1 if value else -1), directions.index(name)
+            # what it rules out goes first: brown hair becomes no hair of a second colour
+            for other in self.bundle.transports.exclusive.get(name, ()) if value else ():
+                shown = directions.logits(z)[:, directions.index(other)] > 0
+                gone = Move(bundle=self.bundle, donors=self.drawn, name=other, value=False)
+                z = torch.where(shown[:, None], self.editor(z, gone), z)
+            if self.borrows and value:  # what the face has itself goes before what it borrows comes
+                shown = directions.logits(z)[:, k] > 0
+                gone = Move(bundle=self.bundle, donors=self.drawn, name=name, value=False)
+                z = torch.where(shown[:, None], self.editor(z, gone), z)
+            needed = (directions.logits(z)[:, k] * sign <= HOLDS) | (first[:, k] * sign <= HOLDS)
+            move = Move(bundle=self.bundle, donors=self.donors, name=name, value=value, number=number)
+            z = torch.where(needed[:, None], self.editor(z, move), z)
+        return z
+
+
+def rest_kept(made: Tensor, unedited: Tensor, images: Tensor) -> Tensor:
+    """``made`` where it differs from ``unedited``, ``images`` elsewhere; all (N, C, H, W) in [-1, 1]."""
+    width = max(3, round(images.shape[-1] * AROUND) | 1)
+    differs = (made - unedited).abs().amax(dim=1, keepdim=True)
+    differs = F.avg_pool2d(F.pad(differs, (width // 2,) * 4, mode="replicate"), width, stride=1)
+    share = ((differs - ALIKE) / (OTHER - ALIKE)).clamp(0, 1)
+    share = share * share * (3 - 2 * share)  # without an edge
+    return images + share * (made - images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +23,7 @@ from rdm_cli.bundles.reading import refuse_not_finite
 from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import MAX_PIXELS, Remark, warn_of
 from rdm_cli.data.images.value_range import ValueRange
+from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError, RdmError, UsageError, setting
 from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.interpolation import lerp, slerp
@@ -36,7 +38,7 @@ from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Edited, set_attributes
 from rdm_cli.pipeline.fast_precision import fast_precision
 from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
-from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down
+from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down, way_up
 from rdm_cli.priors.gaussian import GaussianPrior
 from rdm_cli.priors.latent_ddim import INVERSION_STEPS, LatentDDIM
 from rdm_cli.registry import DEFAULT_BUNDLE, PRIORS, nearest
@@ -240,16 +242,23 @@ class Pipeline(Coder):
         wanted: Mapping[str, bool],
         *,
         keep: Sequence[str] | None = None,
+        like: Codes | Images | None = None,
         editor: str = DEFAULT_EDITOR,
+        seed: int = 0,
         advance: Advance | None = None,
+        **encoding: Any,
     ) -> Edited:
         """Set attributes, as in {"smiling": True, "glasses": False}, and see whether the pictures hold it.
 
         Each picture is encoded again: the bundle's classifiers say whether it shows what was wanted and
         whether the attributes ``keep`` are as they were (None: all others, less what the wanted ones rule
         out). Where it does not hold, the edit goes further; :mod:`rdm_cli.pipeline.editing` says how, and
-        which editors there are. Images are of every kind that :meth:`encode` takes. Raises UsageError for
-        unknown attributes and editors, ValueError for what is no mapping of names to True and False.
+        which editors there are. ``like`` is one image or code whose glasses, say, are borrowed; ``seed``
+        draws the glasses otherwise: another one, other glasses. Images are of every kind that :meth:`encode`
+        takes, and ``encoding`` are its further arguments, for them and for the edited pictures. The edited
+        codes decode to the pictures; those that held nothing but z still hold z alone. Raises UsageError for
+        unknown attributes and editors, ValueError for what is no mapping of names to True and False; and
+        what :meth:`donor` does.
         """
         if not isinstance(wanted, Mapping) or not all(isinstance(v, bool) for v in wanted.values()):
             raise ValueError(
@@ -259,24 +268,91 @@ class Pipeline(Coder):
             raise ValueError("no attribute is wanted")
         for name in wanted:
             self.bundle.directions.index(name)  # an unknown one is told before any work
-        codes = images if isinstance(images, Codes) else self.encode(images, advance=advance)
+        codes = images if isinstance(images, Codes) else self.encode(images, advance=advance, **encoding)
         check_codes(self.bundle, codes)
         codes = self.as_asked(codes)
         edited = set_attributes(
             self.bundle,
             codes,
             wanted,
-            decode=lambda some: self.decode(some, advance=advance),
+            decode=lambda some: self._seen(some, seed, advance),
+            draft=lambda some: self._seen(some.without_x_T(), seed, advance),
             read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
             editor=editor,
             keep=keep,
+            like=None if like is None else self.donor(like, wanted).z.flatten(1),
+            seed=seed,
         )
+        done = edited.amount.nonzero()[:, 0].tolist()
+        if not done:
+            return edited
+        return replace(edited, codes=self._edited_codes(edited, done, wanted, advance))
+
+    def _seen(self, codes: Codes, seed: int, advance: Advance | None) -> Tensor:
+        """What codes decode to; those without x_T all with the same one."""
+        return self.decode(codes, seed=seed, keys=[0] * len(codes), advance=advance)
+
+    def donor(self, like: Codes | Images, wanted: Mapping[str, bool]) -> Codes:
+        """The code of the one image ``like``, without x_T, for :meth:`edit`.
+
+        Raises ValueError for other than one, UsageError where it does not show what is ``wanted``.
+        """
+        if isinstance(like, str | Path) and Path(like).suffix == CODE_SUFFIX:
+            like = Codes.load(Path(like))
+        codes = like if isinstance(like, Codes) else self.encode(like, with_x_T=False)
+        check_codes(self.bundle, codes)
+        if len(codes) != 1:
+            raise ValueError(f"attributes are borrowed from one image, not from {len(codes)}")
+        directions = self.bundle.directions
+        logits = directions.logits(codes.z.flatten(1))[0]
+        for name, value in wanted.items():
+            if bool(logits[directions.index(name)] > 0) != value:
+                lacks = "does not show" if value else "shows"
+                called = "the image" if codes.names is None else codes.names[0]
+                raise UsageError(f"{called} {lacks} {name}, which was to be borrowed from it")
+        return codes.without_x_T()
+
+    def _edited_codes(
+        self,
+        edited: Edited,
+        rows: Sequence[int],
+        wanted: Mapping[str, bool],
+        advance: Advance | None,
+    ) -> Codes:
+        """The codes of ``edited``, those of ``rows`` of their pictures, in the way that the images were."""
+        codes = edited.codes.replace(residuals=None)
         words = tuple(f"{name}={'yes' if value else 'no'}" for name, value in wanted.items())
-        infos = tuple(
-            replace(info, edits=(*info.edits, *words), **UNMEASURED) if moved else info
-            for info, moved in zip(codes.infos, edited.amount.tolist(), strict=True)
-        )
-        return replace(edited, codes=edited.codes.replace(infos=infos, residuals=None))
+        infos = [
+            replace(info, edits=(*info.edits, *words), **UNMEASURED) if row in rows else info
+            for row, info in enumerate(codes.infos)
+        ]
+        codes = codes.replace(infos=tuple(infos))
+        if codes.x_T is None:
+            return codes
+        way = self._way_of(codes)
+        held = {"other"} if way.kernel.in_pairs else set()
+        if held != codes.holds & {"other"}:  # then all change, so that they hold the same
+            rows = range(len(codes))
+        pictures, classes = edited.pictures[rows].clamp(-1, 1), [infos[row].class_name for row in rows]
+        made = self._encode(list(pictures), classes, way, with_x_T=True, advance=advance)
+        for row in rows:
+            infos[row] = replace(infos[row], **asdict(way.sampling))
+        if len(rows) == len(codes):
+            return made.replace(infos=tuple(infos), names=codes.names, style=codes.style)
+        changed: dict[str, Tensor] = {}
+        for name in ("z", "x_T", "other"):
+            if (values := getattr(codes, name)) is not None:
+                changed[name] = values.clone()
+                changed[name][list(rows)] = getattr(made, name)
+        return codes.replace(**changed, infos=tuple(infos))
+
+    def _way_of(self, codes: Codes) -> Way:
+        """The way up that all ``codes`` record; the bundle's own where there is no such."""
+        recorded = {(info.solver, info.steps, info.iterations) for info in codes.infos}
+        if len(recorded) == 1:
+            with suppress(UsageError):
+                return way_up(self.bundle, *recorded.pop())
+        return way_up(self.bundle)
 
     def interpolate(
         self, first: Codes, second: Codes, alphas: Sequence[float], *, path: ZPath | None = None
@@ -543,8 +619,8 @@ class Pipeline(Coder):
 
 _NAMES_SHOWN = 8
 _FOR_USERS = (
-    "attributes", "batch_size", "bundle", "class_name", "decode", "device", "edit", "encode", "interpolate",
-    "load_images", "manipulate", "precision", "sample", "to", "trajectory",
+    "attributes", "batch_size", "bundle", "class_name", "decode", "device", "donor", "edit", "encode",
+    "interpolate", "load_images", "manipulate", "precision", "sample", "to", "trajectory",
 )  # fmt: skip
 
 

@@ -11,10 +11,13 @@ with some, and with none.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from rdm_cli.kernels.spacing import even_shares
 from rdm_cli.kernels.standardise import mean_and_std
 from rdm_cli.priors.latent_ddim import LatentDDIM, LatentDDIMConfig
 from rdm_cli.training.batches import BatchOrder, stratified_timesteps
+from rdm_cli.training.checkpoint import Progress, load_checkpoint, load_header, save_checkpoint
 from rdm_cli.training.ema import WeightAverage
 from rdm_cli.training.loop import Settings, make_optimizer
 
@@ -146,18 +150,54 @@ class PriorTraining:
         answers = (2 * labels.float().cpu() - 1).nan_to_num(0.0)
         self._said_of_seen, self._said_of_held_out = answers[seen], answers[held_out]
         self._average = WeightAverage(self.prior, settings.ema_decay)
+        self._optimizer = make_optimizer(self.prior, settings.optimisation(seed))
+        self._progress = Progress()
+        self._run: dict[str, Any] = {
+            "settings": asdict(settings),
+            "config": asdict(config),
+            "seed": seed,
+            "codes": _digest(z, labels),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into ``folder``: all that the rest depends on, except codes and labels."""
+        save_checkpoint(
+            folder,
+            model=self.prior,
+            average=self._average,
+            optimizer=self._optimizer,
+            progress=self._progress,
+            settings=json.loads(json.dumps(self._run)),
+        )
+
+    def resume(self, folder: Path) -> bool:
+        """Go on from the checkpoint in ``folder``; False, and nothing changed, where it is of another run.
+
+        Another run has other codes, labels, settings or another seed. Raises CheckpointError where there is
+        no checkpoint or it is damaged.
+        """
+        if load_header(folder).settings != json.loads(json.dumps(self._run)):
+            return False
+        found = load_checkpoint(folder)
+        found.restore(model=self.prior, average=self._average, optimizer=self._optimizer)
+        self._progress = found.progress
+        return True
+
+    @property
+    def num_steps_done(self) -> int:
+        """Optimiser steps so far, those before a checkpoint included."""
+        return self._progress.step
 
     def steps(self) -> Iterator[PriorRecord]:
-        """Train, yielding after each step."""
-        settings = self.settings
+        """Train, yielding after each step; after :meth:`resume`, from where that left off."""
+        settings, optimizer = self.settings, self._optimizer
         optimisation = settings.optimisation(self.seed)
-        optimizer = make_optimizer(self.prior, optimisation)
         order = BatchOrder(num_items=len(self._seen), batch_size=settings.batch_size, seed=self.seed)
         schedule = self.prior.config.schedule
         even = None if settings.timesteps == "uniform" else even_shares(schedule.alpha_bar(), "log-snr")
-        begun = time.monotonic()
+        begun = time.monotonic() - self._progress.elapsed_seconds
         self.prior.train()
-        for step in range(settings.num_steps):
+        for step in range(self._progress.step, settings.num_steps):
             lr = optimisation.lr_at(step, step / settings.num_steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -175,15 +215,20 @@ class PriorTraining:
             torch.nn.utils.clip_grad_norm_(self.prior.parameters(), settings.clip_norm)
             optimizer.step()
             self._average.update(self.prior)
+            self._progress = Progress(
+                step=step + 1,
+                num_images=(step + 1) * settings.batch_size,
+                elapsed_seconds=time.monotonic() - begun,
+            )
             due = (step + 1) % settings.report_every_steps == 0 or step + 1 == settings.num_steps
             seen_loss, held_out_loss = self._probe() if due else (None, None)
             yield PriorRecord(
                 step=step + 1,
                 num_steps=settings.num_steps,
-                num_samples=(step + 1) * settings.batch_size,
+                num_samples=self._progress.num_images,
                 loss=float(loss.detach()),
                 lr=lr,
-                elapsed_seconds=time.monotonic() - begun,
+                elapsed_seconds=self._progress.elapsed_seconds,
                 seen_loss=seen_loss,
                 held_out_loss=held_out_loss,
             )
@@ -217,6 +262,14 @@ class PriorTraining:
             prior = LatentDDIM(self.prior.config).to(device)
         prior.load_state_dict({**self.prior.state_dict(), **self._average.averages})
         return prior.eval()
+
+
+def _digest(*tensors: Tensor) -> str:
+    """SHA-256 of their values, in fp32."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def what_is_told(said: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -67,6 +69,38 @@ def test_runs_repeat_bit_for_bit_whatever_the_global_generator_does() -> None:
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     other = train_prior(codes(), CONFIG, settings=SHORT, seed=4)
     assert not torch.equal(other.network.linear_out.weight, weights[0]["network.linear_out.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_run_goes_on_from_its_checkpoint_bit_for_bit(
+    tmp_path: Path, optimizer: Literal["adam", "muon"]
+) -> None:
+    """Stopped after two of six steps, in another object: the same losses and weights as undisturbed."""
+    settings = replace(SHORT, optimizer=optimizer)
+    whole = PriorTraining(codes(), CONFIG, settings=settings, seed=3)
+    losses = [record.loss for record in whole.steps()]
+    first = PriorTraining(codes(), CONFIG, settings=settings, seed=3)
+    for record in first.steps():
+        if record.step == 2:
+            break
+    first.save(tmp_path)
+    again = PriorTraining(codes(), CONFIG, settings=settings, seed=3)
+    assert again.resume(tmp_path) and again.num_steps_done == 2
+    rest = list(again.steps())
+    assert [record.loss for record in rest] == losses[2:] and rest[0].num_samples == 3 * 64
+    for name, value in whole.result().state_dict().items():
+        assert torch.equal(again.result().state_dict()[name], value), name
+
+
+def test_another_run_does_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    PriorTraining(codes(), CONFIG, settings=SHORT, seed=3).save(tmp_path)
+    for z, settings, seed in (
+        (codes() + 1, SHORT, 3),
+        (codes(), replace(SHORT, lr=1e-5), 3),
+        (codes(), SHORT, 4),
+    ):
+        other = PriorTraining(z, CONFIG, settings=settings, seed=seed)
+        assert not other.resume(tmp_path) and other.num_steps_done == 0
 
 
 def test_records_count_and_report_on_time() -> None:

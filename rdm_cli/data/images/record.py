@@ -51,7 +51,17 @@ _ENCODING: Mapping[str, Mapping[str, Any]] = {
 
 # what the same settings may differ in: names, for digests say what was meant, and what came of the settings
 _NO_SETTINGS = frozenset(
-    ("software", "command", "bundle", "source", "sources", "code_digest", "pixels_digest", "num_pictures")
+    (
+        "software",
+        "command",
+        "bundle",
+        "source",
+        "sources",
+        "code_digest",
+        "pixels_digest",
+        "num_pictures",
+        "receipt",
+    )  # fmt: skip
 )
 
 
@@ -272,12 +282,18 @@ def refuse_other(place: Place, record: Mapping[str, Any], *, code: Place | None 
     known = read_record(place) if place.is_file() else None
     if known is None and place.is_file():
         raise OccupiedError(f"{place}: is there already, and rdm did not make it", hint=HINT)
-    if known is not None and not same_settings(known, record):
-        raise OccupiedError(f"{place}: is there already, {_other(known, record)}", hint=HINT)
+    if known is not None:
+        refuse_other_settings(place, known, record)
     if known is not None and known.get("pixels_digest") not in (None, _digest_at(place)):
         raise OccupiedError(f"{place}: is there already, and was changed since rdm made it", hint=HINT)
     if code is not None and code.is_file() and (known or {}).get("code_digest") != digest_of(code):
         raise OccupiedError(f"{code}: is there already, and is not the code of {place.name}", hint=HINT)
+
+
+def refuse_other_settings(place: Place, known: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Raise OccupiedError where ``known``, which is at ``place``, and ``record`` tell of two pictures."""
+    if not same_settings(known, record):
+        raise OccupiedError(f"{place}: is there already, {_other(known, record)}", hint=HINT)
 
 
 def _pixels_digest(image: Image.Image) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, refus
 from rdm_cli.codes.sets import CodeSet, read_code_set
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels
 from rdm_cli.data.sources.folders import find_inputs
-from rdm_cli.errors import BundleError, RdmError, UsageError
+from rdm_cli.errors import BundleError, CheckpointError, RdmError, UsageError
 from rdm_cli.kernels.schedules import LINEAR
 from rdm_cli.methods.concepts import find_concepts
 from rdm_cli.methods.directions import Directions
@@ -25,11 +27,16 @@ from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIMConfig
 from rdm_cli.training.attributes import AttributeFit, check_examples, fit_attributes
+from rdm_cli.training.checkpoint import FILE_NAME
+from rdm_cli.training.interrupts import DeferredInterrupt
 from rdm_cli.training.prior import PriorRecord, PriorSettings, PriorTraining
 
 PriorNetwork = LatentMLPConfig | ResidualMLPConfig
 SOLVER, STEPS = "dpm-solver++", 20
 """How codes are drawn from a prior that predicts v; docs/training.md compares steps and solvers."""
+RUN_FOLDER = "prior-run"
+"""Where a bundle keeps the checkpoint of a prior's training that is not at its end."""
+SAVE_EVERY_SECONDS = 120.0
 RECIPE = PriorSettings(lr=1e-3)
 """How a ResidualMLP is trained."""
 
@@ -108,7 +115,9 @@ def train_bundle_prior(
     """Train a latent DDIM on the codes below ``codes`` and put it into the bundle; returns their number.
 
     With ``labels`` it can be told the attributes of that table which have examples of both answers. ``note``
-    is told what of codes and label table was passed over. Raises RdmError for too few codes, where no code
+    is told what of codes and label table was passed over. What was trained is kept in the bundle's folder
+    ``prior-run`` every two minutes and when the user stops it; the same training, begun again, goes on from
+    there, bit for bit. Raises RdmError for too few codes, where no code
     has a row in ``labels`` and where training diverges, UsageError for a bundle that is not written to; the
     bundle then stays as it was.
     """
@@ -126,15 +135,40 @@ def train_bundle_prior(
         )
     except ValueError as error:
         raise RdmError(f"{codes}: {error}", hint="encode more images") from error
-    for record in training.steps():
-        if not math.isfinite(record.loss):
-            raise RdmError(
-                f"training stops at step {record.step}: the loss is {record.loss}", hint="lower --lr"
-            )
-        on_record(record)
+    run = bundle.folder / RUN_FOLDER
+    _resume(training, run, note)
+    saved = time.monotonic()
+    with DeferredInterrupt() as interrupt:
+        for record in training.steps():
+            if not math.isfinite(record.loss):
+                raise RdmError(
+                    f"training stops at step {record.step}: the loss is {record.loss}", hint="lower --lr"
+                )
+            on_record(record)
+            if interrupt.asked or time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                run.mkdir(exist_ok=True)
+                training.save(run)
+                saved = time.monotonic()
+            if interrupt.asked:
+                note(f"stopped at step {record.step}; the same command goes on from there")
+                raise KeyboardInterrupt
     add_prior(bundle, training.result().cpu(), weights_dtype)
+    shutil.rmtree(run, ignore_errors=True)
     _keep_domain(bundle, found, note)
     return len(found.names)
+
+
+def _resume(training: PriorTraining, run: Path, note: Callable[[str], None]) -> None:
+    """Go on with the training whose checkpoint lies in the folder ``run``, if it is this one."""
+    if not (run / FILE_NAME).is_file():
+        return
+    try:
+        if training.resume(run):
+            note(f"goes on after step {training.num_steps_done}")
+        else:
+            note(f"{run}: another training was stopped here; this one begins anew in its place")
+    except CheckpointError as error:
+        note(f"{error}; the training begins anew")
 
 
 def _keep_domain(bundle: Bundle, found: CodeSet, note: Callable[[str], None]) -> None:

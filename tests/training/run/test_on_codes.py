@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIM
 from rdm_cli.training.prior import PriorRecord, PriorSettings
 from rdm_cli.training.run.on_codes import (
+    RUN_FOLDER,
     TrainedAttributes,
     prior_config,
     prior_network,
@@ -103,6 +105,44 @@ def test_a_prior_end_to_end(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
     torch.testing.assert_close(again.prior.z_mean, z.mean(0), rtol=0, atol=0.3)
     torch.testing.assert_close(again.prior.z_std, z.std(0), rtol=0.1, atol=0)
     assert torch.isfinite(again.prior.sample(torch.randn(4, 8), num_steps=4)).all()
+
+
+def test_a_prior_that_was_stopped_goes_on(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
+    """Ctrl-C after two steps; the same call then ends as an undisturbed one, and leaves no checkpoint."""
+    write_codes(tmp_path / "codes", z, bundle)
+    weights: list[bytes] = []
+    for stopped in (True, False):
+        steps: list[int] = []
+        notes: list[str] = []
+
+        def on_record(record: PriorRecord, stopped: bool = stopped, steps: list[int] = steps) -> None:
+            steps.append(record.step)
+            if stopped and record.step == 2 and len(steps) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        def train(on_record: Callable[[PriorRecord], None] = on_record, notes: list[str] = notes) -> None:
+            train_bundle_prior(
+                bundle,
+                tmp_path / "codes",
+                settings=SHORT,
+                network=prior_network(bundle, 3, 24),
+                seed=0,
+                weights_dtype=torch.float32,
+                on_record=on_record,
+                note=notes.append,
+            )
+
+        if stopped:
+            with pytest.raises(KeyboardInterrupt):
+                train()
+            assert steps == [1, 2] and (bundle.folder / RUN_FOLDER).is_dir()
+            train()
+            assert "goes on after step 2" in notes
+        else:
+            train()
+        assert steps == [1, 2, 3, 4] and not (bundle.folder / RUN_FOLDER).exists()
+        weights.append((bundle.folder / "prior" / "diffusion_pytorch_model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 def test_a_prior_that_diverges_leaves_the_bundle_alone(bundle: Bundle, z: Tensor, tmp_path: Path) -> None:
