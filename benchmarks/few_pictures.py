@@ -82,7 +82,7 @@ def success(
 
 
 def learned_figures(
-    pipeline: Pipeline, x_0: Tensor, labels: dict[str, Tensor], *, draws: int, faces: int
+    pipeline: Pipeline, x_0: Tensor, labels: dict[str, Tensor], *, draws: int, faces: int, edited_draws: int
 ) -> dict[str, Any]:
     """AUROC of each label, a number a draw, and the share of edits that show, by label."""
     bundle = pipeline.bundle
@@ -111,7 +111,7 @@ def learned_figures(
                 )
                 learned = learner.directions(name)
                 scores[way].append(auroc(learned.logits(z[rest])[:, 0], labels[name][rest] > 0))
-            if faces:
+            if faces and number < edited_draws:
                 left = rest.nonzero()[:, 0]
                 # a few of either answer, others for each draw
                 some = left[torch.randperm(len(left), generator=keyed_generator(number, "edited"))]
@@ -181,6 +181,7 @@ def main(
     num: Annotated[int, typer.Option("--n", help="How many of them.")] = 1000,
     draws: Annotated[int, typer.Option(help="Draws of 5 + 5 faces, for each label.")] = 10,
     faces: Annotated[int, typer.Option(help="Faces edited each way in each draw; 0: none.")] = 4,
+    edited_draws: Annotated[int, typer.Option(help="In so many draws, the first.")] = 10,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
     page: PageOption = None,
 ) -> None:
@@ -190,13 +191,15 @@ def main(
     kept: dict[str, Any] = {}
     tables = []
     for name in bundles:
-        pipeline = open_pipeline(name, device=device, batch_size=max(1, faces))  # a batch is filled up
+        pipeline = open_pipeline(name, device=device, batch_size=faces or 16)  # a batch is filled up
         x_0, labels = load_folder(pipeline, held_out, num)
-        learned = learned_figures(pipeline, x_0, labels, draws=draws, faces=faces)
+        learned = learned_figures(pipeline, x_0, labels, draws=draws, faces=faces, edited_draws=edited_draws)
         found = found_figures(pipeline, x_0, labels)
         kept[name] = {"digest": pipeline.bundle.digest, "num": len(x_0), "learned": learned, "found": found}
         if json_file is not None:
-            keep_json(json_file, {"draws": draws, "faces": faces, "bundles": kept})
+            keep_json(
+                json_file, {"draws": draws, "faces": faces, "edited_draws": edited_draws, "bundles": kept}
+            )
         tables += [f"{name} (`{pipeline.bundle.digest[:12]}`), {len(x_0):,} held-out faces, {draws} draws:"]
         tables += [learned_table(learned), found_table(found)]
     publish("\n\n".join(tables), page, SCRIPT)
