@@ -42,7 +42,6 @@ LEARNED = (
     "smiling", "glasses", "sunglasses", "beard", "moustache", "hat", "long_hair", "black_hair", "brown_hair",
     "blond_hair", "grey_hair", "red_hair",
 )  # fmt: skip
-A_SIDE = 5
 FOUND = 0.9  # AUROC from which on a direction is the label's
 NUMS_SHOWN = (12, 64)
 
@@ -57,13 +56,13 @@ def without(bundle: Bundle, name: str, *, also: Directions | None = None) -> Bun
     return found
 
 
-def draw(labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The faces of a draw that have it, and those that do not, (5,) each."""
+def draw(labels: Tensor, number: int, num: int) -> tuple[Tensor, Tensor]:
+    """The faces of a draw that have it, and those that do not, (num,) each."""
     generator = keyed_generator(number, "five a side")
     sides = []
     for has in (labels > 0, labels == 0):
         rows = has.nonzero()[:, 0]
-        sides.append(rows[torch.randperm(len(rows), generator=generator)[:A_SIDE]])
+        sides.append(rows[torch.randperm(len(rows), generator=generator)[:num]])
     return sides[0], sides[1]
 
 
@@ -71,7 +70,7 @@ def success(
     pipeline: Pipeline, name: str, learned: Directions, codes: Codes, labels: Tensor, num: int
 ) -> list[float]:
     """Whether each of ``num`` faces that lack it gets it, and of ``num`` that have it loses it."""
-    learner = replace(pipeline, bundle=without(pipeline.bundle, name, also=learned))
+    learner = replace(pipeline, bundle=without(pipeline.bundle, name, also=learned), batch_size=num)
     row, done = pipeline.bundle.directions.index(name), []
     for value in (True, False):
         chosen = (labels == float(not value)).nonzero()[:num, 0].tolist()
@@ -82,7 +81,14 @@ def success(
 
 
 def learned_figures(
-    pipeline: Pipeline, x_0: Tensor, labels: dict[str, Tensor], *, draws: int, faces: int, edited_draws: int
+    pipeline: Pipeline,
+    x_0: Tensor,
+    labels: dict[str, Tensor],
+    *,
+    a_side: int,
+    draws: int,
+    faces: int,
+    edited_draws: int,
 ) -> dict[str, Any]:
     """AUROC of each label, a number a draw, and the share of edits that show, by label."""
     bundle = pipeline.bundle
@@ -96,13 +102,13 @@ def learned_figures(
         scores: dict[str, list[float]] = {way: [] for way in ways}
         shows: list[float] = []
         for number in range(draws):
-            ours, others = draw(labels[name], number)
+            ours, others = draw(labels[name], number, a_side)
             rest = ~labels[name].isnan()
             rest[ours], rest[others] = False, False
             for way, known_ones in ways.items():
                 learner = Learner(
                     z=torch.cat([z[ours], z[others]]),
-                    has=torch.arange(2 * A_SIDE) < A_SIDE,
+                    has=torch.arange(2 * a_side) < a_side,
                     population=population,
                     domain=bundle.domain,
                     candidates=known_ones,
@@ -117,12 +123,12 @@ def learned_figures(
                 some = left[torch.randperm(len(left), generator=keyed_generator(number, "edited"))]
                 lacking, having = (some[labels[name][some] == v][:faces] for v in (0, 1))
                 edited = torch.cat([lacking, having])
-                codes = pipeline.encode(x_0[edited])
+                codes = replace(pipeline, batch_size=len(edited)).encode(x_0[edited])
                 shows.append(
                     sum(success(pipeline, name, learned, codes, labels[name][edited], faces)) / len(edited)
                 )
         figures[name] = {**scores, "success": shows}
-        told(f"{name}: " + ", ".join(f"{w} {sum(v) / max(1, len(v)):.3f}" for w, v in figures[name].items()))
+        told(f"{name}: " + ", ".join(f"{w} {sum(v) / len(v):.3f}" for w, v in figures[name].items() if v))
     return figures
 
 
@@ -179,7 +185,8 @@ def main(
     bundles: Annotated[list[str], typer.Argument(help="The bundles.")],
     held_out: Annotated[Path, typer.Option(help="Labelled avatars.")],
     num: Annotated[int, typer.Option("--n", help="How many of them.")] = 1000,
-    draws: Annotated[int, typer.Option(help="Draws of 5 + 5 faces, for each label.")] = 10,
+    a_side: Annotated[int, typer.Option(help="Pictures of each kind.")] = 5,
+    draws: Annotated[int, typer.Option(help="Draws of such pictures, for each label.")] = 10,
     faces: Annotated[int, typer.Option(help="Faces edited each way in each draw; 0: none.")] = 4,
     edited_draws: Annotated[int, typer.Option(help="In so many draws, the first.")] = 10,
     json_file: Annotated[Path | None, typer.Option("--json", help="Keep the figures here.")] = None,
@@ -191,16 +198,27 @@ def main(
     kept: dict[str, Any] = {}
     tables = []
     for name in bundles:
-        pipeline = open_pipeline(name, device=device, batch_size=faces or 16)  # a batch is filled up
+        pipeline = open_pipeline(name, device=device, batch_size=16)
         x_0, labels = load_folder(pipeline, held_out, num)
-        learned = learned_figures(pipeline, x_0, labels, draws=draws, faces=faces, edited_draws=edited_draws)
+        learned = learned_figures(
+            pipeline, x_0, labels, a_side=a_side, draws=draws, faces=faces, edited_draws=edited_draws
+        )
         found = found_figures(pipeline, x_0, labels)
         kept[name] = {"digest": pipeline.bundle.digest, "num": len(x_0), "learned": learned, "found": found}
         if json_file is not None:
             keep_json(
-                json_file, {"draws": draws, "faces": faces, "edited_draws": edited_draws, "bundles": kept}
+                json_file,
+                {
+                    "a_side": a_side,
+                    "draws": draws,
+                    "faces": faces,
+                    "edited_draws": edited_draws,
+                    "bundles": kept,
+                },
             )
-        tables += [f"{name} (`{pipeline.bundle.digest[:12]}`), {len(x_0):,} held-out faces, {draws} draws:"]
+        tables += [
+            f"{name} (`{pipeline.bundle.digest[:12]}`), {len(x_0):,} held-out faces, {draws} draws of {a_side} + {a_side}:"
+        ]
         tables += [learned_table(learned), found_table(found)]
     publish("\n\n".join(tables), page, SCRIPT)
 
