@@ -216,9 +216,8 @@ def main(
                     "bundles": kept,
                 },
             )
-        tables += [
-            f"{name} (`{pipeline.bundle.digest[:12]}`), {len(x_0):,} held-out faces, {draws} draws of {a_side} + {a_side}:"
-        ]
+        what = f"{len(x_0):,} held-out faces, {draws} draws of {a_side} + {a_side}"
+        tables += [f"{name} (`{pipeline.bundle.digest[:12]}`), {what}:"]
         tables += [learned_table(learned), found_table(found)]
     publish("\n\n".join(tables), page, SCRIPT)
 
