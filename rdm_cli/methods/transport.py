@@ -126,19 +126,22 @@ class Transports:
         return found.hexdigest()
 
     def select(self, names: Mapping[str, str]) -> Transports:
-        """Those of the attributes that ``names`` has, under the names that it gives; no word of others."""
+        """Those of the attributes that ``names`` has, under the names that it gives.
 
-        def told(of: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-            return {
-                names[one]: tuple(names[other] for other in others if other in names)
-                for one, others in of.items()
-                if one in names
-            }
-
+        Others are not ruled out any more; what an attribute hides it hides wherever it is put.
+        """
         return Transports(
             maps={(names[one], value): found for (one, value), found in self.maps.items() if one in names},
-            exclusive=told(self.exclusive),
-            hidden=told(self.hidden),
+            exclusive={
+                names[one]: tuple(names[other] for other in others if other in names)
+                for one, others in self.exclusive.items()
+                if one in names
+            },
+            hidden={
+                names[one]: tuple(names.get(other, other) for other in others)
+                for one, others in self.hidden.items()
+                if one in names
+            },
         )
 
     def updated(self, other: Transports) -> Transports:
