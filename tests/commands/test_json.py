@@ -117,8 +117,8 @@ DOCUMENTED = {  # the first cells of the page's table
 }
 NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show",
-                    "attributes learn", "attributes add", "attributes rename", "attributes remove", "attributes export",
-                    "attributes import", "attributes discover"}  # fmt: skip
+                    "attributes learn", "attributes add", "attributes rename", "attributes remove",
+                    "attributes export", "attributes import", "attributes discover"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
