@@ -1,0 +1,221 @@
+"""What tabs of the page ask for, as JSON, and what they get: a studio, and what each tab has open.
+
+Tabs do not see one another's pictures. There are so many tabs, each with so many pictures; where there come
+more, those go that were not used for longest. Work is done by one at a time: two at once would each take
+twice as long.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from rdm_cli.app.studio import Edit, Seen, Source, Studio
+from rdm_cli.data.io.places import Blob, Readable
+from rdm_cli.data.sources.folders import CODE_SUFFIX
+from rdm_cli.errors import RdmError, UsageError
+from rdm_cli.reports.html_page import png_bytes
+
+MOST_TABS = 12
+MOST_SOURCES = 32  # of a tab
+LONGEST_NAME = 255
+
+
+class GoneError(RdmError):
+    """What a tab speaks of is not there any more."""
+
+
+class SupersededError(RdmError):
+    """The same tab has asked for something newer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """An answer that is a file to save."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(kw_only=True)
+class Tab:
+    """What one tab has open, by its keys, and how often it asked for a settled picture."""
+
+    sources: OrderedDict[str, Source] = field(default_factory=OrderedDict)
+    num_opened: int = 0
+    newest: int = 0
+
+
+class Desk:
+    """Answers what the page asks; ``files`` are those that were named on the command line.
+
+    ``remarks`` are what the pipeline said of images since it was last asked: the pipeline's ``on_remark`` is
+    ``remark``.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._tabs_lock = threading.Lock(), threading.Lock()
+        self._tabs: OrderedDict[str, Tab] = OrderedDict()
+        self._remarks: list[str] = []
+        self.studio: Studio | None = None
+        self.files: Sequence[Readable] = ()
+
+    def remark(self, name: str, text: str) -> None:
+        """Keep what is to be said of an image until its answer is sent."""
+        self._remarks.append(f"{name}: {text}")
+
+    @property
+    def _studio(self) -> Studio:
+        assert self.studio is not None
+        return self.studio
+
+    def answer(self, verb: str, tab: str, asked: Mapping[str, Any], body: bytes = b"") -> Any:
+        """What ``verb`` gives; raises RdmError for what cannot be, KeyError for an unknown verb."""
+        do = VERBS[verb]
+        mine = self._tab(tab)
+        if verb in ("preview", "settle"):
+            mine.newest = max(mine.newest, _whole(asked, "turn"))
+        with self._lock:
+            self._remarks.clear()
+            given = do(self, mine, asked, body)
+            if isinstance(given, dict) and self._remarks:
+                given["remarks"] = [*self._remarks, *given.get("remarks", ())]
+            return given
+
+    def _tab(self, name: str) -> Tab:
+        with self._tabs_lock:
+            tab = self._tabs.setdefault(name, Tab())
+            self._tabs.move_to_end(name)
+            while len(self._tabs) > MOST_TABS:
+                self._tabs.popitem(last=False)
+            return tab
+
+    # What is opened.
+
+    def _start(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        bundle, studio = self._studio.pipeline.bundle, self._studio
+        directions = bundle.directions if studio.names else None
+        doubts = {n: line for n in studio.names if directions and (line := directions.doubts(n))}
+        return {
+            "bundle": bundle.name,
+            "size": bundle.model.image_size,
+            "groups": studio.groups(),
+            "exclusive": {n: list(o) for n, o in bundle.transports.exclusive.items()} if directions else {},
+            "doubts": doubts,
+            "draws": studio.draws,
+            "files": [str(file) for file in self.files],
+        }
+
+    def _open(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        name = asked.get("name")
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not body:
+            raise UsageError("no picture was sent")
+        # a browser gives the last part of a path, and a page of another kind may not give more
+        name = name.replace("\\", "/").rpartition("/")[2]
+        if name in ("", ".", ".."):
+            raise UsageError("the picture has no name")
+        return self._shown(tab, self._studio.open(Blob(name, body)))
+
+    def _pick(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        file = self._file(asked)
+        return self._shown(tab, self._studio.open(file, str(file)))
+
+    def _thumbnail(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        return {"picture": _uri(self._studio.thumbnail(self._file(asked)))}
+
+    def _draw(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        seed, number = _whole(asked, "seed"), _whole(asked, "number")
+        return self._shown(tab, self._studio.draw(seed, number, _wanted(asked)))
+
+    def _file(self, asked: Mapping[str, Any]) -> Readable:
+        number = _whole(asked, "number")
+        if number >= len(self.files):
+            raise UsageError(f"there are {len(self.files)} files")
+        return self.files[number]
+
+    def _shown(self, tab: Tab, source: Source) -> dict[str, Any]:
+        tab.num_opened += 1
+        key = str(tab.num_opened)
+        tab.sources[key] = source
+        while len(tab.sources) > MOST_SOURCES:
+            tab.sources.popitem(last=False)
+        return {"key": key, "name": source.file.name, "picture": _uri(source.picture)}
+
+    # How it is edited.
+
+    def _preview(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        source, edit = self._edit(tab, asked)
+        return _seen(self._studio.preview(source, edit))
+
+    def _settle(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        source, edit = self._edit(tab, asked)
+        turn = _whole(asked, "turn")
+
+        def advance(_: float) -> None:
+            if tab.newest > turn:
+                raise SupersededError("a newer edit was asked for")
+
+        advance(0.0)
+        seen = _seen(self._studio.settle(source, edit, advance))
+        return seen | {"command": self._studio.commands(source, edit)}
+
+    def _save(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
+        saved = self._studio.save(*self._edit(tab, asked))
+        if asked.get("what") == "code":
+            return File(name=f"{saved.stem}{CODE_SUFFIX}", content=saved.code)
+        return File(name=f"{saved.stem}.png", content=saved.picture)
+
+    def _edit(self, tab: Tab, asked: Mapping[str, Any]) -> tuple[Source, Edit]:
+        edit = asked.get("edit")
+        if not isinstance(edit, dict):
+            raise UsageError("no edit was sent")
+        like = None if edit.get("like") is None else self._source(tab, edit["like"])
+        return self._source(tab, asked.get("key")), self._studio.edit(edit, like)
+
+    def _source(self, tab: Tab, key: object) -> Source:
+        if not isinstance(key, str) or key not in tab.sources:
+            raise GoneError("this picture is not open any more", hint="open it again")
+        tab.sources.move_to_end(key)
+        return tab.sources[key]
+
+
+VERBS: Mapping[str, Callable[[Desk, Tab, Mapping[str, Any], bytes], Any]] = {
+    "start": Desk._start,
+    "open": Desk._open,
+    "pick": Desk._pick,
+    "thumbnail": Desk._thumbnail,
+    "draw": Desk._draw,
+    "preview": Desk._preview,
+    "settle": Desk._settle,
+    "save": Desk._save,
+}
+"""What a page may ask for."""
+
+
+def _seen(seen: Seen) -> dict[str, Any]:
+    readings = {name: round(value, 4) for name, value in seen.readings.items()}
+    return {"picture": _uri(seen.picture), "readings": readings, "remarks": list(seen.remarks)}
+
+
+def _uri(picture: Image.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
+
+
+def _whole(asked: Mapping[str, Any], name: str) -> int:
+    value = asked.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
+        raise UsageError(f"{name} is a whole number from 0")
+    return value
+
+
+def _wanted(asked: Mapping[str, Any]) -> dict[str, bool]:
+    wanted = asked.get("wanted") or {}
+    if not isinstance(wanted, dict) or not all(isinstance(v, bool) for v in wanted.values()):
+        raise UsageError("an attribute is wanted or not: true or false")
+    return wanted

@@ -1,0 +1,73 @@
+// The frame: tabs, keys, files that are dropped; and the start.
+
+import { $, ask, notice, told } from "./link.js";
+import * as edit from "./edit.js";
+
+const views = ["edit", "between", "draw"].filter((name) => $(name));
+const shown = {};
+
+export function show(name) {
+  for (const other of views) {
+    $(other).hidden = other !== name;
+    $(`tab-${other}`).setAttribute("aria-selected", other === name);
+    $(`tab-${other}`).tabIndex = other === name ? 0 : -1;
+  }
+  shown[name]?.();
+}
+
+for (const [i, name] of views.entries()) {
+  const tab = $(`tab-${name}`);
+  tab.addEventListener("click", () => show(name));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = views[(i + step + views.length) % views.length];
+    show(next);
+    $(`tab-${next}`).focus();
+  });
+}
+
+// Files are dropped anywhere.
+let depth = 0;
+const over = (change) => {
+  depth = Math.max(0, depth + change);
+  $("drop").hidden = depth === 0;
+};
+addEventListener("dragenter", (event) => { event.preventDefault(); over(1); });
+addEventListener("dragleave", () => over(-1));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", told(async (event) => {
+  event.preventDefault();
+  over(-depth);
+  const [file] = event.dataTransfer.files;
+  if (!file) return;
+  show("edit");
+  await edit.openFile(file);
+}));
+
+// Keys.
+$("help").addEventListener("click", () => $("keys").showModal());
+addEventListener("keydown", (event) => {
+  const typing = event.target.matches('input[type="number"], select, textarea');
+  const key = event.key.toLowerCase();
+  if ((event.ctrlKey || event.metaKey) && !$("edit").hidden) {
+    const action = { z: event.shiftKey ? edit.redo : edit.undo, y: edit.redo, s: edit.save }[key];
+    if (action && !(typing && key !== "s")) {
+      event.preventDefault();
+      action();
+    }
+    return;
+  }
+  if (typing || event.altKey || $("keys").open) return;
+  if (event.key === "?") $("keys").showModal();
+  else if (!$("edit").hidden) ({ d: edit.toggleDifference, o: edit.chooseFile })[key]?.();
+});
+
+try {
+  const facts = await ask("start");
+  $("bundle").textContent = `${facts.bundle}, ${facts.size} px`;
+  document.title = `rdm: ${facts.bundle}`;
+  await edit.start(facts);
+} catch (error) {
+  notice(error);
+}

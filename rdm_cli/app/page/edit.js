@@ -1,0 +1,339 @@
+// Edit: one picture, its sliders and switches, and the command that does the same.
+
+import { $, ask, download, element, send, told } from "./link.js";
+
+const REST_MS = 140; // a slider that has not moved for so long rests
+const STEP = 0.02, FARTHEST = 1;
+const AS_IT_IS = () => ({ wanted: {}, keep: null, seed: 0, like: null, scales: {} });
+const SAYS = {
+  slide: "Each slider moves the code along one attribute. The bar below a name is what the classifier reads.",
+  set: "An edit goes as far as the face needs, and is read again: does it show, and is what is ticked as it was?",
+};
+
+let facts, source = null, edit = AS_IT_IS(), original = null;
+let past = [], future = [], turn = 0;
+const likes = new Map(); // key -> {name, picture}
+
+// What is shown.
+
+function shownNumber(value) {
+  return value ? `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}` : "0";
+}
+
+function paintSlider(slider) {
+  const at = 50 + 50 * slider.value / FARTHEST;
+  slider.style.setProperty("--from", `${Math.min(50, at)}%`);
+  slider.style.setProperty("--to", `${Math.max(50, at)}%`);
+}
+
+const words = (name) => name.replaceAll("_", " ");
+
+function slideRow(name) {
+  const slider = element("input", {
+    type: "range", min: -FARTHEST, max: FARTHEST, step: STEP, value: 0, id: `slide-${name}`,
+  });
+  const value = element("output", { className: "value", htmlFor: slider.id, textContent: "0" });
+  slider.addEventListener("input", () => {
+    setScale(name, Number(slider.value));
+    preview();
+  });
+  slider.addEventListener("change", commit);
+  const back = () => { setScale(name, 0); preview(); commit(); };
+  slider.addEventListener("keydown", (event) => { if (event.key === "0") back(); });
+  slider.addEventListener("dblclick", back);
+  const label = element("label", { className: "called", htmlFor: slider.id, title: facts.doubts[name] ?? "" }, words(name),
+    element("span", { className: "reading", "data-reading": name }));
+  return element("div", { className: "slide row", "data-name": name }, label, slider, value);
+}
+
+function setRow(name) {
+  const choice = element("div", { className: "segments small", role: "radiogroup", "aria-label": words(name) });
+  for (const [value, text] of [["no", "no"], ["", "as is"], ["yes", "yes"]]) {
+    const radio = element("input", { type: "radio", name: `set-${name}`, value });
+    radio.addEventListener("change", () => { setWanted(name, value); commit(); settle(); });
+    choice.append(element("label", {}, radio, element("span", {}, text)));
+  }
+  const tick = element("input", { type: "checkbox", checked: true, "data-keep": name });
+  tick.addEventListener("change", () => {
+    const ticked = [...document.querySelectorAll("[data-keep]")].filter((one) => one.checked).map((one) => one.dataset.keep);
+    edit = { ...edit, keep: ticked.length === document.querySelectorAll("[data-keep]").length ? null : ticked };
+    commit();
+    settle();
+  });
+  const called = element("span", { className: "called", title: facts.doubts[name] ?? "" }, words(name),
+    element("span", { className: "reading", "data-reading": name }));
+  const keep = element("label", { className: "keep", title: "It is to stay as it is" }, tick, "keep");
+  keep.querySelector("input").setAttribute("aria-label", `keep ${words(name)}`);
+  return element("div", { className: "set row", "data-name": name }, called, choice, keep);
+}
+
+function buildRows() {
+  const mode = document.querySelector('[name="mode"]:checked').value;
+  $("rows").replaceChildren(...facts.groups.map((group) => {
+    const label = group.map(words).join(", ");
+    return element("div", { className: "group", role: "group", "aria-label": label }, ...group.map(mode === "slide" ? slideRow : setRow));
+  }));
+  $("mode-says").textContent = facts.groups.length ? SAYS[mode] : "This bundle has no attributes.";
+  $("set-more").hidden = mode !== "set" || !facts.groups.length;
+  refresh();
+}
+
+function refresh() {
+  for (const row of document.querySelectorAll(".slide.row")) {
+    const value = edit.scales[row.dataset.name] ?? 0;
+    const slider = row.querySelector("input");
+    slider.value = value;
+    paintSlider(slider);
+    row.querySelector("output").textContent = shownNumber(value);
+    row.classList.toggle("moved", value !== 0);
+  }
+  for (const row of document.querySelectorAll(".set.row")) {
+    const name = row.dataset.name, wanted = edit.wanted[name];
+    const value = wanted === undefined ? "" : wanted ? "yes" : "no";
+    row.querySelector(`input[value="${value}"]`).checked = true;
+    row.classList.toggle("moved", value !== "");
+    const tick = row.querySelector("[data-keep]");
+    tick.checked = edit.keep === null || edit.keep.includes(name);
+    tick.disabled = !Object.keys(edit.wanted).length || value !== "";
+  }
+  $("seed").value = edit.seed;
+  const like = likes.get(edit.like);
+  $("like").hidden = !like;
+  if (like) {
+    $("like-picture").src = like.picture;
+    $("like-name").textContent = like.name;
+  }
+  $("undo").disabled = past.length < 2;
+  $("redo").disabled = !future.length;
+  $("reset").disabled = same(edit, AS_IT_IS());
+}
+
+function paint(seen, state) {
+  $("edited").src = seen.picture;
+  for (const bar of document.querySelectorAll("[data-reading]")) {
+    const p = seen.readings[bar.dataset.reading] ?? 0;
+    bar.style.setProperty("--p", p);
+    bar.title = `the classifier reads ${words(bar.dataset.reading)} with ${Math.round(100 * p)} %`;
+  }
+  $("state").textContent = state;
+  $("state").classList.toggle("busy", state !== "");
+  if (!$("differs").hidden) difference();
+}
+
+async function difference() {
+  const both = [$("original"), $("edited")];
+  await Promise.all(both.map((image) => image.decode()));
+  const canvas = $("differs"), { naturalWidth: width, naturalHeight: height } = $("edited");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const [before, after] = both.map((image) => {
+    context.drawImage(image, 0, 0, width, height);
+    return context.getImageData(0, 0, width, height);
+  });
+  for (let i = 0; i < after.data.length; i++) {
+    if (i % 4 !== 3) after.data[i] = 4 * Math.abs(after.data[i] - before.data[i]);
+  }
+  context.putImageData(after, 0, 0);
+}
+
+export function toggleDifference() {
+  const on = $("differs").hidden;
+  $("differs").hidden = !on;
+  $("edited").hidden = on;
+  $("difference").setAttribute("aria-pressed", on);
+  $("edited-label").textContent = on ? "Difference, four times" : "Edited";
+  if (on) difference();
+}
+
+// What is asked for.
+
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+
+function setScale(name, value) {
+  const { [name]: _, ...others } = edit.scales;
+  edit = { ...edit, scales: value ? { ...others, [name]: value } : others };
+  refresh();
+}
+
+function setWanted(name, value) {
+  const { [name]: _, ...others } = edit.wanted;
+  if (value === "yes") for (const other of facts.exclusive[name] ?? []) if (others[other]) delete others[other];
+  edit = { ...edit, wanted: value ? { ...others, [name]: value === "yes" } : others };
+  if (!Object.keys(edit.wanted).length) edit = { ...edit, keep: null, seed: 0, like: null };
+  refresh();
+}
+
+function commit() {
+  if (!past.length || !same(past.at(-1), edit)) {
+    past.push(edit);
+    future = [];
+  }
+  refresh();
+}
+
+function go(to) {
+  edit = to;
+  refresh();
+  settle();
+}
+
+export function undo() {
+  if (past.length < 2) return;
+  future.push(past.pop());
+  go(past.at(-1));
+}
+
+export function redo() {
+  if (!future.length) return;
+  past.push(future.pop());
+  go(past.at(-1));
+}
+
+// A preview at a time: what the slider passed meanwhile is left out.
+let waiting = null, isAsking = false, resting = null;
+
+function preview() {
+  waiting = { key: source.key, edit, turn: ++turn };
+  clearTimeout(resting);
+  if (!isAsking) pump();
+}
+
+const pump = told(async () => {
+  isAsking = true;
+  try {
+    while (waiting) {
+      const asked = waiting;
+      waiting = null;
+      const seen = await ask("preview", asked);
+      if (source?.key !== asked.key) return;
+      paint(seen, "preview");
+      $("edited").dataset.turn = asked.turn;
+    }
+  } finally {
+    isAsking = false;
+  }
+  clearTimeout(resting);
+  resting = setTimeout(settle, REST_MS);
+});
+
+const settle = told(async () => {
+  clearTimeout(resting);
+  const asked = { key: source.key, edit, turn: ++turn };
+  $("state").textContent = Object.keys(edit.wanted).length ? "reading it again" : "settling";
+  $("state").classList.add("busy");
+  try {
+    const seen = await ask("settle", asked);
+    if (asked.turn !== turn) return;
+    paint(seen, "");
+    $("edited").dataset.settled = asked.turn;
+    $("remarks").textContent = seen.remarks.join(" ");
+    $("command").textContent = seen.command;
+    $("copy").disabled = !seen.command;
+  } catch (error) {
+    if (error.status === 409) return;
+    if (asked.turn === turn) {
+      $("state").textContent = "";
+      $("state").classList.remove("busy");
+    }
+    throw error;
+  }
+});
+
+// What is opened and saved.
+
+export function take(opened, file = null) {
+  source = opened;
+  edit = AS_IT_IS();
+  past = [edit];
+  future = [];
+  waiting = null;
+  $("original").src = $("edited").src = opened.picture;
+  $("original").alt = `The original, ${opened.name}`;
+  $("edited").alt = `${opened.name}, edited`;
+  $("source-name").textContent = $("source-name").title = opened.name;
+  $("command").textContent = "";
+  $("remarks").textContent = (opened.remarks ?? []).join(" ");
+  for (const button of document.querySelectorAll("#files button")) {
+    button.setAttribute("aria-current", Number(button.dataset.number) === file);
+  }
+  refresh();
+  const remarks = $("remarks").textContent;
+  settle().then(() => { if (remarks && source === opened) $("remarks").textContent ||= remarks; });
+}
+
+export const openFile = async (file) => take(await send(file));
+export const draw = async (seed, number = 0, wanted = {}) => take(await ask("draw", { seed, number, wanted }));
+export const chooseFile = () => $("file").click();
+export const save = told(() => download("save", { key: source.key, edit, what: "picture" }));
+const pick = async (number) => take(await ask("pick", { number }), number);
+
+function listFiles() {
+  $("files").hidden = facts.files.length < 2;
+  if ($("files").hidden) return;
+  const seen = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries.filter((entry) => entry.isIntersecting)) {
+      seen.unobserve(target);
+      ask("thumbnail", { number: Number(target.dataset.number) })
+        .then(({ picture }) => { target.querySelector("img").src = picture; })
+        .catch(() => { target.disabled = true; });
+    }
+  }, { root: $("files") });
+  for (const [number, name] of facts.files.entries()) {
+    const button = element("button", { title: name, "aria-label": name, "data-number": number },
+      element("img", { alt: "", width: 56, height: 56 }));
+    button.addEventListener("click", told(() => pick(number)));
+    $("files").append(element("li", {}, button));
+    seen.observe(button);
+  }
+}
+
+export async function start(given) {
+  facts = given;
+  for (const radio of document.querySelectorAll('[name="mode"]')) radio.addEventListener("change", buildRows);
+  $("open").addEventListener("click", chooseFile);
+  $("file").addEventListener("change", told(async () => {
+    const [file] = $("file").files;
+    $("file").value = "";
+    if (file) await openFile(file);
+  }));
+  $("draw-one").hidden = !facts.draws.draws;
+  $("draw-one").addEventListener("submit", told(async (event) => {
+    event.preventDefault();
+    await draw(Number($("draw-seed").value));
+    $("draw-seed").value = Number($("draw-seed").value) + 1;
+  }));
+  $("difference").addEventListener("click", toggleDifference);
+  $("undo").addEventListener("click", undo);
+  $("redo").addEventListener("click", redo);
+  $("reset").addEventListener("click", () => { edit = AS_IT_IS(); commit(); settle(); });
+  $("seed").addEventListener("change", () => {
+    edit = { ...edit, seed: Math.max(0, Math.round(Number($("seed").value) || 0)) };
+    commit();
+    settle();
+  });
+  $("another").addEventListener("click", () => { edit = { ...edit, seed: edit.seed + 1 }; commit(); settle(); });
+  $("borrow").addEventListener("click", () => $("like-file").click());
+  $("like-file").addEventListener("change", told(async () => {
+    const [file] = $("like-file").files;
+    $("like-file").value = "";
+    if (!file) return;
+    const like = await send(file);
+    likes.set(like.key, like);
+    edit = { ...edit, like: like.key };
+    commit();
+    await settle();
+  }));
+  $("like-off").addEventListener("click", () => { edit = { ...edit, like: null }; commit(); settle(); });
+  $("copy").addEventListener("click", told(async () => {
+    await navigator.clipboard.writeText($("command").textContent);
+    $("copy").textContent = "Copied";
+    setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
+  }));
+  $("save").addEventListener("click", save);
+  $("save-code").addEventListener("click", told(() => download("save", { key: source.key, edit, what: "code" })));
+  buildRows();
+  listFiles();
+  if (facts.files.length) await pick(0);
+  else if (facts.draws.draws) { await draw(0); $("draw-seed").value = 1; }
+}

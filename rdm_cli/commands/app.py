@@ -1,0 +1,109 @@
+"""rdm app: a page in the browser to edit pictures by hand."""
+
+from __future__ import annotations
+
+import secrets
+import webbrowser
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rdm_cli import options as o
+from rdm_cli.commands.opening import open_for, open_on
+from rdm_cli.console import Console
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES, PassedOver, find_inputs
+from rdm_cli.errors import UsageError
+from rdm_cli.option_groups import spread
+from rdm_cli.registry import DEFAULT_BUNDLE
+
+if TYPE_CHECKING:
+    from rdm_cli.pipeline.pipeline import Pipeline
+
+MOST_FILES = 2000  # that the page lists
+
+
+@spread
+def app(
+    place: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[IMAGE|CODE|FOLDER]", help="What the page begins with.", show_default="a drawn sample"
+        ),
+    ] = None,
+    bundle: o.RecordedBundle = None,
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="Where to listen; others reach all but 127.0.0.1."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option("--port", metavar="N", min=0, max=65535, show_default="a free one", help="Its port."),
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the system's browser.")
+    ] = True,
+    *,
+    machine: o.Machine,
+    voice: o.Voice,
+) -> None:
+    """Edit pictures in the browser: sliders, yes and no, paths between pictures, new ones.
+
+    The page comes from this machine, asks nothing outside, and reads no file but those that are named here or
+    dropped on it. Its address, with the token that it needs, is printed. Every picture comes with the command
+    that makes it. Ctrl-C ends it.
+
+    Examples:
+        rdm app photo.png
+        rdm app faces/ --port 8000 --no-browser
+    """
+    console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    passed_over = PassedOver()
+    files: list[Path] = []
+    if place is not None:
+        suffixes = SUFFIXES | CODE_SUFFIXES
+        found = find_inputs([place], suffixes=suffixes, passed_over=passed_over, own_too=True)
+        files = [item.source for item in islice(found, MOST_FILES)]
+        if passed_over:
+            console.remark(str(place), str(passed_over))
+        if len(found) > len(files):
+            console.remark(str(place), f"has {len(found)} pictures, of which the page lists {len(files)}")
+    from rdm_cli.app.desk import Desk
+    from rdm_cli.app.server import PageServer
+    from rdm_cli.app.studio import Studio
+    from rdm_cli.codes.code import read_info
+
+    desk = Desk()
+    info = read_info(files[0]) if files and files[0].suffix == CODE_SUFFIX else None
+    opened: list[str] = []
+
+    def open_one(name: str, *, fetches: bool) -> Pipeline:
+        opened.append(name)
+        return open_on(machine, name, o.Images(), desk.remark, fetches=fetches)
+
+    pipeline = open_for(info, bundle, open_one)
+    pipeline.bundle.require_z("rdm app")
+    options = ["-b", opened[0]] if bundle is not None or opened[0] != DEFAULT_BUNDLE else []
+    for name, value, usual in (
+        ("--device", machine.device, "auto"),
+        ("--precision", machine.precision, "fp32"),
+    ):
+        options += [name, str(value)] if value != usual else []
+    desk.studio, desk.files = Studio(pipeline=pipeline, options=tuple(options)), files
+    try:
+        server = PageServer(host, port, desk, secrets.token_urlsafe(24), console.problem)
+    except OSError as error:
+        raise UsageError(
+            f"--host {host} --port {port}: cannot listen there ({error.strerror})",
+            hint="leave out --port for a free one",
+        ) from error
+    with server:
+        console.emit(server.url, kind="page", url=server.url)
+        console.note("rdm: the page is at this address as long as this runs; Ctrl-C ends it")
+        if browser and not webbrowser.open(server.url):
+            console.note("rdm: no browser could be started: open the address yourself")
+        with suppress(KeyboardInterrupt):  # the way to end it: nothing was left undone
+            server.serve_forever()
