@@ -16,7 +16,9 @@ from typing import Any
 
 from PIL import Image
 
-from rdm_cli.app.studio import Edit, Seen, Source, Studio
+from rdm_cli.app.between import SUFFIXES, Export, command, export, mixture
+from rdm_cli.app.drawing import drawn_sheet
+from rdm_cli.app.studio import Drawing, Edit, Seen, Source, Studio
 from rdm_cli.data.io.places import Blob, Readable
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import RdmError, UsageError
@@ -130,8 +132,10 @@ class Desk:
         return {"picture": _uri(self._studio.thumbnail(self._file(asked)))}
 
     def _draw(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        seed, number = _whole(asked, "seed"), _whole(asked, "number")
-        return self._shown(tab, self._studio.draw(seed, number, _wanted(asked)))
+        return self._shown(tab, self._studio.draw(_drawing(asked)))
+
+    def _continue(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        return self._shown(tab, self._studio.continued(*self._edit(tab, asked)))
 
     def _file(self, asked: Mapping[str, Any]) -> Readable:
         number = _whole(asked, "number")
@@ -171,6 +175,47 @@ class Desk:
             return File(name=f"{saved.stem}{CODE_SUFFIX}", content=saved.code)
         return File(name=f"{saved.stem}.png", content=saved.picture)
 
+    # Between pictures, and new ones.
+
+    def _mix(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        weights = asked.get("weights")
+        if not isinstance(weights, list) or not all(isinstance(w, int | float) for w in weights):
+            raise UsageError("weights are numbers")
+        return {"picture": _uri(mixture(self._studio, self._several(tab, asked), weights))}
+
+    def _way(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        sources, num_frames = self._several(tab, asked), _whole(asked, "frames")
+        return {"command": command(self._studio, sources, num_frames, "strip")}
+
+    def _export(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
+        kind: Export = "animation" if asked.get("what") == "animation" else "strip"
+        content = export(self._studio, self._several(tab, asked), _whole(asked, "frames"), kind)
+        return File(name=f"between{SUFFIXES[kind]}", content=content)
+
+    def _several(self, tab: Tab, asked: Mapping[str, Any]) -> list[Source]:
+        keys = asked.get("keys")
+        if not isinstance(keys, list) or len(keys) > 3:
+            raise UsageError("two or three pictures are named")
+        return [self._source(tab, key) for key in keys]
+
+    def _sheet(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        like = asked.get("like") or []
+        if not isinstance(like, list) or not all(isinstance(one, dict) for one in like):
+            raise UsageError("examples are draws")
+        sheet = drawn_sheet(
+            self._studio,
+            _whole(asked, "num"),
+            _whole(asked, "seed"),
+            _wanted(asked),
+            [_drawing(one) for one in like],
+        )
+        drawn = zip(sheet.drawings, sheet.pictures, strict=True)
+        return {
+            "drawn": [{**vars(one), "picture": _uri(picture)} for one, picture in drawn],
+            "command": sheet.command,
+            "remarks": list(sheet.remarks),
+        }
+
     def _edit(self, tab: Tab, asked: Mapping[str, Any]) -> tuple[Source, Edit]:
         edit = asked.get("edit")
         if not isinstance(edit, dict):
@@ -194,6 +239,11 @@ VERBS: Mapping[str, Callable[[Desk, Tab, Mapping[str, Any], bytes], Any]] = {
     "preview": Desk._preview,
     "settle": Desk._settle,
     "save": Desk._save,
+    "continue": Desk._continue,
+    "mix": Desk._mix,
+    "way": Desk._way,
+    "export": Desk._export,
+    "sheet": Desk._sheet,
 }
 """What a page may ask for."""
 
@@ -212,6 +262,10 @@ def _whole(asked: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise UsageError(f"{name} is a whole number from 0")
     return value
+
+
+def _drawing(asked: Mapping[str, Any]) -> Drawing:
+    return Drawing(seed=_whole(asked, "seed"), number=_whole(asked, "number"), wanted=_wanted(asked))
 
 
 def _wanted(asked: Mapping[str, Any]) -> dict[str, bool]:

@@ -8,6 +8,7 @@ added to the settled picture that the sliders began from.
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -98,6 +99,15 @@ class Source:
     def is_code(self) -> bool:
         """Whether the file is a code."""
         return self.file.suffix == CODE_SUFFIX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The draw ``number`` of ``seed``, of a prior that is told what is ``wanted``."""
+
+    seed: int
+    number: int = 0
+    wanted: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,50 +214,58 @@ class Studio:
             picture = to_pil(self._decoded(code, file.stem)[0])
         return Source(file=file, word=_word(word or file.name), code=code, picture=picture)
 
-    def draw(self, seed: int, number: int = 0, wanted: Mapping[str, bool] | None = None) -> Source:
-        """The draw ``number`` of ``seed``, as ``rdm sample`` has it; the prior is told what is ``wanted``."""
-        draws = Draws(seed=seed, wanted=wanted or None)
-        near = number < MOST_DRAWS
-        numbers = list(range(number + 1)) if near else [number]
-        size = self.pipeline.size_of_batches(len(numbers), at_least=PRIOR_BATCH)
-        z = draws.z(replace(self.pipeline, batch_size=size), numbers)
-        code = draws.codes(self.single, z[-1:], [number])
-        if number == 0:
-            name = f"sample-{seed}{CODE_SUFFIX}"
-            place = str(PurePath(name).with_suffix(".png"))
-        else:
-            name, place = f"{number:06d}{CODE_SUFFIX}", f"samples-{seed}"
-        told = ",".join(f"{k}={_answer(v)}" for k, v in (wanted or {}).items())
-        attr = ["--attr", told] if told else []
-        words = [
-            "rdm",
-            "sample",
-            "-n",
-            str(number + 1),
-            "--seed",
-            str(seed),
-            *attr,
-            *self.options,
-            "-o",
-            place,
-        ]
-        folder = "" if number == 0 or not near else f"{place}/"
-        first = shlex.join([*words, "-o", place]) if near else f"# save the code of this draw as {name}"
+    def draw(self, drawing: Drawing) -> Source:
+        """One draw, as ``rdm sample`` has it."""
+        code = self.drawn(drawing)
+        name, place = f"{drawing.number:06d}{CODE_SUFFIX}", f"samples-{drawing.seed}/"
+        if drawing.number == 0:
+            name, place = f"sample-{drawing.seed}{CODE_SUFFIX}", ""
+        near = drawing.number < MOST_DRAWS
+        words = self.sampling(drawing.number + 1, drawing.seed, drawing.wanted)
+        words += ["-o", place or str(PurePath(name).with_suffix(".png"))]
+        first = shlex.join(words) if near else f"# save the code of this draw as {name}"
         return Source(
             file=Blob(name, code_bytes(code, name)),
-            word=_word(folder + name),
+            word=_word(place + name if near else name),
             code=code,
             picture=to_pil(self._decoded(code, PurePath(name).stem)[0]),
             first=(first,),
         )
 
+    def drawn(self, drawing: Drawing) -> Codes:
+        """The code (1) of a draw."""
+        draws = Draws(seed=drawing.seed, wanted=drawing.wanted or None)
+        # near ones in the batch in which the command draws them: to the last bit the same
+        near = drawing.number < MOST_DRAWS
+        numbers = list(range(drawing.number + 1)) if near else [drawing.number]
+        size = self.pipeline.size_of_batches(len(numbers), at_least=PRIOR_BATCH)
+        z = draws.z(replace(self.pipeline, batch_size=size), numbers)
+        return draws.codes(self.single, z[-1:], [drawing.number])
+
+    def sampling(self, num: int, seed: int, wanted: Mapping[str, bool]) -> list[str]:
+        """The words of the command that draws ``num`` samples."""
+        told = ",".join(f"{name}={_answer(value)}" for name, value in wanted.items())
+        attr = ["--attr", told] if told else []
+        return ["rdm", "sample", "-n", str(num), "--seed", str(seed), *attr, *self.options]
+
+    def continued(self, source: Source, edit: Edit) -> Source:
+        """The edited picture as one to go on from: the code that :meth:`commands` write."""
+        saved, lines = self.save(source, edit), self.commands(source, edit)
+        if not lines:
+            return source
+        name = f"{saved.stem}{CODE_SUFFIX}"
+        with Image.open(io.BytesIO(saved.picture)) as picture:
+            shown = picture.convert("RGB")
+        file = Blob(name, saved.code)
+        return Source(file=file, word=_word(name), code=Codes.load(file), picture=shown, first=(lines,))
+
     @property
-    def draws(self) -> dict[str, Any]:
-        """Whether there is something that draws z, and the ``known`` attributes that it can be told."""
+    def draws(self) -> bool:
+        """Whether there is something that draws z."""
         try:
-            return {"draws": True, "known": list(self.pipeline.z_prior.attributes)}
+            return self.pipeline.z_prior is not None
         except RdmError:
-            return {"draws": False, "known": []}
+            return False
 
     def thumbnail(self, file: Readable) -> Image.Image:
         """What an image or a code shows, in model pixels; raises ImageError or CodeError."""

@@ -1,10 +1,12 @@
 // The frame: tabs, keys, files that are dropped; and the start.
 
 import { $, ask, notice, told } from "./link.js";
+import * as between from "./between.js";
+import * as draw from "./draw.js";
 import * as edit from "./edit.js";
 
-const views = ["edit", "between", "draw"].filter((name) => $(name));
-const shown = {};
+const views = ["edit", "between", "draw"];
+const shown = { draw: draw.shown };
 
 export function show(name) {
   for (const other of views) {
@@ -40,7 +42,7 @@ addEventListener("drop", told(async (event) => {
   event.preventDefault();
   over(-depth);
   const [file] = event.dataTransfer.files;
-  if (!file) return;
+  if (!file || event.target.closest?.(".end")) return; // which takes it itself
   show("edit");
   await edit.openFile(file);
 }));
@@ -67,6 +69,9 @@ try {
   const facts = await ask("start");
   $("bundle").textContent = `${facts.bundle}, ${facts.size} px`;
   document.title = `rdm: ${facts.bundle}`;
+  between.start(facts);
+  draw.start(facts, show);
+  $("tab-draw").hidden = !facts.draws;
   await edit.start(facts);
 } catch (error) {
   notice(error);

@@ -1,13 +1,13 @@
 // Edit: one picture, its sliders and switches, and the command that does the same.
 
-import { $, ask, download, element, send, told } from "./link.js";
+import { $, ask, busy, chosen, copies, download, element, send, tell, told } from "./link.js";
 
 const REST_MS = 140; // a slider that has not moved for so long rests
 const STEP = 0.02, FARTHEST = 1;
 const AS_IT_IS = () => ({ wanted: {}, keep: null, seed: 0, like: null, scales: {} });
 const SAYS = {
-  slide: "Each slider moves the code along one attribute. The bar below a name is what the classifier reads.",
-  set: "An edit goes as far as the face needs, and is read again: does it show, and is what is ticked as it was?",
+  slide: "Each slider moves the code along one attribute. A small bar is what the classifier reads.",
+  set: "An edit goes as far as it must, and the picture is read again. What is to be kept stays as it was.",
 };
 
 let facts, source = null, edit = AS_IT_IS(), original = null;
@@ -28,6 +28,8 @@ function paintSlider(slider) {
 
 const words = (name) => name.replaceAll("_", " ");
 
+const reading = (name) => element("span", { className: "reading", role: "img", "data-reading": name });
+
 function slideRow(name) {
   const slider = element("input", {
     type: "range", min: -FARTHEST, max: FARTHEST, step: STEP, value: 0, id: `slide-${name}`,
@@ -41,9 +43,8 @@ function slideRow(name) {
   const back = () => { setScale(name, 0); preview(); commit(); };
   slider.addEventListener("keydown", (event) => { if (event.key === "0") back(); });
   slider.addEventListener("dblclick", back);
-  const label = element("label", { className: "called", htmlFor: slider.id, title: facts.doubts[name] ?? "" }, words(name),
-    element("span", { className: "reading", "data-reading": name }));
-  return element("div", { className: "slide row", "data-name": name }, label, slider, value);
+  const label = element("label", { className: "called", htmlFor: slider.id, title: facts.doubts[name] ?? words(name) }, words(name));
+  return element("div", { className: "slide row", "data-name": name }, label, reading(name), slider, value);
 }
 
 function setRow(name) {
@@ -60,11 +61,10 @@ function setRow(name) {
     commit();
     settle();
   });
-  const called = element("span", { className: "called", title: facts.doubts[name] ?? "" }, words(name),
-    element("span", { className: "reading", "data-reading": name }));
+  const called = element("span", { className: "called", title: facts.doubts[name] ?? words(name) }, words(name));
   const keep = element("label", { className: "keep", title: "It is to stay as it is" }, tick, "keep");
   keep.querySelector("input").setAttribute("aria-label", `keep ${words(name)}`);
-  return element("div", { className: "set row", "data-name": name }, called, choice, keep);
+  return element("div", { className: "set row", "data-name": name }, called, reading(name), choice, keep);
 }
 
 function buildRows() {
@@ -113,10 +113,10 @@ function paint(seen, state) {
   for (const bar of document.querySelectorAll("[data-reading]")) {
     const p = seen.readings[bar.dataset.reading] ?? 0;
     bar.style.setProperty("--p", p);
-    bar.title = `the classifier reads ${words(bar.dataset.reading)} with ${Math.round(100 * p)} %`;
+    bar.title = `${words(bar.dataset.reading)}: ${Math.round(100 * p)} %`;
+    bar.setAttribute("aria-label", bar.title);
   }
-  $("state").textContent = state;
-  $("state").classList.toggle("busy", state !== "");
+  busy("state", state);
   if (!$("differs").hidden) difference();
 }
 
@@ -220,22 +220,17 @@ const pump = told(async () => {
 const settle = told(async () => {
   clearTimeout(resting);
   const asked = { key: source.key, edit, turn: ++turn };
-  $("state").textContent = Object.keys(edit.wanted).length ? "reading it again" : "settling";
-  $("state").classList.add("busy");
+  busy("state", Object.keys(edit.wanted).length ? "editing and reading it" : "settling");
   try {
     const seen = await ask("settle", asked);
     if (asked.turn !== turn) return;
     paint(seen, "");
     $("edited").dataset.settled = asked.turn;
     $("remarks").textContent = seen.remarks.join(" ");
-    $("command").textContent = seen.command;
-    $("copy").disabled = !seen.command;
+    tell("command", seen.command);
   } catch (error) {
     if (error.status === 409) return;
-    if (asked.turn === turn) {
-      $("state").textContent = "";
-      $("state").classList.remove("busy");
-    }
+    if (asked.turn === turn) busy("state", "");
     throw error;
   }
 });
@@ -252,7 +247,7 @@ export function take(opened, file = null) {
   $("original").alt = `The original, ${opened.name}`;
   $("edited").alt = `${opened.name}, edited`;
   $("source-name").textContent = $("source-name").title = opened.name;
-  $("command").textContent = "";
+  tell("command", "");
   $("remarks").textContent = (opened.remarks ?? []).join(" ");
   for (const button of document.querySelectorAll("#files button")) {
     button.setAttribute("aria-current", Number(button.dataset.number) === file);
@@ -262,9 +257,13 @@ export function take(opened, file = null) {
   settle().then(() => { if (remarks && source === opened) $("remarks").textContent ||= remarks; });
 }
 
+export const current = () => ({ key: source.key, edit });
 export const openFile = async (file) => take(await send(file));
-export const draw = async (seed, number = 0, wanted = {}) => take(await ask("draw", { seed, number, wanted }));
-export const chooseFile = () => $("file").click();
+export const draw = async (drawing) => take(await ask("draw", drawing));
+export const chooseFile = told(async () => {
+  const file = await chosen();
+  if (file) await openFile(file);
+});
 export const save = told(() => download("save", { key: source.key, edit, what: "picture" }));
 const pick = async (number) => take(await ask("pick", { number }), number);
 
@@ -292,15 +291,10 @@ export async function start(given) {
   facts = given;
   for (const radio of document.querySelectorAll('[name="mode"]')) radio.addEventListener("change", buildRows);
   $("open").addEventListener("click", chooseFile);
-  $("file").addEventListener("change", told(async () => {
-    const [file] = $("file").files;
-    $("file").value = "";
-    if (file) await openFile(file);
-  }));
-  $("draw-one").hidden = !facts.draws.draws;
+  $("draw-one").hidden = !facts.draws;
   $("draw-one").addEventListener("submit", told(async (event) => {
     event.preventDefault();
-    await draw(Number($("draw-seed").value));
+    await draw({ seed: Number($("draw-seed").value) });
     $("draw-seed").value = Number($("draw-seed").value) + 1;
   }));
   $("difference").addEventListener("click", toggleDifference);
@@ -313,10 +307,8 @@ export async function start(given) {
     settle();
   });
   $("another").addEventListener("click", () => { edit = { ...edit, seed: edit.seed + 1 }; commit(); settle(); });
-  $("borrow").addEventListener("click", () => $("like-file").click());
-  $("like-file").addEventListener("change", told(async () => {
-    const [file] = $("like-file").files;
-    $("like-file").value = "";
+  $("borrow").addEventListener("click", told(async () => {
+    const file = await chosen();
     if (!file) return;
     const like = await send(file);
     likes.set(like.key, like);
@@ -325,15 +317,12 @@ export async function start(given) {
     await settle();
   }));
   $("like-off").addEventListener("click", () => { edit = { ...edit, like: null }; commit(); settle(); });
-  $("copy").addEventListener("click", told(async () => {
-    await navigator.clipboard.writeText($("command").textContent);
-    $("copy").textContent = "Copied";
-    setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
-  }));
+  copies("copy", "command");
   $("save").addEventListener("click", save);
   $("save-code").addEventListener("click", told(() => download("save", { key: source.key, edit, what: "code" })));
+  $("continue").addEventListener("click", told(async () => take(await ask("continue", current()))));
   buildRows();
   listFiles();
   if (facts.files.length) await pick(0);
-  else if (facts.draws.draws) { await draw(0); $("draw-seed").value = 1; }
+  else if (facts.draws) { await draw({ seed: 0 }); $("draw-seed").value = 1; }
 }

@@ -68,3 +68,29 @@ export const told = (action) => async (...given) => {
     notice(error);
   }
 };
+
+// A command's text, and the button that copies it: its id is the text's, with copy for command.
+export function tell(id, text) {
+  $(id).textContent = text;
+  $(id.replace("command", "copy")).disabled = !text;
+}
+
+export function copies(id, from) {
+  $(id).addEventListener("click", told(async () => {
+    await navigator.clipboard.writeText($(from).textContent);
+    $(id).textContent = "Copied";
+    setTimeout(() => { $(id).textContent = "Copy"; }, 1500);
+  }));
+}
+
+export function busy(id, text) {
+  $(id).textContent = text;
+  $(id).classList.toggle("busy", text !== "");
+}
+
+export const chosen = () => new Promise((resolve) => {
+  const input = element("input", { type: "file" });
+  input.addEventListener("change", () => resolve(input.files[0] ?? null));
+  input.addEventListener("cancel", () => resolve(null));
+  input.click();
+});
