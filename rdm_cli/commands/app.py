@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import webbrowser
 from contextlib import suppress
 from itertools import islice
@@ -19,6 +20,7 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES, PassedOver,
 from rdm_cli.errors import UsageError
 from rdm_cli.option_groups import spread
 from rdm_cli.registry import DEFAULT_BUNDLE
+from rdm_cli.typed_command import typed_command
 
 if TYPE_CHECKING:
     from rdm_cli.pipeline.pipeline import Pipeline
@@ -28,6 +30,7 @@ MOST_FILES = 2000  # that the page lists
 
 @spread
 def app(
+    ctx: typer.Context,
     place: Annotated[
         Path | None,
         typer.Argument(
@@ -47,6 +50,7 @@ def app(
         bool, typer.Option("--browser/--no-browser", help="Open the page in the system's browser.")
     ] = True,
     *,
+    images: o.Images,
     machine: o.Machine,
     voice: o.Voice,
 ) -> None:
@@ -82,16 +86,14 @@ def app(
 
     def open_one(name: str, *, fetches: bool) -> Pipeline:
         opened.append(name)
-        return open_on(machine, name, o.Images(), desk.remark, fetches=fetches)
+        return open_on(machine, name, images, desk.remark, fetches=fetches)
 
     pipeline = open_for(info, bundle, open_one)
     pipeline.bundle.require_z("rdm app")
-    options = ["-b", opened[0]] if bundle is not None or opened[0] != DEFAULT_BUNDLE else []
-    for name, value, usual in (
-        ("--device", machine.device, "auto"),
-        ("--precision", machine.precision, "fp32"),
-    ):
-        options += [name, str(value)] if value != usual else []
+    here = dict.fromkeys(("place", "host", "port", "browser"), ())  # what is of the page alone
+    options = shlex.split(typed_command(ctx, here))[2:]
+    if bundle is None and opened[0] != DEFAULT_BUNDLE:
+        options += ["--bundle", opened[0]]
     desk.studio, desk.files = Studio(pipeline=pipeline, options=tuple(options)), files
     try:
         server = PageServer(host, port, desk, secrets.token_urlsafe(24), console.problem)

@@ -39,9 +39,14 @@ function slideRow(name) {
     setScale(name, Number(slider.value));
     preview();
   });
-  slider.addEventListener("change", commit);
+  let isTyped = false;
+  slider.addEventListener("change", () => commit(isTyped ? name : null));
   const back = () => { setScale(name, 0); preview(); commit(); };
-  slider.addEventListener("keydown", (event) => { if (event.key === "0") back(); });
+  slider.addEventListener("pointerdown", () => { isTyped = false; });
+  slider.addEventListener("keydown", (event) => {
+    isTyped = true;
+    if (event.key === "0") back();
+  });
   slider.addEventListener("dblclick", back);
   const label = element("label", { className: "called", htmlFor: slider.id, title: facts.doubts[name] ?? words(name) }, words(name));
   return element("div", { className: "slide row", "data-name": name }, label, reading(name), slider, value);
@@ -56,8 +61,9 @@ function setRow(name) {
   }
   const tick = element("input", { type: "checkbox", checked: true, "data-keep": name });
   tick.addEventListener("change", () => {
-    const ticked = [...document.querySelectorAll("[data-keep]")].filter((one) => one.checked).map((one) => one.dataset.keep);
-    edit = { ...edit, keep: ticked.length === document.querySelectorAll("[data-keep]").length ? null : ticked };
+    const ticks = [...document.querySelectorAll("[data-keep]:enabled")];
+    const kept = ticks.filter((one) => one.checked).map((one) => one.dataset.keep);
+    edit = { ...edit, keep: kept.length === ticks.length ? null : kept };
     commit();
     settle();
   });
@@ -87,6 +93,7 @@ function refresh() {
     row.querySelector("output").textContent = shownNumber(value);
     row.classList.toggle("moved", value !== 0);
   }
+  const ruledOut = Object.keys(edit.wanted).filter((name) => edit.wanted[name]).flatMap((name) => facts.exclusive[name] ?? []);
   for (const row of document.querySelectorAll(".set.row")) {
     const name = row.dataset.name, wanted = edit.wanted[name];
     const value = wanted === undefined ? "" : wanted ? "yes" : "no";
@@ -94,7 +101,7 @@ function refresh() {
     row.classList.toggle("moved", value !== "");
     const tick = row.querySelector("[data-keep]");
     tick.checked = edit.keep === null || edit.keep.includes(name);
-    tick.disabled = !Object.keys(edit.wanted).length || value !== "";
+    tick.disabled = !Object.keys(edit.wanted).length || value !== "" || ruledOut.includes(name);
   }
   $("seed").value = edit.seed;
   const like = likes.get(edit.like);
@@ -164,16 +171,22 @@ function setWanted(name, value) {
   refresh();
 }
 
-function commit() {
-  if (!past.length || !same(past.at(-1), edit)) {
+// One step to undo; what is typed at one slider, key by key, is one.
+let typedAt = null;
+
+function commit(typed = null) {
+  if (!same(past.at(-1), edit)) {
+    if (typed !== null && typed === typedAt) past.pop();
     past.push(edit);
     future = [];
+    typedAt = typed;
   }
   refresh();
 }
 
 function go(to) {
   edit = to;
+  typedAt = null;
   refresh();
   settle();
 }
@@ -242,7 +255,7 @@ export function take(opened, file = null) {
   edit = AS_IT_IS();
   past = [edit];
   future = [];
-  waiting = null;
+  typedAt = waiting = null;
   $("original").src = $("edited").src = opened.picture;
   $("original").alt = `The original, ${opened.name}`;
   $("edited").alt = `${opened.name}, edited`;

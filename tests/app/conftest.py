@@ -1,0 +1,53 @@
+"""A studio over the tiny bundle, its server, and typing the commands that the page gives."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rdm_cli import cli
+from rdm_cli.app.desk import Desk
+from rdm_cli.app.server import PageServer
+from rdm_cli.app.studio import Studio
+from rdm_cli.pipeline.pipeline import open_pipeline
+
+TOKEN = "the-token-of-a-test"
+
+
+@pytest.fixture(scope="session")
+def studio(tiny_bundle: Path) -> Studio:
+    pipeline = open_pipeline(tiny_bundle, on_remark=lambda *_: None)
+    return Studio(pipeline=pipeline, options=("-b", str(tiny_bundle)))
+
+
+@pytest.fixture
+def served(studio: Studio, faces: Path) -> Iterator[PageServer]:
+    """A server on a free port, whose desk has the folder of faces."""
+    desk = Desk()
+    desk.studio, desk.files = studio, sorted(faces.rglob("*.png"))
+    problems: list[str] = []
+    with PageServer("127.0.0.1", 0, desk, TOKEN, problems.append) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+    assert problems == []
+
+
+@pytest.fixture
+def type_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Runs commands, a line each, as one would in a shell in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(commands: str) -> None:
+        assert commands
+        for line in commands.splitlines():
+            program, *words = shlex.split(line)
+            assert program == "rdm"
+            # an untrained bundle's edits need not hold: that is exit code 3, and the picture is there
+            assert cli.main([*words, "-q"]) in (0, 3), line
+
+    return run
