@@ -34,13 +34,13 @@ def app(
     place: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[IMAGE|CODE|FOLDER]", help="What the page begins with.", show_default="a drawn sample"
+            metavar="IMAGE|CODE|FOLDER", help="What the page begins with.", show_default="a drawn sample"
         ),
     ] = None,
     bundle: o.RecordedBundle = None,
     host: Annotated[
         str,
-        typer.Option("--host", metavar="ADDRESS", help="Where to listen; others reach all but 127.0.0.1."),
+        typer.Option("--host", metavar="ADDRESS", help="Where to listen; other machines reach any but this."),
     ] = "127.0.0.1",
     port: Annotated[
         int,
