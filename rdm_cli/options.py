@@ -78,6 +78,25 @@ RecordedBundle = Annotated[
         autocompletion=completion.bundles,
     ),
 ]  # fmt: skip
+BundleOfCodes = Annotated[
+    str | None,
+    typer.Option(
+        "-b", "--bundle", metavar="BUNDLE", help="A shipped name, a folder, or hf:owner/name[@revision].",
+        envvar="RDM_BUNDLE", show_default="the one that the codes record", autocompletion=completion.bundles,
+    ),
+]  # fmt: skip
+CodesPlace = Annotated[
+    Path, typer.Argument(metavar="TABLE|FOLDER", help="A table of codes, or a folder.", show_default=False)
+]
+Originals = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Where the images lie that the codes were made of, under the codes' names.",
+        show_default="a folder of codes itself",
+    ),
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace a file that is in a result's place, whoever wrote it.")
 ]
@@ -246,6 +265,19 @@ class ImageFiles:
             show_default="found from each image's values",
         ),
     ] = None
+
+
+@group(IMAGES)
+class CodePictures:
+    """The pictures of codes that were found, as one file."""
+
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE", help="Write a sheet of the pictures to this PNG file."),
+    ] = None
+    originals: Originals = None
+    tile: TilePixels = TILE_DEFAULT
+    force: Force = False
 
 
 @group(IMAGES)

@@ -31,6 +31,7 @@ LAYERS = [
     JOINED[0],
     {"reports"},
     JOINED[1],
+    {"collection"},
     {"pipeline"},
     {"jobs", "evaluation", "training.run"},
     {"app"},
@@ -49,7 +50,7 @@ LONG = 600  # lines: one thing, or two?
 VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
 HEAVY = (
     "torch", "diffusers", "accelerate", "torchmetrics", "sklearn", "scipy", "huggingface_hub",
-    "pyarrow", "fsspec", "lmdb",
+    "pyarrow", "fsspec", "lmdb", "usearch", "umap",
 )  # fmt: skip
 TENSOR_LIBRARIES = {"torch", "numpy", "diffusers", "accelerate"}
 FORBIDDEN = {
@@ -153,6 +154,8 @@ def may_import(source: str, target: str) -> bool:
         ("training", "training.run", False),
         ("codes", "bundles", True),
         ("bundles", "pipeline", False),
+        ("collection", "codes", True),
+        ("collection", "pipeline", False),
         ("methods", "priors", True),
         ("models", "methods", False),
         ("models", "kernels", True),

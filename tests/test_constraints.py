@@ -13,7 +13,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-TESTED_EXTRAS = ("demo", "evaluate", "perceptual", "s3", "sources")
+TESTED_EXTRAS = ("demo", "evaluate", "perceptual", "s3", "search", "sources")
 
 
 def pins(name: str) -> dict[str, Version]:

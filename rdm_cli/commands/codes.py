@@ -9,25 +9,33 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rdm_cli import options as o
+from rdm_cli.commands import codes_judging, codes_map, codes_search
 from rdm_cli.commands.batch_job import planned_job, report, shard_asked_for
 from rdm_cli.console import Console
 from rdm_cli.data.sources.folders import CODE_SUFFIXES
-from rdm_cli.errors import UsageError
+from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.help_page import App
 from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
+    from rdm_cli.codes.code import CodeInfo
     from rdm_cli.jobs.batch import Outcome, Task
+    from rdm_cli.methods.directions import Directions
 
 app = App(
     no_args_is_help=True,
-    help="""Codes of batch jobs: status, verify, merge, table.
+    help="""Many codes: how far their job is, one table of all, search, a map, what does not belong.
 
 Examples:
     rdm codes status codes/
-    rdm codes table codes/ -o z.parquet
+    rdm codes search codes/ photo.png --top 20
 """,
 )
+app.command("search")(codes_search.search)
+app.command("index")(codes_search.index)
+app.command("map")(codes_map.map_codes)
+app.command("odd")(codes_judging.odd)
+app.command("twins")(codes_judging.twins)
 
 TABLE = ".parquet"
 Manifests = Annotated[
@@ -179,14 +187,15 @@ def table(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .parquet file to write.")
     ] = None,
     shard: o.Shard = None,
+    bundle: o.BundleOfCodes = None,
     *,
     work: o.Work,
     voice: o.Voice,
 ) -> None:
     """Write the z of codes, and what they record, as a table for pandas, DuckDB and others.
 
-    Columns: name, path, z (a list of fixed length), bundle, source, class_name, psnr_db and more. x_T is not
-    read.
+    Columns: name, path, z (a list of fixed length), bundle, source, class_name, psnr_db and more; where the
+    bundle is here and has attributes, p_NAME: the probability of each. x_T is not read.
 
     Examples:
         rdm codes table codes/ -o z.parquet
@@ -215,8 +224,20 @@ def table(
         check_output(output)  # before any work
         rows = 0
 
+        def attributes(info: CodeInfo) -> Directions | None:
+            from rdm_cli.bundles.bundle import open_bundle
+
+            try:
+                opened = open_bundle(bundle or info.bundle, fetches=bundle is not None)
+                if opened.digest != info.bundle_digest:
+                    raise BundleError(f"{opened.name} is not the bundle that made these codes")
+                return opened.directions
+            except RdmError as error:
+                console.note(f"rdm: {output}: without probabilities of attributes: {error}")
+                return None
+
         def outcomes(_: object) -> Iterator[Outcome[Task]]:
-            return write_table(job.tasks, output)
+            return write_table(job.tasks, output, attributes)
 
         def count(_: object) -> None:
             nonlocal rows

@@ -535,7 +535,7 @@ def edit(
 
     Examples:
         rdm evaluate edit avatars64-diffae faces/ --attr smiling
-        rdm evaluate edit avatars64-diffae faces/ --truth 1 --judge-data train/ -o report/
+        rdm evaluate edit avatars64-diffae faces/ --truth 1 -n 100 -o report/
     """
     frame = _Frame("edit", bundles_and_data, report, images, machine, voice)
     moves = _numbers("--scales", scales or USUAL_SCALES, float)
@@ -597,7 +597,7 @@ def edit(
         subjects,
         partial(true.measure_truth, court=sides, plan=chosen, distances=distances, extractor=extractor),
         true.truth_plots,
-        work=partial(true.truth_work, court=sides, plan=chosen),
+        work=partial(true.truth_work, plan=chosen),
         notes=missing,
         avatars_seed=truth,
         editors=", ".join(chosen.editors),

@@ -217,8 +217,10 @@ def manipulate(
             )
 
         not_holding: list[str] = []
+        outside: list[int] = []
 
         def look(data: dict[str, Any]) -> None:
+            outside.append(data.get("outside") or 0)
             if not data.get("holds", True):
                 not_holding.append(f"{data['output']}: it does not show what was wanted")
             elif not data.get("kept", True):
@@ -227,7 +229,15 @@ def manipulate(
         def remarks() -> list[str]:
             some = [f"rdm: {line}" for line in not_holding[:MOST_TOLD]]
             left = len(not_holding) - len(some)
-            return some + ([f"rdm: and {left} more edits do not hold"] if left else [])
+            if left:
+                some.append(f"rdm: and {left} more edits do not hold")
+            if num := sum(outside):
+                leads = "1 edit leads" if num == 1 else f"{num} edits lead"
+                some.append(
+                    f"rdm: {leads} beyond the codes of the images that the bundle was trained on; a smaller "
+                    "scale, or NAME=yes, stays among them"
+                )
+            return some
 
         def conclude() -> None:
             if page is not None:

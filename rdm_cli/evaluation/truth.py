@@ -40,7 +40,7 @@ from rdm_cli.metrics.distribution import kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor
 from rdm_cli.metrics.intervals import share_estimate
 from rdm_cli.metrics.reconstruction import psnr_within
-from rdm_cli.pipeline.editing import EDITORS, SCALE
+from rdm_cli.pipeline.editing import EDITORS, NUM_ROUNDS, SCALE
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.registry import nearest
 from rdm_cli.reports.plots import Plot
@@ -125,7 +125,7 @@ def require_drawn(material: Material, avatars: Sequence[Avatar], subject: Subjec
         )
 
 
-def truth_cases(subject: Subject, court: Court, plan: TruthPlan) -> tuple[list[Case], list[str]]:
+def truth_cases(subject: Subject, plan: TruthPlan) -> tuple[list[Case], list[str]]:
     """What is to be edited, and why something is not.
 
     Raises UsageError for an attribute that the user named and the bundle or the renderer does not have.
@@ -156,16 +156,16 @@ def truth_cases(subject: Subject, court: Court, plan: TruthPlan) -> tuple[list[C
     return cases, notes
 
 
-def truth_work(subject: Subject, court: Court, plan: TruthPlan) -> float:
+def truth_work(subject: Subject, plan: TruthPlan) -> float:
     """How many images' worth of work :func:`measure_truth` is."""
-    cases, _ = truth_cases(subject, court, plan)
+    cases, _ = truth_cases(subject, plan)
     encoded = len({row for case in cases for row in case.rows})
     return float(max(1, encoded + sum(len(case.rows) for case in cases) * _work_of_a_face(plan)))
 
 
 def _work_of_a_face(plan: TruthPlan) -> int:
-    """In images: the fixed scale and the oracle, and of each editor a decode before and one after."""
-    return 2 + 2 * len(plan.editors)
+    """In images: the fixed scale and the oracle, and by each editor those before and one a round."""
+    return 2 + (2 + NUM_ROUNDS) * len(plan.editors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +203,7 @@ def measure_truth(
     for name in plan.editors:
         if name not in EDITORS:
             raise UsageError(f"there is no editor {name!r}", hint=nearest(name, EDITORS))
-    cases, notes = truth_cases(subject, court, plan)
+    cases, notes = truth_cases(subject, plan)
     if not cases:
         return Part(notes=notes)
     pipeline = subject.pipeline
@@ -212,6 +212,8 @@ def measure_truth(
     if unknown := sorted({case.attribute for case in cases} - set(judge.names)):
         notes.append(f"too few examples for a judge to learn {', '.join(unknown)}")
         cases = [case for case in cases if case.attribute not in unknown]
+    if not cases:
+        return Part(notes=notes)
     names = list(dict.fromkeys(case.attribute for case in cases))
     figures, doubts = judge_figures(subject.name, judge, x_0, labels, names, seed)
     able, blind = usable(distances, pipeline.bundle.model.image_size, subject.name)
@@ -290,7 +292,7 @@ class _Yardstick:
         wanted = {case.attribute: case.value}
         for editor in self.plan.editors:
             try:
-                edited = pipeline.edit(codes, wanted, editor=editor, advance=ignore_progress)
+                edited = pipeline.edit(codes, wanted, editor=editor, seed=self.seed, advance=ignore_progress)
             except RdmError as error:
                 self.left_out[case.attribute, editor] = f"the editor {editor} is left out: {error}"
                 continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from rdm_cli.data.images.record import LOSSY, refuse_other, save_image
 from rdm_cli.data.images.sheet import TILE, Tile, sheet
 from rdm_cli.data.io.places import Place, Readable, digest_of, fetched
 from rdm_cli.data.sources.folders import CODE_SUFFIX
-from rdm_cli.errors import CodeError, PictureError, RdmError
+from rdm_cli.errors import BundleError, CodeError, PictureError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
 from rdm_cli.jobs.encode import finite
 from rdm_cli.jobs.loading import (
@@ -337,7 +338,8 @@ def manipulate_files(
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
-        return zip((codes[0] for codes in edited), pictures, ({} for _ in batch), strict=True)
+        seen = ({"outside": _num_outside(pipeline, codes)} for codes in edited)
+        return zip((codes[0] for codes in edited), pictures, seen, strict=True)
 
     def process(
         batch: Sequence[Task], told: Sequence[tuple[Pipeline, LoadedImage | Codes, dict[str, Any]]]
@@ -384,6 +386,15 @@ def manipulate_files(
         return pipeline, one, record
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
+
+
+def _num_outside(pipeline: Pipeline, edited: Sequence[Codes]) -> int | None:
+    """How many of one image's edits lead to codes unlike those of any image; None where nobody can tell."""
+    with suppress(BundleError):  # told already, when its image was encoded
+        domain = pipeline.bundle.domain
+        if domain is not None:
+            return int(domain.outside(torch.cat([codes.z for codes in edited])).sum())
+    return None
 
 
 def _strip(name: str, row: Sequence[Image], words: Sequence[str], tile: int) -> Image:

@@ -1,41 +1,55 @@
 """Codes as one table, for pandas, DuckDB and the like: a Parquet file with a row a code.
 
 ``z`` is a list of fixed length d of float32: z in row-major order, whose shape the schema's metadata has
-under ``z_shape``. x_T is not read. Beside it stand the code's name, where it lies, and what it records of its
-making.
+under ``z_shape``. x_T is not read. Beside it stand the code's name, where it lies, what it records of its
+making and, for each attribute of its bundle, a column ``p_NAME``: the probability that the bundle's
+classifier on z gives it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rdm_cli.codes.code import CodeInfo, read_z
+from rdm_cli.collection.rows import open_table, pyarrow_modules
 from rdm_cli.data.io.atomic import atomic_path
-from rdm_cli.data.io.optional import optional_module
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import fingerprint
 from rdm_cli.errors import CodeError, OccupiedError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
+from rdm_cli.methods.directions import Directions
 
 RECORDED = ("method", "bundle", "bundle_digest", "image_size", "fit", "class_name", "source", "source_digest",
             "edits", "mse", "psnr_db")  # fmt: skip
 ROWS_AT_ONCE = 1024
+PROBABILITY = "p_"  # begins the names of their columns
 
 
-def write_table(tasks: Iterable[Task], output: Path) -> Iterator[Outcome[Task]]:
+Attributes = Callable[[CodeInfo], Directions | None]
+"""Gives the classifiers of the bundle that a code records; None where they are not here."""
+
+
+def write_table(
+    tasks: Iterable[Task], output: Path, attributes: Attributes = lambda info: None
+) -> Iterator[Outcome[Task]]:
     """Write a row for each task's code, in their order; one that cannot be read is left out and fails alone.
+
+    ``attributes`` is asked for the first code; rows of other bundles have no probabilities.
 
     ``output`` appears when the last outcome was taken. A code whose z has another shape than the first one's
     fails, too.
     """
     arrow, parquet = pyarrow_modules()
     z_shape: list[tuple[int, ...]] = []  # of the first code, which settles the table's
+    of_first: list[tuple[str, Directions | None]] = []  # its bundle's digest, and attributes
     with atomic_path(output) as temporary:
         writer: Any = None
 
@@ -53,7 +67,10 @@ def write_table(tasks: Iterable[Task], output: Path) -> Iterator[Outcome[Task]]:
             batch: Sequence[Task], loaded: Sequence[tuple[CodeInfo, np.ndarray]]
         ) -> list[dict[str, Any]]:
             nonlocal writer
-            schema = _schema(arrow, z_shape[0])
+            first = loaded[0][0]
+            of_first[:] = of_first or [(first.bundle_digest, attributes(first))]
+            digest, directions = of_first[0]
+            schema = _schema(arrow, z_shape[0], () if directions is None else directions.names)
             columns: dict[str, Any] = {
                 "name": [task.result.removesuffix(CODE_SUFFIX) for task in batch],
                 "path": [task.name for task in batch],
@@ -61,6 +78,14 @@ def write_table(tasks: Iterable[Task], output: Path) -> Iterator[Outcome[Task]]:
             flat = arrow.array(np.concatenate([z for _, z in loaded]), type=arrow.float32())
             columns["z"] = arrow.FixedSizeListArray.from_arrays(flat, len(loaded[0][1]))
             columns |= {name: [getattr(info, name) for info, _ in loaded] for name in RECORDED}
+            if directions is not None:
+                z = torch.from_numpy(np.stack([z for _, z in loaded]))
+                probabilities = directions.logits(z).sigmoid()
+                probabilities[[info.bundle_digest != digest for info, _ in loaded]] = math.nan
+                columns |= {
+                    PROBABILITY + name: arrow.array(probabilities[:, i].numpy(), from_pandas=True)
+                    for i, name in enumerate(directions.names)
+                }
             try:
                 if writer is None:
                     writer = parquet.ParquetWriter(temporary, schema)
@@ -94,7 +119,7 @@ def merge_tables(tables: Sequence[Path], output: Path) -> int:
     Raises UsageError for what is no such table, tables of different z, and a name that stands in two rows.
     """
     arrow, parquet = pyarrow_modules()
-    opened = [_open_table(arrow, parquet, path) for path in tables]
+    opened = [open_table(arrow, parquet, path) for path in tables]
     first = opened[0].schema_arrow
     for path, table in zip(tables, opened, strict=True):
         if not table.schema_arrow.equals(first, check_metadata=True):
@@ -116,7 +141,7 @@ def check_output(output: Path) -> None:
     if not output.is_file() or not output.stat().st_size:
         return
     try:
-        if b"z_shape" in (_open_table(arrow, parquet, output).schema_arrow.metadata or {}):
+        if b"z_shape" in (open_table(arrow, parquet, output).schema_arrow.metadata or {}):
             return
     except UsageError:
         pass
@@ -142,29 +167,11 @@ def _refuse_repeated(paths: Sequence[Path], tables: Sequence[Any]) -> None:
             seen[name] = path
 
 
-def _open_table(arrow: Any, parquet: Any, path: Path) -> Any:
-    try:
-        table = parquet.ParquetFile(path)
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise UsageError(f"{path}: not a Parquet file that can be read ({error})") from error
-    if {"name", "z"} - set(table.schema_arrow.names):
-        raise UsageError(f"{path}: not a table of codes", hint="'rdm codes table' writes them")
-    return table
-
-
-def pyarrow_modules() -> tuple[Any, Any]:
-    """``pyarrow`` and ``pyarrow.parquet``; UsageError with the remedy where they are absent."""
-    purpose = "a table of codes"
-    return (
-        optional_module("pyarrow", package="pyarrow", purpose=purpose),
-        optional_module("pyarrow.parquet", package="pyarrow", purpose=purpose),
-    )
-
-
-def _schema(arrow: Any, z_shape: tuple[int, ...]) -> Any:
+def _schema(arrow: Any, z_shape: tuple[int, ...], attributes: Sequence[str]) -> Any:
     text, number = arrow.string(), arrow.float64()
     kinds = {"image_size": arrow.int32(), "edits": arrow.list_(text), "mse": number, "psnr_db": number}
     z = arrow.list_(arrow.float32(), int(np.prod(z_shape)))
     fields = [("name", text), ("path", text), ("z", z)]
     fields += [(name, kinds.get(name, text)) for name in RECORDED]
+    fields += [(PROBABILITY + name, arrow.float32()) for name in attributes]
     return arrow.schema(fields, metadata={"z_shape": json.dumps(z_shape)})

@@ -1,10 +1,10 @@
 """Edits that are looked at: attributes are set, and the picture is read again to see whether they hold.
 
-An editor moves z, and what comes of it is settled in a few rounds. In each, z is decoded with the same noise
-as the unedited z; where the two pictures differ the new one is taken, elsewhere the image itself, and the
-result is encoded again. What an editor moved by mistake goes back to the image's own, and an average pair of
-glasses becomes one that the encoder knows. The bundle's classifiers say whether the picture now shows what
-was wanted, and whether all else is as it was. Where it does not, the edit goes further, or another way.
+An editor moves z, and what comes of it is settled in rounds, until z stays. In each, z is decoded with the
+same noise as the unedited z; where the two pictures differ the new one is taken, elsewhere the image itself,
+and the result is encoded again. What an editor moved by mistake goes back to the image's own, and an average
+pair of glasses becomes one that the encoder knows. The bundle's classifiers say whether the picture now shows
+what was wanted, and whether all else is as it was. Where it does not, the edit goes further, or another way.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from rdm_cli.registry import nearest
 
 AMOUNTS = (1.0, 1.25, 1.5, 2.0)
 """Shares of the way that are tried in turn."""
-NUM_ROUNDS = 4
-"""How often what an editor made is decoded and encoded again."""
+NUM_ROUNDS = 8
+"""How often what an editor made is decoded and encoded again, at the most."""
+SETTLED = 0.02
+"""A round that moves z by less, in what scales count, is the last."""
 LOGIT = 6.0
 """How clearly the editor "target" wants to be understood: about as clearly as drawn faces are."""
 HOLDS = 0.0
@@ -271,12 +273,12 @@ def set_attributes(
     amount, clearest = torch.zeros(len(codes)), torch.full((len(codes),), -torch.inf)
     for number, share in enumerate(AMOUNTS):
         left = (rank < 2).nonzero()[:, 0]
-        if not len(left):
-            break
-        part, own = codes.select(left.tolist()), says_all[left]
+        rank_before = rank.clone()
         moved = mover.moved(start[left], first[left], number)
-        rank_before = rank[left]
         for _ in range(NUM_ROUNDS):
+            if not len(left):
+                break
+            part, own = codes.select(left.tolist()), says_all[left]
             part = part.replace(z=moved.reshape(-1, *z_shape))
             made = torch.empty_like(images[left])
             for view, chosen in ((draft, own), (decode, ~own)):
@@ -284,18 +286,20 @@ def set_attributes(
                     made[chosen] = view(part.select(chosen.nonzero()[:, 0].tolist()))
             num_decodes[left] += 1
             made = rest_kept(made, unedited[left], images[left])
-            moved = read(made, part).flatten(1)
-            seen = directions.logits(moved)
+            seen_z = read(made, part).flatten(1)
+            seen = directions.logits(seen_z)
             clear = (seen[:, rows] * signs).min(dim=1).values
             holding = clear > HOLDS
             keeping = ~_changed(first[left], seen)[:, watched].any(dim=1)
             found = holding.long() * (1 + keeping.long())
             # a later round is the better one as long as it holds; a further attempt has to hold better
-            better = (found >= rank[left]) & (found > rank_before)
+            better = (found >= rank[left]) & (found > rank_before[left])
             better |= (rank[left] == 0) & (found == 0) & (clear > clearest[left])
             taken = left[better]
-            z[taken], pictures[taken], after[taken] = moved[better], made[better], seen[better]
+            z[taken], pictures[taken], after[taken] = seen_z[better], made[better], seen[better]
             rank[taken], clearest[taken], amount[taken] = found[better], clear[better], share
+            moving = directions.distance(moved, seen_z) > SETTLED
+            left, moved = left[moving], seen_z[moving]
     return Edited(
         codes=codes.replace(z=z.reshape(codes.z.shape)),
         pictures=pictures,

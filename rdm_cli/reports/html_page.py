@@ -1,13 +1,14 @@
 """One HTML file with all that it shows inside it: it opens offline, for years, wherever it is sent.
 
-Pictures are data URIs; there is no script, and a content security policy forbids the page to ask for
-anything. It follows the reader's light or dark setting, plots too, and can be read aloud: tables have
-headers, pictures say what they show.
+Pictures are data URIs; there is no script but that of a map, and a content security policy forbids the page
+to ask for anything. It follows the reader's light or dark setting, plots too, and can be read aloud: tables
+have headers, pictures say what they show.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -166,26 +167,42 @@ class HtmlPage:
 
     def html(self) -> str:
         """The whole file."""
-        style = files("rdm_cli.reports").joinpath("page.css").read_text(encoding="utf-8")
         links = "".join(f'<li><a href="#{a}">{escape(heading)}</a></li>' for a, heading in self._sections)
         contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if len(self._sections) > 1 else ""
         lead = f"<p>{escape(self._lead)}</p>" if self._lead else ""
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'{MADE_BY}{__version__}">\n'
-            f"<title>{escape(self.title)}</title>\n"
-            '<link rel="icon" href="data:,">\n'  # else a browser asks the server for one
-            f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n<h1>{escape(self.title)}</h1>\n"
+        return whole_page(
+            self.title,
+            f"<main>\n<h1>{escape(self.title)}</h1>\n"
             + "\n".join([lead, contents, *self._body])
-            + "\n</main>\n</body>\n</html>\n"
+            + "\n</main>",
         )
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
         with atomic_path(path) as temporary:
             temporary.write_text(self.html(), encoding="utf-8")
+
+
+def whole_page(title: str, body: str, *, style: str = "", script: str = "") -> str:
+    """The file of a page: its ``title`` is plain text, ``body`` HTML; ``style`` goes after that of all pages.
+
+    ``script`` is run at the end of the body; no other is, whatever the body holds: the policy has its digest.
+    """
+    policy = POLICY
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+        script = f"<script>{script}</script>\n"
+    style = files("rdm_cli.reports").joinpath("page.css").read_text(encoding="utf-8") + style
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'{MADE_BY}{__version__}">\n'
+        f"<title>{escape(title)}</title>\n"
+        '<link rel="icon" href="data:,">\n'  # else a browser asks the server for one
+        f"<style>\n{style}</style>\n</head>\n<body>\n{body}\n{script}</body>\n</html>\n"
+    )
 
 
 def refuse_other_page(path: Path) -> None:

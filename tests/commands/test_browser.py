@@ -110,3 +110,91 @@ def test_the_demo_opens_offline_on_a_phone_and_on_a_screen(
     seen = look(browser, tmp_path / "index.html", scheme, width)
     assert nothing_wrong(seen) and not seen.is_too_wide, seen
     assert seen.num_pictures == 69 and (seen.background == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>document.title = 'owned'</script>",
+    "a' \"b&amp;",
+]
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_map_opens_offline_and_names_are_only_names(
+    rdm: Rdm, browser: Any, tiny_bundle: Path, faces: Path, tmp_path: Path, scheme: str, width: int
+) -> None:
+    """Its names are HTML; a person hovers, clicks, types and takes the keys, and sees them as they are."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    codes, table, page = tmp_path / "codes", tmp_path / "<i>z&.parquet", tmp_path / "map.html"
+    assert rdm("encode", faces, "-o", codes, "--no-x-t", "-b", tiny_bundle).code == 0
+    assert rdm("codes", "table", codes, "-o", table, "-b", tiny_bundle).code == 0
+    found = pq.read_table(table)
+    names = [*HOSTILE, "sub/e", "zz"]
+    pq.write_table(found.set_column(0, "name", pa.array(names)), table)
+    assert rdm("codes", "map", table, "-o", page, "-b", tiny_bundle, "--images", faces).code == 0
+    seen = look(browser, page, scheme, width)
+    assert not (seen.complaints or seen.requests or seen.is_too_wide), seen
+    assert "Map of <i>z&.parquet" in seen.text
+    assert (seen.background == "rgb(255, 255, 255)") == (scheme == "light")
+
+    opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    opened.on("pageerror", lambda error: pytest.fail(str(error)))
+    opened.on("dialog", lambda dialog: pytest.fail(dialog.message))
+    opened.goto(page.as_uri(), wait_until="load")
+    assert opened.get_by_role("application").get_attribute("aria-label") == "map of 5 codes"
+    for name in names:
+        opened.fill("#find", name)
+        opened.press("#find", "Enter")
+        assert opened.inner_text("#found") == "1 found" and opened.inner_text("#name") == name
+        assert opened.locator("#picture").is_visible() == (name == "sub/e")
+        assert opened.inner_text("#said").startswith(f"{name}: ")
+    opened.fill("#find", "")
+    opened.select_option("#colour", label="hat")
+    box = opened.locator("#map").bounding_box()
+    at = opened.evaluate("[px(0), py(0)]")
+    opened.mouse.move(box["x"] + at[0], box["y"] + at[1])
+    assert opened.inner_text("#tip-name") == HOSTILE[0] and "hat" in opened.inner_text("#tip-value")
+    opened.mouse.down()
+    opened.mouse.up()
+    assert opened.inner_text("#name") == HOSTILE[0]
+    before = opened.evaluate("scale")
+    opened.focus("#map")
+    opened.keyboard.press("+")
+    assert opened.evaluate("scale") == pytest.approx(1.5 * before)
+    opened.keyboard.press("0")
+    for key in ("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"):
+        opened.keyboard.press(key)
+    assert opened.inner_text("#name") != HOSTILE[0]
+    assert opened.title() == "Map of <i>z&.parquet" and opened.locator("script").count() == 2
+    opened.close()
+
+
+def test_a_map_of_fifty_thousand_codes_is_painted_within_a_frame(browser: Any, tmp_path: Path) -> None:
+    import numpy as np
+
+    from rdm_cli.reports.map_page import Points, map_page
+
+    rng = np.random.default_rng(0)
+    points = Points(
+        names=[f"{i:06d}" for i in range(50_000)],
+        xy=rng.standard_normal((50_000, 2)),
+        probabilities={"hat": rng.random(50_000)},
+        pictures={},
+    )
+    (tmp_path / "map.html").write_text(map_page("many", "50,000 codes", points), encoding="utf-8")
+    assert (tmp_path / "map.html").stat().st_size < 2**20
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "map.html").as_uri(), wait_until="load")
+    page.wait_for_function("document.getElementById('map').dataset.milliseconds")
+    times = page.evaluate(
+        "() => Array.from({length: 15}, (_, k) => { zoom(k < 8 ? 1.05 : 1 / 1.05); paint();"
+        " return Number(document.getElementById('map').dataset.milliseconds); })"
+    )
+    assert sorted(times)[7] < 100  # some 5 ms on an idle core: a path a point took ten times as long
+    colours = page.evaluate(
+        "() => new Set(new Uint32Array("
+        "context.getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"
+    )
+    assert colours > 20
+    page.close()

@@ -22,7 +22,7 @@ READS_NO_IMAGES = {
     ("attributes", "list"), ("attributes", "show"), ("bundles", "check"), ("bundles", "convert"),
     ("bundles", "copy"), ("bundles", "list"), ("bundles", "pull"), ("bundles", "push"), ("bundles", "show"),
     ("codes", "merge"), ("codes", "status"), ("demo",),
-    ("codes", "table"),
+    ("codes", "index"), ("codes", "table"),
     ("codes", "verify"), ("data", "avatars"), ("doctor",), ("train", "attributes"),
     ("train", "prior"),
 }  # fmt: skip

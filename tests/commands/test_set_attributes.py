@@ -140,6 +140,15 @@ def test_what_cannot_be_kept_is_said_in_one_line(rdm: Rdm, with_glasses: Path, t
     assert unknown.code in (1, 2) and "no attribute named 'berd'" in unknown.err
 
 
+def test_a_scale_that_leads_nowhere_is_said(rdm: Rdm, with_glasses: Path, tmp_path: Path) -> None:
+    words = ("manipulate", with_glasses / "0.png", "--attr", "smiling", "--scales=0,0.1,3,-4", "--json")
+    done = rdm(*words, "-o", tmp_path / "strip.png")
+    assert done.code == 0 and done.objects[0]["outside"] == 2
+    assert "rdm: 2 edits lead beyond the codes of the images that the bundle was trained on" in done.err
+    near = rdm("manipulate", with_glasses / "0.png", "smiling=0.1", "-o", tmp_path / "near.png")
+    assert near.code == 0 and "beyond" not in near.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -101,7 +101,7 @@ def test_what_is_done_for_it_is_told() -> None:
     torch.testing.assert_close(
         found.distance, torch.tensor([[3.8, 1.2, 1.2], [0.0, 0.0, 0.0]]).square().mean(dim=1).sqrt()
     )
-    assert found.num_decodes.tolist() == [10, 2]  # twice unedited; four rounds each by 1 and by 1.25
+    assert found.num_decodes.tolist() == [18, 2]  # twice unedited; eight rounds each by 1 and by 1.25
     torch.testing.assert_close(found.start[0].flatten(), torch.tensor([-3.5, -1.0, 1.0]))
     assert found.watched == ("sunglasses", "smiling")
 
