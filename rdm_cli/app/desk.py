@@ -12,13 +12,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from rdm_cli.app.between import SUFFIXES, Export, command, export, mixture
+from rdm_cli.app.cloud import Cloud, cloud_of
 from rdm_cli.app.drawing import drawn_sheet
 from rdm_cli.app.studio import Drawing, Edit, Seen, Source, Studio
+from rdm_cli.collection.rows import Collection
 from rdm_cli.data.io.places import Blob, Readable
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import RdmError, UsageError
@@ -67,6 +71,7 @@ class Desk:
         self._remarks: list[str] = []
         self.studio: Studio | None = None
         self.files: Sequence[Readable] = ()
+        self.collection: Collection | None = None
 
     def remark(self, name: str, text: str) -> None:
         """Keep what is to be said of an image until its answer is sent."""
@@ -112,6 +117,7 @@ class Desk:
             "doubts": doubts,
             "draws": studio.draws,
             "files": [str(file) for file in self.files],
+            "explores": self.collection is not None,
         }
 
     def _open(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
@@ -216,6 +222,39 @@ class Desk:
             "remarks": list(sheet.remarks),
         }
 
+    # The cloud of codes.
+
+    @cached_property
+    def _cloud(self) -> Cloud:
+        if self.collection is None:
+            raise UsageError("no codes were named")
+        return cloud_of(self._studio, self.collection)
+
+    def _map(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        cloud = self._cloud
+        x, y = cloud.xy.T
+        levels = {n: np.rint(255 * p).astype(np.uint8) for n, p in cloud.rows.probabilities.items()}
+        return {
+            "names": cloud.rows.names,
+            "x": _base64(np.ascontiguousarray(x)),
+            "y": _base64(np.ascontiguousarray(y)),
+            "attributes": {name: _base64(values) for name, values in levels.items()},
+            "told": cloud.told,
+        }
+
+    def _point(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        return {"picture": _uri(self._cloud.picture(self._studio, _whole(asked, "number")))}
+
+    def _explore(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        return self._shown(tab, self._cloud.source(self._studio, _whole(asked, "number")))
+
+    def _table(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
+        numbers = asked.get("numbers")
+        if not isinstance(numbers, list):
+            raise UsageError("no points were named")
+        chosen = [_whole({"number": number}, "number") for number in numbers]
+        return File(name="chosen.csv", content=self._cloud.table(chosen))
+
     def _edit(self, tab: Tab, asked: Mapping[str, Any]) -> tuple[Source, Edit]:
         edit = asked.get("edit")
         if not isinstance(edit, dict):
@@ -244,6 +283,10 @@ VERBS: Mapping[str, Callable[[Desk, Tab, Mapping[str, Any], bytes], Any]] = {
     "way": Desk._way,
     "export": Desk._export,
     "sheet": Desk._sheet,
+    "map": Desk._map,
+    "point": Desk._point,
+    "explore": Desk._explore,
+    "table": Desk._table,
 }
 """What a page may ask for."""
 
@@ -255,6 +298,10 @@ def _seen(seen: Seen) -> dict[str, Any]:
 
 def _uri(picture: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode('ascii')}"
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(values.tobytes()).decode("ascii")
 
 
 def _whole(asked: Mapping[str, Any], name: str) -> int:

@@ -282,8 +282,8 @@ class Studio:
             return self.settle(source, edit)
         moved = self.single.manipulate(base.code, edit.scales)
         if "z" not in base.drafts:
-            base.drafts["z"] = self._draft(base.code)
-        picture = base.picture + self._draft(moved) - base.drafts["z"] if edit.scales else base.picture
+            base.drafts["z"] = self.draft(base.code)
+        picture = base.picture + self.draft(moved) - base.drafts["z"] if edit.scales else base.picture
         return Seen(picture=to_pil(picture[0].clamp(-1, 1)), readings=self.readings(moved))
 
     def settle(self, source: Source, edit: Edit, advance: Advance = ignore_progress) -> Seen:
@@ -298,6 +298,10 @@ class Studio:
         moved = self.single.manipulate(base.code, edit.scales)
         picture = to_pil(self._decoded(moved, base.stem, advance)[0])
         return Seen(picture=picture, readings=self.readings(moved), remarks=tuple(remarks))
+
+    def draft(self, code: Codes) -> Tensor:
+        """What z alone of a code (1) shows, (1, C, H, W), in one call of the network."""
+        return self.single.decode(code.without_x_T(), steps=PREVIEW_STEPS, keys=[0], advance=ignore_progress)
 
     def readings(self, code: Codes) -> dict[str, float]:
         """The probability of each attribute that a code (1) has."""
@@ -347,9 +351,6 @@ class Studio:
 
     def _decoded(self, code: Codes, stem: str, advance: Advance = ignore_progress) -> Tensor:
         return self.single.decode(code, keys=[stem], advance=advance)
-
-    def _draft(self, code: Codes) -> Tensor:
-        return self.single.decode(code.without_x_T(), steps=PREVIEW_STEPS, keys=[0], advance=ignore_progress)
 
     # The commands that do the same.
 

@@ -6,7 +6,6 @@ import secrets
 import shlex
 import webbrowser
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +33,9 @@ def app(
     place: Annotated[
         Path | None,
         typer.Argument(
-            metavar="IMAGE|CODE|FOLDER", help="What the page begins with.", show_default="a drawn sample"
+            metavar="IMAGE|CODE|FOLDER|TABLE",
+            help="What the page begins with.",
+            show_default="a drawn sample",
         ),
     ] = None,
     bundle: o.RecordedBundle = None,
@@ -67,34 +68,45 @@ def app(
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     passed_over = PassedOver()
     files: list[Path] = []
-    if place is not None:
+    is_table = place is not None and place.suffix.lower() == ".parquet"
+    if place is not None and not is_table:
         suffixes = SUFFIXES | CODE_SUFFIXES
         found = find_inputs([place], suffixes=suffixes, passed_over=passed_over, own_too=True)
-        files = [item.source for item in islice(found, MOST_FILES)]
+        files = [item.source for item in found]
         if passed_over:
             console.remark(str(place), str(passed_over))
-        if len(found) > len(files):
-            console.remark(str(place), f"has {len(found)} pictures, of which the page lists {len(files)}")
+    codes = [file for file in files if file.suffix == CODE_SUFFIX]
+    beside = {code.with_suffix("") for code in codes}  # a picture's own code has more than the picture
+    files = [file for file in files if file.suffix == CODE_SUFFIX or file.with_suffix("") not in beside]
+    if len(files) > MOST_FILES:
+        console.remark(str(place), f"has {len(files)} pictures, of which the page lists {MOST_FILES}")
+    from rdm_cli.app.cloud import LEAST_POINTS
     from rdm_cli.app.desk import Desk
     from rdm_cli.app.server import PageServer
     from rdm_cli.app.studio import Studio
     from rdm_cli.codes.code import read_info
+    from rdm_cli.collection.rows import open_collection
 
     desk = Desk()
-    info = read_info(files[0]) if files and files[0].suffix == CODE_SUFFIX else None
+    if place is not None and (is_table or len(codes) >= LEAST_POINTS):
+        desk.collection = open_collection(place, on_error=lambda path, error: desk.remark(path, str(error)))
+    info = read_info(codes[0]) if codes else None
     opened: list[str] = []
 
     def open_one(name: str, *, fetches: bool) -> Pipeline:
         opened.append(name)
         return open_on(machine, name, images, desk.remark, fetches=fetches)
 
-    pipeline = open_for(info, bundle, open_one)
+    if is_table and bundle is None and desk.collection is not None:
+        pipeline = open_one(str(desk.collection.bundle), fetches=False)
+    else:
+        pipeline = open_for(info, bundle, open_one)
     pipeline.bundle.require_z("rdm app")
     here = dict.fromkeys(("place", "host", "port", "browser"), ())  # what is of the page alone
     options = shlex.split(typed_command(ctx, here))[2:]
     if bundle is None and opened[0] != DEFAULT_BUNDLE:
         options += ["--bundle", opened[0]]
-    desk.studio, desk.files = Studio(pipeline=pipeline, options=tuple(options)), files
+    desk.studio, desk.files = Studio(pipeline=pipeline, options=tuple(options)), files[:MOST_FILES]
     try:
         server = PageServer(host, port, desk, secrets.token_urlsafe(24), console.problem)
     except OSError as error:

@@ -4,9 +4,10 @@ import { $, ask, notice, told } from "./link.js";
 import * as between from "./between.js";
 import * as draw from "./draw.js";
 import * as edit from "./edit.js";
+import * as explore from "./explore.js";
 
-const views = ["edit", "between", "draw"];
-const shown = { draw: draw.shown };
+const views = ["edit", "between", "draw", "explore"];
+const shown = { draw: draw.shown, explore: explore.shown };
 
 export function show(name) {
   for (const other of views) {
@@ -17,13 +18,14 @@ export function show(name) {
   shown[name]?.();
 }
 
-for (const [i, name] of views.entries()) {
+for (const name of views) {
   const tab = $(`tab-${name}`);
   tab.addEventListener("click", () => show(name));
   tab.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
-    const next = views[(i + step + views.length) % views.length];
+    const there = views.filter((other) => !$(`tab-${other}`).hidden);
+    const next = there[(there.indexOf(name) + step + there.length) % there.length];
     show(next);
     $(`tab-${next}`).focus();
   });
@@ -71,8 +73,11 @@ try {
   document.title = `rdm: ${facts.bundle}`;
   between.start(facts);
   draw.start(facts, show);
+  explore.start(facts, show);
   $("tab-draw").hidden = !facts.draws;
+  $("tab-explore").hidden = !facts.explores;
   await edit.start(facts);
+  if (facts.explores && !facts.files.length) show("explore");
 } catch (error) {
   notice(error);
 }

@@ -10,8 +10,8 @@ const SAYS = {
   set: "An edit goes as far as it must, and the picture is read again. What is to be kept stays as it was.",
 };
 
-let facts, source = null, edit = AS_IT_IS(), original = null;
-let past = [], future = [], turn = 0;
+let facts, source = null, edit = AS_IT_IS();
+let past = [AS_IT_IS()], future = [], turn = 0;
 const likes = new Map(); // key -> {name, picture}
 
 // What is shown.
@@ -207,6 +207,7 @@ export function redo() {
 let waiting = null, isAsking = false, resting = null;
 
 function preview() {
+  if (!source) return;
   waiting = { key: source.key, edit, turn: ++turn };
   clearTimeout(resting);
   if (!isAsking) pump();
@@ -231,6 +232,7 @@ const pump = told(async () => {
 });
 
 const settle = told(async () => {
+  if (!source) return;
   clearTimeout(resting);
   const asked = { key: source.key, edit, turn: ++turn };
   busy("state", Object.keys(edit.wanted).length ? "editing and reading it" : "settling");
@@ -273,6 +275,7 @@ export function take(opened, file = null) {
 export const current = () => ({ key: source.key, edit });
 export const openFile = async (file) => take(await send(file));
 export const draw = async (drawing) => take(await ask("draw", drawing));
+export const point = async (number) => take(await ask("explore", { number }));
 export const chooseFile = told(async () => {
   const file = await chosen();
   if (file) await openFile(file);
