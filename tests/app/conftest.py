@@ -13,6 +13,7 @@ from rdm_cli import cli
 from rdm_cli.app.desk import Desk
 from rdm_cli.app.server import PageServer
 from rdm_cli.app.studio import Studio
+from rdm_cli.collection.rows import open_collection
 from rdm_cli.pipeline.pipeline import open_pipeline
 
 TOKEN = "the-token-of-a-test"
@@ -25,16 +26,27 @@ def studio(tiny_bundle: Path) -> Studio:
 
 
 @pytest.fixture
-def served(studio: Studio, faces: Path) -> Iterator[PageServer]:
-    """A server on a free port, whose desk has the folder of faces."""
+def served(studio: Studio, faces: Path, codes: Path) -> Iterator[PageServer]:
+    """A server on a free port, whose desk has the folder of faces, and the codes to explore."""
     desk = Desk()
     desk.studio, desk.files = studio, sorted(faces.rglob("*.png"))
+    desk.collection = open_collection(codes)
     problems: list[str] = []
     with PageServer("127.0.0.1", 0, desk, TOKEN, problems.append) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server
         server.shutdown()
     assert problems == []
+
+
+@pytest.fixture
+def codes(studio: Studio, tmp_path: Path) -> Path:
+    """A folder of twelve drawn codes, one of which has a name that looks like HTML."""
+    drawn = studio.pipeline.sample(12, seed=0)
+    names = ["<img src=x onerror=alert(1)>", *(f"{i:02d}" for i in range(1, 12))]
+    (tmp_path / "codes").mkdir()
+    drawn.save([tmp_path / "codes" / f"{name}.safetensors" for name in names])
+    return tmp_path / "codes"
 
 
 @pytest.fixture

@@ -159,9 +159,36 @@ def test_the_page_leads_between_pictures_draws_new_ones_and_fits_a_phone(page: A
     page.wait_for_selector("#edit:not([hidden])")
     settled(page)
     page.set_viewport_size({"width": 400, "height": 800})
-    for name in ("edit", "between", "draw"):
+    for name in ("edit", "between", "draw", "explore"):
         page.click(f"#tab-{name}")
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), name
+
+
+def test_codes_are_explored_by_keys_and_chosen_by_a_line(page: Any, tmp_path: Path) -> None:
+    page.click("#tab-explore")
+    page.wait_for_selector("#cloud-told:has-text('12 codes')")
+    box = page.locator("#cloud").bounding_box()
+    corners = [
+        (box["x"] + dx, box["y"] + dy) for dx in (3, box["width"] - 3) for dy in (3, box["height"] - 3)
+    ]
+    page.mouse.move(*corners[0])
+    page.mouse.down()
+    for corner in (corners[1], corners[3], corners[2]):
+        page.mouse.move(*corner, steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#save-table:text-is('Save table of 12')")
+    with page.expect_download() as waiting:
+        page.click("#save-table")
+    waiting.value.save_as(tmp_path / "chosen.csv")
+    assert len((tmp_path / "chosen.csv").read_text("utf-8").splitlines()) == 13
+    page.focus("#cloud")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#tip-picture[src]")
+    name = page.inner_text("#tip-name")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#edit:not([hidden])")
+    settled(page)
+    assert page.inner_text("#source-name") == f"{name}.safetensors"
 
 
 def test_everything_that_can_be_used_has_a_name(page: Any) -> None:

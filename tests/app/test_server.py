@@ -201,8 +201,19 @@ def test_a_newer_edit_of_the_tab_supersedes_an_older_one(served: PageServer) -> 
     assert "picture" in ask(served, "settle", asked | {"key": other, "turn": 1}, tab="two")
 
 
-def test_the_app_runs_until_it_is_interrupted(tiny_bundle: Path, faces: Path) -> None:
-    words = ["app", str(faces), "-b", str(tiny_bundle), "--no-browser", "--json"]
+def test_the_cloud_is_asked_by_numbers(served: PageServer) -> None:
+    there = ask(served, "map")
+    assert len(there["names"]) == 12 and set(there["attributes"]) == {"smiling", "glasses", "hat"}
+    assert "picture" in ask(served, "point", {"number": 3})
+    assert ask(served, "explore", {"number": 3})["name"].endswith(".safetensors")
+    for verb in ("point", "explore"):
+        assert ask(served, verb, {"number": 12})[0] == 422
+    assert ask(served, "table", {"numbers": [0, 12]})[0] == 422
+    assert ask(served, "table", {"numbers": "all"})[0] == 422
+
+
+def test_the_app_runs_until_it_is_interrupted(tiny_bundle: Path, codes: Path) -> None:
+    words = ["app", str(codes), "-b", str(tiny_bundle), "--no-browser", "--json"]
     app = subprocess.Popen(
         [sys.executable, "-m", "rdm_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -214,7 +225,7 @@ def test_the_app_runs_until_it_is_interrupted(tiny_bundle: Path, faces: Path) ->
     told = {"X-Rdm-Token": token, "X-Rdm-Tab": "t"}
     connection.request("POST", "/api/start", b"{}", told)
     started = json.loads(connection.getresponse().read())
-    assert len(started["files"]) == 5 and page["kind"] == "page"
+    assert len(started["files"]) == 12 and started["explores"] and page["kind"] == "page"
     app.send_signal(signal.SIGINT)
     begun = time.monotonic()
     assert app.wait(timeout=30) == 0 and time.monotonic() - begun < 10

@@ -8,7 +8,7 @@ const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const canvas = $("cloud"), context = canvas.getContext("2d");
 let xs = null, ys, names, values = {}, open;
 let width = 1, height = 1, scale = 1, left = 0, above = 0;
-let at = -1, chosen = new Set(), lasso = null, ink = [];
+let at = -1, isByKeys = false, chosen = new Set(), lasso = null, ink = [];
 
 const px = (i) => left + scale * xs[i], py = (i) => above + scale * (SIDE - ys[i]);
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -149,6 +149,7 @@ function inside(x, y, line) {
 }
 
 function step(dx, dy) {
+  isByKeys = true;
   if (at < 0) return look(nearest(width / 2, height / 2) < 0 ? 0 : nearest(width / 2, height / 2));
   let best = -1, least = Infinity;
   for (let i = 0; i < xs.length; i++) {
@@ -168,6 +169,7 @@ canvas.addEventListener("pointerdown", (event) => {
 canvas.addEventListener("pointermove", (event) => {
   if (xs === null) return;
   const [x, y] = spot(event);
+  isByKeys = false;
   if (from === null) return look(nearest(x, y));
   if (lasso) lasso.push([x, y]);
   else {
@@ -191,7 +193,7 @@ canvas.addEventListener("pointerup", (event) => {
   }
 });
 canvas.addEventListener("pointercancel", () => { from = lasso = null; draw(); });
-canvas.addEventListener("pointerleave", () => { if (from === null) look(-1); });
+canvas.addEventListener("pointerleave", () => { if (from === null && !isByKeys) look(-1); });
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)), ...spot(event));
