@@ -7,6 +7,7 @@
     prior/                                 latent prior, where there is one
     attributes/                            attribute directions, where there are some
     domain/                                what the codes of the training images look like
+    concepts/                              what divides these codes, found without labels
     README.md                              the model card
 
 The digest covers networks and scheduler: what a code depends on. Training a prior or attributes
@@ -32,6 +33,7 @@ from torch import nn
 from rdm_cli import __version__
 from rdm_cli.bundles.places import INDEX, find_bundle, sub_folders
 from rdm_cli.bundles.reading import (
+    CONCEPTS,
     DOMAIN,
     WEIGHTS,
     build_network,
@@ -181,6 +183,24 @@ class Bundle:
                     f"not {self.model.z_shape}"
                 )
         return found
+
+    @cached_property
+    def attributes(self) -> tuple[Directions | None, Transports]:
+        """Directions and transports, where it has some. Raises BundleError for damaged ones."""
+        return (self.directions if "attributes" in self.parts else None), self.transports
+
+    @cached_property
+    def concepts(self) -> Directions | None:
+        """What divides its codes, found without labels; None where nobody looked. Raises BundleError."""
+        folder = self.folder / CONCEPTS
+        if not folder.is_dir():
+            return None
+        concepts = read_directions(folder)
+        if concepts.width != self.z_width:
+            raise BundleError(
+                f"{folder}: made for codes of {concepts.width} values, not {self.model.z_shape}"
+            )
+        return concepts
 
     @cached_property
     def seen(self) -> Counter[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,11 +119,11 @@ def refuse_shipped(folder: Path) -> None:
             )
 
 
-def copy_bundle(spec: str, folder: Path) -> Path:
+def copy_bundle(spec: str, folder: Path, change: Callable[[Path], None] = lambda copy: None) -> Path:
     """Copy the bundle that ``spec`` means to ``folder``, which is new or empty; returns its source.
 
-    ``folder`` appears whole or not at all. Raises UsageError where it is taken, and for a bundle within
-    itself.
+    ``change`` is done to the copy before it is seen: ``folder`` appears whole or not at all. Raises
+    UsageError where it is taken, and for a bundle within itself.
     """
     source = find_bundle(spec)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -137,6 +137,7 @@ def copy_bundle(spec: str, folder: Path) -> Path:
         shutil.copytree(source, new, ignore=hidden, copy_function=shutil.copyfile, dirs_exist_ok=True)
         for part in (path for path in new.rglob("*") if path.is_dir()):
             part.chmod(part.stat().st_mode | stat.S_IRWXU)  # an installation's folders may be read-only
+        change(new)
     return source
 
 

@@ -18,6 +18,7 @@ from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.transport import Transport, Transports
 from rdm_cli.models.size_limit import no_larger_than
 
+CONCEPTS = "concepts"
 DOMAIN, DOMAIN_FILE = "domain", "domain.safetensors"
 TRANSPORTS, TRANSPORT_PARTS = "transports.safetensors", ("mean_from", "mean_to", "vectors", "gains")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -35,7 +36,7 @@ def read_directions(folder: Path) -> Directions:
     header = read_json(folder / "attributes.json")
     tensors = _read(read_tensors, folder / "attributes.safetensors")
     names, scores = header.get("names"), header.get("scores")
-    if not _are_names(names) or not _are_scores(scores):
+    if not are_names(names) or not are_scores(scores):
         raise BundleError(f"{folder / 'attributes.json'}: not the attributes of a bundle")
     try:
         values: dict[str, Any] = {name: value.float() for name, value in tensors.items()}
@@ -53,18 +54,25 @@ def read_transports(folder: Path) -> Transports:
         return Transports()
     metadata, tensors = _read(read_with_metadata, path)
     refuse_not_finite(tensors.items(), path)
-    parts: dict[tuple[str, bool], dict[str, Tensor]] = {}
     try:
-        told = parse_object(metadata["rdm"])
-        names = [str(name) for name in told["names"]]
-        for name, value in tensors.items():
-            row, added, part = name.split(".")
-            parts.setdefault((names[int(row)], bool(int(added))), {})[part] = value.float()
-        maps = {key: Transport(**found) for key, found in parts.items()}
-        others = {part: {k: tuple(v) for k, v in told[part].items()} for part in ("exclusive", "hidden")}
-        return Transports(maps=maps, **others)
+        return transports_from(parse_object(metadata["rdm"]), tensors)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: not the transports of attributes ({error})") from error
+
+
+def transports_from(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Transports:
+    """What :func:`~rdm_cli.bundles.writing.transport_parts` wrote down.
+
+    Raises AttributeError, LookupError, TypeError or ValueError where that is something else.
+    """
+    parts: dict[tuple[str, bool], dict[str, Tensor]] = {}
+    names = [str(name) for name in told["names"]]
+    for name, value in tensors.items():
+        row, added, part = name.split(".")
+        parts.setdefault((names[int(row)], bool(int(added))), {})[part] = value.float()
+    maps = {key: Transport(**found) for key, found in parts.items()}
+    others = {part: {k: tuple(v) for k, v in told[part].items()} for part in ("exclusive", "hidden")}
+    return Transports(maps=maps, **others)
 
 
 def read_domain(folder: Path) -> Domain:
@@ -85,13 +93,15 @@ def refuse_not_finite(tensors: Iterable[tuple[str, Tensor]], where: Path) -> Non
         raise BundleError(f"{where}: {name} holds values that are not finite")
 
 
-def _are_names(names: Any) -> TypeGuard[list[str]]:
+def are_names(names: Any) -> TypeGuard[list[str]]:
+    """Whether a file's ``names`` are a list of words that differ."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return False
     return len(set(names)) == len(names)
 
 
-def _are_scores(scores: Any) -> TypeGuard[dict[str, Any]]:
+def are_scores(scores: Any) -> TypeGuard[dict[str, Any]]:
+    """Whether a file's ``scores`` map names to numbers by name."""
     if not isinstance(scores, dict) or not all(isinstance(score, dict) for score in scores.values()):
         return False
     values = [value for score in scores.values() for value in score.values()]

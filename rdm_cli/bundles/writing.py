@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,9 @@ from torch import nn
 from rdm_cli import __version__
 from rdm_cli.bundles.bundle import SCHEDULER, Bundle
 from rdm_cli.bundles.config_json import json_file, to_json
-from rdm_cli.bundles.places import INDEX, refuse_shipped, replace_bundle, replace_folder
+from rdm_cli.bundles.places import INDEX, copy_bundle, refuse_shipped, replace_bundle, replace_folder
 from rdm_cli.bundles.reading import (
+    CONCEPTS,
     DOMAIN,
     DOMAIN_FILE,
     TRANSPORT_PARTS,
@@ -122,23 +124,51 @@ def add_directions(
         directions = read_directions(folder).updated(directions)
         transports = read_transports(folder).updated(transports)
     with replace_folder(folder) as new:
-        save_directions(new, directions)
-        if transports.maps:
-            _save_transports(new, directions.names, transports)
+        _save_attributes(new, directions, transports)
 
 
-def _save_transports(folder: Path, names: Sequence[str], transports: Transports) -> None:
-    """Write the transports of attributes ``names``; those of others are left out."""
+def write_attributes(
+    bundle: Bundle, directions: Directions, transports: Transports, output: Path | None
+) -> Path:
+    """Make these all attributes of the bundle, or of a copy of it at ``output``; returns that one's folder.
+
+    Either appears whole or not at all. Raises UsageError for a read-only bundle without ``output``, and for
+    an ``output`` that is taken.
+    """
+    if output is None:
+        refuse_read_only(bundle)
+        with replace_folder(bundle.folder / "attributes") as new:
+            _save_attributes(new, directions, transports)
+        return bundle.folder
+
+    def change(copy: Path) -> None:
+        with replace_folder(copy / "attributes") as new:
+            _save_attributes(new, directions, transports)
+
+    copy_bundle(str(bundle.folder), output, change)
+    return output
+
+
+def _save_attributes(folder: Path, directions: Directions, transports: Transports) -> None:
+    """Write directions, and the transports of the same attributes, where there are some."""
+    save_directions(folder, directions)
+    kept = transports.select({name: name for name in directions.names})
+    if kept.maps or any(kept.exclusive.values()) or any(kept.hidden.values()):
+        tensors, told = transport_parts(directions.names, kept)
+        write_tensors(folder / TRANSPORTS, tensors, {"rdm": json.dumps(told, sort_keys=True)})
+
+
+def transport_parts(
+    names: Sequence[str], transports: Transports
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The transports of attributes ``names`` as tensors in half precision, and what JSON says of them."""
     tensors = {
         f"{names.index(name)}.{int(value)}.{part}": getattr(one, part).half().contiguous()
         for (name, value), one in transports.maps.items()
-        if name in names
         for part in TRANSPORT_PARTS
     }
-    told: dict[str, Any] = {"names": list(names)}
-    for part in ("exclusive", "hidden"):
-        told[part] = {name: others for name, others in getattr(transports, part).items() if name in names}
-    write_tensors(folder / TRANSPORTS, tensors, {"rdm": json.dumps(told, sort_keys=True)})
+    told = {"names": list(names), "exclusive": transports.exclusive, "hidden": transports.hidden}
+    return tensors, told
 
 
 FIGURES, END_OF_FIGURES = "<!-- figures: rdm train all -->", "<!-- end of figures: rdm train all -->"
@@ -156,6 +186,16 @@ def write_figures(bundle: Bundle, figures: str) -> None:
     after = rest.partition(END_OF_FIGURES)[2].lstrip("\n")
     parts = [before.rstrip("\n"), f"{FIGURES}\n\n{figures}\n\n{END_OF_FIGURES}", after.rstrip("\n")]
     write_whole(card, ("\n\n".join(filter(None, parts)) + "\n").encode())
+
+
+def add_concepts(bundle: Bundle, concepts: Directions) -> None:
+    """Put what divides a bundle's codes into it; UsageError for a read-only one.
+
+    The classifiers alone, in half precision: nothing is edited along a concept before it is an attribute.
+    """
+    refuse_read_only(bundle)
+    with replace_folder(bundle.folder / CONCEPTS) as new:
+        save_directions(new, replace(concepts, pattern=None), torch.float16)
 
 
 def add_domain(bundle: Bundle, domain: Domain) -> None:
@@ -189,14 +229,20 @@ def save_prior(folder: Path, prior: LatentDDIM, dtype: torch.dtype) -> None:
     save_component(folder, prior.config, prior, dtype)
 
 
-def save_directions(folder: Path, directions: Directions) -> None:
-    """Write attribute directions: tensors, and names with their held-out scores."""
-    folder.mkdir(parents=True, exist_ok=True)
+def direction_tensors(directions: Directions, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    """Attribute directions as tensors by name; raises BundleError for values that are not finite."""
     names = ("weight", "bias", "z_mean", "z_std", "pattern")
     given = {name: getattr(directions, name) for name in names}
-    tensors = {name: t.float().contiguous().cpu() for name, t in given.items() if t is not None}
+    tensors = {name: t.to(dtype).contiguous().cpu() for name, t in given.items() if t is not None}
     if (name := first_not_finite(tensors.items())) is not None:
         raise BundleError(f"attributes: {name} holds values that are not finite, so they are not written")
+    return tensors
+
+
+def save_directions(folder: Path, directions: Directions, dtype: torch.dtype = torch.float32) -> None:
+    """Write attribute directions: tensors, and names with their held-out scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = direction_tensors(directions, dtype)
     write_tensors(folder / "attributes.safetensors", tensors, {"format": "pt"})
     _write_json(folder / "attributes.json", {"names": list(directions.names), "scores": directions.scores})
 

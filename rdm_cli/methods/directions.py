@@ -100,6 +100,14 @@ class Directions:
         z_mean, z_std = self._moments(row, w)
         return ((self._flat(z) - z_mean) / z_std + step).mul(z_std).add(z_mean).reshape(z.shape)
 
+    def reached(self, z: Tensor, name: str, logit: float) -> Tensor:
+        """Move codes ``z`` (B, d) along ``name``, each as far as its classifier needs to give ``logit``."""
+        k = self.index(name)
+        step = self.shift(z, name, 1.0) - z
+        before = self.logits(z)[:, k]
+        gain = self.logits(z + step)[:, k] - before
+        return z + step * ((logit - before) / gain.clamp(min=1e-6))[:, None]
+
     def distance(self, z: Tensor, other: Tensor) -> Tensor:
         """How far codes ``other`` (B, ...) are from ``z``, (B,), in what scales count: a scale moves as far.
 
@@ -171,6 +179,28 @@ class Directions:
             z_std=self.z_std if same else joined("z_std", self.width),
             pattern=None if without else joined("along", self.width),
             scores={**kept, **other.scores},
+        )
+
+    def select(self, names: Mapping[str, str]) -> Directions:
+        """Those of the attributes that ``names`` has, each under the name that it gives, in its order.
+
+        Raises UsageError for an unknown attribute, ValueError where two are to have one name.
+        """
+        if len(set(names.values())) < len(names):
+            raise ValueError("two attributes cannot have one name")
+        rows = [self.index(name) for name in names]
+
+        def moments(part: Tensor) -> Tensor:
+            return part if part.ndim == 1 else part[rows]
+
+        return Directions(
+            names=tuple(names.values()),
+            weight=self.weight[rows],
+            bias=self.bias[rows],
+            z_mean=moments(self.z_mean),
+            z_std=moments(self.z_std),
+            pattern=None if self.pattern is None else self.pattern[rows],
+            scores={new: self.scores[old] for old, new in names.items() if old in self.scores},
         )
 
     def doubts(self, name: str) -> str | None:

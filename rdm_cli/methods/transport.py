@@ -107,7 +107,7 @@ class Transports:
     """``maps`` by attribute and whether it is added.
 
     ``exclusive``: which others an attribute rules out, as glasses rule out sunglasses; ``hidden``: which
-    nobody can tell where it is there, as a hat hides whether somebody is bald.
+    nobody can tell where it is there, as a hat hides whether somebody is bald, or which come with it.
     """
 
     maps: Mapping[tuple[str, bool], Transport] = field(default_factory=dict)
@@ -124,6 +124,25 @@ class Transports:
                 for part in parts:
                     found.update(part.float().numpy().tobytes())
         return found.hexdigest()
+
+    def select(self, names: Mapping[str, str]) -> Transports:
+        """Those of the attributes that ``names`` has, under the names that it gives.
+
+        Others are not ruled out any more; what an attribute hides it hides wherever it is put.
+        """
+        return Transports(
+            maps={(names[one], value): found for (one, value), found in self.maps.items() if one in names},
+            exclusive={
+                names[one]: tuple(names[other] for other in others if other in names)
+                for one, others in self.exclusive.items()
+                if one in names
+            },
+            hidden={
+                names[one]: tuple(names.get(other, other) for other in others)
+                for one, others in self.hidden.items()
+                if one in names
+            },
+        )
 
     def updated(self, other: Transports) -> Transports:
         """These and ``other``'s, which replace those of the same attributes."""

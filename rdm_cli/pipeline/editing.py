@@ -122,12 +122,8 @@ def along_direction(z: Tensor, move: Move) -> Tensor:
 
 def to_target(z: Tensor, move: Move) -> Tensor:
     """Along the same direction, as far as each face needs for the classifier to be sure."""
-    directions = move.bundle.directions
-    k = directions.index(move.name)
-    one = directions.shift(z, move.name, 1.0) - z
-    gain = directions.logits(z + one)[:, k] - directions.logits(z)[:, k]
     goal = move.amount * (LOGIT if move.value else -LOGIT)
-    return z + one * ((goal - directions.logits(z)[:, k]) / gain.clamp(min=1e-6))[:, None]
+    return move.bundle.directions.reached(z, move.name, goal)
 
 
 def by_transport(z: Tensor, move: Move) -> Tensor:

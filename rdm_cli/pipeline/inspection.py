@@ -72,7 +72,7 @@ def check(spec: str) -> Iterator[tuple[str, str | None]]:
         return
     yield "networks", _first_not_finite(bundle)
     yield "round trip", _round_trip(bundle)
-    opens = {"prior": "prior", "attributes": "directions", "domain": "domain"}
+    opens = {"prior": "prior", "attributes": "directions", "domain": "domain", "concepts": "concepts"}
     for part in (part for part in opens if part in bundle.parts):
         try:
             getattr(bundle, opens[part])

@@ -19,7 +19,9 @@ from rdm_cli.jobs import loading
 Rdm = Callable[..., Any]
 
 READS_NO_IMAGES = {
-    ("attributes", "list"), ("attributes", "show"), ("bundles", "check"), ("bundles", "convert"),
+    ("attributes", "add"), ("attributes", "discover"), ("attributes", "export"), ("attributes", "import"),
+    ("attributes", "list"), ("attributes", "remove"), ("attributes", "rename"), ("attributes", "show"),
+    ("bundles", "check"), ("bundles", "convert"),
     ("bundles", "copy"), ("bundles", "list"), ("bundles", "pull"), ("bundles", "push"), ("bundles", "show"),
     ("codes", "merge"), ("codes", "status"), ("demo",),
     ("codes", "index"), ("codes", "table"),

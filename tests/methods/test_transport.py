@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rdm_cli.methods.transport import Transport, exclusive, fit_transport, fit_transports, hidden
+from rdm_cli.methods.transport import Transport, Transports, exclusive, fit_transport, fit_transports, hidden
 
 
 def drawn(num: int, std: Tensor, mean: Tensor, seed: int) -> Tensor:
@@ -95,3 +95,17 @@ def test_shapes_are_checked() -> None:
         assert "vectors (k, d)" in str(error)
     else:
         raise AssertionError("a transport of two widths")
+
+
+def test_some_are_chosen_and_renamed_with_what_they_exclude_and_hide() -> None:
+    one = Transport(
+        mean_from=torch.zeros(2), mean_to=torch.ones(2), vectors=torch.eye(2)[:1], gains=torch.ones(1)
+    )
+    all_of_them = Transports(
+        maps={("hat", True): one, ("scarf", True): one},
+        exclusive={"hat": ("scarf", "hood"), "scarf": ("hat",)},
+        hidden={"hat": ("bald",)},
+    )
+    chosen = all_of_them.select({"hat": "cap", "hood": "hood"})
+    assert list(chosen.maps) == [("cap", True)]
+    assert chosen.exclusive == {"cap": ("hood",)} and chosen.hidden == {"cap": ("bald",)}

@@ -209,6 +209,7 @@ let waiting = null, isAsking = false, resting = null;
 function preview() {
   if (!source) return;
   waiting = { key: source.key, edit, turn: ++turn };
+  busy("state", "preview");
   clearTimeout(resting);
   if (!isAsking) pump();
 }

@@ -16,11 +16,13 @@ from rdm_cli.bundles.writing import add_directions, add_domain, add_prior, refus
 from rdm_cli.codes.sets import CodeSet, read_code_set
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels
 from rdm_cli.data.sources.folders import find_inputs
-from rdm_cli.errors import BundleError, CheckpointError, RdmError
+from rdm_cli.errors import BundleError, CheckpointError, RdmError, UsageError
 from rdm_cli.kernels.schedules import LINEAR
+from rdm_cli.methods.concepts import find_concepts
+from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import fit_domain
 from rdm_cli.methods.presets import Preset
-from rdm_cli.methods.transport import fit_transports
+from rdm_cli.methods.transport import Transports, fit_transports
 from rdm_cli.models.latent_mlp import LatentMLPConfig
 from rdm_cli.models.residual_mlp import ResidualMLPConfig
 from rdm_cli.priors.latent_ddim import LatentDDIMConfig
@@ -262,17 +264,10 @@ def train_bundle_attributes(
     bundle.require_z("attributes")
     stored = _stored_attributes(bundle, dropping=replace_all)
     found = _codes_of_images(codes, bundle, note)
-    table, matched = _matched(found.names, labels, "code")
-    num_labelled = len(found.names) - len(matched.unmatched)
-    remarks = (*matched.remarks("codes"), *table.remarks)
-    known = ~matched.values.isnan().all(dim=1)
-    try:
-        fit = fit_attributes(found.z[known], matched.values[known], table.names, held_out=held_out, seed=seed)
-    except RdmError as error:  # what was passed over may be the reason
-        raise RdmError("; ".join([error.message, *remarks]), hint=error.hint) from error
+    fitted = _fit(found, labels, held_out=held_out, seed=seed)
+    fit, num_labelled, remarks = fitted.fit, fitted.num_labelled, fitted.remarks
     directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
-    transports = fit_transports(found.z[known].flatten(1), matched.values[known], table.names)
-    add_directions(bundle, directions, transports, replace_all=replace_all)
+    add_directions(bundle, directions, fitted.transports, replace_all=replace_all)
     _keep_domain(bundle, found, note)
     others = tuple(name for name in stored if name not in fit.names)
     return TrainedAttributes(
@@ -282,6 +277,80 @@ def train_bundle_attributes(
         dropped=others if replace_all else (),
         remarks=remarks,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedAttributes:
+    """``fit`` and ``transports`` of ``num_labelled`` codes; ``remarks`` say what was passed over."""
+
+    fit: AttributeFit
+    transports: Transports
+    num_labelled: int
+    remarks: tuple[str, ...]
+
+
+def fit_bundle_attributes(
+    bundle: Bundle,
+    codes: Path,
+    labels: Path,
+    *,
+    only: Sequence[str] = (),
+    seed: int,
+    note: Callable[[str], None] = lambda text: None,
+) -> FittedAttributes:
+    """Fit the attributes of the table ``labels`` to a bundle's ``codes``; the bundle stays as it is.
+
+    ``only`` names those that are wanted, none: all. Raises UsageError for one that the table does not have,
+    RdmError as :func:`train_bundle_attributes`.
+    """
+    bundle.require_z("attributes")
+    return _fit(_codes_of_images(codes, bundle, note), labels, only=only, held_out=0.2, seed=seed)
+
+
+def _fit(
+    found: CodeSet, labels: Path, *, only: Sequence[str] = (), held_out: float, seed: int
+) -> FittedAttributes:
+    table, matched = _matched(found.names, labels, "code")
+    if unknown := [name for name in only if name not in table.names]:
+        raise UsageError(
+            f"{labels}: no label {unknown[0]!r} in this table", hint=f"it has {', '.join(table.names)}"
+        )
+    names = tuple(only) or table.names
+    values = matched.values[:, [table.names.index(name) for name in names]]
+    remarks = (*matched.remarks("codes"), *table.remarks)
+    known = ~values.isnan().all(dim=1)
+    try:
+        fit = fit_attributes(found.z[known], values[known], names, held_out=held_out, seed=seed)
+    except RdmError as error:  # what was passed over may be the reason
+        raise RdmError("; ".join([error.message, *remarks]), hint=error.hint) from error
+    return FittedAttributes(
+        fit=fit,
+        transports=fit_transports(found.z[known].flatten(1), values[known], names),
+        num_labelled=len(found.names) - len(matched.unmatched),
+        remarks=remarks,
+    )
+
+
+def discover_concepts(
+    bundle: Bundle,
+    codes: Path,
+    *,
+    seed: int,
+    advance: Callable[[float], None],
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[Directions, torch.Tensor]:
+    """What divides the codes below ``codes``, and these codes (N, d); the bundle stays as it is.
+
+    Raises RdmError for too few codes and where nothing divides them, UsageError for a z of each timestep.
+    """
+    bundle.require_z("directions")
+    if bundle.model.time_dependent:
+        raise UsageError(f"{bundle.name}: no directions are found here: its z is one for each timestep")
+    found = _codes_of_images(codes, bundle, note)
+    try:
+        return find_concepts(found.z, seed=seed, advance=advance), found.z
+    except RdmError as error:
+        raise RdmError(f"{codes}: {error.message}", hint=error.hint) from error
 
 
 def _stored_attributes(bundle: Bundle, *, dropping: bool) -> tuple[str, ...]:
