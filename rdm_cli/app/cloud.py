@@ -11,12 +11,14 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from PIL import Image
 
 from rdm_cli.app.studio import Source, Studio, code_bytes
+from rdm_cli.bundles.attribute_files import write_attribute_file
 from rdm_cli.codes.code import Codes
 from rdm_cli.collection.projection import pca_plane
 from rdm_cli.collection.rows import Collection, require_bundle
@@ -25,11 +27,23 @@ from rdm_cli.data.images.pixels import to_pil
 from rdm_cli.data.io.places import Blob
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import UsageError
+from rdm_cli.jobs.learning import learn_from_pictures
 from rdm_cli.jobs.map import MappedRows, mapped_rows
+from rdm_cli.kernels.randomness import keyed_generator
+from rdm_cli.methods.transport import Transports
 from rdm_cli.reports.map_page import quantised
 
 MOST_POINTS = 20_000
+MOST_EXAMPLES = 24  # of either side, of an attribute that is learned
 LEAST_POINTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedFile:
+    """The file of a learned attribute, as ``rdm attributes learn`` writes it, and a line on how good it is."""
+
+    content: bytes
+    told: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +81,39 @@ class Cloud:
             place = [self.rows.names[number], self.rows.paths[number], *self.xy[number].tolist()]
             writer.writerow(place + [f"{self.rows.probabilities[name][number]:.4f}" for name in names])
         return text.getvalue().encode("utf-8", "surrogatepass")
+
+    def learned(self, studio: Studio, numbers: Sequence[int], name: str) -> LearnedFile:
+        """What the chosen points have and the others lack, as an attribute ``name``: these against the rest.
+
+        Of either side as many take part as a few pictures are, drawn at random. Raises UsageError for a name
+        that cannot be, and for fewer than two on either side; and what learning raises.
+        """
+        if not name.isidentifier() or name in studio.names:
+            hint = "take letters, digits and _, and none that the bundle has"
+            raise UsageError(f"{name!r} cannot be the name of a new attribute", hint=hint)
+        chosen = set(numbers)
+        sides = ([i for i in range(len(self.z)) if (i in chosen) == value] for value in (True, False))
+        bundle = studio.pipeline.bundle
+        with TemporaryDirectory(prefix="rdm-app-") as made:
+            for folder, side in zip(("with", "without"), sides, strict=True):
+                (Path(made) / folder).mkdir()
+                order = torch.randperm(len(side), generator=keyed_generator(0, folder))[:MOST_EXAMPLES]
+                for i in order.tolist():
+                    self._code(studio, side[i]).save([Path(made) / folder / f"{side[i]}{CODE_SUFFIX}"])
+            having, without = Path(made) / "with", Path(made) / "without"
+            done = learn_from_pictures(
+                studio.pipeline, name, having, without=without, unlabelled=None, seed=0
+            )
+            place = Path(made) / f"{name}{CODE_SUFFIX}"
+            beside = Transports(hidden={name: done.learned.companions})
+            write_attribute_file(place, bundle, done.learned.directions, beside)
+            content = place.read_bytes()
+        told = f"{name}, of {done.num_with} and {done.num_without} codes: AUROC {done.learned.auroc}"
+        if done.learned.nearest is not None:
+            told += f"; goes with {done.learned.nearest} ({done.learned.agreement:+.2f})"
+        if done.learned.is_chance:
+            told += "; no better than by chance: choose more, or others"
+        return LearnedFile(content=content, told=told)
 
     def _code(self, studio: Studio, number: int) -> Codes:
         self._check(number)

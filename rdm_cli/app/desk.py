@@ -249,11 +249,11 @@ class Desk:
         return self._shown(tab, self._cloud.source(self._studio, _whole(asked, "number")))
 
     def _table(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
-        numbers = asked.get("numbers")
-        if not isinstance(numbers, list):
-            raise UsageError("no points were named")
-        chosen = [_whole({"number": number}, "number") for number in numbers]
-        return File(name="chosen.csv", content=self._cloud.table(chosen))
+        return File(name="chosen.csv", content=self._cloud.table(_numbers(asked)))
+
+    def _learn(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
+        learned = self._cloud.learned(self._studio, _numbers(asked), str(asked.get("name", "")))
+        return {"told": learned.told, "file": base64.b64encode(learned.content).decode("ascii")}
 
     def _edit(self, tab: Tab, asked: Mapping[str, Any]) -> tuple[Source, Edit]:
         edit = asked.get("edit")
@@ -287,6 +287,7 @@ VERBS: Mapping[str, Callable[[Desk, Tab, Mapping[str, Any], bytes], Any]] = {
     "point": Desk._point,
     "explore": Desk._explore,
     "table": Desk._table,
+    "learn": Desk._learn,
 }
 """What a page may ask for."""
 
@@ -309,6 +310,13 @@ def _whole(asked: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise UsageError(f"{name} is a whole number from 0")
     return value
+
+
+def _numbers(asked: Mapping[str, Any]) -> list[int]:
+    numbers = asked.get("numbers")
+    if not isinstance(numbers, list):
+        raise UsageError("no points were named")
+    return [_whole({"number": number}, "number") for number in numbers]
 
 
 def _drawing(asked: Mapping[str, Any]) -> Drawing:

@@ -73,3 +73,30 @@ def test_a_table_opens_no_file_that_it_names(studio: Studio, codes: Path, tmp_pa
 def test_codes_of_another_bundle_are_refused(codes: Path) -> None:
     with pytest.raises(CodeError, match="made with bundle tiny"):
         cloud_of(Studio(pipeline=open_pipeline()), open_collection(codes))
+
+
+def test_the_chosen_against_the_rest_become_an_attribute(
+    studio: Studio, tiny_bundle: Path, codes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud = cloud_of(studio, open_collection(codes))
+    hats = cloud.rows.probabilities["hat"]
+    chosen = [i for i in range(12) if hats[i] >= np.median(hats)]
+    learned = cloud.learned(studio, chosen, "cap")
+    assert learned.told.startswith(f"cap, of {len(chosen)} and {12 - len(chosen)} codes: AUROC ")
+    (tmp_path / "cap.safetensors").write_bytes(learned.content)
+    words = [
+        "attributes",
+        "import",
+        tmp_path / "cap.safetensors",
+        "-b",
+        tiny_bundle,
+        "-o",
+        tmp_path / "with-cap",
+    ]
+    assert cli.main([str(word) for word in words]) == 0, capsys.readouterr().err
+    assert Studio(pipeline=open_pipeline(tmp_path / "with-cap")).names == (*studio.names, "cap")
+    for name in ("hat", "a b", "", "x=1"):
+        with pytest.raises(UsageError, match="cannot be the name"):
+            cloud.learned(studio, chosen, name)
+    with pytest.raises(UsageError):
+        cloud.learned(studio, list(range(12)), "all")

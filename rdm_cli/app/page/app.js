@@ -52,7 +52,7 @@ addEventListener("drop", told(async (event) => {
 // Keys.
 $("help").addEventListener("click", () => $("keys").showModal());
 addEventListener("keydown", (event) => {
-  const typing = event.target.matches('input[type="number"], select, textarea');
+  const typing = event.target.matches('input[type="number"], input[type="text"], select');
   const key = event.key.toLowerCase();
   if ((event.ctrlKey || event.metaKey) && !$("edit").hidden) {
     const action = { z: event.shiftKey ? edit.redo : edit.undo, y: edit.redo, s: edit.save }[key];

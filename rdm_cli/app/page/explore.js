@@ -1,6 +1,6 @@
 // Explore: the codes as points; hover shows one, click edits it, a line drawn around some chooses them.
 
-import { $, ask, busy, download, told } from "./link.js";
+import { $, ask, busy, download, keep, told } from "./link.js";
 import * as edit from "./edit.js";
 
 const SIDE = 65535, LEVELS = 12, NEAR_PX = 14;
@@ -135,9 +135,23 @@ const take = told(async (i) => {
 function choose(points) {
   chosen = new Set(points);
   $("save-table").disabled = !chosen.size;
+  $("learn-go").disabled = chosen.size < 2 || chosen.size > names.length - 2;
   $("save-table").textContent = chosen.size ? `Save table of ${chosen.size}` : "Save table";
   draw();
 }
+
+// These against the rest, as an attribute of their own.
+const learn = told(async () => {
+  const name = $("learn-name").value;
+  busy("cloud-state", "learning");
+  try {
+    const { told: said, file } = await ask("learn", { numbers: [...chosen], name });
+    keep(`${name}.safetensors`, new Blob([bytes(file)]));
+    $("learned").textContent = `${said}. To use it: rdm attributes import ${name}.safetensors -o my-bundle`;
+  } finally {
+    busy("cloud-state", "");
+  }
+});
 
 function inside(x, y, line) {
   let is = false;
@@ -236,6 +250,10 @@ export function start(facts, show) {
   colours();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours(); draw(); });
   $("colour").addEventListener("change", draw);
+  $("learn").addEventListener("submit", (event) => {
+    event.preventDefault();
+    learn();
+  });
   $("save-table").addEventListener("click", told(() => download("table", { numbers: [...chosen] })));
   new ResizeObserver(() => {
     const box = canvas.getBoundingClientRect(), ratio = devicePixelRatio || 1;

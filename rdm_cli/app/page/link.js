@@ -35,9 +35,12 @@ export async function send(file) {
 export async function download(verb, asked) {
   const answer = await post(verb, JSON.stringify(asked));
   const named = /filename\*=UTF-8''(.+)$/.exec(answer.headers.get("Content-Disposition"));
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(await answer.blob());
-  link.download = decodeURIComponent(named[1]);
+  keep(decodeURIComponent(named[1]), await answer.blob());
+}
+
+// Saves a file as a browser saves a download.
+export function keep(name, blob) {
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
