@@ -40,7 +40,7 @@ LEAST_POINTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedFile:
-    """The file of a learned attribute, as ``rdm attributes learn`` writes it, and a line on how good it is."""
+    """The file of a learned attribute, as ``rdm attributes learn`` writes it; ``told`` is how good it is."""
 
     content: bytes
     told: str

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
+import sys
+import threading
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
@@ -117,7 +120,15 @@ def app(
     with server:
         console.emit(server.url, kind="page", url=server.url)
         console.note("rdm: the page is at this address as long as this runs; Ctrl-C ends it")
-        if browser and not webbrowser.open(server.url):
-            console.note("rdm: no browser could be started: open the address yourself")
+        if browser and has_screen():
+            # not here: some browsers keep whoever starts them until they end
+            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         with suppress(KeyboardInterrupt):  # the way to end it: nothing was left undone
             server.serve_forever()
+
+
+def has_screen() -> bool:
+    """Whether a browser can open a window; a browser of the terminal is none to edit pictures in."""
+    return sys.platform in ("darwin", "win32") or bool(
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )
