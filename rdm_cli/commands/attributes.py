@@ -59,6 +59,9 @@ def list_attributes(
 ) -> None:
     """List a bundle's attributes with their held-out scores.
 
+    "added" is the scale of rdm manipulate from which the classifier sees the attribute in half, and in nine
+    of ten, of the codes that lack it; "removed" is that from which it does so no more where it was.
+
     Examples:
         rdm attributes list
         rdm attributes list -b avatars64-pdae --json
@@ -72,11 +75,14 @@ def list_attributes(
         score: Any = directions.scores.get(name, {})
         if as_json:
             console.emit("", attribute=name, **score)
-        rows.append(
-            [name, *(_cell(score.get(key)) for key in ("auroc", "average_precision", "num_positive"))]
-        )
+        cells = [_cell(score.get(key)) for key in ("auroc", "average_precision", "num_positive")]
+        for way in ("added", "removed"):
+            known = [score.get(f"{way}_in_{share}") for share in ("half", "nine_tenths")]
+            cells.append("" if None in known else " ".join(f"{scale:+.2f}" for scale in known))
+        rows.append([name, *cells])
     if not as_json:
-        console.table(f"attributes of {bundle}", ["attribute", "AUROC", "AP", "positives"], rows)
+        columns = ["attribute", "AUROC", "AP", "positives", "added", "removed"]
+        console.table(f"attributes of {bundle}", columns, rows)
     for line in filter(None, map(directions.doubts, directions.names)):
         console.problem(f"rdm: {line}")
 
@@ -212,16 +218,16 @@ def add(
         _refuse_name(name, known)
     _refuse_place(opened, output)
     fitted = fit_bundle_attributes(opened, codes, labels, only=names or (), seed=seed, note=console.note)
-    for name in fitted.fit.names:
+    for name in fitted.fit.directions.names:
         _refuse_name(name, known)
     for name, reason in fitted.fit.skipped.items():
         console.problem(f"rdm: {name} left out: {reason}")
-    for line in filter(None, map(fitted.fit.directions.doubts, fitted.fit.names)):
+    for line in filter(None, map(fitted.fit.directions.doubts, fitted.fit.directions.names)):
         console.problem(f"rdm: {line}")
     for line in fitted.remarks:
         console.problem(f"rdm: {labels.name}: {line}")
     place = _kept(opened, known, transports, fitted.fit.directions, fitted.transports, output)
-    for name, score in fitted.fit.scores.items():
+    for name, score in fitted.fit.directions.scores.items():
         console.emit(
             f"{name}\tAUROC {score['auroc']:.4f}\t{place}", attribute=name, **score, output=str(place)
         )

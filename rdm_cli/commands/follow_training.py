@@ -237,16 +237,17 @@ def follow_attributes(
     for name, reason in fit.skipped.items():
         stays = ": the bundle keeps the one it has" if name in trained.kept else ""
         console.problem(f"rdm: {name} left out: {reason}{stays}")
-    for line in filter(None, map(fit.directions.doubts, fit.names)):
+    names = fit.directions.names
+    for line in filter(None, map(fit.directions.doubts, names)):
         console.problem(f"rdm: {line}")
     for line in trained.remarks:
         console.problem(f"rdm: {labels.name}: {line}")
     console.note(
-        f"{len(fit.names)} attributes from {trained.num_labelled} codes -> {bundle.folder / 'attributes'}"
+        f"{len(names)} attributes from {trained.num_labelled} codes -> {bundle.folder / 'attributes'}"
     )
-    for done, names in (("kept", trained.kept), ("dropped", trained.dropped)):
-        if names:
-            console.note(f"{done}: {', '.join(names)}")
+    for done, others in (("kept", trained.kept), ("dropped", trained.dropped)):
+        if others:
+            console.note(f"{done}: {', '.join(others)}")
     return fit
 
 

@@ -372,8 +372,8 @@ def attributes(
     fit = follow_attributes(
         console, opened, codes, labels, held_out=held_out, along=along, replace_all=replace_all, seed=seed
     )
-    for name in fit.names:
-        score = fit.scores[name]
+    for name in fit.directions.names:
+        score = fit.directions.scores[name]
         console.emit(
             f"{name}\tAUROC {score['auroc']:.4f}\tAP {score['average_precision']:.4f}"
             f"\t{score['num_positive']} of {score['num_labelled']}",

@@ -17,7 +17,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Required, TypedDict
 
 import torch
 from torch import Tensor
@@ -27,13 +27,26 @@ from rdm_cli.errors import UsageError
 WEAK_AUROC = 0.6  # below it a classifier has learned next to nothing
 
 
-class AttributeScore(TypedDict):
+class AttributeScales(TypedDict, total=False):
+    """Scales along a direction, by held-out codes.
+
+    From which the classifier sees the attribute in half, and in nine of ten, of the codes that lack it; and,
+    below 0, from which it sees it no more in as many of those that have it.
+    """
+
+    added_in_half: float
+    added_in_nine_tenths: float
+    removed_in_half: float
+    removed_in_nine_tenths: float
+
+
+class AttributeScore(AttributeScales):
     """Held-out scores of one classifier, and how many examples of the whole set knew the attribute."""
 
-    auroc: float
-    average_precision: float
-    num_positive: int
-    num_labelled: int
+    auroc: Required[float]
+    average_precision: Required[float]
+    num_positive: Required[int]
+    num_labelled: Required[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +120,13 @@ class Directions:
         before = self.logits(z)[:, k]
         gain = self.logits(z + step)[:, k] - before
         return z + step * ((logit - before) / gain.clamp(min=1e-6))[:, None]
+
+    def scales_needed(self, z: Tensor, name: str) -> Tensor:
+        """How far codes ``z`` (B, d) go along ``name`` until its classifier is undecided, (B,)."""
+        k = self.index(name)
+        before = self.logits(z)[:, k]
+        gain = self.logits(self.shift(z, name, 1.0))[:, k] - before
+        return -before / gain.clamp(min=1e-6)
 
     def distance(self, z: Tensor, other: Tensor) -> Tensor:
         """How far codes ``other`` (B, ...) are from ``z``, (B,), in what scales count: a scale moves as far.

@@ -9,7 +9,7 @@ bias are scaled so that its logits are those of probabilities.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 from rdm_cli.errors import RdmError
 from rdm_cli.kernels.randomness import keyed_generator
 from rdm_cli.kernels.standardise import mean_and_std
-from rdm_cli.methods.directions import AttributeScore, Directions
+from rdm_cli.methods.directions import AttributeScales, AttributeScore, Directions
 from rdm_cli.metrics.ranking import auroc, average_precision
 from rdm_cli.training.logistic import fit_logistic
 
@@ -37,33 +37,13 @@ MIN_EXAMPLES = 2  # of each class, in each part
 class AttributeFit:
     """K classifiers that could be fitted and scored, and why the other attributes could not.
 
-    ``weight`` and ``pattern`` (K, d), ``bias`` (K,), ``z_mean`` and ``z_std`` (d,), float32. A pattern is
-    the mean of standardised codes with the attribute less the mean of those without. ``scores`` and ``l2`` by
-    name; ``skipped`` maps a name to the reason.
+    ``directions`` are what a bundle stores and an edit uses; their pattern is the mean of standardised codes
+    with the attribute less the mean of those without. ``l2`` by name; ``skipped`` maps a name to the reason.
     """
 
-    names: tuple[str, ...]
-    weight: Tensor
-    bias: Tensor
-    z_mean: Tensor
-    z_std: Tensor
-    pattern: Tensor
-    scores: dict[str, AttributeScore]
+    directions: Directions
     l2: dict[str, float]
     skipped: dict[str, str]
-
-    @property
-    def directions(self) -> Directions:
-        """What a bundle stores and an edit uses."""
-        return Directions(
-            names=self.names,
-            weight=self.weight,
-            bias=self.bias,
-            z_mean=self.z_mean,
-            z_std=self.z_std,
-            pattern=self.pattern,
-            scores=self.scores,
-        )
 
 
 def fit_attributes(
@@ -104,18 +84,41 @@ def fit_attributes(
     slope, offset = _calibration(fit.logits(x), labels, train)
     weight, bias = fit.weight * slope[:, None], fit.bias * slope + offset
     logits = x @ weight.T + bias
-    scores = {name: _score(labels, logits, test, k) for k, name in enumerate(kept_names)}
-    return AttributeFit(
+    directions = Directions(
         names=kept_names,
         weight=weight.float(),
         bias=bias.float(),
         z_mean=z_mean,
         z_std=z_std,
         pattern=_patterns(x, labels, train).float(),
-        scores=scores,
+    )
+    scores = {
+        name: _score(labels, logits, test, k, scales_of(directions, name, z[test], labels[test, k]))
+        for k, name in enumerate(kept_names)
+    }
+    return AttributeFit(
+        directions=replace(directions, scores=scores),
         l2=dict(zip(kept_names, penalties.tolist(), strict=True)),
         skipped=skipped,
     )
+
+
+def scales_of(directions: Directions, name: str, z: Tensor, labels: Tensor) -> AttributeScales:
+    """How far codes ``z`` (N, d) have to go along ``name``, those with ``labels`` (N,) > 0 away from it.
+
+    NaN labels are left out; so is what nothing can be said of: a direction of zeros.
+    """
+    row = directions.index(name)
+    if not directions.along[row].any() or not directions.weight[row].any():
+        return {}
+    needed = directions.scales_needed(z, name).double()
+    added, removed = needed[labels <= 0], needed[labels > 0]
+    return {
+        "added_in_half": float(added.quantile(0.5)),
+        "added_in_nine_tenths": float(added.quantile(0.9)),
+        "removed_in_half": float(removed.quantile(0.5)),
+        "removed_in_nine_tenths": float(removed.quantile(0.1)),
+    }
 
 
 def _calibration(logits: Tensor, labels: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,13 +233,14 @@ def _choose_l2(x: Tensor, labels: Tensor, train: Tensor, validation: Tensor) -> 
     return torch.where(enough, chosen, torch.full_like(chosen, DEFAULT_L2))
 
 
-def _score(labels: Tensor, logits: Tensor, test: Tensor, k: int) -> AttributeScore:
+def _score(labels: Tensor, logits: Tensor, test: Tensor, k: int, scales: AttributeScales) -> AttributeScore:
     known = ~labels[:, k].isnan()
     scored = test & known
     target = labels[scored, k] > 0
-    return AttributeScore(
-        auroc=auroc(logits[scored, k], target),
-        average_precision=average_precision(logits[scored, k], target),
-        num_positive=int((labels[known, k] > 0).sum()),
-        num_labelled=int(known.sum()),
-    )
+    return {
+        **scales,
+        "auroc": auroc(logits[scored, k], target),
+        "average_precision": average_precision(logits[scored, k], target),
+        "num_positive": int((labels[known, k] > 0).sum()),
+        "num_labelled": int(known.sum()),
+    }

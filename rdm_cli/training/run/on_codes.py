@@ -269,7 +269,7 @@ def train_bundle_attributes(
     directions = fit.directions if along == "means" else replace(fit.directions, pattern=None)
     add_directions(bundle, directions, fitted.transports, replace_all=replace_all)
     _keep_domain(bundle, found, note)
-    others = tuple(name for name in stored if name not in fit.names)
+    others = tuple(name for name in stored if name not in fit.directions.names)
     return TrainedAttributes(
         fit=fit,
         num_labelled=num_labelled,

@@ -260,13 +260,15 @@ def test_attributes_end_to_end_with_labels_matched_by_name(bundle: Bundle, z: Te
     fit = trained.fit
     assert (trained.num_labelled, trained.kept, trained.dropped) == (NUM - 1, (), ())
     assert trained.remarks == ("1 of 60 codes have no row in the label table, s1/01 among them",)
-    assert fit.names == ("tall", "wide")
-    assert all(score["auroc"] > 0.9 for score in fit.scores.values())  # mismatched labels: about 0.5
-    assert fit.scores["tall"]["num_labelled"] == NUM - 2
+    assert fit.directions.names == ("tall", "wide")
+    assert all(
+        score["auroc"] > 0.9 for score in fit.directions.scores.values()
+    )  # mismatched labels: about 0.5
+    assert fit.directions.scores["tall"]["num_labelled"] == NUM - 2
     stored = open_bundle(str(bundle.folder))
     assert stored.digest == bundle.digest
     assert stored.directions.names == ("tall", "wide")
-    assert stored.directions.scores == fit.scores
+    assert stored.directions.scores == fit.directions.scores
     assert stored.directions.weight.abs().argmax(dim=1).tolist() == [2, 5]
 
 
