@@ -21,6 +21,7 @@ COMMANDS = [
 # a training, and what takes many steps, is shortened; nothing else about a command is changed
 SHORTER = {
     r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
+    r"--n 24": "--n 8",
     r"(rdm evaluate reconstruction )": r"\1-n 4 ",
 }
 MAY_NOT_HOLD = "manipulate"  # exit code 3, as the page says

@@ -75,7 +75,7 @@ class Desk:
 
     def remark(self, name: str, text: str) -> None:
         """Keep what is to be said of an image until its answer is sent."""
-        self._remarks.append(f"{name}: {text}")
+        self._remarks.append(text if name in text else f"{name}: {text}")
 
     @property
     def _studio(self) -> Studio:

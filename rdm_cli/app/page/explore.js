@@ -236,7 +236,7 @@ export const shown = told(async () => {
     values = Object.fromEntries(Object.entries(map.attributes).map(([name, text]) => [name, bytes(text)]));
     $("colour").append(new Option("all alike", ""), ...Object.keys(values).map((name) => new Option(name.replaceAll("_", " "), name)));
     $("colour").selectedIndex = Object.keys(values).length ? 1 : 0;
-    $("cloud-told").textContent = map.told;
+    $("cloud-told").textContent = [map.told, ...map.remarks ?? []].join(". ");
     canvas.setAttribute("aria-label", `${names.length} codes, as points`);
     fit();
   } finally {
