@@ -36,6 +36,7 @@ from rdm_cli.reports.map_page import quantised
 MOST_POINTS = 20_000
 MOST_EXAMPLES = 24  # of either side, of an attribute that is learned
 LEAST_POINTS = 3
+LONGEST_NAME = 100  # of a row that becomes a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ class Cloud:
         path = self.rows.paths[number]
         if self.collection.num_rows is None:
             return studio.open(Path(path), path)
-        name = f"{self.rows.names[number].replace('/', '-')}{CODE_SUFFIX}"
+        plain = (c if c.isprintable() and c not in "/\\" else "-" for c in self.rows.names[number])
+        name = f"{''.join(plain)[:LONGEST_NAME]}{CODE_SUFFIX}"
         file = Blob(name, code_bytes(self._code(studio, number), f"row{CODE_SUFFIX}"))
         return replace(studio.open(file), first=(f"# save the code of this row as {name}",))
 

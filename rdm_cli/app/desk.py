@@ -51,36 +51,44 @@ class File:
 
 @dataclass(kw_only=True)
 class Tab:
-    """What one tab has open, by its keys, and how often it asked for a settled picture."""
+    """What one tab has open, by keys, and the ``newest`` edit that it asked for, as it counts them."""
 
     sources: OrderedDict[str, Source] = field(default_factory=OrderedDict)
     num_opened: int = 0
     newest: int = 0
 
 
-class Desk:
-    """Answers what the page asks; ``files`` are those that were named on the command line.
-
-    ``remarks`` are what the pipeline said of images since it was last asked: the pipeline's ``on_remark`` is
-    ``remark``.
-    """
+class Remarks:
+    """What was said of images and codes since the last answer."""
 
     def __init__(self) -> None:
-        self._lock, self._tabs_lock = threading.Lock(), threading.Lock()
-        self._tabs: OrderedDict[str, Tab] = OrderedDict()
-        self._remarks: list[str] = []
-        self.studio: Studio | None = None
-        self.files: Sequence[Readable] = ()
-        self.collection: Collection | None = None
+        self._lines: list[str] = []
 
-    def remark(self, name: str, text: str) -> None:
-        """Keep what is to be said of an image until its answer is sent."""
-        self._remarks.append(text if name in text else f"{name}: {text}")
+    def say(self, name: str, text: str) -> None:
+        """Keep what is to be said until an answer is sent; a pipeline's ``on_remark``."""
+        self._lines.append(text if name in text else f"{name}: {text}")
 
-    @property
-    def _studio(self) -> Studio:
-        assert self.studio is not None
-        return self.studio
+    def taken(self) -> list[str]:
+        """All of it; there is none left then."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """Answers what the page asks.
+
+    ``files`` are those that were named on the command line, ``collection`` the codes to explore; ``remarks``
+    is where the studio's pipeline says what is to be said of an image.
+    """
+
+    studio: Studio
+    files: Sequence[Readable] = ()
+    collection: Collection | None = None
+    remarks: Remarks = field(default_factory=Remarks)
+    _tabs: OrderedDict[str, Tab] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _tabs_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, verb: str, tab: str, asked: Mapping[str, Any], body: bytes = b"") -> Any:
         """What ``verb`` gives; raises RdmError for what cannot be, KeyError for an unknown verb."""
@@ -89,10 +97,10 @@ class Desk:
         if verb in ("preview", "settle"):
             mine.newest = max(mine.newest, _whole(asked, "turn"))
         with self._lock:
-            self._remarks.clear()
             given = do(self, mine, asked, body)
-            if isinstance(given, dict) and self._remarks:
-                given["remarks"] = [*self._remarks, *given.get("remarks", ())]
+            said = self.remarks.taken()
+            if isinstance(given, dict):
+                given["remarks"] = [*said, *given.get("remarks", ())]
             return given
 
     def _tab(self, name: str) -> Tab:
@@ -106,7 +114,7 @@ class Desk:
     # What is opened.
 
     def _start(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        bundle, studio = self._studio.pipeline.bundle, self._studio
+        studio, bundle = self.studio, self.studio.pipeline.bundle
         directions = bundle.directions if studio.names else None
         doubts = {n: line for n in studio.names if directions and (line := directions.doubts(n))}
         return {
@@ -126,22 +134,22 @@ class Desk:
             raise UsageError("no picture was sent")
         # a browser gives the last part of a path, and a page of another kind may not give more
         name = name.replace("\\", "/").rpartition("/")[2]
-        if name in ("", ".", ".."):
-            raise UsageError("the picture has no name")
-        return self._shown(tab, self._studio.open(Blob(name, body)))
+        if name in ("", ".", "..") or "\0" in name:
+            raise UsageError("the picture has no name that a file can have")
+        return self._shown(tab, self.studio.open(Blob(name, body)))
 
     def _pick(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         file = self._file(asked)
-        return self._shown(tab, self._studio.open(file, str(file)))
+        return self._shown(tab, self.studio.open(file, str(file)))
 
     def _thumbnail(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        return {"picture": _uri(self._studio.thumbnail(self._file(asked)))}
+        return {"picture": _uri(self.studio.thumbnail(self._file(asked)))}
 
     def _draw(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        return self._shown(tab, self._studio.draw(_drawing(asked)))
+        return self._shown(tab, self.studio.draw(_drawing(asked)))
 
     def _continue(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        return self._shown(tab, self._studio.continued(*self._edit(tab, asked)))
+        return self._shown(tab, self.studio.continued(*self._edit(tab, asked)))
 
     def _file(self, asked: Mapping[str, Any]) -> Readable:
         number = _whole(asked, "number")
@@ -161,7 +169,7 @@ class Desk:
 
     def _preview(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         source, edit = self._edit(tab, asked)
-        return _seen(self._studio.preview(source, edit))
+        return _seen(self.studio.preview(source, edit))
 
     def _settle(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         source, edit = self._edit(tab, asked)
@@ -172,11 +180,11 @@ class Desk:
                 raise SupersededError("a newer edit was asked for")
 
         advance(0.0)
-        seen = _seen(self._studio.settle(source, edit, advance))
-        return seen | {"command": self._studio.commands(source, edit)}
+        seen = _seen(self.studio.settle(source, edit, advance))
+        return seen | {"command": self.studio.commands(source, edit)}
 
     def _save(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
-        saved = self._studio.save(*self._edit(tab, asked))
+        saved = self.studio.save(*self._edit(tab, asked))
         if asked.get("what") == "code":
             return File(name=f"{saved.stem}{CODE_SUFFIX}", content=saved.code)
         return File(name=f"{saved.stem}.png", content=saved.picture)
@@ -187,15 +195,15 @@ class Desk:
         weights = asked.get("weights")
         if not isinstance(weights, list) or not all(isinstance(w, int | float) for w in weights):
             raise UsageError("weights are numbers")
-        return {"picture": _uri(mixture(self._studio, self._several(tab, asked), weights))}
+        return {"picture": _uri(mixture(self.studio, self._several(tab, asked), weights))}
 
     def _way(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         sources, num_frames = self._several(tab, asked), _whole(asked, "frames")
-        return {"command": command(self._studio, sources, num_frames, "strip")}
+        return {"command": command(self.studio, sources, num_frames, "strip")}
 
     def _export(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
         kind: Export = "animation" if asked.get("what") == "animation" else "strip"
-        content = export(self._studio, self._several(tab, asked), _whole(asked, "frames"), kind)
+        content = export(self.studio, self._several(tab, asked), _whole(asked, "frames"), kind)
         return File(name=f"between{SUFFIXES[kind]}", content=content)
 
     def _several(self, tab: Tab, asked: Mapping[str, Any]) -> list[Source]:
@@ -209,7 +217,7 @@ class Desk:
         if not isinstance(like, list) or not all(isinstance(one, dict) for one in like):
             raise UsageError("examples are draws")
         sheet = drawn_sheet(
-            self._studio,
+            self.studio,
             _whole(asked, "num"),
             _whole(asked, "seed"),
             _wanted(asked),
@@ -228,7 +236,7 @@ class Desk:
     def _cloud(self) -> Cloud:
         if self.collection is None:
             raise UsageError("no codes were named")
-        return cloud_of(self._studio, self.collection)
+        return cloud_of(self.studio, self.collection)
 
     def _map(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
         cloud = self._cloud
@@ -243,16 +251,16 @@ class Desk:
         }
 
     def _point(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        return {"picture": _uri(self._cloud.picture(self._studio, _whole(asked, "number")))}
+        return {"picture": _uri(self._cloud.picture(self.studio, _whole(asked, "number")))}
 
     def _explore(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        return self._shown(tab, self._cloud.source(self._studio, _whole(asked, "number")))
+        return self._shown(tab, self._cloud.source(self.studio, _whole(asked, "number")))
 
     def _table(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> File:
         return File(name="chosen.csv", content=self._cloud.table(_numbers(asked)))
 
     def _learn(self, tab: Tab, asked: Mapping[str, Any], body: bytes) -> dict[str, Any]:
-        learned = self._cloud.learned(self._studio, _numbers(asked), str(asked.get("name", "")))
+        learned = self._cloud.learned(self.studio, _numbers(asked), str(asked.get("name", "")))
         return {"told": learned.told, "file": base64.b64encode(learned.content).decode("ascii")}
 
     def _edit(self, tab: Tab, asked: Mapping[str, Any]) -> tuple[Source, Edit]:
@@ -260,7 +268,7 @@ class Desk:
         if not isinstance(edit, dict):
             raise UsageError("no edit was sent")
         like = None if edit.get("like") is None else self._source(tab, edit["like"])
-        return self._source(tab, asked.get("key")), self._studio.edit(edit, like)
+        return self._source(tab, asked.get("key")), self.studio.edit(edit, like)
 
     def _source(self, tab: Tab, key: object) -> Source:
         if not isinstance(key, str) or key not in tab.sources:

@@ -59,8 +59,7 @@ class Edit:
     @property
     def set_by(self) -> tuple[object, ...]:
         """All that the picture before the sliders depends on."""
-        like = None if self.like is None else id(self.like)
-        return (*self.wanted.items(), self.keep, self.seed, like) if self.wanted else ()
+        return (*self.wanted.items(), self.keep, self.seed, self.like) if self.wanted else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class Base:
         return {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
     """A picture to edit: ``file`` as it was read, its ``code`` (1), and its ``picture`` in model pixels.
 

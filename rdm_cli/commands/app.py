@@ -84,24 +84,24 @@ def app(
     if len(files) > MOST_FILES:
         console.remark(str(place), f"has {len(files)} pictures, of which the page lists {MOST_FILES}")
     from rdm_cli.app.cloud import LEAST_POINTS
-    from rdm_cli.app.desk import Desk
+    from rdm_cli.app.desk import Desk, Remarks
     from rdm_cli.app.server import PageServer
     from rdm_cli.app.studio import Studio
     from rdm_cli.codes.code import read_info
     from rdm_cli.collection.rows import open_collection
 
-    desk = Desk()
+    remarks, collection = Remarks(), None
     if place is not None and (is_table or len(codes) >= LEAST_POINTS):
-        desk.collection = open_collection(place, on_error=lambda path, error: desk.remark(path, str(error)))
+        collection = open_collection(place, on_error=lambda path, error: remarks.say(path, str(error)))
     info = read_info(codes[0]) if codes else None
     opened: list[str] = []
 
     def open_one(name: str, *, fetches: bool) -> Pipeline:
         opened.append(name)
-        return open_on(machine, name, images, desk.remark, fetches=fetches)
+        return open_on(machine, name, images, remarks.say, fetches=fetches)
 
-    if is_table and bundle is None and desk.collection is not None:
-        pipeline = open_one(str(desk.collection.bundle), fetches=False)
+    if is_table and bundle is None and collection is not None:
+        pipeline = open_one(str(collection.bundle), fetches=False)
     else:
         pipeline = open_for(info, bundle, open_one)
     pipeline.bundle.require_z("rdm app")
@@ -109,7 +109,8 @@ def app(
     options = shlex.split(typed_command(ctx, here))[2:]
     if bundle is None and opened[0] != DEFAULT_BUNDLE:
         options += ["--bundle", opened[0]]
-    desk.studio, desk.files = Studio(pipeline=pipeline, options=tuple(options)), files[:MOST_FILES]
+    studio = Studio(pipeline=pipeline, options=tuple(options))
+    desk = Desk(studio=studio, files=files[:MOST_FILES], collection=collection, remarks=remarks)
     try:
         server = PageServer(host, port, desk, secrets.token_urlsafe(24), console.problem)
     except OSError as error:

@@ -28,9 +28,7 @@ def studio(tiny_bundle: Path) -> Studio:
 @pytest.fixture
 def served(studio: Studio, faces: Path, codes: Path) -> Iterator[PageServer]:
     """A server on a free port, whose desk has the folder of faces, and the codes to explore."""
-    desk = Desk()
-    desk.studio, desk.files = studio, sorted(faces.rglob("*.png"))
-    desk.collection = open_collection(codes)
+    desk = Desk(studio=studio, files=sorted(faces.rglob("*.png")), collection=open_collection(codes))
     problems: list[str] = []
     with PageServer("127.0.0.1", 0, desk, TOKEN, problems.append) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

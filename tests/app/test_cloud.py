@@ -61,13 +61,15 @@ def test_a_table_opens_no_file_that_it_names(studio: Studio, codes: Path, tmp_pa
     Codes.load(next(codes.iterdir())).save([Path(secret)])
     hostile = table.set_column(
         table.column_names.index("path"), "path", arrow.array([secret] * len(table))
-    ).set_column(table.column_names.index("name"), "name", arrow.array(["../../up"] * len(table)))
+    ).set_column(
+        table.column_names.index("name"), "name", arrow.array(["../../up\0" + "p" * 300] * len(table))
+    )
     parquet.write_table(hostile, tmp_path / "hostile.parquet")
     cloud = cloud_of(studio, open_collection(tmp_path / "hostile.parquet"))
     Path(secret).unlink()  # nothing asks for it
     source = cloud.source(studio, 3)
     np.testing.assert_array_equal(source.code.z[0].numpy(), cloud.z[3])
-    assert source.code.x_T is None and source.file.name == "..-..-up.safetensors"
+    assert source.code.x_T is None and source.file.name == f"..-..-up-{'p' * 91}.safetensors"
 
 
 def test_codes_of_another_bundle_are_refused(codes: Path) -> None:

@@ -114,6 +114,7 @@ def test_the_name_of_what_is_dropped_is_its_last_part(served: PageServer, name: 
         ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg"),
         ("", png(), "no picture"),
         ("..", png(), "no name"),
+        ("a\0.png", png(), "no name"),
         ("a.png", b"", "no picture"),
     ],
 )
