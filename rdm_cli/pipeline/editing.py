@@ -48,7 +48,7 @@ holds traces of what was there. Elsewhere it is decoded with that x_T, which hol
 NUM_DONORS = 512
 NUM_DONOR_STEPS = 10
 CLEAR = 3.0
-"""Logit from which a drawn code is a donor."""
+"""Logit from which nobody doubts: where an edit is to come, and what a drawn code has to be a donor."""
 MANY_KINDS = 4.0
 """Where codes with an attribute vary so many times as much in some direction as codes without it, there are
 many ways to have it, and an average of them is none."""
@@ -263,12 +263,11 @@ def set_attributes(
     z, pictures, after = start.clone(), images.clone(), first.clone()
     num_decodes = torch.full((len(codes),), 2)
     there = (first[:, rows] * signs > HOLDS).all(dim=1)
-    rank = torch.where(
-        there & (like is None), 2, 0
-    )  # 0: it does not hold; 1: it holds; 2: and the rest is kept
+    # 1: it holds; 2: the rest is kept, too; 3: and it is clear, for which one more attempt is made
+    rank = torch.where(there & (like is None), 3, 0)
     amount, clearest = torch.zeros(len(codes)), torch.full((len(codes),), -torch.inf)
     for number, share in enumerate(AMOUNTS):
-        left = (rank < 2).nonzero()[:, 0]
+        left = (rank < (3 if number < 2 else 2)).nonzero()[:, 0]
         rank_before = rank.clone()
         moved = mover.moved(start[left], first[left], number)
         for _ in range(NUM_ROUNDS):
@@ -287,7 +286,7 @@ def set_attributes(
             clear = (seen[:, rows] * signs).min(dim=1).values
             holding = clear > HOLDS
             keeping = ~_changed(first[left], seen)[:, watched].any(dim=1)
-            found = holding.long() * (1 + keeping.long())
+            found = holding.long() * (1 + keeping.long() * (1 + (clear > CLEAR).long()))
             # a later round is the better one as long as it holds; a further attempt has to hold better
             better = (found >= rank[left]) & (found > rank_before[left])
             better |= (rank[left] == 0) & (found == 0) & (clear > clearest[left])
