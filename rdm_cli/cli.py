@@ -16,6 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from rdm_cli import __version__
+from rdm_cli.commands import app as page_command
 from rdm_cli.commands import (
     attributes,
     bundles,
@@ -61,6 +62,7 @@ app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
 app.command("show")(show.show)
 app.command("demo")(demo.demo)
+app.command("app")(page_command.app)
 app.command("doctor")(doctor.doctor)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

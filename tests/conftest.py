@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,13 @@ from hypothesis import HealthCheck, settings
 # how long an example takes says how busy the machine is
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+# no network of its own: a request that is seen is the page's
+BROWSER_FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -147,3 +155,17 @@ def faces(tmp_path: Path) -> Path:
         corners = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
         Image.fromarray(corners).resize((16, 16), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The machine's Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    named = os.environ.get("RDM_CHROMIUM")
+    found = named or next((path for name in CHROMIUMS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium, or set RDM_CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=found, args=list(BROWSER_FLAGS))
+        yield started
+        started.close()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,7 @@ import pytest
 
 from rdm_cli.training.run.page import write_run_page
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 Rdm = Callable[..., Any]
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-# no network of its own: a request that is seen is the page's
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,18 +25,6 @@ class Seen:
     background: str
     text: str
     is_too_wide: bool
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    named = os.environ.get("RDM_CHROMIUM")
-    found = named or next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium, or set RDM_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=found, args=list(FLAGS))
-        yield started
-        started.close()
 
 
 def look(browser: Any, path: Path, scheme: str = "light", width: int = 1280) -> Seen:

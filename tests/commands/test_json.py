@@ -87,6 +87,7 @@ USES: dict[str, list[tuple[str, int]]] = {
     "show": [("{faces} {codes} {bundle} {faces}/a.png", 0), ("{faces}/a.png {mixed}/bad.png", 3),
              ("{mixed}", 3), ("{work}/nosuch", 1)],
     "demo": [("-b {bundle} -o {work}/o", 0), ("-b nosuch -o {work}/p", 2)],
+    "app": [("{work}/nosuch --no-browser", 2), ("{faces} -b {plain} --no-browser", 2)],
     "doctor": [("", 0), ("-b {bundle}", 0), ("-b nosuch", 1)],
     "bundles show": [("{bundle}", 0), ("{bundle} --card", 0), ("nosuch", 2)],
     "bundles check": [("{bundle}", 0), ("{broken}", 1), ("nosuch", 2)],
