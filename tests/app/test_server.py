@@ -216,7 +216,12 @@ def test_the_cloud_is_asked_by_numbers(served: PageServer) -> None:
 def test_the_app_runs_until_it_is_interrupted(tiny_bundle: Path, codes: Path) -> None:
     words = ["app", str(codes), "-b", str(tiny_bundle), "--no-browser", "--json"]
     app = subprocess.Popen(
-        [sys.executable, "-m", "rdm_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "rdm_cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores Ctrl-C, and would hand that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert app.stdout is not None and app.stderr is not None
     page = json.loads(app.stdout.readline())
