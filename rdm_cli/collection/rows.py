@@ -213,7 +213,7 @@ MADE_BY = "'rdm codes table' writes tables of codes"
 def open_table(arrow: Any, parquet: Any, path: Path) -> Any:
     """A table of codes as a ``ParquetFile``; UsageError for what is none."""
     try:
-        table = parquet.ParquetFile(path)
+        table = parquet.ParquetFile(path, pre_buffer=False)  # which would hold all that was read to the end
     except (arrow.ArrowInvalid, OSError) as error:
         raise UsageError(f"{path}: not a Parquet file that can be read ({error})") from error
     if {"name", "z"} - set(table.schema_arrow.names):

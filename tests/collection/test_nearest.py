@@ -100,6 +100,16 @@ def test_a_search_needs_no_more_memory_for_more_codes(make_table: MakeTable) -> 
     assert peaks[1] < 1.2 * peaks[0] < 80_000 * 32 * 4
 
 
+def test_of_a_table_only_a_part_is_in_memory(make_table: MakeTable) -> None:
+    """Arrow's own memory, which Python does not see: of forty groups of rows it holds a few at a time."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = make_table(np.random.default_rng(0).normal(size=(40 * 2000, 64)))
+    parquet.write_table(parquet.read_table(path), path, row_group_size=2000)
+    before = arrow.total_allocated_bytes()
+    held = [arrow.total_allocated_bytes() - before for _ in open_collection(path).rows()]
+    assert len(held) > 5 and max(held) < 80_000 * 64 * 4 / 2  # buffered ahead it was nearly twice all of z
+
+
 def test_codes_of_two_bundles_are_not_searched_together(make_table: MakeTable) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     paths = [make_table(codes(5), path=f"{d}.parquet", bundle_digest=d * 64) for d in "ab"]
