@@ -39,9 +39,9 @@ from rdm_cli.errors import CodeError, OccupiedError
 
 CONTENTS = "index.json"
 FORMAT_VERSION = 1
-PART_ROWS = 2**17
+PART_ROWS = 2**18
 CHECKPOINT_ROWS = 2**16
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 128
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 240
 NUM_CANDIDATES = 4  # of each part, for each hit that is asked for
 LEAST_CANDIDATES = 40
 FULL_SCALE = 4.0  # standard deviations of a direction's component that int8 reaches
