@@ -1,7 +1,7 @@
 r"""An index of a collection: the nearest of a million codes without reading them all.
 
     INDEX/index.json             what it is of, the space, and which files are its parts, in order
-    INDEX/000012.graph           usearch's HNSW graph over int8 directions of up to 131,072 codes
+    INDEX/000012.graph           usearch's HNSW graph over int8 directions of up to 262,144 codes
     INDEX/000012.z.npy           the same codes' norm(z) as float16 (n, d)
     INDEX/000012.rows.arrow      their names, paths and fingerprints
 
