@@ -115,26 +115,27 @@ class Directions:
 
     def reached(self, z: Tensor, name: str, logit: float) -> Tensor:
         """Move codes ``z`` (B, d) along ``name``, each as far as its classifier needs to give ``logit``."""
-        k = self.index(name)
         step = self.shift(z, name, 1.0) - z
-        before = self.logits(z)[:, k]
-        gain = self.logits(z + step)[:, k] - before
-        return z + step * ((logit - before) / gain.clamp(min=1e-6))[:, None]
+        return z + step * self.scales_needed(z, name, logit)[:, None]
 
-    def scales_needed(self, z: Tensor, name: str) -> Tensor:
-        """How far codes ``z`` (B, d) go along ``name`` until its classifier is undecided, (B,)."""
+    def scales_needed(self, z: Tensor, name: str, logit: float = 0.0) -> Tensor:
+        """How far codes ``z`` (B, d) go along ``name`` until its classifier gives ``logit``, (B,)."""
         k = self.index(name)
         before = self.logits(z)[:, k]
         gain = self.logits(self.shift(z, name, 1.0))[:, k] - before
-        return -before / gain.clamp(min=1e-6)
+        return (logit - before) / gain.clamp(min=1e-6)
+
+    @property
+    def spread(self) -> Tensor:
+        """The standard deviations of codes, (d,): in the mean, where each attribute has its own."""
+        return self.z_std if self.z_std.ndim == 1 else self.z_std.mean(dim=0)
 
     def distance(self, z: Tensor, other: Tensor) -> Tensor:
         """How far codes ``other`` (B, ...) are from ``z``, (B,), in what scales count: a scale moves as far.
 
         The root mean square of the differences, in standard deviations of the codes.
         """
-        z_std = self.z_std if self.z_std.ndim == 1 else self.z_std.mean(dim=0)
-        return ((self._flat(other) - self._flat(z)) / z_std.to(z)).square().mean(dim=1).sqrt()
+        return ((self._flat(other) - self._flat(z)) / self.spread.to(z)).square().mean(dim=1).sqrt()
 
     def digest(self, name: str) -> str:
         """SHA-256 of all that edits along ``name``, and its classifier, depend on."""

@@ -83,7 +83,7 @@ class Donors:
         try:
             prior = self.bundle.prior
         except BundleError:  # it has none
-            return torch.empty(0, directions.z_mean.numel())
+            return torch.empty(0, directions.width)
         told = {known: answer for known, answer in answers.items() if known in prior.attributes}
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(NUM_DONORS, prior.z_width, generator=generator)
@@ -143,7 +143,7 @@ def by_donor(z: Tensor, move: Move) -> Tensor:
         return by_transport(z, move)
     undone = Move(bundle=move.bundle, donors=move.donors, name=move.name, value=not move.value)
     bare = by_transport(donors, undone)
-    z_std = move.bundle.directions.z_std.flatten()
+    z_std = move.bundle.directions.spread
     apart = torch.cdist(z / z_std, bare / z_std)
     chosen = apart.argsort(dim=1)[:, min(move.number, len(donors) - 1)]
     return z + move.amount * (donors - bare)[chosen]

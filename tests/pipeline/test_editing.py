@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -123,6 +124,15 @@ def test_attributes_are_borrowed_from_one_image() -> None:
         found.codes.z[:, 0], torch.tensor([2.0, 3.5])
     )  # 3.5 - 4 + 4: its own went first
     assert found.amount.tolist() == [1.0, 1.0]
+
+
+def test_a_donor_is_found_where_each_attribute_has_moments_of_its_own() -> None:
+    """As after ``rdm attributes import``: z_mean and z_std are (K, d) then."""
+    one = bundle()
+    one.directions = replace(one.directions, z_mean=torch.zeros(3, 3), z_std=torch.ones(3, 3))
+    like = torch.tensor([[9.0, -1.0, 1.0]])
+    found = edited([[-2.0, -1.0, 1.0]], {"glasses": True}, bundle=one, like=like)
+    torch.testing.assert_close(found.codes.z[:, 0], torch.tensor([2.0]))
 
 
 def test_what_did_not_change_is_the_image_itself() -> None:
