@@ -22,7 +22,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -188,6 +188,13 @@ class Bundle:
     def attributes(self) -> tuple[Directions | None, Transports]:
         """Directions and transports, where it has some. Raises BundleError for damaged ones."""
         return (self.directions if "attributes" in self.parts else None), self.transports
+
+    def with_attributes(self, more: Directions) -> Bundle:
+        """This bundle, open, with ``more`` attributes beside its own; its folder stays as it is."""
+        other = replace(self)
+        joined = self.directions.updated(more)
+        vars(other).update({**vars(self), "directions": joined, "attributes": (joined, self.transports)})
+        return other
 
     @cached_property
     def concepts(self) -> Directions | None:

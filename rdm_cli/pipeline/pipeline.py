@@ -30,6 +30,7 @@ from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampling
+from rdm_cli.methods.directions import Directions
 from rdm_cli.pipeline.attributes import Attributes
 from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.pipeline.coding import Coder
@@ -173,6 +174,10 @@ class Pipeline(Coder):
         Raises BundleError where the bundle has none, UsageError for a plain DPM, which has no z.
         """
         return Attributes(self.bundle.directions)
+
+    def with_attributes(self, more: Directions) -> Pipeline:
+        """This pipeline, whose bundle has ``more`` attributes beside its own."""
+        return replace(self, bundle=self.bundle.with_attributes(more))
 
     def to(self, device: str | torch.device) -> Pipeline:
         """Move the networks to ``device`` ("cuda", "mps", "cpu", "auto"), in place; gives the pipeline back.
