@@ -88,6 +88,10 @@ class UnknownBundleError(BundleError):
     exit_code = UsageError.exit_code
 
 
+class ClassifierError(RdmError):
+    """A classifier that cannot be opened or asked, or whose answers are no scores."""
+
+
 class CodeError(RdmError):
     """A code file that is missing, damaged or belongs to another bundle."""
 

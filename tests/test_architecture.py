@@ -22,7 +22,7 @@ PACKAGE = ROOT / "rdm_cli"
 
 # From the ground up. A module imports from layers below its own, and from its own room; the rooms of one
 # layer in JOINED also know one another. training/run is a room of its own, above the rest of training.
-JOINED = [{"methods", "priors", "training", "data", "metrics"}, {"codes", "bundles"}]
+JOINED = [{"methods", "priors", "training", "data", "metrics", "classifiers"}, {"codes", "bundles"}]
 LAYERS = [
     {"errors", "escapes"},
     {"registry", "runtime"},
@@ -50,7 +50,7 @@ LONG = 600  # lines: one thing, or two?
 VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
 HEAVY = (
     "torch", "diffusers", "accelerate", "torchmetrics", "sklearn", "scipy", "huggingface_hub",
-    "pyarrow", "fsspec", "lmdb", "usearch", "umap",
+    "pyarrow", "fsspec", "lmdb", "usearch", "umap", "onnx", "onnxruntime", "transformers",
 )  # fmt: skip
 TENSOR_LIBRARIES = {"torch", "numpy", "diffusers", "accelerate"}
 FORBIDDEN = {
@@ -154,6 +154,9 @@ def may_import(source: str, target: str) -> bool:
         ("training", "training.run", False),
         ("codes", "bundles", True),
         ("bundles", "pipeline", False),
+        ("classifiers", "data", True),
+        ("classifiers", "bundles", False),
+        ("pipeline", "classifiers", True),
         ("collection", "codes", True),
         ("collection", "pipeline", False),
         ("methods", "priors", True),
