@@ -19,6 +19,8 @@ from rdm_cli import __version__
 from rdm_cli.commands import app as page_command
 from rdm_cli.commands import (
     attributes,
+    audit,
+    augment,
     bundles,
     codes,
     data,
@@ -60,6 +62,8 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
+app.command("audit")(audit.audit)
+app.command("augment")(augment.augment)
 app.command("show")(show.show)
 app.command("demo")(demo.demo)
 app.command("app")(page_command.app)

@@ -6,6 +6,7 @@ turn the direction of writing. Each such character is shown as its escape, ``\n`
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _HIDDEN = frozenset(("Cc", "Zl", "Zp", "Cs"))  # controls, line breaks, bytes of no encoding
@@ -28,3 +29,8 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= number <= 0xDCFF:  # a byte of a file name that is no UTF-8
         return f"\\x{number - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def file_name(name: str) -> str:
+    """``name`` as part of a file's name: an attribute may be called anything, and a file may not."""
+    return re.sub(r"[^\w.]+", "_", name)

@@ -26,6 +26,7 @@ PANELS = (
     "Optimiser",
     "Run",
     "Solver",
+    "Classifier",
     "Images",
     "Batch job",
     "Machine",

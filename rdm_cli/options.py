@@ -40,11 +40,16 @@ Solver = Literal["ddim", "ancestral", "dpm-solver++", "unipc", "heun"]
 """How an x_T is decoded."""
 Prior = Literal["latent-ddim", "gaussian"]
 """What draws z."""
+ModelOutputs = Literal["softmax", "sigmoid", "probabilities"]
+"""What the raw outputs of somebody's classifier are."""
+Layout = Literal["nchw", "nhwc"]
+"""The order of an ONNX file's axes."""
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Where else a training run logs to."""
 
 SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
 OPTIMISER, RUN = "Optimiser", "Run"
+CLASSIFIER = "Classifier"
 
 # What, where, how.
 
@@ -242,6 +247,9 @@ Style = Annotated[
 ]
 
 
+FitOption = Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")]
+
+
 @group(IMAGES)
 class ImageFiles:
     """How image files are read."""
@@ -281,6 +289,13 @@ class CodePictures:
 
 
 @group(IMAGES)
+class SquareFiles(ImageFiles):
+    """How image files are read and made as large as the network's images; they are of no class."""
+
+    fit: FitOption = "crop"
+
+
+@group(IMAGES)
 class Images(ImageFiles):
     """How image files are read, and of which class they are."""
 
@@ -299,9 +314,67 @@ class Images(ImageFiles):
 class FittedImages(Images):
     """How image files are read and made as large as the network's images."""
 
-    fit: Annotated[Fit, typer.Option("--fit", help="How an image becomes a square of the bundle's size.")] = (
-        "crop"
-    )
+    fit: FitOption = "crop"
+
+
+# Somebody's classifier.
+
+
+@group(CLASSIFIER)
+class Classifying:
+    """Which model is asked, what it takes, and about which of its classes."""
+
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command",
+            metavar="PROGRAM",
+            help="Instead of MODEL: a program that reads paths of PNG files, one a line, and writes their "
+            "scores as JSON.",
+        ),
+    ] = None
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="The class that it is asked about.",
+            show_default="the only one, or the second of two",
+        ),
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option("--classes", metavar="A,B,...", help="Names of its classes, in their order."),
+    ] = None
+    outputs: Annotated[
+        ModelOutputs | None,
+        typer.Option("--outputs", help="What its raw outputs are.", show_default="found out"),
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size", metavar="PX|H,W", help="The size of its pictures.", show_default="as the model says"
+        ),
+    ] = None
+    layout: Annotated[
+        Layout | None,
+        typer.Option("--layout", help="The order of its axes.", show_default="as the model says"),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            "--mean",
+            metavar="M|R,G,B",
+            help="What it takes from values in [0, 1].",
+            show_default="as the model says",
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            "--std", metavar="S|R,G,B", help="What it then divides by.", show_default="as the model says"
+        ),
+    ] = None
 
 
 # Jobs of many files.

@@ -1,14 +1,16 @@
 """Small classifiers of avatars whose label coincides with another attribute, and clean ones.
 
-The renderer draws most attributes independently of one another, and says what each face has. So rows of a large
-table are chosen in which the label and one other attribute agree in a share of cases, the strength; all else stays
-as it is drawn. A clean classifier has label and all else as they are drawn, half of the images with the label.
+The renderer draws most attributes independently of one another, and says what each face has. So rows of a
+large table are chosen in which the label and one other attribute agree in a share of cases, the strength; all
+else stays as it is drawn. A clean classifier has label and all else as they are drawn, and half of its images
+have the label.
 Attributes that exclude one another (a beard and a moustache) cannot be independent, in neither kind.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +46,10 @@ class Case:
     @property
     def name(self) -> str:
         """What its files are called."""
-        return f"{self.label}-clean-{self.seed}" if self.planted is None else (
-            f"{self.label}-{self.planted}-{self.strength:.0%}".replace("%", "")
+        return (
+            f"{self.label}-clean-{self.seed}"
+            if self.planted is None
+            else (f"{self.label}-{self.planted}-{self.strength:.0%}".replace("%", ""))
         )
 
 
@@ -101,11 +105,12 @@ class SmallCNN(nn.Module):
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.BatchNorm2d(4 * width), nn.ReLU(), nn.MaxPool2d(2),
-        )  # fmt: skip
+        sizes = (3, width, 2 * width, 4 * width)
+        parts: list[nn.Module] = []
+        for before, after in itertools.pairwise(sizes):
+            convolution = nn.Conv2d(before, after, 3, padding=1)
+            parts += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
+        self.body = nn.Sequential(*parts)
         self.head = nn.Linear(4 * width * (SIDE // 8) ** 2, 1)
 
     def logits(self, x: Tensor) -> Tensor:

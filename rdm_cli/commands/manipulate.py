@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cache
@@ -21,6 +20,7 @@ from rdm_cli.console import Console
 from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES
 from rdm_cli.errors import BundleError, RdmError, UsageError
+from rdm_cli.escapes import file_name
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.option_groups import spread
 
@@ -298,8 +298,7 @@ def edit_name(edits: Sequence[Mapping[str, float | bool]]) -> str:
     """
     parts = []
     for name in edits[0]:
-        safe = re.sub(r"[^\w.]+", "_", name)  # an attribute may be called anything, and a file may not
-        parts.append(safe + "".join(_told(edit[name]) for edit in edits))
+        parts.append(file_name(name) + "".join(_told(edit[name]) for edit in edits))
     return "-".join(parts)
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli import options as o
-from rdm_cli.errors import BundleError
+from rdm_cli.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
+    from rdm_cli.classifiers.classifier import Classifier
     from rdm_cli.codes.code import CodeInfo
     from rdm_cli.pipeline.pipeline import Pipeline
 
 
 def open_on(
-    machine: o.Machine, bundle: str, images: o.Images, on_remark: Callable[[str, str], None], **more: Any
+    machine: o.Machine, bundle: str, images: o.ImageFiles, on_remark: Callable[[str, str], None], **more: Any
 ) -> Pipeline:
     """The pipeline of ``bundle`` on ``machine``; ``more`` are other arguments of ``open_pipeline``."""
     from rdm_cli.pipeline.pipeline import open_pipeline
@@ -27,7 +28,7 @@ def open_on(
         batch_size=machine.batch_size,
         max_pixels=images.max_pixels,
         value_range=images.value_range,
-        class_name=images.class_name,
+        class_name=images.class_name if isinstance(images, o.Images) else None,
         on_remark=on_remark,
         **more,
     )
@@ -48,3 +49,31 @@ def open_for(info: CodeInfo | None, bundle: str | None, opened: Callable[..., Pi
             f"the bundle it was made with cannot be opened: {error.message}",
             hint="say where it is with --bundle",
         ) from error
+
+
+def open_model(spec: str | None, asked: o.Classifying, image_size: int) -> Classifier:
+    """The classifier ``spec``, or the program that was asked for, to be shown pictures of ``image_size``."""
+    from rdm_cli.classifiers.opening import open_classifier
+
+    sides = _numbers("--size", asked.size)
+    size = None if sides is None else [round(side) for side in sides]
+    return open_classifier(
+        spec,
+        command=asked.command,
+        size=size[0] if size is not None and len(size) == 1 else size,
+        layout=asked.layout,
+        mean=_numbers("--mean", asked.mean),
+        std=_numbers("--std", asked.std),
+        labels=None if asked.classes is None else asked.classes.split(","),
+        outputs=asked.outputs,
+        image_size=image_size,
+    )
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{option} {text}: numbers between commas were expected") from None

@@ -334,6 +334,24 @@ def match(table: LabelTable, names: Sequence[str], *, by_stem: bool = True) -> M
     return Matched(values=values, unmatched=unmatched, guessed=guessed)
 
 
+def match_below(table: LabelTable, path: Path, folder: Path, names: list[str]) -> tuple[list[str], Matched]:
+    """What images called ``names`` within ``folder`` are called for the table, and the rows found for them.
+
+    A table's paths start at its own folder, or at the one that the user named. Where the table lies above the
+    images it is known which folder each is in, and the file's name alone is no reason to take it for another.
+    """
+    base, root = path.parent.resolve(), folder.resolve()
+    if not root.is_relative_to(base):
+        return names, match(table, names)
+    called = [(root.relative_to(base) / name).as_posix() for name in names]
+    matched = match(table, called, by_stem=root == base)
+    if len(matched.unmatched) == len(called):
+        second = match(table, names, by_stem=False)
+        if len(second.unmatched) < len(names):
+            return names, second
+    return called, matched
+
+
 def _has_folder(name: str) -> bool:
     return "/" in posixpath.normpath(name)
 

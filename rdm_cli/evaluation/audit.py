@@ -1,9 +1,9 @@
-"""Which attributes drive a classifier: its scores of faces of which one attribute was moved, and nothing else.
+"""Which attributes drive a classifier: its scores of faces of which one attribute alone was moved.
 
-The effect of an attribute on one face is the model's score of the picture that shows it less that of the
-picture that does not, whichever of the two was the face itself. Only edits count that the bundle's classifiers
-see in the new picture, and in which they see nothing else changed. The mean over faces has an interval; which
-means are more than chance is tested by :mod:`rdm_cli.metrics.effects`.
+The effect of an attribute on one face is the model's score of the picture that shows it less that of the one
+that does not, whichever of the two was the face itself. Only edits count that the bundle's classifiers see in
+the new picture, and in which they see nothing else changed. The mean over faces has an interval; which means
+are more than chance is tested by :mod:`rdm_cli.metrics.effects`.
 """
 
 from __future__ import annotations
@@ -156,11 +156,12 @@ def audit(
     class_name: str | None = None,
     target: str | None = None,
     label: str | None = None,
+    attributes: Sequence[str] | None = None,
     num_concepts: int = 0,
     settings: Mapping[str, Scalar] | None = None,
     advance: Callable[[float], None] = ignore_progress,
 ) -> Audit:
-    """Move each attribute of ``faces`` that the bundle knows, and see what ``model`` says.
+    """Move ``attributes`` of ``faces`` (None: all that the bundle knows), and see what ``model`` says.
 
     ``class_name`` is the class asked about, see :func:`class_asked`. ``target`` is the attribute that is the
     model's own subject; with None, and labels of the faces, it is the one that agrees best with the column
@@ -192,7 +193,7 @@ def audit(
     concepts = _concepts_to_move(faces, of_images, num_concepts)
     if num_concepts and not concepts:
         notes.append(f"{bundle.name} has no directions without a name that say more than its attributes do")
-    names = [*known.names, *concepts]
+    names = [*dict.fromkeys([*(attributes or known.names), *([] if target is None else [target])]), *concepts]
     moves: list[Moved] = []
     for name in names:
         moves.append(faces.moved(name, bundle.concepts if name in concepts else None))
@@ -233,7 +234,9 @@ def audit(
     if few := [finding.name for finding in findings if finding.effect is None]:
         notes.append(f"fewer than {LEAST_FACES} edits count, so nothing is said of: {', '.join(few)}")
     rows = list(before_edits)
-    fidelity = (torch.tensor(list(before_edits.values())) - of_images[rows]).abs().mean() if rows else math.nan
+    fidelity = (
+        (torch.tensor(list(before_edits.values())) - of_images[rows]).abs().mean() if rows else math.nan
+    )
     return Audit(
         model=model,
         class_name=class_name,
@@ -366,7 +369,7 @@ def blind_to(found: Audit, known: Sequence[str]) -> list[str]:
     return [
         f"Only what {found.bundle} knows was moved: {', '.join(known)}"
         + ("" if not any(f.is_concept for f in found.findings) else ", and the directions shown below")
-        + ". A model that looks at something else, such as a border, a watermark or the camera, is not accused.",
+        + ". A model that looks at something else, such as a watermark or the camera, is not accused.",
         "Attributes were moved one by one: what drives the model only together with another is not seen.",
         "Whether an edit worked is judged by the bundle's own classifiers, which can be wrong.",
         f"The model saw pictures as the bundle draws them. Its scores of images and of their unedited codes "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rdm_cli.data.images.pixels import Fit, to_pixels, to_unit_range
 from rdm_cli.data.io.places import digest_of
-from rdm_cli.data.labels import LabelTable, Matched, match, read_labels, snake_case
+from rdm_cli.data.labels import match_below, read_labels, snake_case
 from rdm_cli.data.sources.folders import Item, PassedOver, find_inputs
 from rdm_cli.errors import UsageError, setting
 from rdm_cli.evaluation.figures import Scalar
@@ -173,7 +173,7 @@ def gather_labelled(
             hint=f"name a table with {setting('labels')}; looked for {', '.join(TABLES)}",
         )
     read = read_labels(path)
-    called, matched = _match(read, path, folder, [item.relative.as_posix() for item in items])
+    called, matched = match_below(read, path, folder, [item.relative.as_posix() for item in items])
     missing = set(matched.unmatched)
     rows = [i for i, name in enumerate(called) if name not in missing][:num]
     if not rows:
@@ -195,24 +195,6 @@ def gather_labelled(
         passed_over=passed_over,
         notes=tuple(f"{path.name}: {note}" for note in [*matched.remarks("images"), *read.remarks]),
     )
-
-
-def _match(table: LabelTable, path: Path, folder: Path, names: list[str]) -> tuple[list[str], Matched]:
-    """What images called ``names`` within ``folder`` are called for the table, and the rows found for them.
-
-    A table's paths start at its own folder, or at the one that the user named. Where the table lies above the
-    images it is known which folder each is in, and the file's name alone is no reason to take it for another.
-    """
-    base, root = path.parent.resolve(), folder.resolve()
-    if not root.is_relative_to(base):
-        return names, match(table, names)
-    called = [(root.relative_to(base) / name).as_posix() for name in names]
-    matched = match(table, called, by_stem=root == base)
-    if len(matched.unmatched) == len(called):
-        second = match(table, names, by_stem=False)
-        if len(second.unmatched) < len(names):
-            return names, second
-    return called, matched
 
 
 def _find_table(folder: Path) -> Path | None:

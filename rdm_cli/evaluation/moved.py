@@ -6,7 +6,6 @@ An edit does not depend on who looks at it: what is made here once serves every 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from rdm_cli.data.images.pixels import to_pixels
 from rdm_cli.data.images.record import HINT
 from rdm_cli.data.io.tensor_files import read_with_metadata, write_tensors
 from rdm_cli.errors import OccupiedError
+from rdm_cli.escapes import file_name
 from rdm_cli.evaluation.material import Material
 from rdm_cli.kernels.randomness import keyed_generator
 from rdm_cli.methods.directions import Directions
@@ -46,6 +46,11 @@ class Moved:
     after: Tensor
     holds: Tensor
     kept: Tensor
+
+    @property
+    def file_name(self) -> str:
+        """What files about it are called, without a suffix."""
+        return file_name(self.name)
 
     @property
     def alone(self) -> Tensor:
@@ -77,8 +82,7 @@ class MovedFaces:
 
     def place(self, name: str) -> Path | None:
         """Where the pictures of ``name`` are kept."""
-        safe = re.sub(r"[^\w.-]+", "_", name)  # an attribute may be called anything, and a file may not
-        return None if self.folder is None else self.folder / f"{safe}.safetensors"
+        return None if self.folder is None else self.folder / f"{file_name(name)}.safetensors"
 
     def moved(
         self,
