@@ -129,7 +129,7 @@ class MovedFaces:
             pipeline = pipeline.with_attributes(concepts.select({name: name}))
         parts: list[Moved] = []
         for value, rows in zip((True, False), self._chosen(name, pipeline), strict=True):
-            for some in rows.split(AT_ONCE):
+            for some in rows.split(AT_ONCE) if len(rows) else ():
                 chosen = self.material.select(some.tolist())
                 paths = [item.source for item in chosen.items]
                 codes = pipeline.encode(paths, fit=chosen.fit, classes=chosen.classes(pipeline))

@@ -1,9 +1,13 @@
-"""Counterfactual pictures beside labelled images, so that attributes say nothing of the label any more.
+r"""Counterfactual pictures beside labelled images, so that attributes say nothing of the label any more.
 
-Images are counted in cells: one for each label and each combination of the attributes to balance, as the
-bundle's classifiers read them in z. Of every label, each cell is filled up to its largest one with images of
-the same label that were edited. Then each attribute is in half of the images of either label: it is
-independent of the label, and of the other attributes.
+Images are counted in cells: one for each label y and each combination c of the attributes to balance, as the
+bundle's classifiers read them in z. Of either label, cells are filled up with edited images of the same label
+until the combinations have the same shares:
+
+    q(c) = max_y P(c | y) / sum_c max_y P(c | y),        n'(y, c) = q(c) max_c n(y, c) / q(c)
+
+so no image is left out, cells that agree already stay as they are, and no more pictures are made than that
+takes. Where 95 % of one label have an attribute and 5 % of the other, half of both have it then.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -101,22 +105,27 @@ class Need:
 def needs(label: Tensor, shows: Tensor, *, seed: int) -> list[Need]:
     """What is to be made of images with ``label`` (N,) and attributes ``shows`` (N, K), both bool.
 
-    Sources come from the largest cell first, in an order drawn by ``seed``.
+    Sources come from the largest cell first, in an order drawn by ``seed``. Raises UsageError where all images
+    have one label.
     """
+    if label.all() or not label.any():
+        raise UsageError("all images have the same label, so nothing can go with it")
+    members: dict[bool, dict[Cell, list[int]]] = {
+        value: {cell: [] for cell in itertools.product((False, True), repeat=shows.shape[1])}
+        for value in (False, True)
+    }
+    for row in torch.randperm(len(label), generator=keyed_generator(seed, "augment")).tolist():
+        members[bool(label[row])][tuple(shows[row].tolist())].append(row)
+    counts = torch.tensor([[len(rows) for rows in cells.values()] for cells in members.values()]).double()
+    share = (counts / counts.sum(dim=1, keepdim=True)).amax(dim=0)
+    total = torch.where(share > 0, counts / share, 0.0).amax(dim=1, keepdim=True)
+    wanted = (share * total).round().long()  # share need not sum to 1: total makes up for it
     found = []
-    for value in (False, True):
-        members: dict[Cell, list[int]] = {
-            cell: [] for cell in itertools.product((False, True), repeat=shows.shape[1])
-        }
-        order = torch.randperm(len(label), generator=keyed_generator(seed, "augment", int(value)))
-        for row in order.tolist():
-            if bool(label[row]) == value:
-                members[tuple(shows[row].tolist())].append(row)
-        by_size = sorted(members, key=lambda cell: -len(members[cell]))
-        largest = len(members[by_size[0]])
-        for cell in members:
-            num, sources = largest - len(members[cell]), {c: members[c] for c in by_size if c != cell}
-            if num:
+    for y, (value, cells) in enumerate(members.items()):
+        by_size = sorted(cells, key=lambda cell: -len(cells[cell]))
+        for c, cell in enumerate(cells):
+            if num := int(wanted[y, c]) - len(cells[cell]):
+                sources = {other: cells[other] for other in by_size if other != cell}
                 found.append(Need(label=value, cell=cell, num=num, sources=sources))
     return found
 
@@ -280,35 +289,37 @@ class _Output:
             rows.append(self.row(i, tuple(self.shows[i].tolist()), {}))
         return rows
 
-    def made(self, some: Sequence[int], edits: Mapping[str, bool], result: Result) -> Iterator[int]:
-        """Edit those images that were not edited before; yields the ones of which there is a picture."""
-        fresh = []
+    def made(self, some: Sequence[int], edits: Mapping[str, bool], result: Result) -> list[int]:
+        """Edit those images that were not edited before; gives the ones of which there is a picture."""
+        there, fresh = set(), []
         for i in some:
             place, record = self.place(i, edits), self._record(i, edits)
             refuse_other(place, record)
             if place.is_file():
                 result.num_known += 1
-                yield i
+                there.add(i)
             elif (why := self._left_out.get(_line_of(record))) is not None:
                 result.left_out[why] += 1
             else:
                 fresh.append(i)
-        if not fresh:
-            return
-        paths = [self.images.items[i].source for i in fresh]
-        codes = self.pipeline.encode(paths, fit=self.fit, classes=[self.classes[i] for i in fresh])
-        done = self.pipeline.edit(codes, edits, seed=self.seed)
-        for row, i in enumerate(fresh):
-            record = self._record(i, edits)
-            if done.holds[row] and done.kept[row]:
-                save_image(to_pil(done.pictures[row]), self.place(i, edits), record)
-                result.num_made += 1
-                yield i
-                continue
-            why = NOT_ALONE if done.holds[row] else FAILED
-            result.left_out[why] += 1
-            with (self.folder / LEFT_OUT).open("a", encoding="utf-8") as file:
-                file.write(f"{json.dumps({'why': why, 'record': record}, sort_keys=True)}\n")
+        if fresh:
+            paths = [self.images.items[i].source for i in fresh]
+            codes = self.pipeline.encode(paths, fit=self.fit, classes=[self.classes[i] for i in fresh])
+            done = self.pipeline.edit(codes, edits, seed=self.seed)
+            for row, i in enumerate(fresh):
+                if done.holds[row] and done.kept[row]:
+                    save_image(to_pil(done.pictures[row]), self.place(i, edits), self._record(i, edits))
+                    result.num_made += 1
+                    there.add(i)
+                else:
+                    why = NOT_ALONE if done.holds[row] else FAILED
+                    result.left_out[why] += 1
+                    self._note_left_out(why, self._record(i, edits))
+        return [i for i in some if i in there]
+
+    def _note_left_out(self, why: str, record: Mapping[str, Any]) -> None:
+        with (self.folder / LEFT_OUT).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps({'why': why, 'record': record}, sort_keys=True)}\n")
 
     def _record(self, i: int, edits: Mapping[str, bool]) -> dict[str, Any]:
         item, bundle = self.images.items[i], self.pipeline.bundle

@@ -44,6 +44,11 @@ USES: dict[str, list[tuple[str, int]]] = {
                     ("{faces}/a.png {mixed}/bad.png -o {work}/m --steps 1", 1)],
     "manipulate": [("{faces}/a.png --attr hat -o {work}/o --steps 1", 0),
                    ("{mixed} --attr hat --scales 0,1 -o {work}/m --steps 1", 3), ("{faces} --attr beard", 2)],
+    "audit": [("{faces} --command {score} --attr hat --directions 0 --faces 2 -o {work}/o", 0),
+              ("{faces} --command {score} --target beard -o {work}/p", 2),
+              ("{faces} --command {work}/nosuch -o {work}/q", 2)],
+    "augment": [("{many} --labels {many}/metadata.csv --label hat --balance smiling -o {work}/o", 0),
+                ("{many} --labels {many}/metadata.csv --label hat --balance hat -o {work}/p", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
                ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
     "train all": [("{many} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
@@ -116,10 +121,11 @@ DOCUMENTED = {  # the first cells of the page's table
     if line.startswith("| `")
     for field in re.findall(r"`([^`]+)`", line.split(" | ")[0])
 }
+ENDINGS = ("_parameters", "_low", "_high")  # of fields that the table names as a kind
 NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show",
                     "attributes learn", "attributes add", "attributes rename", "attributes remove",
-                    "attributes export", "attributes import", "attributes discover"}  # fmt: skip
+                    "attributes export", "attributes import", "attributes discover", "audit", "augment"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +177,9 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         for i in range(48):
             Image.new("RGB", (16, 16), (5 * i, 200 * (i % 2), 200 * (i // 2 % 2))).save(many / f"{i:02d}.png")
             rows.writerow([f"{i:02d}.png", i % 2, i // 2 % 2])
+    score = root / "score"
+    score.write_text("#!/bin/sh\nwhile read -r picture; do echo 0.5; done\n")
+    score.chmod(0o755)
     jobs = root / "jobs"
     jobs.mkdir()
     record = {"input": "a.png", "output": "a.safetensors", "digest": "0" * 64, "seconds": 0.1, "error": None}
@@ -180,7 +189,7 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {
         "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken,
         "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain",
-        "stage": root / "stage",
+        "stage": root / "stage", "score": score,
     }  # fmt: skip
 
 
@@ -209,7 +218,7 @@ def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path:
         objects = [json.loads(line, parse_constant=refuse) for line in result.out.splitlines()]
         assert all(isinstance(o, dict) for o in objects)
         for field in {field for o in objects for field in o}:
-            known_as = "*_parameters" if field.endswith("_parameters") else field
+            known_as = next((f"*{e}" for e in ENDINGS if field.endswith(e)), field)
             assert known_as in DOCUMENTED, f"{field}: not in docs/formats.md, under JSON lines"
         if code == 0 and name not in {"bundles list", "codes odd"}:  # nothing may be shipped yet, or odd
             assert objects and not any("error" in o for o in objects)
