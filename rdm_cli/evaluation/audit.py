@@ -177,15 +177,12 @@ def audit(
     if target is not None:
         known.index(target)
 
-    def score(pictures: Tensor) -> Tensor:
-        """Of pictures, uint8 (N, C, H, W), (N,)."""
-        parts = pictures.split(AT_ONCE)
-        return torch.cat([model.scores(to_unit_range(part))[:, column].detach().cpu() for part in parts])
+    @torch.no_grad()
+    def score(x: Tensor) -> Tensor:
+        """Of pictures in [-1, 1], (N, C, H, W), (N,)."""
+        return torch.cat([model.scores(part)[:, column].cpu() for part in x.split(AT_ONCE)])
 
-    images = faces.material.images(faces.pipeline)
-    of_images = torch.cat(
-        [model.scores(as_stored(part))[:, column].detach().cpu() for part in images.split(AT_ONCE)]
-    )
+    of_images = score(as_stored(faces.material.images(faces.pipeline)))
     notes = []
     target_from = "named by hand" if target is not None else "not named"
     if target is None and faces.material.labels is not None:
@@ -203,7 +200,7 @@ def audit(
     for k, moved in enumerate(moves):
         if not len(moved.rows):
             continue
-        first, then = score(moved.before), score(moved.after)
+        first, then = (score(to_unit_range(pictures)) for pictures in (moved.before, moved.after))
         before_edits.update(zip(moved.rows.tolist(), first.tolist(), strict=True))
         gain = torch.where(moved.added, then - first, first - then)
         differences[moved.rows, k] = torch.where(moved.alone, gain, math.nan)

@@ -119,7 +119,7 @@ def needs(label: Tensor, shows: Tensor, *, seed: int) -> list[Need]:
     counts = torch.tensor([[len(rows) for rows in cells.values()] for cells in members.values()]).double()
     share = (counts / counts.sum(dim=1, keepdim=True)).amax(dim=0)
     total = torch.where(share > 0, counts / share, 0.0).amax(dim=1, keepdim=True)
-    wanted = (share * total).round().long()  # share need not sum to 1: total makes up for it
+    wanted = (share * total).round().long()  # share need not sum to 1
     found = []
     for y, (value, cells) in enumerate(members.items()):
         by_size = sorted(cells, key=lambda cell: -len(cells[cell]))
