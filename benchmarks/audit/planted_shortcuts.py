@@ -71,6 +71,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--num", type=int, default=48, help="faces on which each attribute is moved")
     parser.add_argument("--bundle", default="avatars64-diffae")
+    parser.add_argument(
+        "--attributes", help="only these, between commas; all that the bundle knows otherwise"
+    )
     asked = parser.parse_args()
     train, edits = Faces(asked.train), asked.work / asked.faces.name
     material = gather(asked.faces, None)
@@ -79,11 +82,14 @@ def main() -> None:
     size = pipeline.bundle.model.image_size
     place = edits / "pairs.safetensors"
     pairs = true_pairs(asked.seed, len(material), per_side=PER_SIDE, size=size, place=place)
+    names = asked.attributes.split(",") if asked.attributes else None
     results = []
     for case in cases():
         network = classifier_of(case, train, asked.work / "classifiers")
         model = open_classifier(network, labels=[case.label], image_size=size)
-        results.append(measured(case, network, audit(faces, model, target=case.label), pairs))
+        results.append(
+            measured(case, network, audit(faces, model, target=case.label, attributes=names), pairs)
+        )
         print(line_of(results[-1]), flush=True)
     (edits / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(summary(results))

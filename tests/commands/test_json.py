@@ -125,7 +125,8 @@ ENDINGS = ("_parameters", "_low", "_high")  # of fields that the table names as 
 NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show",
                     "attributes learn", "attributes add", "attributes rename", "attributes remove",
-                    "attributes export", "attributes import", "attributes discover", "audit", "augment"}  # fmt: skip
+                    "attributes export", "attributes import", "attributes discover", "audit",
+                    "augment"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,9 @@ def test_the_models_own_subject_is_not_accused(pipeline: Pipeline, many: Path) -
     ignored = asked(faces, of_red, target="smiling")
     assert [f.verdict for f in ignored.findings] == ["DRIVES IT", "no", "own subject, IGNORED"]
     # with a strong subject, a tenth of what it does is the least that is accused
-    strong = asked(faces, lambda x: of_red(x) / 20 + (x[:, 1:2].mean(dim=(2, 3)) + 1) / 2 * 0.9, target="smiling")
+    strong = asked(
+        faces, lambda x: of_red(x) / 20 + (x[:, 1:2].mean(dim=(2, 3)) + 1) / 2 * 0.9, target="smiling"
+    )
     assert strong.threshold == pytest.approx(0.05) or strong.threshold == pytest.approx(0.1 * 0.9 * 60 / 255)
 
 
@@ -151,7 +153,9 @@ def test_edits_are_made_once_for_all_models(
     assert json.loads(read_metadata(place)["rdm"])["bundle_digest"] == pipeline.bundle.digest
     calls.clear()
     again = faces().moved("hat")
-    assert not calls and all(torch.equal(getattr(first, n), getattr(again, n)) for n in ("rows", "after", "kept"))
+    assert not calls and all(
+        torch.equal(getattr(first, n), getattr(again, n)) for n in ("rows", "after", "kept")
+    )
     faces(material=gather(many, 7)).moved("hat")  # other images: made anew, in its place
     assert calls
     place.write_bytes(b"somebody's")
@@ -177,3 +181,23 @@ def test_a_face_on_which_it_is_hidden_is_not_moved(tmp_path: Path) -> None:
     assert sorted(black.tolist()) == [2, 3]
     glasses, _ = faces._chosen("glasses", pipeline)
     assert sorted(glasses[:3].tolist()) == [0, 1, 3] and int(glasses[3]) == 2
+
+
+def test_a_planted_shortcut_is_named_on_the_shipped_bundle() -> None:
+    """A model of smiles that counts glasses twice as much; both are read in z, so the truth is known."""
+    pipeline = open_pipeline()
+    directions = pipeline.bundle.directions
+    columns = [directions.index(name) for name in ("smiling", "glasses")]
+
+    def fooled(x: Tensor) -> Tensor:
+        z = pipeline.encode_z(x, [None] * len(x)).flatten(1)
+        smiles, glasses = directions.logits(z)[:, columns].sigmoid().T
+        return 0.1 + 0.2 * smiles + 0.4 * glasses
+
+    material = gather(Path(__file__).parents[2] / "assets" / "faces", None)
+    faces = MovedFaces(pipeline=pipeline, material=material, num=8)
+    model = open_classifier(fooled, image_size=64)
+    found = audit(faces, model, target="smiling", attributes=["smiling", "glasses"])
+    assert [finding.name for finding in found.accused] == ["glasses"] and found.findings[0].name == "glasses"
+    for finding, true in zip(found.findings, (0.4, 0.2), strict=True):
+        assert finding.effect is not None and finding.effect.value == pytest.approx(true, abs=0.04)

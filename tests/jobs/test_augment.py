@@ -67,7 +67,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pipeline(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
-    """The tiny bundle, which sees glasses in odd images and in 02; edits fail for the images in ``failing``."""
+    """The tiny bundle, which sees glasses in odd images and in 02; edits of images in ``failing`` fail."""
     opened = open_pipeline(tiny_bundle)
     calls: list[tuple[list[int], dict[str, bool]]] = []
     failing: set[int] = set()
