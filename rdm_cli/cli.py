@@ -27,6 +27,7 @@ from rdm_cli.commands import (
     doctor,
     encode,
     evaluate,
+    explain,
     interpolate,
     manipulate,
     reconstruct,
@@ -60,6 +61,7 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
+app.command("explain")(explain.explain)
 app.command("show")(show.show)
 app.command("demo")(demo.demo)
 app.command("app")(page_command.app)

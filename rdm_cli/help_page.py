@@ -23,6 +23,7 @@ PANELS = (
     OPTIONS,
     "Conditions",
     "Method",
+    "Classifier",
     "Optimiser",
     "Run",
     "Solver",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rdm_cli import completion
+from rdm_cli.classifiers.typed import parse_names, parse_numbers, parse_size
 from rdm_cli.data.images.pixels import MAX_PIXELS
 from rdm_cli.data.images.sheet import TILE
 from rdm_cli.data.images.value_range import parse_range
@@ -44,7 +45,7 @@ Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Where else a training run logs to."""
 
 SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
-OPTIMISER, RUN = "Optimiser", "Run"
+OPTIMISER, RUN, CLASSIFIER = "Optimiser", "Run", "Classifier"
 
 # What, where, how.
 
@@ -265,6 +266,82 @@ class ImageFiles:
             show_default="found from each image's values",
         ),
     ] = None
+
+
+@group(CLASSIFIER)
+class Model:
+    """A classifier: where it lives, which pictures it takes, and what it gives."""
+
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command",
+            metavar="WORDS",
+            help="In the place of MODEL, a program with its arguments: it reads paths of PNG files on stdin, "
+            "or as arguments where one is {}, and writes a JSON value a picture, its scores. No shell is "
+            "started.",
+            show_default=False,
+        ),
+    ] = None
+    labels: Annotated[
+        Any,
+        typer.Option(
+            "--labels",
+            metavar="NAME,...|FILE",
+            parser=parse_names,
+            help="The names of its classes, in the order of its outputs; or a file with a name a line.",
+            show_default="as it says, else numbers",
+        ),
+    ] = None
+    size: Annotated[
+        Any,
+        typer.Option(
+            "--size",
+            metavar="PX|H,W",
+            parser=parse_size,
+            help="The size of the pictures that it takes.",
+            show_default="as it says, else 224",
+        ),
+    ] = None
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None,
+        typer.Option(
+            "--layout", help="Whether channels come before rows or last.", show_default="by its input's shape"
+        ),
+    ] = None
+    mean: Annotated[
+        Any,
+        typer.Option(
+            "--mean",
+            metavar="M,M,M",
+            parser=parse_numbers,
+            help="What is taken from pictures in [0, 1].",
+            show_default="as it says, else ImageNet's",
+        ),
+    ] = None
+    std: Annotated[
+        Any,
+        typer.Option(
+            "--std",
+            metavar="S,S,S",
+            parser=parse_numbers,
+            help="What they are divided by then.",
+            show_default="as it says, else ImageNet's",
+        ),
+    ] = None
+    outputs: Annotated[
+        Literal["softmax", "sigmoid", "probabilities"] | None,
+        typer.Option(
+            "--outputs",
+            help="What it gives: logits of one class among several (softmax), logits of each class by itself "
+            "(sigmoid), or probabilities.",
+            show_default="found out",
+        ),
+    ] = None
+    time_limit: Annotated[
+        float,
+        typer.Option("--time-limit", metavar="SECONDS", help="End a --command that takes longer for a call."),
+    ] = 600.0
 
 
 @group(IMAGES)
