@@ -29,6 +29,7 @@ from rdm_cli.commands import (
     doctor,
     encode,
     evaluate,
+    explain,
     interpolate,
     manipulate,
     reconstruct,
@@ -62,6 +63,7 @@ app.command("reconstruct")(reconstruct.reconstruct)
 app.command("interpolate")(interpolate.interpolate)
 app.command("manipulate")(manipulate.manipulate)
 app.command("sample")(sample.sample)
+app.command("explain")(explain.explain)
 app.command("audit")(audit.audit)
 app.command("augment")(augment.augment)
 app.command("show")(show.show)

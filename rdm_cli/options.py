@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rdm_cli import completion
+from rdm_cli.classifiers.typed import parse_names, parse_numbers, parse_size
 from rdm_cli.data.images.pixels import MAX_PIXELS
 from rdm_cli.data.images.sheet import TILE
 from rdm_cli.data.images.value_range import parse_range
@@ -40,16 +41,11 @@ Solver = Literal["ddim", "ancestral", "dpm-solver++", "unipc", "heun"]
 """How an x_T is decoded."""
 Prior = Literal["latent-ddim", "gaussian"]
 """What draws z."""
-ModelOutputs = Literal["softmax", "sigmoid", "probabilities"]
-"""What the raw outputs of somebody's classifier are."""
-Layout = Literal["nchw", "nhwc"]
-"""The order of an ONNX file's axes."""
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 """Where else a training run logs to."""
 
 SOLVER, IMAGES, BATCH_JOB, MACHINE, MESSAGES = "Solver", "Images", "Batch job", "Machine", "Messages"
-OPTIMISER, RUN = "Optimiser", "Run"
-CLASSIFIER = "Classifier"
+OPTIMISER, RUN, CLASSIFIER = "Optimiser", "Run", "Classifier"
 
 # What, where, how.
 
@@ -275,6 +271,82 @@ class ImageFiles:
     ] = None
 
 
+@group(CLASSIFIER)
+class Model:
+    """A classifier: where it lives, which pictures it takes, and what it gives."""
+
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command",
+            metavar="WORDS",
+            help="In the place of MODEL, a program with its arguments: it reads paths of PNG files on stdin, "
+            "or as arguments where one is {}, and writes a JSON value a picture, its scores. No shell is "
+            "started.",
+            show_default=False,
+        ),
+    ] = None
+    classes: Annotated[
+        Any,
+        typer.Option(
+            "--classes",
+            metavar="NAME,...|FILE",
+            parser=parse_names,
+            help="The names of its classes, in the order of its outputs; or a file with a name a line.",
+            show_default="as it says, else numbers",
+        ),
+    ] = None
+    size: Annotated[
+        Any,
+        typer.Option(
+            "--size",
+            metavar="PX|H,W",
+            parser=parse_size,
+            help="The size of the pictures that it takes.",
+            show_default="as it says, else 224",
+        ),
+    ] = None
+    layout: Annotated[
+        Literal["nchw", "nhwc"] | None,
+        typer.Option(
+            "--layout", help="Whether channels come before rows or last.", show_default="by its input's shape"
+        ),
+    ] = None
+    mean: Annotated[
+        Any,
+        typer.Option(
+            "--mean",
+            metavar="M,M,M",
+            parser=parse_numbers,
+            help="What is taken from pictures in [0, 1].",
+            show_default="as it says, else ImageNet's",
+        ),
+    ] = None
+    std: Annotated[
+        Any,
+        typer.Option(
+            "--std",
+            metavar="S,S,S",
+            parser=parse_numbers,
+            help="What they are divided by then.",
+            show_default="as it says, else ImageNet's",
+        ),
+    ] = None
+    outputs: Annotated[
+        Literal["softmax", "sigmoid", "probabilities"] | None,
+        typer.Option(
+            "--outputs",
+            help="What it gives: logits of one class among several (softmax), logits of each class by itself "
+            "(sigmoid), or probabilities.",
+            show_default="found out",
+        ),
+    ] = None
+    time_limit: Annotated[
+        float,
+        typer.Option("--time-limit", metavar="SECONDS", help="End a --command that takes longer for a call."),
+    ] = 600.0
+
+
 @group(IMAGES)
 class CodePictures:
     """The pictures of codes that were found, as one file."""
@@ -315,66 +387,6 @@ class FittedImages(Images):
     """How image files are read and made as large as the network's images."""
 
     fit: FitOption = "crop"
-
-
-# Somebody's classifier.
-
-
-@group(CLASSIFIER)
-class Classifying:
-    """Which model is asked, what it takes, and about which of its classes."""
-
-    command: Annotated[
-        str | None,
-        typer.Option(
-            "--command",
-            metavar="PROGRAM",
-            help="Instead of MODEL: a program that reads paths of PNG files, one a line, and writes their "
-            "scores as JSON.",
-        ),
-    ] = None
-    class_name: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            metavar="NAME",
-            help="The class that it is asked about.",
-            show_default="the only one, or the second of two",
-        ),
-    ] = None
-    classes: Annotated[
-        str | None,
-        typer.Option("--classes", metavar="A,B,...", help="Names of its classes, in their order."),
-    ] = None
-    outputs: Annotated[
-        ModelOutputs | None,
-        typer.Option("--outputs", help="What its raw outputs are.", show_default="found out"),
-    ] = None
-    size: Annotated[
-        str | None,
-        typer.Option(
-            "--size", metavar="PX|H,W", help="The size of its pictures.", show_default="as the model says"
-        ),
-    ] = None
-    layout: Annotated[
-        Layout | None,
-        typer.Option("--layout", help="The order of its axes.", show_default="as the model says"),
-    ] = None
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            "--mean",
-            metavar="M|R,G,B",
-            help="What it takes from values in [0, 1].",
-            show_default="as the model says",
-        ),
-    ] = None
-    std: Annotated[
-        str | None,
-        typer.Option(
-            "--std", metavar="S|R,G,B", help="What it then divides by.", show_default="as the model says"
-        ),
-    ] = None
 
 
 # Jobs of many files.

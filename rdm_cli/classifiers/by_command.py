@@ -1,8 +1,8 @@
 """Classifiers that live elsewhere: a program that gets paths of PNG files and writes their scores as JSON.
 
 The paths come on its stdin, one a line, or as arguments in the place of an argument ``{}``. On stdout it
-writes one JSON value a picture, in their order: as lines, or as one array of all. A value is a number, an array
-of numbers or an object of numbers by class. It is started without a shell.
+writes one JSON value a picture, in their order: as lines, or as one array of all. A value is a number, an
+array of numbers or an object of numbers by class. It is started without a shell.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ class Classifier:
     ``raw`` takes pictures (B, 3, H, W), float32 in [-1, 1], and gives the model's own outputs (B, K), which
     are ``outputs``. ``exclusive``: a picture is of one class; otherwise each class is a question of its own.
     ``differentiable``: gradients flow through ``raw`` to the pictures. ``assumed`` is what was found out or
-    taken for granted (input size, mean, what the outputs are), for people to read.
+    taken for granted (input size, mean, what the outputs are), for people to read. ``digest`` is the SHA-256
+    of its files, None where it has none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Classifier:
     exclusive: bool
     differentiable: bool = False
     assumed: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
 
     def log_odds(self, x: Tensor) -> Tensor:
         """The log-odds of each class, float32 (B, K), for pictures ``x`` (B, 1 or 3, H, W) in [-1, 1].
@@ -96,6 +98,7 @@ def make_classifier(
     image_size: int = 64,
     differentiable: bool = False,
     assumed: Mapping[str, Any] | None = None,
+    digest: str | None = None,
 ) -> Classifier:
     """A :class:`Classifier` of a function: pictures (B, 3, H, W) in [-1, 1] to outputs (B, K) or (B,).
 
@@ -141,6 +144,7 @@ def make_classifier(
         exclusive=exclusive,
         differentiable=differentiable,
         assumed=told,
+        digest=digest,
     )
 
 

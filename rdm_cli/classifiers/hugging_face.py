@@ -5,6 +5,7 @@ Nothing but safetensors is read, no code of a folder is run, and nothing is fetc
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
@@ -23,6 +24,7 @@ from rdm_cli.classifiers.picture_format import (
 )
 from rdm_cli.data.io.json_text import read_object
 from rdm_cli.data.io.optional import optional_module
+from rdm_cli.data.io.places import digest_of
 from rdm_cli.data.io.tensor_files import tensor_shapes
 from rdm_cli.errors import ClassifierError, RdmError
 from rdm_cli.models.size_limit import no_larger_than
@@ -77,6 +79,7 @@ def open_folder(
         image_size=image_size,
         differentiable=True,
         assumed={"network": kinds[0], **told},
+        digest=hashlib.sha256("".join(map(digest_of, [folder / "config.json", *files])).encode()).hexdigest(),
     )
 
 

@@ -29,6 +29,7 @@ from rdm_cli.classifiers.picture_format import (
     checked_format,
 )
 from rdm_cli.data.io.optional import optional_module
+from rdm_cli.data.io.places import digest_of
 from rdm_cli.errors import ClassifierError, RdmError, UsageError
 
 MAX_BYTES = 2**31 - 1  # of the file: what its format allows
@@ -98,7 +99,13 @@ def open_onnx(
         return torch.cat(made)
 
     return make_classifier(
-        raw, name=path.name, labels=labels, outputs=outputs, image_size=image_size, assumed=told
+        raw,
+        name=path.name,
+        labels=labels,
+        outputs=outputs,
+        image_size=image_size,
+        assumed=told,
+        digest=digest_of(path),
     )
 
 

@@ -38,10 +38,11 @@ def open_classifier(
     A torch module or a function is given pictures (B, 3, H, W), float32 in [-1, 1], and gives (B, K); a
     module's gradients are used where gradients are. An ONNX file and a folder say themselves what pictures
     they take, as far as they do; ``size`` (pixels, or height and width), ``layout`` ("nchw", "nhwc"),
-    ``mean`` and ``std`` (of values in [0, 1]) say it instead. ``labels`` name the classes. ``outputs`` is "softmax"
-    or "sigmoid" for logits, or "probabilities"; None: found out. ``command`` is a program and its arguments:
-    it gets paths of PNG files and writes their scores as JSON (:mod:`rdm_cli.classifiers.by_command`), within
-    ``time_limit`` seconds. ``image_size`` is that of the pictures that it will be asked about.
+    ``mean`` and ``std`` (of values in [0, 1]) say it instead. ``labels`` name the classes. ``outputs`` is
+    "softmax" or "sigmoid" for logits, or "probabilities"; None: found out. ``command`` is a program and its
+    arguments: it gets paths of PNG files and writes their scores as JSON
+    (:mod:`rdm_cli.classifiers.by_command`), within ``time_limit`` seconds. ``image_size`` is that of the
+    pictures that it will be asked about.
 
     No pickle is read, no code of a model is run, and nothing is fetched. Raises UsageError for what
     contradicts itself, ClassifierError for a model that cannot be opened or asked.

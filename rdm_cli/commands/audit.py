@@ -85,8 +85,17 @@ def audit(
         ),
     ] = 4,
     seed: o.Seed = 0,
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="The class that the model is asked about.",
+            show_default="the only one, or the second of two",
+        ),
+    ] = None,
     *,
-    asked: o.Classifying,
+    classifier: o.Model,
     images: o.SquareFiles,
     machine: o.Machine,
     voice: o.Voice,
@@ -106,7 +115,7 @@ def audit(
         rdm audit --command "python score.py" faces/ --labels metadata.csv --label smiling -o audit/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
-    spec, folder = _model_and_folder(words, asked.command)
+    spec, folder = _model_and_folder(words, classifier.command)
     if label is not None and labels is None:
         raise UsageError("--label goes with --labels FILE")
     if target is not None and labels is not None:
@@ -128,8 +137,10 @@ def audit(
     for line in ([str(material.passed_over)] if material.passed_over else []) + list(material.notes):
         console.problem(f"rdm: {line}")
     pipeline = open_on(machine, bundle, images, console.remark)
-    model = open_model(spec, asked, pipeline.bundle.model.image_size)
-    class_asked(model, asked.class_name)
+    model = open_model(spec, classifier, pipeline.bundle.model.image_size)
+    class_asked(model, class_name)
+    for name, value in model.assumed.items():
+        console.note(f"rdm: {model.name}: {name}: {value}")
     for name in [*(attr or ()), *([] if target is None else [target])]:
         pipeline.bundle.directions.index(name)  # an unknown one is told before any work
     faces = MovedFaces(
@@ -140,7 +151,7 @@ def audit(
         found = audited(
             faces,
             model,
-            class_name=asked.class_name,
+            class_name=class_name,
             target=target,
             label=label,
             attributes=attr,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rdm_cli import options as o
-from rdm_cli.errors import BundleError, UsageError
+from rdm_cli.errors import BundleError
 
 if TYPE_CHECKING:
     from rdm_cli.classifiers.classifier import Classifier
@@ -51,29 +51,19 @@ def open_for(info: CodeInfo | None, bundle: str | None, opened: Callable[..., Pi
         ) from error
 
 
-def open_model(spec: str | None, asked: o.Classifying, image_size: int) -> Classifier:
-    """The classifier ``spec``, or the program that was asked for, to be shown pictures of ``image_size``."""
+def open_model(spec: str | None, model: o.Model, image_size: int) -> Classifier:
+    """The classifier that a command was given as ``spec``, or as ``--command``."""
     from rdm_cli.classifiers.opening import open_classifier
 
-    sides = _numbers("--size", asked.size)
-    size = None if sides is None else [round(side) for side in sides]
     return open_classifier(
         spec,
-        command=asked.command,
-        size=size[0] if size is not None and len(size) == 1 else size,
-        layout=asked.layout,
-        mean=_numbers("--mean", asked.mean),
-        std=_numbers("--std", asked.std),
-        labels=None if asked.classes is None else asked.classes.split(","),
-        outputs=asked.outputs,
+        command=model.command,
+        size=model.size,
+        layout=model.layout,
+        mean=model.mean,
+        std=model.std,
+        labels=model.classes,
+        outputs=model.outputs,
         image_size=image_size,
+        time_limit=model.time_limit,
     )
-
-
-def _numbers(option: str, text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{option} {text}: numbers between commas were expected") from None

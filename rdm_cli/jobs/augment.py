@@ -105,8 +105,8 @@ class Need:
 def needs(label: Tensor, shows: Tensor, *, seed: int) -> list[Need]:
     """What is to be made of images with ``label`` (N,) and attributes ``shows`` (N, K), both bool.
 
-    Sources come from the largest cell first, in an order drawn by ``seed``. Raises UsageError where all images
-    have one label.
+    Sources come from the largest cell first, in an order drawn by ``seed``. Raises UsageError where all
+    images have one label.
     """
     if label.all() or not label.any():
         raise UsageError("all images have the same label, so nothing can go with it")

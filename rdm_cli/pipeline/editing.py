@@ -211,6 +211,124 @@ class Edited:
     changed: Tensor
 
 
+Decode = Callable[[Codes], Tensor]
+"""Codes to pictures (N, C, H, W) in [-1, 1]."""
+Judge = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(which rows, their pictures (n, C, H, W), the z (n, d) read in these) -> (rank (n,), how clear (n,))."""
+BEST = 3
+"""The rank of an edit that nothing is left to do about. 0: it does not hold; 1: it does; 2: the rest is kept,
+too; 3: and it is clear, for which one more attempt is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """What edits of N ``codes`` are painted on: ``images`` (N, C, H, W) in [-1, 1], whose pixels stay.
+
+    ``unedited`` are pictures of the codes as edited ones are made: by ``draft``, of z alone, where ``by_z``
+    (N,) says that this brings the image back, by ``decode`` elsewhere. ``read`` gives z of pictures.
+    """
+
+    codes: Codes
+    images: Tensor
+    unedited: Tensor
+    by_z: Tensor
+    decode: Decode
+    draft: Decode
+    read: Callable[[Tensor, Codes], Tensor]
+
+    @staticmethod
+    def of(
+        codes: Codes,
+        images: Tensor,
+        *,
+        decode: Decode,
+        draft: Decode,
+        read: Callable[[Tensor, Codes], Tensor],
+        drafts: Tensor | None = None,
+        decoded: Tensor | None = None,
+    ) -> Canvas:
+        """A canvas of ``images``; ``drafts`` of the codes and what they decode to are made where None.
+
+        ``decoded`` None says that the images are what the codes decode to.
+        """
+        drafts = draft(codes) if drafts is None else drafts
+        by_z = psnr(drafts, images) >= SAYS_ALL_DB
+        other = images if decoded is None else decoded
+        unedited = torch.where(by_z[:, None, None, None], drafts, other)
+        return Canvas(
+            codes=codes, images=images, unedited=unedited, by_z=by_z, decode=decode, draft=draft, read=read
+        )
+
+    def painted(self, rows: Tensor, z: Tensor) -> Tensor:
+        """Pictures (n, C, H, W) of the codes ``rows`` with other ``z`` (n, d); what stays is the image's."""
+        part, own = self.codes.select(rows.tolist()), self.by_z[rows]
+        part = part.replace(z=z.reshape(-1, *self.codes.z.shape[1:]))
+        made = torch.empty_like(self.images[rows])
+        for view, chosen in ((self.draft, own), (self.decode, ~own)):
+            if chosen.any():
+                made[chosen] = view(part.select(chosen.nonzero()[:, 0].tolist()))
+        return rest_kept(made, self.unedited[rows], self.images[rows])
+
+    def read_in(self, rows: Tensor, pictures: Tensor) -> Tensor:
+        """z (n, d) of ``pictures`` (n, C, H, W) made of the codes ``rows``."""
+        return self.read(pictures, self.codes.select(rows.tolist())).flatten(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """The best of all attempts: ``z`` (N, d) as read in ``pictures`` (N, C, H, W), and its ``rank`` (N,).
+
+    Where no attempt was better than none, both are the unedited ones. ``amount`` (N,) is the share of the way
+    that was gone, ``num_decodes`` (N,) how many pictures were made.
+    """
+
+    z: Tensor
+    pictures: Tensor
+    rank: Tensor
+    amount: Tensor
+    num_decodes: Tensor
+
+
+def settle(
+    canvas: Canvas,
+    *,
+    rank: Tensor,
+    propose: Callable[[Tensor, int], Tensor],
+    judge: Judge,
+    spread: Tensor,
+    amounts: Sequence[float] = AMOUNTS,
+    rounds: int = NUM_ROUNDS,
+) -> Settled:
+    """Attempts, each painted and read again in rounds until z stays; the best one of each row.
+
+    ``propose(rows, number)`` gives z (n, d) of an attempt, ``judge`` ranks what came of it. ``rank`` (N,) is
+    that of the unedited; rows of ``BEST`` are left alone. ``spread`` (d,) is what changes of z count in.
+    """
+    z, pictures, rank = canvas.codes.z.flatten(1).clone(), canvas.images.clone(), rank.clone()
+    num_decodes = torch.zeros(len(z), dtype=torch.long)
+    amount, clearest = torch.zeros(len(z)), torch.full((len(z),), -torch.inf)
+    for number, share in enumerate(amounts):
+        left = (rank < (BEST if number < 2 else 2)).nonzero()[:, 0]
+        rank_before = rank.clone()
+        moved = propose(left, number)
+        for _ in range(rounds):
+            if not len(left):
+                break
+            made = canvas.painted(left, moved)
+            num_decodes[left] += 1
+            seen_z = canvas.read_in(left, made)
+            found, clear = judge(left, made, seen_z)
+            # a later round is the better one as long as it holds; a further attempt has to hold better
+            better = (found >= rank[left]) & (found > rank_before[left])
+            better |= (rank[left] == 0) & (found == 0) & (clear > clearest[left])
+            taken = left[better]
+            z[taken], pictures[taken] = seen_z[better], made[better]
+            rank[taken], clearest[taken], amount[taken] = found[better], clear[better], share
+            moving = ((seen_z - moved) / spread).square().mean(dim=1).sqrt() > SETTLED
+            left, moved = left[moving], seen_z[moving]
+    return Settled(z=z, pictures=pictures, rank=rank, amount=amount, num_decodes=num_decodes)
+
+
 def untold(bundle: Bundle, wanted: Wanted) -> set[str]:
     """Attributes whose verdicts cannot stay: those that the ``wanted`` ones rule out or hide, and these."""
     transports = bundle.transports
@@ -253,83 +371,64 @@ def set_attributes(
     signs = torch.tensor([1.0 if value else -1.0 for value in wanted.values()])
     rows = list(columns.values())
 
-    start, z_shape = codes.z.flatten(1), codes.z.shape[1:]
+    start = codes.z.flatten(1)
     first = directions.logits(start)
-    images, unedited = decode(codes), draft(codes)
-    says_all = psnr(unedited, images) >= SAYS_ALL_DB
-    unedited = torch.where(says_all[:, None, None, None], unedited, images)
-    mover = _Mover(bundle=bundle, wanted=wanted, editor=editor, like=like, seed=seed)
+    canvas = Canvas.of(codes, decode(codes), decode=decode, draft=draft, read=read)
+    mover = Mover(bundle=bundle, wanted=wanted, editor=editor, like=like, seed=seed)
 
-    z, pictures, after = start.clone(), images.clone(), first.clone()
-    num_decodes = torch.full((len(codes),), 2)
+    def judge(left: Tensor, made: Tensor, seen_z: Tensor) -> tuple[Tensor, Tensor]:
+        seen = directions.logits(seen_z)
+        clear = (seen[:, rows] * signs).min(dim=1).values
+        keeping = ~changed(first[left], seen)[:, watched].any(dim=1)
+        return (clear > HOLDS).long() * (1 + keeping.long() * (1 + (clear > CLEAR).long())), clear
+
     there = (first[:, rows] * signs > HOLDS).all(dim=1)
-    # 1: it holds; 2: the rest is kept, too; 3: and it is clear, for which one more attempt is made
-    rank = torch.where(there & (like is None), 3, 0)
-    amount, clearest = torch.zeros(len(codes)), torch.full((len(codes),), -torch.inf)
-    for number, share in enumerate(AMOUNTS):
-        left = (rank < (3 if number < 2 else 2)).nonzero()[:, 0]
-        rank_before = rank.clone()
-        moved = mover.moved(start[left], first[left], number)
-        for _ in range(NUM_ROUNDS):
-            if not len(left):
-                break
-            part, own = codes.select(left.tolist()), says_all[left]
-            part = part.replace(z=moved.reshape(-1, *z_shape))
-            made = torch.empty_like(images[left])
-            for view, chosen in ((draft, own), (decode, ~own)):
-                if chosen.any():
-                    made[chosen] = view(part.select(chosen.nonzero()[:, 0].tolist()))
-            num_decodes[left] += 1
-            made = rest_kept(made, unedited[left], images[left])
-            seen_z = read(made, part).flatten(1)
-            seen = directions.logits(seen_z)
-            clear = (seen[:, rows] * signs).min(dim=1).values
-            holding = clear > HOLDS
-            keeping = ~_changed(first[left], seen)[:, watched].any(dim=1)
-            found = holding.long() * (1 + keeping.long() * (1 + (clear > CLEAR).long()))
-            # a later round is the better one as long as it holds; a further attempt has to hold better
-            better = (found >= rank[left]) & (found > rank_before[left])
-            better |= (rank[left] == 0) & (found == 0) & (clear > clearest[left])
-            taken = left[better]
-            z[taken], pictures[taken], after[taken] = seen_z[better], made[better], seen[better]
-            rank[taken], clearest[taken], amount[taken] = found[better], clear[better], share
-            moving = directions.distance(moved, seen_z) > SETTLED
-            left, moved = left[moving], seen_z[moving]
+    settled = settle(
+        canvas,
+        rank=torch.where(there & (like is None), BEST, 0),
+        propose=lambda left, number: mover.moved(start[left], first[left], number),
+        judge=judge,
+        spread=directions.spread,
+    )
+    after = directions.logits(settled.z)
     return Edited(
-        codes=codes.replace(z=z.reshape(codes.z.shape)),
-        pictures=pictures,
-        holds=rank > 0,
-        kept=rank != 1,
+        codes=codes.replace(z=settled.z.reshape(codes.z.shape)),
+        pictures=settled.pictures,
+        holds=settled.rank > 0,
+        kept=settled.rank != 1,
         before=first.sigmoid(),
         after=after.sigmoid(),
-        amount=amount,
-        start=images,
-        distance=directions.distance(start, z),
-        num_decodes=num_decodes,
+        amount=settled.amount,
+        start=canvas.images,
+        distance=directions.distance(start, settled.z),
+        num_decodes=settled.num_decodes + 2,
         watched=tuple(others),
-        changed=_changed(first, after) & torch.isin(torch.arange(first.shape[1]), torch.tensor(watched)),
+        changed=changed(first, after) & torch.isin(torch.arange(first.shape[1]), torch.tensor(watched)),
     )
 
 
-def _changed(before: Tensor, after: Tensor) -> Tensor:
+def changed(before: Tensor, after: Tensor) -> Tensor:
     """Which verdicts, logits (N, K) ``before`` and ``after``, are others: bool (N, K)."""
     return (before.abs() > UNSURE) & ((before > 0) != (after > 0))
 
 
-class _Mover:
+class Mover:
     """All that is ``wanted`` as one move of z, in attempts that go further and further."""
 
     def __init__(
-        self, *, bundle: Bundle, wanted: Wanted, editor: str, like: Tensor | None, seed: int
+        self,
+        *,
+        bundle: Bundle,
+        wanted: Wanted,
+        editor: str,
+        like: Tensor | None = None,
+        seed: int = 0,
+        drawn: Donors | None = None,
     ) -> None:
-        self.bundle, self.wanted, self.editor, self.borrows = (
-            bundle,
-            wanted,
-            EDITORS[editor],
-            like is not None,
-        )
-        self.donors = Donors(bundle=bundle, like=like, seed=seed)
-        self.drawn = Donors(bundle=bundle, seed=seed)
+        self.bundle, self.wanted, self.editor = bundle, wanted, EDITORS[editor]
+        self.borrows = like is not None
+        self.drawn = Donors(bundle=bundle, seed=seed) if drawn is None else drawn
+        self.donors = self.drawn if like is None else Donors(bundle=bundle, like=like, seed=seed)
 
     def moved(self, z: Tensor, first: Tensor, number: int) -> Tensor:
         """``z`` (N, d), whose logits were ``first`` (N, K), in the attempt of that ``number``."""

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.bundles.reading import refuse_not_finite
+from rdm_cli.classifiers.opening import ClassifierSpec, open_classifier
 from rdm_cli.codes.code import CodeInfo, Codes
-from rdm_cli.data.images.pixels import MAX_PIXELS, Remark, warn_of
+from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, warn_of
 from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError, RdmError, UsageError, setting
@@ -31,11 +32,13 @@ from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampling
 from rdm_cli.methods.directions import Directions
+from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.pipeline.attributes import Attributes
 from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
 from rdm_cli.pipeline.coding import Coder
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
-from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Edited, set_attributes
+from rdm_cli.pipeline.editing import DEFAULT_EDITOR, SAYS_ALL_DB, Canvas, Edited, set_attributes
+from rdm_cli.pipeline.explaining import TARGET, Explanation, explain
 from rdm_cli.pipeline.fast_precision import fast_precision
 from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
@@ -292,6 +295,76 @@ class Pipeline(Coder):
         if not done:
             return edited
         return replace(edited, codes=self._edited_codes(edited, done, wanted, advance))
+
+    def explain(
+        self,
+        images: Images,
+        classifier: ClassifierSpec,
+        *,
+        class_name: str | None = None,
+        target: float = TARGET,
+        answers: int = 1,
+        seed: int = 0,
+        fit: Fit = "crop",
+        classes: Sequence[str | None] | None = None,
+        advance: Advance | None = None,
+        **opening: Any,
+    ) -> list[Explanation]:
+        """For each image, the nearest edited pictures that a classifier decides otherwise about.
+
+        ``classifier`` is an ONNX file, a Hugging Face folder, a torch module or a function of pictures
+        (B, 3, H, W) in [-1, 1] to scores (B, K); ``opening`` are further arguments of
+        :func:`~rdm_cli.classifiers.opening.open_classifier`, such as ``labels``. ``class_name`` is the class
+        that is asked about, None: the one that it says each image is of. An answer makes the model say
+        otherwise with the probability ``target``; up to ``answers`` different ones are looked for. Attributes
+        that the bundle knows are tried first, then z is moved freely; :mod:`rdm_cli.pipeline.explaining`
+        says how. Images are of every kind that :meth:`encode` takes, ``classes`` theirs for bundles that know
+        some, and ``seed`` makes another search. An :class:`~rdm_cli.pipeline.explaining.Explanation` comes
+        for each image; one that could not be brought to another decision has no ``answers``.
+
+        Raises UsageError for a plain DPM, an unknown class and a target outside [0.5, 1), ClassifierError for
+        a model that cannot be opened or asked, and what :meth:`encode` raises.
+        """
+        self.bundle.require_z("counterfactuals")
+        if not isinstance(answers, Integral) or answers < 1:
+            raise ValueError(f"at least one answer is looked for, not {answers!r}")
+        model = open_classifier(classifier, image_size=self.bundle.model.image_size, **opening)
+        x_0 = self.load_images(images, fit)
+        return explain(
+            self.bundle,
+            self._canvas(x_0, classes, seed, advance),
+            model,
+            class_name=class_name,
+            target=target,
+            num_answers=int(answers),
+            seed=seed,
+        )
+
+    def _canvas(
+        self, x_0: Tensor, classes: Sequence[str | None] | None, seed: int, advance: Advance | None
+    ) -> Canvas:
+        """Images ``x_0`` to be edited; x_T is inferred only where z alone does not bring one back."""
+
+        def decode(some: Codes) -> Tensor:
+            return self._seen(some, seed, advance)
+
+        def draft(some: Codes) -> Tensor:
+            return self._seen(some.without_x_T(), seed, advance)
+
+        codes = self.encode(x_0, classes=classes, with_x_T=False, advance=advance)
+        drafts, decoded = draft(codes), None
+        if bool((psnr(drafts, x_0) < SAYS_ALL_DB).any()):
+            codes = self.encode(x_0, classes=classes, advance=advance)
+            decoded = decode(codes)
+        return Canvas.of(
+            codes,
+            x_0,
+            decode=decode,
+            draft=draft,
+            read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
+            drafts=drafts,
+            decoded=decoded,
+        )
 
     def _seen(self, codes: Codes, seed: int, advance: Advance | None) -> Tensor:
         """What codes decode to; those without x_T all with the same one."""
@@ -625,6 +698,7 @@ class Pipeline(Coder):
 _NAMES_SHOWN = 8
 _FOR_USERS = (
     "attributes", "batch_size", "bundle", "class_name", "decode", "device", "donor", "edit", "encode",
+    "explain",
     "interpolate", "load_images", "manipulate", "precision", "sample", "to", "trajectory",
 )  # fmt: skip
 

@@ -60,6 +60,7 @@ _NO_SETTINGS = frozenset(
         "code_digest",
         "pixels_digest",
         "num_pictures",
+        "model_path",
         "receipt",
     )  # fmt: skip
 )
@@ -95,7 +96,7 @@ def with_command(record: Mapping[str, Any]) -> dict[str, Any]:
         return dict(record)
     instead: dict[str, Sequence[str]] = {}
     if sources := record.get("sources", [record["source"]] if "source" in record else []):
-        instead["inputs"] = sources
+        instead["inputs"] = [record["model_path"], *sources] if "model_path" in record else sources
     if record.get("what") == "edit":  # the attributes stand among the inputs, whichever way they were typed
         answers = {True: "yes", False: "no"}
         (edit,) = record["edits"]
