@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.audit.planted import Case, Faces, cases, classifier_of, probabilities
-from benchmarks.audit.true_effects import true_pairs
+from benchmarks.audit.true_effects import keeping, true_pairs
 from rdm_cli.classifiers.opening import open_classifier
-from rdm_cli.evaluation.audit import LEAST_EFFECT, SIGNIFICANT, Audit, audit
+from rdm_cli.evaluation.audit import LEAST_EFFECT, LEAST_FACES, SIGNIFICANT, Audit, audit
 from rdm_cli.evaluation.material import gather
 from rdm_cli.evaluation.moved import MovedFaces
 from rdm_cli.metrics.effects import sign_flip_p_values
@@ -32,13 +32,15 @@ PER_SIDE = 50  # faces with true counterfactuals, that lack an attribute and tha
 def true_differences(network: torch.nn.Module, pairs: dict[str, Tensor]) -> dict[str, Tensor]:
     """The score with each attribute less that without it, of each face: (N,)."""
     return {
-        name: probabilities(network, p[:, 1]) - probabilities(network, p[:, 0]) for name, p in pairs.items()
+        name: probabilities(network, some[:, 1]) - probabilities(network, some[:, 0])
+        for name, some in pairs.items()
+        if len(some) >= LEAST_FACES
     }
 
 
 def measured(case: Case, network: torch.nn.Module, found: Audit, pairs: dict[str, Tensor]) -> dict[str, Any]:
     """What the audit said of one classifier, and what is true."""
-    by_name = true_differences(network, pairs)
+    by_name = true_differences(network, keeping(pairs, case.label))
     longest = max(map(len, by_name.values()))
     table = torch.full((longest, len(by_name)), math.nan)
     for k, values in enumerate(by_name.values()):

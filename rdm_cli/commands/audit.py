@@ -108,7 +108,7 @@ def audit(
     nobody has named come with a sheet of pictures each.
 
     The edited pictures stay in DIR/edits: a second model on the same images, with the same DIR, is asked in
-    seconds. The report is DIR/audit.html, and DIR/audit.json.
+    seconds. The report is audit.html in a folder of DIR with the model's name, and audit.json beside it.
 
     Examples:
         rdm audit model.onnx faces/ --target smiling -o audit/
@@ -123,12 +123,11 @@ def audit(
     from rdm_cli.data.sinks.outputs import refuse_blocked
     from rdm_cli.evaluation.audit import audit as audited
     from rdm_cli.evaluation.audit import blind_to, class_asked, finding_record
-    from rdm_cli.evaluation.audit_page import refuse_other_files, write_audit
+    from rdm_cli.evaluation.audit_page import report_folder, write_audit
     from rdm_cli.evaluation.material import gather, gather_labelled
     from rdm_cli.evaluation.moved import MovedFaces
 
     refuse_blocked(output)
-    refuse_other_files(output)
     if labels is None:
         material = gather(folder, num, images.fit)
     else:
@@ -139,6 +138,7 @@ def audit(
     pipeline = open_on(machine, bundle, images, console.remark)
     model = open_model(spec, classifier, pipeline.bundle.model.image_size)
     class_asked(model, class_name)
+    place_of_report = report_folder(model, output)
     for name, value in model.assumed.items():
         console.note(f"rdm: {model.name}: {name}: {value}")
     for name in [*(attr or ()), *([] if target is None else [target])]:
@@ -166,7 +166,7 @@ def audit(
         if finding.num_failed or finding.num_not_alone:
             told += f"\t{finding.num_failed} failed, {finding.num_not_alone} not alone"
         console.emit(told, model=model.name, bundle=found.bundle, **{"class": found.class_name}, **record)
-    for place in write_audit(found, output, [item.relative.as_posix() for item in material.items]):
+    for place in write_audit(found, place_of_report, [item.relative.as_posix() for item in material.items]):
         console.note(f"rdm: {place}")
     for line in found.notes:
         console.problem(f"rdm: {line}")

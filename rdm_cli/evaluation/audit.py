@@ -26,6 +26,7 @@ from rdm_cli.methods.concepts import MUCH_ALIKE
 from rdm_cli.methods.directions import Directions
 from rdm_cli.metrics.effects import NUM_FLIPS, sign_flip_p_values
 from rdm_cli.metrics.intervals import Estimate, mean_estimate
+from rdm_cli.pipeline.editing import untold
 from rdm_cli.pipeline.running import ignore_progress
 
 LEAST_FACES = 8  # with fewer nothing is said of an attribute
@@ -44,7 +45,8 @@ class Finding:
     ``effect`` is the mean over faces of having it, ``added`` and ``removed`` the same over those that lacked
     and had it; None where fewer than ``LEAST_FACES`` count. ``p`` is corrected for the number of attributes.
     ``differences`` (N,) are those of the faces of ``moved``, NaN where the edit does not count: in
-    ``num_failed`` it does not show what was wanted, in ``num_not_alone`` something else changed.
+    ``num_failed`` it does not show what was wanted, in ``num_not_alone`` something else changed, or the
+    attribute could not be moved without the model's own subject, as hair goes below a hat.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Finding:
     @property
     def num(self) -> int:
         """The faces that count."""
-        return int(self.moved.alone.sum())
+        return int((~self.differences.isnan()).sum())
 
     @property
     def num_failed(self) -> int:
@@ -71,7 +73,7 @@ class Finding:
     @property
     def num_not_alone(self) -> int:
         """Faces of which something else changed too."""
-        return int((self.moved.holds & ~self.moved.kept).sum())
+        return len(self.moved.rows) - self.num_failed - self.num
 
     @property
     def accused(self) -> bool:
@@ -90,8 +92,8 @@ class Finding:
     def most_moved(self, num: int) -> list[int]:
         """The rows of ``moved`` whose score moved most, in the direction of the effect."""
         sign = 1.0 if self.effect is None or self.effect.value >= 0 else -1.0
-        by_size = (self.differences.nan_to_num(-math.inf * sign) * sign).argsort(descending=True).tolist()
-        return [row for row in by_size if self.moved.alone[row]][:num]
+        by_size = (self.differences * sign).nan_to_num(-math.inf).argsort(descending=True).tolist()
+        return by_size[: min(num, self.num)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,9 +205,9 @@ def audit(
         first, then = (score(to_unit_range(pictures)) for pictures in (moved.before, moved.after))
         before_edits.update(zip(moved.rows.tolist(), first.tolist(), strict=True))
         gain = torch.where(moved.added, then - first, first - then)
-        differences[moved.rows, k] = torch.where(moved.alone, gain, math.nan)
-    counts = (~differences.isnan()).sum(dim=0)
-    asked = (counts >= LEAST_FACES).nonzero()[:, 0]
+        counts = moved.alone & _without_subject(faces, moved, target)
+        differences[moved.rows, k] = torch.where(counts, gain, math.nan)
+    asked = ((~differences.isnan()).sum(dim=0) >= LEAST_FACES).nonzero()[:, 0]
     p = torch.ones(len(names), dtype=torch.float64)
     p[asked] = sign_flip_p_values(differences[:, asked], seed=faces.seed)
     effects = [_mean(differences[:, k], faces.seed) for k in range(len(names))]
@@ -252,6 +254,20 @@ def audit(
         },
         notes=tuple(notes),
     )
+
+
+def _without_subject(faces: MovedFaces, moved: Moved, target: str | None) -> Tensor:
+    """On which faces the ``target`` stayed as it was, bool (N,).
+
+    What rules it out or hides it is added to faces that do not show it; what hides it is not taken away, for
+    nobody knows what was below.
+    """
+    bundle = faces.pipeline.bundle
+    if target is None or moved.name == target or target not in untold(bundle, {moved.name: True}):
+        return torch.ones(len(moved.rows)).bool()
+    shown = (bundle.directions.logits(faces.z[moved.rows])[:, bundle.directions.index(target)] > 0).cpu()
+    hides = target in bundle.transports.hidden.get(moved.name, ())
+    return torch.where(moved.added, ~shown, not hides)
 
 
 def _by_effect(finding: Finding) -> float:
@@ -364,8 +380,8 @@ def _ends(name: str, found: Estimate | None) -> dict[str, float | None]:
 def blind_to(found: Audit, known: Sequence[str]) -> list[str]:
     """What an audit cannot see, a sentence each."""
     return [
-        f"Only what {found.bundle} knows was moved: {', '.join(known)}"
-        + ("" if not any(f.is_concept for f in found.findings) else ", and the directions shown below")
+        f"Only these were moved, of what {found.bundle} knows: {', '.join(known)}"
+        + ("" if not any(f.is_concept for f in found.findings) else "; and some directions without a name")
         + ". A model that looks at something else, such as a watermark or the camera, is not accused.",
         "Attributes were moved one by one: what drives the model only together with another is not seen.",
         "Whether an edit worked is judged by the bundle's own classifiers, which can be wrong.",

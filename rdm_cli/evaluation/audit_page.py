@@ -9,10 +9,12 @@ from pathlib import Path
 from PIL import Image
 
 from rdm_cli import __version__
+from rdm_cli.classifiers.classifier import Classifier
 from rdm_cli.data.images.pixels import pixels_to_pil
 from rdm_cli.data.images.record import new_record, save_image
 from rdm_cli.data.images.sheet import TILE, Tile, enlarged, lay_out
 from rdm_cli.data.io.places import put
+from rdm_cli.escapes import file_name
 from rdm_cli.evaluation.audit import (
     LEAST_EFFECT,
     SHARE_OF_TARGET,
@@ -38,9 +40,14 @@ COLUMNS = ("attribute", "verdict", "effect", "added", "removed", "p", "faces", "
 JSON, PAGE, SHEETS = "audit.json", "audit.html", "sheets"
 
 
-def refuse_other_files(folder: Path) -> None:
-    """Raise OccupiedError, before any work, where files of others are in the places of the report."""
-    refuse_other_page(folder / PAGE)
+def report_folder(model: Classifier, folder: Path) -> Path:
+    """Where the report on ``model`` goes: a folder of its own, so that others stay.
+
+    Raises OccupiedError, before any work, where files of others are in the places of the report.
+    """
+    found = folder / file_name(str(model.assumed.get("command", model.name)))
+    refuse_other_page(found / PAGE)
+    return found
 
 
 def write_audit(found: Audit, folder: Path, names: list[str]) -> Iterator[Path]:
@@ -50,7 +57,7 @@ def write_audit(found: Audit, folder: Path, names: list[str]) -> Iterator[Path]:
     drives the model.
     """
     for finding in found.findings:
-        if finding.moved.alone.any() and (finding.is_concept or finding.drives):
+        if finding.num and (finding.is_concept or finding.drives):
             place = folder / SHEETS / f"{finding.moved.file_name}.png"
             picture, told = _sheet(finding, names), {"direction": finding.name, "model": found.model.name}
             save_image(picture, place, new_record("audit", bundle=found.bundle, **told))
@@ -101,7 +108,7 @@ def _page(found: Audit, names: list[str]) -> HtmlPage:
         page.section("The pictures that moved most")
         for finding in driving:
             page.cards([_card(finding, names)], width=24)
-    concepts = [finding for finding in found.findings if finding.is_concept and finding.moved.alone.any()]
+    concepts = [finding for finding in found.findings if finding.is_concept and finding.num]
     if concepts:
         page.section("Directions without a name")
         page.paragraph(
