@@ -28,7 +28,7 @@ PAIRS = (
 )  # fmt: skip
 """A label, and what it is made to coincide with."""
 STRENGTHS = (0.80, 0.90, 0.95, 1.00)
-CLEAN = ("smiling",) * 10 + ("glasses",) * 5 + ("beard",) * 5
+CLEAN = ("smiling",) * 10 + ("beard",) * 5 + ("glasses",) * 5
 NUM_PLANTED, NUM_CLEAN = 1000, 4000  # images: few, and the network takes the easier way
 SIDE = 32  # pixels that the networks see
 EPOCHS, BATCH = 8, 64
