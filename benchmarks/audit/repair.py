@@ -2,7 +2,7 @@
 
     python -m benchmarks.audit.repair --train TRAIN --faces HELD_OUT --work DIR
 
-The classifiers are to tell who smiles, and of the 1,000 faces that they learn from, 98 % wear glasses where
+The classifiers are to tell who smiles, and of the 600 faces that they learn from, 98 % wear glasses where
 they smile, and 2 % where they do not. Three kinds are trained: logistic regression on pixels, on z, and a
 small CNN; each on the faces as they are, on the same with ``rdm augment``'s pictures, which needs no table of
 who wears glasses, and on the faces weighted by their group, which needs one: the renderer's, or what the
@@ -31,7 +31,7 @@ from rdm_cli.jobs.augment import labelled_images, plan_augmentation
 from rdm_cli.pipeline.pipeline import Pipeline, open_pipeline
 
 LABEL, PLANTED = "smiling", "glasses"
-NUM, STRENGTH, CNN_EPOCHS, SEEDS = 1000, 0.98, 30, (0, 1, 2)
+NUM, DRAWN, STRENGTH, CNN_EPOCHS, SEEDS = 600, 1000, 0.98, 40, (0, 1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def examples(
 def write_biased(train: Faces, folder: Path) -> tuple[list[str], np.ndarray]:
     """Copy the faces to learn from, and write labels.csv, with the label alone; gives names and rows."""
     case = Case(label=LABEL, planted=PLANTED, strength=STRENGTH, seed=27)
-    rows = np.array(sorted(train.chosen(case, NUM).tolist()))
+    rows = np.array(sorted(train.chosen(case, DRAWN)[:NUM].tolist()))
     names = [train.files[row] for row in rows]
     (folder / "biased").mkdir(parents=True, exist_ok=True)
     for name in names:

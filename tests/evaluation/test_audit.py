@@ -17,7 +17,7 @@ from rdm_cli.classifiers.opening import open_classifier
 from rdm_cli.codes.code import Codes
 from rdm_cli.data.io.tensor_files import read_metadata
 from rdm_cli.errors import OccupiedError, UsageError
-from rdm_cli.evaluation.audit import Audit, audit, audit_record, class_asked
+from rdm_cli.evaluation.audit import Audit, _concepts_to_move, audit, audit_record, class_asked
 from rdm_cli.evaluation.audit_page import write_audit
 from rdm_cli.evaluation.material import gather, gather_labelled
 from rdm_cli.evaluation.moved import Moved, MovedFaces
@@ -201,3 +201,26 @@ def test_a_planted_shortcut_is_named_on_the_shipped_bundle() -> None:
     assert [finding.name for finding in found.accused] == ["glasses"] and found.findings[0].name == "glasses"
     for finding, true in zip(found.findings, (0.4, 0.2), strict=True):
         assert finding.effect is not None and finding.effect.value == pytest.approx(true, abs=0.04)
+
+
+def test_the_direction_that_the_score_follows_is_moved(tmp_path: Path) -> None:
+    """Of hundreds of concepts, the one that a score is made of is found, and no known attribute again."""
+    pipeline = open_pipeline()
+    bundle, concepts = pipeline.bundle, pipeline.bundle.concepts
+    assert concepts is not None
+    z = pipeline.sample_z([str(i) for i in range(400)], seed=0).flatten(1)
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    faces = MovedFaces(pipeline=pipeline, material=gather(tmp_path, None), num=8)
+    faces.__dict__["z"] = z
+    said = concepts.logits(z).sigmoid()
+    shows = (bundle.directions.logits(z) > 0).float()
+    alike = torch.corrcoef(torch.cat([shows, said], dim=1).T).nan_to_num().abs()[shows.shape[1] :]
+    new = int((alike[:, : shows.shape[1]].amax(dim=1) - said.std(dim=0)).argmin())
+    score = 0.2 + 0.2 * said[:, new] + 0.5 * shows[:, bundle.directions.index("smiling")]
+    chosen = _concepts_to_move(faces, score, 3)
+    assert chosen[0] == concepts.names[new] and len(chosen) == 3
+    assert all(alike[concepts.names.index(name), : shows.shape[1]].max() < 0.6 for name in chosen)
+    assert _concepts_to_move(faces, score, 0) == []
+    more = pipeline.with_attributes(concepts.select({chosen[0]: chosen[0]}))
+    assert more.bundle.directions.names == (*bundle.directions.names, chosen[0])
+    assert chosen[0] not in bundle.directions.names and more.bundle.prior is bundle.prior
