@@ -112,7 +112,7 @@ def audit(
 
     Examples:
         rdm audit model.onnx faces/ --target smiling -o audit/
-        rdm audit --command "python score.py" faces/ --labels metadata.csv --label smiling -o audit/
+        rdm audit --command "python score.py" faces/ --labels labels.csv -o audit/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     spec, folder = _model_and_folder(words, classifier.command)

@@ -56,8 +56,8 @@ def augment(
     stopped. The exit code is 3 where images ran out before all was in balance.
 
     Examples:
-        rdm augment faces/ --labels faces/metadata.csv --label smiling --balance glasses -o balanced/
-        rdm augment faces/ --labels labels.csv --label smiling --balance hat,beard -o balanced/ --json
+        rdm augment faces/ --labels t.csv --label smiling --balance glasses -o new/
+        rdm augment faces/ --labels t.csv --label old --balance hat,beard -o new/
     """
     console = Console(as_json=voice.as_json, quiet=voice.quiet)
     names = list(dict.fromkeys(name.strip() for name in balance.split(",") if name.strip()))
