@@ -54,8 +54,9 @@ NEAR = 0.25
 """Share of the way to the target that an attribute has to go by itself to be tried further, or in a pair."""
 AT_ONCE = 512
 """Pictures that are asked about in one call of the classifier."""
-NUM_PROBES, PROBE_LENGTH = 16, 0.5
-"""Random steps around a picture where little is known yet, in a code's typical length, sqrt(d)."""
+FEWEST_PROBES, MOST_PROBES, PROBE_LENGTH = 8, 64, 0.5
+"""Random steps around a picture, each there and back, as many as its code has values among all pictures; and
+how far they go, in a code's typical length, sqrt(d)."""
 LENGTHS = (0.2, 0.35, 0.5, 0.7, 0.9, 1.2)
 """Steps along a direction, in the same."""
 GENERATIONS, NUM_CONCEPTS = 4, 6
@@ -396,12 +397,11 @@ class _Search:
         """Move z of ``rows`` wherever the score leads, and keep what reaches the goal."""
         width = self.z.shape[1]
         length = math.sqrt(width)
-        if len(rows) * NUM_PROBES + sum(len(some) for some, _, _ in self.steps) < 4 * width or not self.steps:
-            noise = keyed_noise(self.seed, range(len(rows) * NUM_PROBES), (width,), "explain")
-            y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * length
-            y = torch.cat([y, -y])
-            which = rows.repeat_interleave(NUM_PROBES).repeat(2)
-            self.ask_about(which, self.moved(which, y))
+        num = min(MOST_PROBES, max(FEWEST_PROBES, width // len(rows)))
+        noise = keyed_noise(self.seed, range(len(rows) * num), (width,), "explain")
+        y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * length
+        which = rows.repeat_interleave(num).repeat(2)
+        self.ask_about(which, self.moved(which, torch.cat([y, -y])))
         best_z, best = self.z[rows].clone(), self.start[rows].clone()
         for generation in range(GENERATIONS):
             left = (best < 0).nonzero()[:, 0]
