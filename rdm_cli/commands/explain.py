@@ -102,6 +102,7 @@ def explain(
         companions=("-explained.json", "-explained-difference.png"),
     ) as job:
         from rdm_cli.jobs.explain import ExplanationPage, explain_files
+        from rdm_cli.pipeline.explaining import check_question
         from rdm_cli.pipeline.pipeline import open_pipeline
         from rdm_cli.runtime import set_up
 
@@ -116,8 +117,7 @@ def explain(
         )
         pipeline.bundle.require_z("counterfactuals")
         classifier = opened(spec, model, pipeline.bundle.model.image_size)
-        if asked is not None:
-            classifier.index(asked)
+        check_question(classifier, asked, target)
         for name, value in classifier.assumed.items():
             console.note(f"rdm: {classifier.name}: {name}: {value}")
         page = ExplanationPage(Path(output), classifier, target=target, force=force)

@@ -44,6 +44,8 @@ USES: dict[str, list[tuple[str, int]]] = {
                     ("{faces}/a.png {mixed}/bad.png -o {work}/m --steps 1", 1)],
     "manipulate": [("{faces}/a.png --attr hat -o {work}/o --steps 1", 0),
                    ("{mixed} --attr hat --scales 0,1 -o {work}/m --steps 1", 3), ("{faces} --attr beard", 2)],
+    "explain": [("{model} {faces} -o {work}/o --mean 0 --std 1 --target 0.5 --class 0", 3),
+                ("{model} {mixed} -o {work}/m --mean 0 --std 1 --target 0.5", 3), ("{faces}", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
                ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
     "train all": [("{many} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
@@ -116,14 +118,16 @@ DOCUMENTED = {  # the first cells of the page's table
     if line.startswith("| `")
     for field in re.findall(r"`([^`]+)`", line.split(" | ")[0])
 }
-NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
+NAMES_ITS_BUNDLE = {"encode", "explain", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show",
                     "attributes learn", "attributes add", "attributes rename", "attributes remove",
                     "attributes export", "attributes import", "attributes discover"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def places(
+    tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, onnx_classifier: Callable[..., Path]
+) -> dict[str, Path]:
     import torch
     from diffusers import AutoencoderKL
     from PIL import Image
@@ -180,7 +184,7 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {
         "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken,
         "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain",
-        "stage": root / "stage",
+        "stage": root / "stage", "model": onnx_classifier(root / "model.onnx"),
     }  # fmt: skip
 
 
