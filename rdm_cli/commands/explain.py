@@ -99,6 +99,7 @@ def explain(
         companions=("-explained.json", "-explained-difference.png"),
     ) as job:
         from rdm_cli.jobs.explain import ExplanationPage, explain_files
+        from rdm_cli.pipeline.explaining import check_question
         from rdm_cli.pipeline.pipeline import open_pipeline
         from rdm_cli.runtime import set_up
 
@@ -113,8 +114,7 @@ def explain(
         )
         pipeline.bundle.require_z("counterfactuals")
         classifier = open_model(spec, model, pipeline.bundle.model.image_size)
-        if asked is not None:
-            classifier.index(asked)
+        check_question(classifier, asked, target)
         for name, value in classifier.assumed.items():
             console.note(f"rdm: {classifier.name}: {name}: {value}")
         page = ExplanationPage(Path(output), classifier, target=target, force=force)

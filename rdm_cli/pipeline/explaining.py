@@ -54,8 +54,9 @@ NEAR = 0.25
 """Share of the way to the target that an attribute has to go by itself to be tried further, or in a pair."""
 AT_ONCE = 512
 """Pictures that are asked about in one call of the classifier."""
-NUM_PROBES, PROBE_LENGTH = 16, 0.5
-"""Random steps around a picture where little is known yet, in a code's typical length, sqrt(d)."""
+FEWEST_PROBES, MOST_PROBES, PROBE_LENGTH = 8, 64, 0.5
+"""Random steps around a picture, each there and back, as many as its code has values among all pictures; and
+how far they go, in a code's typical length, sqrt(d)."""
 LENGTHS = (0.2, 0.35, 0.5, 0.7, 0.9, 1.2)
 """Steps along a direction, in the same."""
 GENERATIONS, NUM_CONCEPTS = 4, 6
@@ -132,30 +133,35 @@ class Question:
         return 1 / (1 + math.exp(-(towards + self.goal) * float(self.signs[row])))
 
 
+def check_question(classifier: Classifier, class_name: str | None, target: float) -> None:
+    """Raise UsageError for an unknown class, a target outside [0.5, 1), and what leaves the class open."""
+    if not 0.5 <= target < 1:
+        raise UsageError(f"{setting('target')} {target:g}: a probability from 0.5 to below 1")
+    if class_name is not None:
+        classifier.index(class_name)
+    elif not classifier.exclusive and len(classifier.classes) > 1:
+        raise UsageError(
+            f"{classifier.name}: its classes do not rule one another out: say which one is asked about",
+            hint=f"{setting('class_name')} {classifier.classes[0]}",
+        )
+
+
 def ask(
     classifier: Classifier, images: Tensor, *, class_name: str | None, target: float
 ) -> tuple[Question, Tensor, Tensor]:
     """The question about ``images`` (N, C, H, W), how near each is to its answer (N,), and the verdicts (N,).
 
-    The class is ``class_name`` or, for None, that which each image is said to be of. Raises UsageError for
-    an unknown class, for none where classes do not rule one another out, and for a target outside
-    [0.5, 1).
+    The class is ``class_name`` or, for None, that which each image is said to be of. Raises as
+    :func:`check_question` does.
     """
-    if not 0.5 <= target < 1:
-        raise UsageError(f"{setting('target')} {target:g}: a probability from 0.5 to below 1")
+    check_question(classifier, class_name, target)
     log_odds = torch.cat([classifier.log_odds(part).detach().cpu() for part in images.split(AT_ONCE)])
-    verdicts = classifier.verdicts(log_odds)
-    if class_name is not None:
-        columns = torch.full((len(images),), classifier.index(class_name))
-    elif classifier.exclusive or len(classifier.classes) == 1:
+    if class_name is None:
         columns = log_odds.argmax(dim=1)
     else:
-        raise UsageError(
-            f"{classifier.name}: its classes do not rule one another out: say which one is asked about",
-            hint=f"{setting('class_name')} {classifier.classes[0]}",
-        )
+        columns = torch.full((len(images),), classifier.index(class_name))
     rows = torch.arange(len(images))
-    said = verdicts[rows, columns]
+    said = classifier.verdicts(log_odds)[rows, columns]
     question = Question(
         classifier=classifier,
         columns=columns,
@@ -232,8 +238,8 @@ def explain(
     """For each image of ``canvas``, up to ``num_answers`` pictures about which ``classifier`` says otherwise.
 
     ``class_name`` is the class in question, None: the one that each image is said to be of. ``target`` is
-    the probability of the other answer that is to be reached. Raises what :func:`ask` raises, and
-    ClassifierError where the classifier fails.
+    the probability of the other answer that is to be reached. Raises as :func:`check_question`
+    does, and ClassifierError where the classifier fails.
     """
     question, start, verdicts = ask(classifier, canvas.images, class_name=class_name, target=target)
     search = _Search(bundle=bundle, canvas=canvas, question=question, start=start, seed=seed)
@@ -396,12 +402,11 @@ class _Search:
         """Move z of ``rows`` wherever the score leads, and keep what reaches the goal."""
         width = self.z.shape[1]
         length = math.sqrt(width)
-        if len(rows) * NUM_PROBES + sum(len(some) for some, _, _ in self.steps) < 4 * width or not self.steps:
-            noise = keyed_noise(self.seed, range(len(rows) * NUM_PROBES), (width,), "explain")
-            y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * length
-            y = torch.cat([y, -y])
-            which = rows.repeat_interleave(NUM_PROBES).repeat(2)
-            self.ask_about(which, self.moved(which, y))
+        num = min(MOST_PROBES, max(FEWEST_PROBES, width // len(rows)))
+        noise = keyed_noise(self.seed, range(len(rows) * num), (width,), "explain")
+        y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * length
+        which = rows.repeat_interleave(num).repeat(2)
+        self.ask_about(which, self.moved(which, torch.cat([y, -y])))
         best_z, best = self.z[rows].clone(), self.start[rows].clone()
         for generation in range(GENERATIONS):
             left = (best < 0).nonzero()[:, 0]

@@ -49,6 +49,8 @@ USES: dict[str, list[tuple[str, int]]] = {
               ("{faces} --command {work}/nosuch -o {work}/q", 2)],
     "augment": [("{many} --labels {many}/metadata.csv --label hat --balance smiling -o {work}/o", 0),
                 ("{many} --labels {many}/metadata.csv --label hat --balance hat -o {work}/p", 2)],
+    "explain": [("{model} {faces} -o {work}/o --mean 0 --std 1 --target 0.5 --class 0", 3),
+                ("{model} {mixed} -o {work}/m --mean 0 --std 1 --target 0.5", 3), ("{faces}", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
                ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
     "train all": [("{many} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
@@ -122,7 +124,7 @@ DOCUMENTED = {  # the first cells of the page's table
     for field in re.findall(r"`([^`]+)`", line.split(" | ")[0])
 }
 ENDINGS = ("_parameters", "_low", "_high")  # of fields that the table names as a kind
-NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulate", "sample",
+NAMES_ITS_BUNDLE = {"encode", "explain", "decode", "reconstruct", "interpolate", "manipulate", "sample",
                     "train prior", "train attributes", "attributes list", "attributes show",
                     "attributes learn", "attributes add", "attributes rename", "attributes remove",
                     "attributes export", "attributes import", "attributes discover", "audit",
@@ -130,7 +132,9 @@ NAMES_ITS_BUNDLE = {"encode", "decode", "reconstruct", "interpolate", "manipulat
 
 
 @pytest.fixture(scope="module")
-def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def places(
+    tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, onnx_classifier: Callable[..., Path]
+) -> dict[str, Path]:
     import torch
     from diffusers import AutoencoderKL
     from PIL import Image
@@ -190,7 +194,7 @@ def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {
         "jobs": jobs, "many": many, "faces": faces, "mixed": mixed, "bundle": bundle, "broken": broken,
         "codes": root / "codes", "labels": root / "labels.csv", "plain": root / "plain",
-        "stage": root / "stage", "score": score,
+        "stage": root / "stage", "score": score, "model": onnx_classifier(root / "model.onnx"),
     }  # fmt: skip
 
 
