@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 PAIRS = (
     ("smiling", "glasses"), ("smiling", "sunglasses"), ("smiling", "hat"), ("smiling", "beard"),
-    ("smiling", "long_hair"), ("smiling", "black_hair"), ("smiling", "pink_hair"),
-    ("long_hair", "glasses"), ("long_hair", "sunglasses"), ("long_hair", "beard"),
+    ("smiling", "long_hair"), ("smiling", "black_hair"), ("smiling", "pink_hair"), ("smiling", "moustache"),
+    ("moustache", "sunglasses"), ("moustache", "hat"),
 )  # fmt: skip
-"""A label, and what it is made to coincide with."""
+"""A label, and what it is made to coincide with. Labels are such that what is planted is easier to see."""
 STRENGTHS = (0.80, 0.90, 0.95, 1.00)
-CLEAN = ("smiling",) * 10 + ("beard",) * 5 + ("glasses",) * 5
+CLEAN = ("smiling",) * 10 + ("sunglasses",) * 5 + ("glasses",) * 5
 NUM_PLANTED, NUM_CLEAN = 1000, 4000  # images: few, and the network takes the easier way
 SIDE = 32  # pixels that the networks see
 EPOCHS, BATCH = 8, 64
