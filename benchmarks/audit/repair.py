@@ -92,7 +92,7 @@ def logistic(view: Callable[[Examples], Tensor]) -> Fit:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        found = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, random_state=seed))
+        found = make_pipeline(StandardScaler(), LogisticRegression(C=10, max_iter=3000, random_state=seed))
         counts = None if weight is None else weight.numpy()
         found.fit(view(some).numpy(), some.label.numpy(), logisticregression__sample_weight=counts)
         return lambda other: torch.from_numpy(found.predict(view(other).numpy())) > 0.5
