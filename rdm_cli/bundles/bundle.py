@@ -117,6 +117,12 @@ class Bundle:
                 hint=f"name another {setting('bundle')}",
             )
 
+    def require_one_z(self, purpose: str) -> None:
+        """Raise UsageError, naming ``purpose``, where codes have no z, or one for each timestep."""
+        self.require_z(purpose)
+        if self.model.time_dependent:
+            raise UsageError(f"{self.name}: {purpose}: its z is one for each timestep")
+
     @cached_property
     def prior(self) -> LatentDDIM:
         """The latent prior; raises BundleError where the bundle has none, UsageError without z."""

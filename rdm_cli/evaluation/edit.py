@@ -126,9 +126,7 @@ def measure_edits(
     steps = model.sampling.steps if model.time_dependent else plan.steps
     editor = _Editor(subject=subject, judge=judge, distances=able, steps=steps, seed=seed)
     rows = sorted({row for case in judged for row in case.rows})
-    classes = court.edited.classes(pipeline)
-    shown = [classes[row] for row in rows]
-    codes = pipeline.encode(x_0[rows], classes=shown, steps=steps, advance=advance)
+    codes = court.edited.select(rows).encoded(pipeline, x_0[rows], steps=steps, advance=advance)
     back = pipeline.decode(codes, steps=steps, advance=advance)
     sheets = []
     for case in judged:

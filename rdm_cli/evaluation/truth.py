@@ -218,8 +218,7 @@ def measure_truth(
     figures, doubts = judge_figures(subject.name, judge, x_0, labels, names, seed)
     able, blind = usable(distances, pipeline.bundle.model.image_size, subject.name)
     rows = sorted({row for case in cases for row in case.rows})
-    classes = court.edited.classes(pipeline)
-    codes = pipeline.encode(x_0[rows], classes=[classes[row] for row in rows], advance=advance)
+    codes = court.edited.select(rows).encoded(pipeline, x_0[rows], advance=advance)
     yardstick = _Yardstick(
         subject=subject,
         judge=judge,
@@ -264,14 +263,14 @@ class _Yardstick:
             for name, part in self.compared(case, [self.plan.avatars[row] for row in rows], some, made):
                 ways.setdefault(name, []).append(part)
             advance(float(len(rows) * _work_of_a_face(self.plan)))
-        before, classes = x_0[case.rows], [info.class_name for info in codes.infos]
+        before = x_0[case.rows]
         figures, sheets = [], []
         for name, parts in ways.items():
             whole = _Compared.joined(parts)
             if len(whole.pictures) < len(before):
                 continue  # an editor that was left out, but had nothing to do for some faces
             after, truths = to_unit_range(whole.pictures), to_unit_range(whole.truths)
-            found, inside = self.figures(case, name, before, after, truths, whole.counted, classes)
+            found, inside = self.figures(case, name, before, after, truths, whole.counted, codes)
             figures += found
             if name in self.plan.editors:
                 sheets.append(self.sheet(case, name, before, after, truths, inside))
@@ -336,7 +335,7 @@ class _Yardstick:
         flat = [one for found in candidates for one in found]
         pictures = torch.stack([truths[row].picture(one) for row, one in zip(rows, flat, strict=True)])
         several = codes.select(rows)
-        z = pipeline.encode_z(to_unit_range(pictures), [info.class_name for info in several.infos])
+        z = pipeline.encode_z(to_unit_range(pictures), several)
         decoded = to_pixels(pipeline.decode(several.replace(z=z), advance=ignore_progress))
         errors = (decoded.float() - pictures.float()).square().flatten(1).sum(dim=1).tolist()
         best = [
@@ -363,7 +362,7 @@ class _Yardstick:
         after: Tensor,
         truths: Tensor,
         counted: Tensor,
-        classes: Sequence[str | None],
+        codes: Codes,
     ) -> tuple[list[Figure], Tensor]:
         """The figures of one way, and the PSNR inside of each picture, (N,)."""
         how: dict[str, Scalar] = {"attribute": case.attribute, "edit": case.direction, "by": name}
@@ -392,7 +391,7 @@ class _Yardstick:
             figures.append(share(seen[start, target] == case.value, "success", verdict))
         pipeline = self.subject.pipeline
         directions = pipeline.bundle.directions
-        logits = directions.logits(pipeline.encode_z(after, classes).flatten(1))
+        logits = directions.logits(pipeline.encode_z(after, codes).flatten(1))
         landed = (logits[:, directions.index(case.attribute)] > 0) == case.value
         figures.append(share(landed, "landed", {"classifier": "the bundle's own, on the picture's z"}))
         changed = ((seen != seen_before) & counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)

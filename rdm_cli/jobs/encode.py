@@ -16,8 +16,9 @@ from rdm_cli.data.images.record import HINT
 from rdm_cli.data.io.places import Place
 from rdm_cli.errors import CodeError, OccupiedError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
-from rdm_cli.jobs.loading import LoadedImage, decoded, hashed, in_batches_for, sourced
+from rdm_cli.jobs.loading import decoded, hashed, in_batches_for
 from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import UNMEASURED, Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.registry import INVERSIONS
@@ -74,7 +75,7 @@ def encode_files(
         if force or not task.target.is_file():
             return decoded(pipeline, file, fit)
         found = _read_known(task.target)
-        wanted_here = wanted if file.class_name is None else replace(wanted, class_name=file.class_name)
+        wanted_here = replace(wanted, **file.given) if file.given else wanted
         # of these very bytes a code was made, so they are no damaged image, which is to be named on every run
         if found is not None and _is_as_wanted(*found, wanted_here, file.digest, encoding):
             return Outcome(item=task, data={"output": str(task.target), "skipped": True})
@@ -90,16 +91,11 @@ def encode_files(
     told = ignore_progress if z_alone else advance  # of z alone in this thread, as codes are written
 
     def compute(images: Sequence[LoadedImage]) -> Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]:
-        x_0 = [image.x_0 for image in images]
-        classes = [image.class_name for image in images]
-        names = [image.name for image in images]
+        made: Sequence[Verified | Codes | RdmError]
         if encoding.measures:
-            made: Sequence[Verified | Codes | RdmError] = encode_verified(
-                pipeline, torch.cat(x_0), classes, effort,
-                min_psnr_db=encoding.min_psnr_db, advance=told, names=names,
-            )  # fmt: skip
+            made = encode_verified(pipeline, images, effort, min_psnr_db=encoding.min_psnr_db, advance=told)
         else:
-            made = list(encode_by(pipeline, x_0, classes, effort, told, names))
+            made = list(encode_by(pipeline, images, effort, told))
         return list(zip(images, made, strict=True))
 
     def process(
@@ -112,13 +108,13 @@ def encode_files(
                 yield one
                 continue
             try:
-                code, data = _measured(one, image.x_0, encoding) if isinstance(one, Verified) else (one, {})
-                infos = sourced(code, [task.source.name], [image], fit, pipeline.value_range)
-                (digest,) = code.replace(infos=infos).save([task.target])
+                x_0 = image.x_0[None]
+                code, data = _measured(one, x_0, encoding) if isinstance(one, Verified) else (one, {})
+                (digest,) = code.save([task.target])
             except CodeError as error:
                 yield error
                 continue
-            sizes = {"source_size": image.size, "image_size": pipeline.bundle.model.image_size}
+            side = pipeline.bundle.model.image_size
             target = str(task.target)
             replaced = target in of_other_images
             of_other_images.discard(target)
@@ -127,7 +123,8 @@ def encode_files(
                 "skipped": False,
                 "replaced": replaced,
                 "digest": digest,
-                **sizes,
+                "source_size": image.record["source_size"],
+                "image_size": side,
                 **data,
             }
 

@@ -26,7 +26,6 @@ from rdm_cli.errors import BundleError, CodeError, PictureError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
 from rdm_cli.jobs.encode import finite
 from rdm_cli.jobs.loading import (
-    LoadedImage,
     encode_loaded,
     in_batches_for,
     load_image,
@@ -38,6 +37,7 @@ from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.pipeline.compatibility import check_codes
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Wanted, untold
 from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
 from rdm_cli.pipeline.sampling import way_down
@@ -153,13 +153,13 @@ def reconstruct_files(
 
     def load(task: Task) -> tuple[LoadedImage, dict[str, Any]]:
         image = load_image(pipeline, task.source, fit)
-        info = replace(wanted, class_name=image.class_name)
+        info = replace(wanted, **image.record)
         sampler = pipeline.sampler
         record = record_of(
             pipeline,
             "reconstruction",
             way_down(pipeline.bundle, info, has_x_T=effort.with_x_T, steps=steps, sampler=sampler),
-            **of_source(task.source, image.digest),
+            **of_source(task.source, info.source_digest),
             encoding=encoded_as(info),
             seed=None if effort.with_x_T else seed,
         )
@@ -175,11 +175,10 @@ def reconstruct_files(
         batch: Sequence[Task], loaded: Sequence[tuple[LoadedImage, dict[str, Any]]]
     ) -> Iterator[dict[str, Any]]:
         images = [image for image, _ in loaded]
-        x_0 = torch.cat([image.x_0 for image in images])
+        x_0 = torch.stack([image.x_0 for image in images])
         up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
         shown = share(advance, down)
-        classes, files = [image.class_name for image in images], [image.name for image in images]
-        codes = encode_by(pipeline, x_0, classes, effort, share(advance, up), files)
+        codes = encode_by(pipeline, images, effort, share(advance, up))
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []
@@ -203,7 +202,7 @@ def reconstruct_files(
                 "output": str(task.target),
                 "digest": digest,
                 "side_by_side": str(side),
-                "source_size": images[i].size,
+                "source_size": images[i].record["source_size"],
                 "image_size": pipeline.bundle.model.image_size,
                 "mse": float(m),
                 "psnr_db": finite(float(p)),
@@ -291,8 +290,8 @@ def manipulate_files(
 
     def recorded(pipeline: Pipeline, source: Readable, one: LoadedImage | Codes) -> dict[str, Any]:
         if isinstance(one, LoadedImage):
-            info = replace(info_wanted(pipeline, effort, fit), class_name=one.class_name)
-            digest, has_x_T = one.digest, effort.with_x_T
+            info = replace(info_wanted(pipeline, effort, fit), **one.record)
+            digest, has_x_T = info.source_digest, effort.with_x_T
         else:
             info, digest = one.infos[0], digest_of(source)
             has_x_T = effort.with_x_T and one.x_T is not None
@@ -318,9 +317,8 @@ def manipulate_files(
         """The first edit of each, as a code, the pictures of all edits, and what was seen of them."""
         encoder, _ = in_batches_for(pipeline, num)
         decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
-        paths = [task.source for task in batch]
         up, down = parts_of_work(pipeline, effort, num_decodes=len(edits))
-        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
+        starts = encode_loaded(encoder, loaded, effort, advance=share(advance, up))
         if not effort.with_x_T:
             starts = [codes.without_x_T() for codes in starts]
         if sets:
