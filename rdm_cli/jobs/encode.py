@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from rdm_cli.data.io.places import Place
 from rdm_cli.errors import CodeError, OccupiedError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
 from rdm_cli.jobs.loading import decoded, hashed, in_batches_for
+from rdm_cli.jobs.results import Encoded, Measured, Result
 from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
 from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import UNMEASURED, Pipeline
@@ -56,7 +56,7 @@ def encode_files(
     force: bool = False,
     num_items: int | None = None,
     advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Result]]:
     """Encode each task's image into its code file, skipping what is up to date.
 
     A file that is no code, a code of another bundle, one of no image and one that holds more than is asked
@@ -70,7 +70,7 @@ def encode_files(
 
     of_other_images: set[str] = set()  # places whose codes, of other images, are about to be replaced
 
-    def load(task: Task) -> LoadedImage | Outcome[Task]:
+    def load(task: Task) -> LoadedImage | Outcome[Task, Result]:
         file = hashed(pipeline, task.source)
         if force or not task.target.is_file():
             return decoded(pipeline, file, fit)
@@ -78,7 +78,7 @@ def encode_files(
         wanted_here = replace(wanted, **file.given) if file.given else wanted
         # of these very bytes a code was made, so they are no damaged image, which is to be named on every run
         if found is not None and _is_as_wanted(*found, wanted_here, file.digest, encoding):
-            return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+            return Outcome(item=task, result=Result(output=str(task.target), skipped=True))
         loaded = decoded(pipeline, file, fit)  # before its place is looked at: a damaged image is called that
         if found is None:
             raise OccupiedError(f"{task.target}: is there already, and is no code of rdm's", hint=HINT)
@@ -100,7 +100,7 @@ def encode_files(
 
     def process(
         batch: Sequence[Task], computed: Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]
-    ) -> Iterator[dict[str, Any] | RdmError]:
+    ) -> Iterator[Result | RdmError]:
         for task, (image, one) in zip(batch, computed, strict=True):
             if z_alone:
                 advance(1.0)
@@ -109,26 +109,24 @@ def encode_files(
                 continue
             try:
                 x_0 = image.x_0[None]
-                code, data = _measured(one, x_0, encoding) if isinstance(one, Verified) else (one, {})
+                code, measured = _measured(one, x_0, encoding) if isinstance(one, Verified) else (one, None)
                 (digest,) = code.save([task.target])
             except CodeError as error:
                 yield error
                 continue
-            side = pipeline.bundle.model.image_size
             target = str(task.target)
             replaced = target in of_other_images
             of_other_images.discard(target)
-            yield {
-                "output": target,
-                "skipped": False,
-                "replaced": replaced,
-                "digest": digest,
-                "source_size": image.record["source_size"],
-                "image_size": side,
-                **data,
-            }
+            yield Encoded(
+                output=target,
+                replaced=replaced,
+                digest=digest,
+                source_size=image.record["source_size"],
+                image_size=pipeline.bundle.model.image_size,
+                measured=measured,
+            )
 
-    def encode(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
+    def encode(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[Result | RdmError]:
         return process(batch, compute(images))
 
     if z_alone:  # a pass of the network takes little longer than writing what it gives
@@ -137,17 +135,17 @@ def encode_files(
         yield from run_batches(tasks, load=load, process=encode, batch_size=batch_size)
 
 
-def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tuple[Codes, dict[str, Any]]:
+def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tuple[Codes, Measured]:
     """The code with its error in it and, where it is to be lossless, its residual; and what to say of it."""
-    error: dict[str, Any] = {"mse": verified.mse, "psnr_db": finite(verified.psnr_db)}
-    code = verified.code.replace(infos=(replace(verified.code.infos[0], **error),))
-    info = code.infos[0]
-    data: dict[str, Any] = error | {"solver": info.solver, "steps": info.steps}
+    info = replace(verified.code.infos[0], mse=verified.mse, psnr_db=finite(verified.psnr_db))
+    code, sizes = verified.code.replace(infos=(info,)), None
     if encoding.lossless:
         code = with_residual(code, x_0, verified.picture)
         restored(code, verified.picture)  # raises where it does not bring back every pixel
-        data["bytes"] = num_bytes(code, x_0)
-    return code, data
+        sizes = num_bytes(code, x_0)
+    return code, Measured(
+        mse=verified.mse, psnr_db=info.psnr_db, solver=info.solver, steps=info.steps, bytes=sizes
+    )
 
 
 def _read_known(place: Place) -> tuple[CodeInfo, frozenset[str]] | None:
