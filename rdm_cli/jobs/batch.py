@@ -68,6 +68,7 @@ def run_batches(
     process: Callable[[Sequence[K], Sequence[Any]], Iterable[R | RdmError]],
     batch_size: int,
     compute: Callable[[Sequence[T]], Sequence[Any]] | None = None,
+    computes_ahead: bool = True,
 ) -> Generator[Outcome[K, R], None, None]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
@@ -80,14 +81,14 @@ def run_batches(
 
     A ``process`` that writes files is a generator that gives each result once it is written. So a caller who
     stops early has counted every file that there is: the next is written when the next outcome is asked for.
-    Where there is a ``compute``, ``process`` gets what it made of each item that was loaded. It runs in a
-    thread of its own, while the batch before is processed, and writes nothing.
+    Where there is a ``compute``, ``process`` gets what it made of each item that was loaded. It writes
+    nothing. Where it ``computes_ahead`` it runs in a thread of its own, while the batch before is processed.
     """
     with ExitStack() as stack:
         ready: Generator[tuple[K, T | Outcome[K, R], float], None, None]
         ready = stack.enter_context(closing(ahead(_loaded(items, load), num=batch_size)))
         pool = None
-        if compute is not None:
+        if compute is not None and computes_ahead:
             pool = ThreadPoolExecutor(1, "computing")
             stack.callback(pool.shutdown, cancel_futures=True)
         waiting: list[_Loaded[K, T]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -17,7 +17,7 @@ from rdm_cli.errors import CodeError, OccupiedError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
 from rdm_cli.jobs.loading import decoded, hashed, in_batches_for
 from rdm_cli.jobs.results import Encoded, Measured, Result
-from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
+from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_verified, info_wanted
 from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import UNMEASURED, Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
@@ -95,7 +95,7 @@ def encode_files(
         if encoding.measures:
             made = encode_verified(pipeline, images, effort, min_psnr_db=encoding.min_psnr_db, advance=told)
         else:
-            made = list(encode_by(pipeline, images, effort, told))
+            made = list(pipeline.encode(images, **asdict(effort), advance=told))
         return list(zip(images, made, strict=True))
 
     def process(
@@ -126,13 +126,14 @@ def encode_files(
                 measured=measured,
             )
 
-    def encode(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[Result | RdmError]:
-        return process(batch, compute(images))
-
-    if z_alone:  # a pass of the network takes little longer than writing what it gives
-        yield from run_batches(tasks, load=load, compute=compute, process=process, batch_size=batch_size)
-    else:
-        yield from run_batches(tasks, load=load, process=encode, batch_size=batch_size)
+    yield from run_batches(
+        tasks,
+        load=load,
+        compute=compute,
+        computes_ahead=z_alone,  # a pass of the network takes little longer than writing what it gives
+        process=process,
+        batch_size=batch_size,
+    )
 
 
 def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tuple[Codes, Measured]:

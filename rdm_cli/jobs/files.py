@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ from rdm_cli.jobs.results import Edited, Receipt, Reconstructed, Result
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.pipeline.compatibility import check_codes
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Wanted, untold
-from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
+from rdm_cli.pipeline.effort import USUAL, Effort, info_wanted, parts_of_work
 from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
@@ -179,7 +179,7 @@ def reconstruct_files(
         x_0 = torch.stack([image.x_0 for image in images])
         up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
         shown = share(advance, down)
-        codes = encode_by(pipeline, images, effort, share(advance, up))
+        codes = pipeline.encode(images, **asdict(effort), advance=share(advance, up))
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError, ImageError
 from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once
 from rdm_cli.pipeline.compatibility import check_codes
-from rdm_cli.pipeline.effort import Effort, encode_by
+from rdm_cli.pipeline.effort import Effort
 from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
@@ -141,6 +141,6 @@ def encode_loaded(
 ) -> list[Codes]:
     """The code of each that was ``loaded``: codes as they are, images encoded."""
     images = [item for item in loaded if isinstance(item, LoadedImage)]
-    made = iter(encode_by(pipeline, images, effort, advance) if images else ())
+    made = iter(pipeline.encode(images, **asdict(effort), advance=advance) if images else ())
     advance(len(loaded) - len(images))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]

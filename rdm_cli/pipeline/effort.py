@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import Fit
 from rdm_cli.errors import CodeError, RdmError, setting
 from rdm_cli.metrics.reconstruction import mse, psnr
-from rdm_cli.pipeline.images import Images, LoadedImage
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
 from rdm_cli.pipeline.sampling import Way, sampling_way, way_up
@@ -26,7 +26,10 @@ _FIXED_POINT = "fixed-point"
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """An inversion, its steps and its iterations, None being the bundle's; ``with_x_T`` False: z alone."""
+    """An inversion, its steps and its iterations, None being the bundle's; ``with_x_T`` False: z alone.
+
+    They are arguments of :meth:`~rdm_cli.pipeline.pipeline.Pipeline.encode`, by the same names.
+    """
 
     inversion: str | None = None
     steps: int | None = None
@@ -95,20 +98,6 @@ def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
     return pipeline.info_of(way, with_x_T=effort.with_x_T, fit=fit, value_range=pipeline.value_range)
 
 
-def encode_by(
-    pipeline: Pipeline, images: Images, effort: Effort, advance: Advance = ignore_progress
-) -> Codes:
-    """The codes of ``images``, by so much ``effort``."""
-    return pipeline.encode(
-        images,
-        steps=effort.steps,
-        inversion=effort.inversion,
-        iterations=effort.iterations,
-        with_x_T=effort.with_x_T,
-        advance=advance,
-    )
-
-
 def encode_verified(
     pipeline: Pipeline,
     images: Sequence[LoadedImage],
@@ -132,7 +121,7 @@ def encode_verified(
         part = left if rung is rungs[-1] else left / 2
         left -= part
         up, down = parts_of_work(pipeline, rung, num_decodes=1)
-        codes = encode_by(pipeline, some, rung, share(advance, part * up))
+        codes = pipeline.encode(some, **asdict(rung), advance=share(advance, part * up))
         pictures = pipeline.decode(codes, advance=share(advance, part * down))
         for i, code, picture, m, p in zip(
             waiting, codes, pictures, mse(x_0, pictures), psnr(x_0, pictures), strict=True
