@@ -1,7 +1,8 @@
 """A process that has imported everything and forks an rdm for each request: killing one costs no start.
 
 Requests and answers are JSON lines. {"argv": [...], "log": FILE} starts one and is answered with its pid; it
-may write files of "limit" bytes, where there is one, and knows the variables of "environment" besides.
+may write files of "limit" bytes, where there is one, knows the variables of "environment" besides, and works
+in "folder", where there is one.
 {"wait": PID, "seconds": S} is answered with its exit code, negative for a signal; it has S seconds to end.
 """
 
@@ -24,10 +25,16 @@ MODULES = (
 
 
 def run(
-    argv: list[str], log: str, limit: int | None = None, environment: dict[str, str] | None = None
+    argv: list[str],
+    log: str,
+    limit: int | None = None,
+    environment: dict[str, str] | None = None,
+    folder: str | None = None,
 ) -> None:
     """Become ``rdm`` with these words; its output goes to ``log``."""
     os.environ.update(environment or {})
+    if folder is not None:
+        os.chdir(folder)
     if limit is not None:  # as a full disk does, the kernel refuses more
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
