@@ -17,8 +17,9 @@ from rdm_cli.data.images.pixels import Fit, to_pixels, to_unit_range
 from rdm_cli.data.io.places import digest_of
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels, snake_case
 from rdm_cli.data.sources.folders import Item, PassedOver, find_inputs
-from rdm_cli.errors import UsageError, setting
+from rdm_cli.errors import BundleError, UsageError, setting
 from rdm_cli.evaluation.figures import Scalar
+from rdm_cli.methods.directions import Directions
 from rdm_cli.metrics.intervals import SMALL_SAMPLE
 from rdm_cli.pipeline.classes import given_conditions
 from rdm_cli.pipeline.images import LoadedImage
@@ -53,6 +54,22 @@ class Subject:
             "image_size_px": bundle.model.image_size,
             "z": shape,
         }
+
+    def movable(self, named: Sequence[str] | None) -> tuple[Directions | None, list[str]]:
+        """The attributes along which its z moves; None and a line that says why where there are none.
+
+        Raises UsageError for one of the ``named`` that it has not.
+        """
+        bundle = self.pipeline.bundle
+        if not bundle.has_z:
+            return None, [f"{self.name}: a plain DPM has no z to move"]
+        try:
+            directions = bundle.directions
+        except BundleError as error:
+            return None, [str(error)]
+        for name in named or ():
+            directions.index(name)
+        return directions, []
 
 
 def subjects(specs: Sequence[str], pipelines: Sequence[Pipeline]) -> list[Subject]:

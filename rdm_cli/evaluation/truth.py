@@ -21,7 +21,7 @@ from rdm_cli.data.images.pixels import to_pil, to_pixels, to_unit_range
 from rdm_cli.data.images.record import new_record, refuse_other, save_image
 from rdm_cli.data.images.sheet import Tile, enlarged, lay_out
 from rdm_cli.data.nearest_truth import Truths
-from rdm_cli.errors import BundleError, RdmError, UsageError
+from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.evaluation.distances import PictureDistance, usable
 from rdm_cli.evaluation.figures import (
     Figure,
@@ -130,15 +130,10 @@ def truth_cases(subject: Subject, plan: TruthPlan) -> tuple[list[Case], list[str
 
     Raises UsageError for an attribute that the user named and the bundle or the renderer does not have.
     """
-    bundle = subject.pipeline.bundle
-    if not bundle.has_z:
-        return [], [f"{subject.name}: a plain DPM has no z to move"]
-    try:
-        directions = bundle.directions
-    except BundleError as error:
-        return [], [str(error)]
+    directions, lacking = subject.movable(plan.attributes)
+    if directions is None:
+        return [], lacking
     for name in plan.attributes or ():
-        directions.index(name)
         counterfactuals(plan.avatars[0], name)
     cases, notes = [], []
     for name in plan.attributes or [name for name in ATTRIBUTES if name in directions.names]:

@@ -393,4 +393,4 @@ class Coder(Runner):
         if self.class_name is not None:
             codes = codes.replace(infos=tuple(replace(i, class_name=self.class_name) for i in codes.infos))
         own = {name: x.expand(len(codes), *x.shape[1:]) for name, x in self.own_conditions.items()}
-        return codes.replace(**own)
+        return codes.replace(**own) if own else codes
