@@ -8,8 +8,10 @@ in "folder", where there is one.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -17,11 +19,12 @@ import time
 from importlib import import_module
 from typing import Any
 
-MODULES = (
-    "torch", "accelerate", "safetensors.torch", "PIL.Image", "rdm_cli.cli", "rdm_cli.jobs.encode",
-    "rdm_cli.jobs.pictures", "rdm_cli.bundles.conversion", "rdm_cli.training.run.run", "rdm_cli.jobs.files",
-    "rdm_cli.methods.diffae.method", "rdm_cli.pipeline.installation",
-)  # fmt: skip
+from PIL import Image
+
+import rdm_cli
+
+# what the package imports where it is used; an optimiser's first step imports torch._dynamo
+LIBRARIES = ("torch", "torch._dynamo", "accelerate", "safetensors.torch", "pydantic")
 
 
 def run(
@@ -66,8 +69,13 @@ def wait(pid: int, seconds: float) -> int:
 
 
 def serve() -> None:
-    for name in MODULES:
+    for name in LIBRARIES:
         import_module(name)
+    for module in pkgutil.walk_packages(rdm_cli.__path__, "rdm_cli."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    Image.init()  # every plugin
+    gc.freeze()  # or every fork would copy what it looks through
     answer("ready")
     for line in sys.stdin:
         request = json.loads(line)

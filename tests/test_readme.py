@@ -20,10 +20,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What takes an hour for a user takes seconds here; nothing else about a command is changed.
 SHORTER = {
     r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
-    r"(rdm train all \S+)": r"\1 --prior-samples 2048",
+    r"(rdm train all \S+)": r"\1 --prior-samples 256",
     r"--steps \d[\d,]*": "--steps 2",
     r"(rdm (?:reconstruct|manipulate|encode \S+ -o exact/) )": r"\1--steps 2 ",
-    r"(rdm evaluate gap )": r"\1-n 8 ",
+    r"faces/ -o verified/": "faces/000000.png faces/000001.png -o verified/",
+    r"(rdm evaluate gap )": r"\1-n 4 ",
     r"(rdm evaluate (?:reconstruction|generation) )": r"\1-n 12 ",
     r"(rdm evaluate edit )": r"\1-n 2 --steps 2 ",
 }
