@@ -57,6 +57,7 @@ def told(answer: Answer) -> dict[str, Any]:
         "score": round(answer.score, 4),
         "moves": dict(answer.moves),
         "changed": list(answer.changed),
+        "kept": answer.kept,
         "probabilities": changes,
         "z_distance": round(answer.z_distance, 4),
         "psnr_db": round(answer.psnr_db, 2),

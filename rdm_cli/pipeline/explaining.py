@@ -4,8 +4,8 @@ The classifier is a black box that scores pictures. For each picture the search 
 found,
 
 1. through what the bundle knows: each attribute is set to what it is not, and the classifier is asked about
-   what comes of it. Those that make it decide otherwise are tried in full, the nearest in z first, then those
-   that come near it, further and in pairs;
+   what comes of it. Those that make it decide otherwise are tried in full, first those that change the fewest
+   attributes, and of these the nearest in z; then those that come near it, further and in pairs;
 2. freely: the answers so far tell how the score depends on z, by ridge regression on whitened displacements
    y = W'(z' - z). Steps go along w, along the bundle's concepts that are most alike, and at random. None
    leaves the domain of the training codes, and of what works the shortest way is taken.
@@ -72,8 +72,9 @@ class Answer:
     ``moves`` are the attributes that were set, none where z was moved freely. ``picture`` (C, H, W) is in
     [-1, 1], ``z`` (d,) what the encoder reads in it, ``score`` the probability of the class in question.
     ``holds``: the target is reached. ``before`` and ``after`` are the bundle's probabilities of its
-    attributes, ``changed`` those whose verdict is another one now. ``z_distance`` is in what scales count,
-    ``psnr_db`` compares picture and image, ``outside`` says whether z is unlike any training code.
+    attributes, ``changed`` those whose verdict is another one now, ``kept`` says whether these are the
+    ``moves`` and what they rule out or hide. ``z_distance`` is in what scales count, ``psnr_db`` compares
+    picture and image, ``outside`` says whether z is unlike any training code.
     """
 
     moves: Mapping[str, bool]
@@ -84,6 +85,7 @@ class Answer:
     before: Mapping[str, float]
     after: Mapping[str, float]
     changed: tuple[str, ...]
+    kept: bool
     z_distance: float
     psnr_db: float
     outside: bool
@@ -122,15 +124,26 @@ class Question:
     signs: Tensor
     goal: float  # log-odds
 
-    def towards(self, rows: Tensor, pictures: Tensor) -> Tensor:
-        """Log-odds of ``pictures`` (n, C, H, W) of ``rows``, less the goal: 0 and above reach it, (n,)."""
-        parts = pictures.split(AT_ONCE)
-        found = torch.cat([self.classifier.log_odds(part).detach().cpu() for part in parts])
-        return found[torch.arange(len(rows)), self.columns[rows]] * self.signs[rows] - self.goal
+    def log_odds(self, pictures: Tensor) -> Tensor:
+        """What the classifier says of ``pictures`` (n, C, H, W), (n, K)."""
+        return torch.cat([self.classifier.log_odds(p).detach().cpu() for p in pictures.split(AT_ONCE)])
 
-    def score(self, row: int, towards: float) -> float:
-        """The probability of the class of ``row``, where :meth:`towards` is so much."""
-        return 1 / (1 + math.exp(-(towards + self.goal) * float(self.signs[row])))
+    def nearness(self, rows: Tensor, log_odds: Tensor) -> Tensor:
+        """How near pictures of ``rows`` with these ``log_odds`` (n, K) are to the goal, (n,).
+
+        It is reached from 0 on: the log-odds of the class are beyond the goal, and the verdict is another.
+        """
+        columns = self.columns[rows, None]
+        own = log_odds.gather(1, columns)[:, 0]
+        found = own * self.signs[rows] - self.goal
+        if not self.classifier.exclusive:
+            return found
+        rival = log_odds.scatter(1, columns, -torch.inf).amax(dim=1)
+        return torch.where(self.signs[rows] < 0, found.minimum(rival - own), found)
+
+    def towards(self, rows: Tensor, pictures: Tensor) -> Tensor:
+        """How near ``pictures`` (n, C, H, W) of ``rows`` are to the goal, (n,)."""
+        return self.nearness(rows, self.log_odds(pictures))
 
 
 def check_question(classifier: Classifier, class_name: str | None, target: float) -> None:
@@ -149,7 +162,7 @@ def check_question(classifier: Classifier, class_name: str | None, target: float
 def ask(
     classifier: Classifier, images: Tensor, *, class_name: str | None, target: float
 ) -> tuple[Question, Tensor, Tensor]:
-    """The question about ``images`` (N, C, H, W), how near each is to its answer (N,), and the verdicts (N,).
+    """The question about ``images`` (N, C, H, W), their log-odds (N, K), and the verdicts on them (N,).
 
     The class is ``class_name`` or, for None, that which each image is said to be of. Raises as
     :func:`check_question` does.
@@ -168,7 +181,7 @@ def ask(
         signs=torch.where(said, -1.0, 1.0),
         goal=math.log(target / (1 - target)),
     )
-    return question, log_odds[rows, columns] * question.signs - question.goal, said
+    return question, log_odds, said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +254,16 @@ def explain(
     the probability of the other answer that is to be reached. Raises as :func:`check_question`
     does, and ClassifierError where the classifier fails.
     """
-    question, start, verdicts = ask(classifier, canvas.images, class_name=class_name, target=target)
+    question, log_odds, verdicts = ask(classifier, canvas.images, class_name=class_name, target=target)
+    start = question.nearness(torch.arange(len(log_odds)), log_odds)
+    scores = log_odds.gather(1, question.columns[:, None])[:, 0].sigmoid().tolist()
     search = _Search(bundle=bundle, canvas=canvas, question=question, start=start, seed=seed)
     search.run(num_answers)
     return [
         Explanation(
             image=canvas.images[row],
             class_name=classifier.classes[int(question.columns[row])],
-            score=question.score(row, float(start[row])),
+            score=scores[row],
             verdict=bool(verdicts[row]),
             target=target if question.signs[row] > 0 else 1 - target,
             answers=tuple(search.answers[row]),
@@ -257,6 +272,28 @@ def explain(
         )
         for row in range(len(canvas.images))
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Attributes that may be set: how near that comes to the goal, and how much of z and of them changes."""
+
+    moves: Wanted
+    near: float
+    num_changed: int
+    distance: float
+
+    @property
+    def key(self) -> frozenset[tuple[str, bool]]:
+        """What it is known by."""
+        return frozenset(self.moves.items())
+
+    @property
+    def order(self) -> tuple[bool, float, float]:
+        """What is tried first: what reaches the goal, by how little changes; then what comes near it."""
+        if self.near >= 0:
+            return False, self.num_changed, self.distance
+        return True, -self.near, self.distance
 
 
 class _Search:
@@ -273,6 +310,7 @@ class _Search:
         self.first = None if self.directions is None else self.directions.logits(self.z)
         self.drawn = Donors(bundle=bundle, seed=seed)
         self.answers: list[list[Answer]] = [[] for _ in self.z]
+        self.lesser: list[list[Answer]] = [[] for _ in self.z]  # which change something else, too
         self.misses: dict[int, Answer] = {}
         self.num_decodes = torch.ones(len(self.z), dtype=torch.long)
         self.tried: list[set[frozenset[tuple[str, bool]]]] = [set() for _ in self.z]
@@ -287,6 +325,9 @@ class _Search:
                 if not chosen:
                     break
                 self.try_attributes(chosen)
+            for answers, lesser in zip(self.answers, self.lesser, strict=True):
+                answers += lesser[: num_answers - len(answers)]
+                lesser.clear()
         left = [row for row, found in enumerate(self.answers) if len(found) < num_answers]
         if left:
             self.try_freely(torch.tensor(left))
@@ -305,8 +346,8 @@ class _Search:
 
     # known attributes
 
-    def screened(self) -> dict[int, list[tuple[dict[str, bool], float, float]]]:
-        """For each row what may be set: (what, how near it comes to the goal, distance in z)."""
+    def screened(self) -> dict[int, list[Wish]]:
+        """What may be set of each row, one attribute at a time."""
         assert self.directions is not None and self.first is not None
         rows, moved, wishes = [], [], []
         for k, name in enumerate(self.directions.names):
@@ -319,56 +360,53 @@ class _Search:
                 moved.append(mover.moved(self.z[some], self.first[some], 0))
                 wishes += [{name: value}] * len(some)
         which, z = torch.cat(rows), torch.cat(moved)
-        towards = self.ask_about(which, z)
-        distance = ((z - self.z[which]) / self.near.spread).square().mean(dim=1).sqrt()
-        found: dict[int, list[tuple[dict[str, bool], float, float]]] = {}
-        for row, *wish in zip(which.tolist(), wishes, towards.tolist(), distance.tolist(), strict=True):
-            found.setdefault(row, []).append((wish[0], wish[1], wish[2]))
+        near = self.ask_about(which, z).tolist()
+        distance = ((z - self.z[which]) / self.near.spread).square().mean(dim=1).sqrt().tolist()
+        num_changed = changed(self.first[which], self.directions.logits(z)).sum(dim=1).tolist()
+        found: dict[int, list[Wish]] = {}
+        for i, row in enumerate(which.tolist()):
+            wish = Wish(moves=wishes[i], near=near[i], num_changed=num_changed[i], distance=distance[i])
+            found.setdefault(row, []).append(wish)
         return found
 
-    def pairs(
-        self, singles: Mapping[int, list[tuple[dict[str, bool], float, float]]]
-    ) -> dict[int, list[tuple[dict[str, bool], float, float]]]:
+    def pairs(self, singles: Mapping[int, list[Wish]]) -> dict[int, list[Wish]]:
         """Pairs of the attributes that come nearest to the goal, with what both gain together."""
         found = {}
         for row, wishes in singles.items():
-            start = float(self.start[row])
-            best = sorted(wishes, key=lambda wish: -wish[1])[:3]
-            pairs = []
-            for (a, near_a, far_a), (b, near_b, far_b) in combinations(best, 2):
-                ruled_out = {o for n, v in (a | b).items() if v for o in self._rules_out(n)}
-                if a.keys() == b.keys() or any((a | b).get(name) for name in ruled_out):
-                    continue
-                pairs.append((a | b, near_a + near_b - start, math.hypot(far_a, far_b)))
-            found[row] = pairs
+            best = sorted(wishes, key=lambda wish: -wish.near)[:3]
+            found[row] = [
+                Wish(
+                    moves={**a.moves, **b.moves},
+                    near=a.near + b.near - float(self.start[row]),
+                    num_changed=a.num_changed + b.num_changed,
+                    distance=math.hypot(a.distance, b.distance),
+                )
+                for a, b in combinations(best, 2)
+                if self._goes_with(a.moves, b.moves)
+            ]
         return found
 
-    def _rules_out(self, name: str) -> tuple[str, ...]:
-        return self.bundle.transports.exclusive.get(name, ())
+    def _goes_with(self, a: Wanted, b: Wanted) -> bool:
+        """Whether both can be set: neither rules out what the other wants to be there."""
+        both = {**a, **b}
+        ruled_out = {o for n, v in both.items() if v for o in self.bundle.transports.exclusive.get(n, ())}
+        return a.keys() != b.keys() and not any(both.get(name) for name in ruled_out)
 
-    def next_of(
-        self, wishes: Mapping[int, list[tuple[dict[str, bool], float, float]]], num_answers: int
-    ) -> dict[int, dict[str, bool]]:
+    def next_of(self, wishes: Mapping[int, list[Wish]], num_answers: int) -> dict[int, Wanted]:
         """What is tried next for each row that wants for answers, where there is anything promising."""
-        chosen = {}
+        chosen: dict[int, Wanted] = {}
         for row, known in wishes.items():
-            if len(self.answers[row]) >= num_answers or len(self.tried[row]) >= MOST_TRIES * num_answers * 2:
-                continue
             start = float(self.start[row])
-            open_ones = [
+            promising = [
                 wish
                 for wish in known
-                if frozenset(wish[0].items()) not in self.tried[row]
-                and (wish[1] >= 0 or wish[1] - start > NEAR * -start)
+                if wish.key not in self.tried[row] and wish.near - start > -NEAR * start
             ]
-            if open_ones:
-                # those that reach the goal, the nearest first; then those that come nearest to it
-                chosen[row] = min(
-                    open_ones, key=lambda wish: (wish[1] < 0, wish[2] if wish[1] >= 0 else -wish[1])
-                )[0]
+            if promising and len(self.answers[row]) < num_answers:
+                chosen[row] = min(promising, key=lambda wish: wish.order).moves
         return chosen
 
-    def try_attributes(self, chosen: Mapping[int, dict[str, bool]]) -> None:
+    def try_attributes(self, chosen: Mapping[int, Wanted]) -> None:
         """Set what is ``chosen`` for each row, in full; keep what reaches the goal."""
         assert self.directions is not None and self.first is not None
         first = self.first
@@ -502,7 +540,7 @@ class _Search:
         propose: Callable[[Tensor, int], Tensor],
         watched: Tensor,
         *,
-        amounts: Sequence[float] = AMOUNTS[::2],
+        amounts: Sequence[float] = AMOUNTS,
     ) -> Settled:
         """What ``propose`` leads to for ``rows``, with the attributes ``watched`` (N, K) as they were."""
 
@@ -531,19 +569,21 @@ class _Search:
     def keep(self, settled: Settled, chosen: Mapping[int, Mapping[str, bool]]) -> None:
         """Take what reaches the goal into the answers, and of the rest what comes nearest."""
         rows = torch.tensor(sorted(chosen))
-        towards = self.question.towards(rows, settled.pictures[rows])
-        for row, near in zip(rows.tolist(), towards.tolist(), strict=True):
-            answer = self.answer(row, chosen[row], settled, near)
+        log_odds = self.question.log_odds(settled.pictures[rows])
+        scores = log_odds.gather(1, self.question.columns[rows, None])[:, 0].sigmoid()
+        holds = self.question.nearness(rows, log_odds) >= 0
+        for row, score, reached in zip(rows.tolist(), scores.tolist(), holds.tolist(), strict=True):
+            answer = self.answer(row, chosen[row], settled, score=score, holds=reached)
             if answer.holds:
-                self.answers[row].append(answer)
+                (self.answers if answer.kept else self.lesser)[row].append(answer)
             elif row not in self.misses or self._nearer(row, answer, self.misses[row]):
                 self.misses[row] = answer
 
     def _nearer(self, row: int, one: Answer, other: Answer) -> bool:
         return (one.score - other.score) * float(self.question.signs[row]) > 0
 
-    def answer(self, row: int, moves: Wanted, settled: Settled, towards: float) -> Answer:
-        """The picture of ``row`` as an answer, whose nearness to the goal is ``towards``."""
+    def answer(self, row: int, moves: Wanted, settled: Settled, *, score: float, holds: bool) -> Answer:
+        """The picture of ``row`` as an answer."""
         z, picture = settled.z[row], settled.pictures[row]
         before: dict[str, float] = {}
         after: dict[str, float] = {}
@@ -559,11 +599,12 @@ class _Search:
             moves=dict(moves),
             picture=picture,
             z=z,
-            score=self.question.score(row, towards),
-            holds=towards >= 0,
+            score=score,
+            holds=holds,
             before=before,
             after=after,
             changed=names,
+            kept=bool(settled.rank[row] != 1),
             z_distance=float(((z - self.z[row]) / self.near.spread).square().mean().sqrt()),
             psnr_db=float(psnr(picture[None], self.canvas.images[row : row + 1])[0]),
             outside=bool(self.near.outside(z[None])[0]),

@@ -81,7 +81,7 @@ def test_the_attribute_that_the_model_looks_at_is_set_and_nothing_else() -> None
         has = start[2] > 0
         assert (one.flipped, one.verdict, answer.moves) == (True, has, {"smiling": not has})
         assert answer.score > 0.9 if not has else answer.score < 0.1
-        assert answer.z[:2].tolist() == start[:2] and answer.changed == ("smiling",)
+        assert answer.z[:2].tolist() == start[:2] and answer.changed == ("smiling",) and answer.kept
         assert (answer.before["smiling"] > 0.5) == has and (answer.after["smiling"] > 0.5) != has
         assert answer.z_distance == pytest.approx(4 / 3**0.5)
 
@@ -147,6 +147,17 @@ def test_the_class_in_question_is_the_one_that_the_model_names_or_that_was_asked
     assert one.answers[0].score <= 0.1
     (other,) = explained([[2.0, -2.0, -2.0]], three, outputs="softmax", class_name="2")
     assert (other.class_name, other.verdict) == ("2", False) and other.answers[0].score >= 0.9
+
+
+def test_a_class_that_is_likeliest_at_less_than_a_half_is_flipped_by_another_verdict() -> None:
+    def four(x: Tensor) -> Tensor:
+        return torch.cat([x.flatten(1) / 4, torch.zeros(len(x), 1)], dim=1)
+
+    (one,) = explained([[2.0, 1.8, -2.0]], four, outputs="softmax", target=0.6)
+    assert one.verdict and one.score < 0.4  # which is less than the target of 0.6 for the others already
+    assert one.flipped
+    after = four(one.answers[0].picture[None])
+    assert int(after.argmax()) != 0
 
 
 @pytest.mark.parametrize(
