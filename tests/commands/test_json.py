@@ -44,8 +44,7 @@ USES: dict[str, list[tuple[str, int]]] = {
                     ("{faces}/a.png {mixed}/bad.png -o {work}/m --steps 1", 1)],
     "manipulate": [("{faces}/a.png --attr hat -o {work}/o --steps 1", 0),
                    ("{mixed} --attr hat --scales 0,1 -o {work}/m --steps 1", 3), ("{faces} --attr beard", 2)],
-    "explain": [("{model} {faces} -o {work}/o --mean 0 --std 1 --target 0.5 --class 0", 3),
-                ("{model} {mixed} -o {work}/m --mean 0 --std 1 --target 0.5", 3), ("{faces}", 2)],
+    "explain": [("{model} {mixed} -o {work}/m --mean 0 --std 1 --target 0.5", 3), ("{faces}", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
                ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
     "train all": [("{many} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "
