@@ -4,8 +4,8 @@ The classifier is a black box that scores pictures. For each picture the search 
 found,
 
 1. through what the bundle knows: each attribute is set to what it is not, and the classifier is asked about
-   what comes of it. Those that make it decide otherwise are tried in full, first those that change the fewest
-   attributes, and of these the nearest in z; then those that come near it, further and in pairs;
+   what comes of it. Those that lead most of the way to another decision are tried in full, first those that
+   change the fewest attributes, and of these the nearest in z; then those that lead a part of it, and pairs;
 2. freely: the answers so far tell how the score depends on z, by ridge regression on whitened displacements
    y = W'(z' - z). Steps go along w, along the bundle's concepts that are most alike, and at random. None
    leaves the domain of the training codes, and of what works the shortest way is taken.
@@ -50,8 +50,9 @@ MOST_TRIES = 3
 """Attributes, and as many pairs, that are tried in full for each answer."""
 ROUNDS = 4
 """How often a picture is decoded and encoded again, at the most."""
-NEAR = 0.25
-"""Share of the way to the target that an attribute has to go by itself to be tried further, or in a pair."""
+NEAR, MOST_OF_IT = 0.25, 0.5
+"""Shares of the way to the target that an attribute has to go in the first look to be tried at all, and to be
+tried as if it went all of it: a picture that is not settled still holds traces of what was taken away."""
 AT_ONCE = 512
 """Pictures that are asked about in one call of the classifier."""
 FEWEST_PROBES, MOST_PROBES, PROBE_LENGTH = 8, 64, 0.5
@@ -186,9 +187,10 @@ def ask(
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Where codes lie: ``whitening`` (d, d) gives them unit variance, ``spread`` (d,) is that of each value.
+    """Where codes lie: ``whitening`` (d, d) gives them unit variance and ``colouring`` undoes it.
 
-    ``within`` takes codes (n, d) back to where codes are.
+    ``spread`` (d,) are the standard deviations of their values. ``within`` takes codes (n, d) back to where
+    codes are, ``outside`` says which of them are unlike any (n,).
     """
 
     whitening: Tensor
@@ -276,10 +278,10 @@ def explain(
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """Attributes that may be set: how near that comes to the goal, and how much of z and of them changes."""
+    """Attributes that may be set: which ``share`` of the way to the goal that is, and how much changes by it."""
 
     moves: Wanted
-    near: float
+    share: float
     num_changed: int
     distance: float
 
@@ -290,10 +292,10 @@ class Wish:
 
     @property
     def order(self) -> tuple[bool, float, float]:
-        """What is tried first: what reaches the goal, by how little changes; then what comes near it."""
-        if self.near >= 0:
+        """What is tried first: what goes most of the way, by how little changes; then by the share."""
+        if self.share >= MOST_OF_IT:
             return False, self.num_changed, self.distance
-        return True, -self.near, self.distance
+        return True, -self.share, self.distance
 
 
 class _Search:
@@ -325,12 +327,17 @@ class _Search:
                 if not chosen:
                     break
                 self.try_attributes(chosen)
-            for answers, lesser in zip(self.answers, self.lesser, strict=True):
-                answers += lesser[: num_answers - len(answers)]
-                lesser.clear()
+            self.content_with_lesser(num_answers)
         left = [row for row, found in enumerate(self.answers) if len(found) < num_answers]
         if left:
             self.try_freely(torch.tensor(left))
+            self.content_with_lesser(num_answers)
+
+    def content_with_lesser(self, num_answers: int) -> None:
+        """Fill up with answers that change something else, too, and forget the others of these."""
+        for answers, lesser in zip(self.answers, self.lesser, strict=True):
+            answers += lesser[: num_answers - len(answers)]
+            lesser.clear()
 
     def ask_about(self, rows: Tensor, z: Tensor) -> Tensor:
         """How near pictures of other ``z`` (n, d) of ``rows`` are to the goal, (n,); and remember it."""
@@ -360,12 +367,13 @@ class _Search:
                 moved.append(mover.moved(self.z[some], self.first[some], 0))
                 wishes += [{name: value}] * len(some)
         which, z = torch.cat(rows), torch.cat(moved)
-        near = self.ask_about(which, z).tolist()
+        start = self.start[which]
+        shares = ((self.ask_about(which, z) - start) / (-start).clamp(min=1e-6)).tolist()
         distance = ((z - self.z[which]) / self.near.spread).square().mean(dim=1).sqrt().tolist()
         num_changed = changed(self.first[which], self.directions.logits(z)).sum(dim=1).tolist()
         found: dict[int, list[Wish]] = {}
         for i, row in enumerate(which.tolist()):
-            wish = Wish(moves=wishes[i], near=near[i], num_changed=num_changed[i], distance=distance[i])
+            wish = Wish(moves=wishes[i], share=shares[i], num_changed=num_changed[i], distance=distance[i])
             found.setdefault(row, []).append(wish)
         return found
 
@@ -373,11 +381,11 @@ class _Search:
         """Pairs of the attributes that come nearest to the goal, with what both gain together."""
         found = {}
         for row, wishes in singles.items():
-            best = sorted(wishes, key=lambda wish: -wish.near)[:3]
+            best = sorted(wishes, key=lambda wish: -wish.share)[:3]
             found[row] = [
                 Wish(
                     moves={**a.moves, **b.moves},
-                    near=a.near + b.near - float(self.start[row]),
+                    share=a.share + b.share,
                     num_changed=a.num_changed + b.num_changed,
                     distance=math.hypot(a.distance, b.distance),
                 )
@@ -396,12 +404,7 @@ class _Search:
         """What is tried next for each row that wants for answers, where there is anything promising."""
         chosen: dict[int, Wanted] = {}
         for row, known in wishes.items():
-            start = float(self.start[row])
-            promising = [
-                wish
-                for wish in known
-                if wish.key not in self.tried[row] and wish.near - start > -NEAR * start
-            ]
+            promising = [wish for wish in known if wish.key not in self.tried[row] and wish.share > NEAR]
             if promising and len(self.answers[row]) < num_answers:
                 chosen[row] = min(promising, key=lambda wish: wish.order).moves
         return chosen
@@ -467,10 +470,10 @@ class _Search:
             best_z[left[better]] = z.reshape(len(left), -1, width)[at, found][better]
         best_z = self.shortened(rows, best_z, best)
         aims = dict(zip(rows.tolist(), best_z, strict=True))
-        watched = torch.zeros(self.first.shape if self.first is not None else (len(self.z), 0)).bool()
+        watched = torch.ones(self.first.shape if self.first is not None else (len(self.z), 0)).bool()
 
         def propose(left: Tensor, number: int) -> Tensor:
-            return torch.stack([aims[row] for row in left.tolist()]) if len(left) else self.z[:0]
+            return torch.stack([aims[row] for row in left.tolist()])
 
         self.keep(self.settled(rows.tolist(), propose, watched, amounts=(1.0,)), dict.fromkeys(aims, {}))
 
@@ -481,13 +484,9 @@ class _Search:
     def ways(self, rows: Tensor, generation: int) -> Tensor:
         """Whitened directions (n, m, d) of unit length that are worth going for each of ``rows``."""
         width = self.z.shape[1]
-        ways = []
-        columns = self.question.columns[rows]
-        for column in columns.unique().tolist():
-            w = self._slope(column)
-            mine = self.question.signs[rows] * (columns == column)
-            ways.append(mine[:, None] * w)
-        along = torch.stack(ways).sum(dim=0)
+        columns = self.question.columns[rows].tolist()
+        slopes = {column: self._slope(column) for column in set(columns)}
+        along = torch.stack([slopes[column] for column in columns]) * self.question.signs[rows, None]
         found = [along]
         concepts = self.bundle.concepts
         if concepts is not None and generation == 0:
@@ -504,7 +503,13 @@ class _Search:
             keys = [f"{row} {generation} {k}" for k in range(2) for row in rows.tolist()]
             noise = torch.nn.functional.normalize(keyed_noise(self.seed, keys, (width,), "ways"), dim=1)
             found += [torch.nn.functional.normalize(along + part, dim=1) for part in noise.split(len(rows))]
-        return torch.stack(found, dim=1)
+        ways = torch.stack(found, dim=1)
+        for i, row in enumerate(rows.tolist()):
+            if self.answers[row]:  # another answer leads elsewhere
+                known = torch.stack([answer.z - self.z[row] for answer in self.answers[row]])
+                basis = torch.linalg.qr((known @ self.near.whitening).T).Q
+                ways[i] = torch.nn.functional.normalize(ways[i] - ways[i] @ basis @ basis.T, dim=1)
+        return ways
 
     def _slope(self, column: int) -> Tensor:
         """The direction (d,) of unit length in which the log-odds of a class rise, by all that was asked."""
@@ -574,13 +579,21 @@ class _Search:
         holds = self.question.nearness(rows, log_odds) >= 0
         for row, score, reached in zip(rows.tolist(), scores.tolist(), holds.tolist(), strict=True):
             answer = self.answer(row, chosen[row], settled, score=score, holds=reached)
-            if answer.holds:
+            if answer.holds and self.is_other(answer, self.answers[row]):
                 (self.answers if answer.kept else self.lesser)[row].append(answer)
-            elif row not in self.misses or self._nearer(row, answer, self.misses[row]):
+            elif not answer.holds and self.is_nearer(row, answer):
                 self.misses[row] = answer
 
-    def _nearer(self, row: int, one: Answer, other: Answer) -> bool:
-        return (one.score - other.score) * float(self.question.signs[row]) > 0
+    def is_other(self, one: Answer, answers: Sequence[Answer]) -> bool:
+        """Whether ``one`` is none of the ``answers`` again: what was found freely may change the same."""
+        return bool(one.moves) or not any(
+            known.changed and set(known.changed) <= set(one.changed) for known in answers
+        )
+
+    def is_nearer(self, row: int, one: Answer) -> bool:
+        """Whether no other attempt for ``row`` has come as near to the goal as ``one``."""
+        best = self.misses.get(row)
+        return best is None or (one.score - best.score) * float(self.question.signs[row]) > 0
 
     def answer(self, row: int, moves: Wanted, settled: Settled, *, score: float, holds: bool) -> Answer:
         """The picture of ``row`` as an answer."""

@@ -95,6 +95,15 @@ def test_of_two_attributes_the_nearer_one_is_changed() -> None:
     assert near.z_distance < further.z_distance
 
 
+def test_a_free_answer_is_another_one_than_those_that_attributes_gave() -> None:
+    def either(x: Tensor) -> Tensor:
+        return 3 * x[:, [1, 2]].amax(dim=(1, 2, 3))
+
+    by_hat, freely = explained([[-2.0, -2.0, -1.0]], either, world("hat"), num_answers=2)[0].answers
+    assert by_hat.moves == {"hat": True} and freely.moves == {}
+    assert freely.changed == () and freely.z[2] > 0 > by_hat.z[2]
+
+
 def test_two_attributes_are_changed_where_one_does_not_do() -> None:
     def both(x: Tensor) -> Tensor:
         return 3 * (x[:, 0].clamp(max=2) + x[:, 2].clamp(max=2)).flatten() - 6
