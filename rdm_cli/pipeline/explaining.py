@@ -278,7 +278,7 @@ def explain(
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """Attributes that may be set: which ``share`` of the way to the goal that is, and how much changes by it."""
+    """Attributes that may be set: which ``share`` of the way to the goal it is, and how much changes."""
 
     moves: Wanted
     share: float
