@@ -78,7 +78,7 @@ def explain(
 
     Examples:
         rdm explain model.onnx faces/ -o why/ --labels no,yes
-        rdm explain --command "python score.py" faces/ -o why/ --class smiling --answers 3
+        rdm explain --command "python score.py" faces/ -o why/ --class red
     """
     given = list(inputs or [])
     if output is None:
