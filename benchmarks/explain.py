@@ -38,14 +38,12 @@ from rdm_cli.data.images.sheet import Tile, sheet
 from rdm_cli.data.io.atomic import atomic_path
 from rdm_cli.data.nearest_truth import Truths
 from rdm_cli.evaluation.generation import features
-from rdm_cli.kernels.ddim import last
 from rdm_cli.metrics.distribution import kernel_distance
 from rdm_cli.metrics.features import open_effnet_lite0
 from rdm_cli.metrics.intervals import share_estimate
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.pipeline.explaining import TARGET, ask
 from rdm_cli.pipeline.pipeline import Pipeline
-from rdm_cli.pipeline.sampling import sampling_way
 from rdm_cli.runtime import set_up
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
@@ -104,14 +102,10 @@ def by_pixels(images: Tensor, model: Classifier) -> Tensor:
 def by_z(images: Tensor, model: Classifier, pipeline: Pipeline) -> Tensor:
     """Plain gradient ascent on standardised z, decoded with the same noise as before."""
     codes = pipeline.encode(images, with_x_T=False)
-    x_T = pipeline.noise([0] * len(images))
     spread = pipeline.bundle.directions.spread
-    way = sampling_way(pipeline.bundle, pipeline.sampler, None)
 
     def decoded(y: Tensor, rows: Tensor) -> Tensor:
-        z = (y * spread).reshape(-1, *codes.z.shape[1:])
-        eps_fn = pipeline.eps_fn(z, **pipeline.timesteps(way))
-        return pipeline.leave(last(way.kernel.decode(eps_fn, x_T[rows], way.spec, way.steps)))
+        return pipeline.traced(y * spread, codes.select(rows.tolist()))
 
     return _ascent(codes.z.flatten(1) / spread, images, decoded, model, step=Z_STEP, num_steps=Z_STEPS)
 

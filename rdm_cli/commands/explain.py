@@ -54,6 +54,9 @@ def explain(
         int,
         typer.Option("--answers", metavar="N", min=1, max=16, help="Look for up to N different answers."),
     ] = 1,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Move z along the gradients of a Hugging Face folder's model.")
+    ] = False,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -117,7 +120,7 @@ def explain(
         )
         pipeline.bundle.require_z("counterfactuals")
         classifier = opened(spec, model, pipeline.bundle.model.image_size)
-        check_question(classifier, asked, target)
+        check_question(classifier, asked, target, gradients=gradients)
         for name, value in classifier.assumed.items():
             console.note(f"rdm: {classifier.name}: {name}: {value}")
         page = ExplanationPage(Path(output), classifier, target=target, force=force)
@@ -130,6 +133,7 @@ def explain(
                 class_name=asked,
                 target=target,
                 answers=answers,
+                gradients=gradients,
                 seed=seed,
                 fit=fit,
                 force=force,

@@ -73,6 +73,7 @@ def explain_files(
     class_name: str | None,
     target: float,
     answers: int,
+    gradients: bool = False,
     seed: int = 0,
     fit: Fit = "crop",
     force: bool = False,
@@ -102,6 +103,7 @@ def explain_files(
             asked=class_name,
             target=target,
             answers=answers,
+            gradients=gradients or None,
             seed=seed,
         )
         if not force:
@@ -121,6 +123,7 @@ def explain_files(
             class_name=class_name,
             target=target,
             answers=answers,
+            gradients=gradients,
             seed=seed,
             classes=[image.class_name for image, _ in loaded],
         )

@@ -7,8 +7,9 @@ found,
    what comes of it. Those that lead most of the way to another decision are tried in full, first those that
    change the fewest attributes, and of these the nearest in z; then those that lead a part of it, and pairs;
 2. freely: the answers so far tell how the score depends on z, by ridge regression on whitened displacements
-   y = W'(z' - z). Steps go along w, along the bundle's concepts that are most alike, and at random. None
-   leaves the domain of the training codes, and of what works the shortest way is taken.
+   y = W'(z' - z); or its gradient does, where that is asked for. Steps go along w, along the bundle's concepts
+   that are most alike, and at random. None leaves the domain of the training codes, and of what works the
+   shortest way is taken.
 
 Every answer is settled as an edit is (:mod:`rdm_cli.pipeline.editing`): pixels that need not change are the
 image's own, and the picture is encoded and decoded until z stays.
@@ -147,8 +148,15 @@ class Question:
         return self.nearness(rows, self.log_odds(pictures))
 
 
-def check_question(classifier: Classifier, class_name: str | None, target: float) -> None:
-    """Raise UsageError for an unknown class, a target outside [0.5, 1), and what leaves the class open."""
+def check_question(
+    classifier: Classifier, class_name: str | None, target: float, *, gradients: bool = False
+) -> None:
+    """Raise UsageError for an unknown class, a target outside [0.5, 1), and what leaves the class open.
+
+    And for ``gradients`` of a classifier that has none.
+    """
+    if gradients and not classifier.differentiable:
+        raise UsageError(f"{setting('gradients')}: {classifier.name} is asked from outside, and has none")
     if not 0.5 <= target < 1:
         raise UsageError(f"{setting('target')} {target:g}: a probability from 0.5 to below 1")
     if class_name is not None:
@@ -248,18 +256,23 @@ def explain(
     class_name: str | None = None,
     target: float = TARGET,
     num_answers: int = 1,
+    gradients: bool = False,
     seed: int = 0,
 ) -> list[Explanation]:
     """For each image of ``canvas``, up to ``num_answers`` pictures about which ``classifier`` says otherwise.
 
     ``class_name`` is the class in question, None: the one that each image is said to be of. ``target`` is
-    the probability of the other answer that is to be reached. Raises as :func:`check_question`
+    the probability of the other answer that is to be reached. ``gradients``: free moves follow those of the
+    classifier. Raises as :func:`check_question`
     does, and ClassifierError where the classifier fails.
     """
+    check_question(classifier, class_name, target, gradients=gradients)
     question, log_odds, verdicts = ask(classifier, canvas.images, class_name=class_name, target=target)
     start = question.nearness(torch.arange(len(log_odds)), log_odds)
     scores = log_odds.gather(1, question.columns[:, None])[:, 0].sigmoid().tolist()
-    search = _Search(bundle=bundle, canvas=canvas, question=question, start=start, seed=seed)
+    search = _Search(
+        bundle=bundle, canvas=canvas, question=question, start=start, gradients=gradients, seed=seed
+    )
     search.run(num_answers)
     return [
         Explanation(
@@ -302,10 +315,17 @@ class _Search:
     """The search for all images of a canvas at once; ``start`` (N,) is how near they are to the goal."""
 
     def __init__(
-        self, *, bundle: Bundle, canvas: Canvas, question: Question, start: Tensor, seed: int
+        self,
+        *,
+        bundle: Bundle,
+        canvas: Canvas,
+        question: Question,
+        start: Tensor,
+        gradients: bool,
+        seed: int,
     ) -> None:
         self.bundle, self.canvas, self.question, self.seed = bundle, canvas, question, seed
-        self.start = start
+        self.start, self.gradients = start, gradients and canvas.trace is not None
         self.z = canvas.codes.z.flatten(1)
         self.near = Surroundings.of(bundle)
         self.directions = _directions(bundle)
@@ -443,17 +463,14 @@ class _Search:
         """Move z of ``rows`` wherever the score leads, and keep what reaches the goal."""
         width = self.z.shape[1]
         length = math.sqrt(width)
-        num = min(MOST_PROBES, max(FEWEST_PROBES, width // len(rows)))
-        noise = keyed_noise(self.seed, range(len(rows) * num), (width,), "explain")
-        y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * length
-        which = rows.repeat_interleave(num).repeat(2)
-        self.ask_about(which, self.moved(which, torch.cat([y, -y])))
+        if not self.gradients:
+            self.probe(rows)
         best_z, best = self.z[rows].clone(), self.start[rows].clone()
         for generation in range(GENERATIONS):
             left = (best < 0).nonzero()[:, 0]
             if not len(left):
                 break
-            ways = self.ways(rows[left], generation)  # (n, m, d), of unit length
+            ways = self.ways(rows[left], best_z[left], generation)  # (n, m, d), of unit length
             num_ways = ways.shape[1]
             base = (best_z[left] - self.z[rows[left]]) @ self.near.whitening
             y = base[:, None, None] + ways[:, :, None] * torch.tensor(LENGTHS)[:, None] * length
@@ -477,16 +494,28 @@ class _Search:
 
         self.keep(self.settled(rows.tolist(), propose, watched, amounts=(1.0,)), dict.fromkeys(aims, {}))
 
+    def probe(self, rows: Tensor) -> None:
+        """Ask about random steps around each of ``rows``, there and back."""
+        width = self.z.shape[1]
+        num = min(MOST_PROBES, max(FEWEST_PROBES, width // len(rows)))
+        noise = keyed_noise(self.seed, range(len(rows) * num), (width,), "explain")
+        y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * math.sqrt(width)
+        which = rows.repeat_interleave(num).repeat(2)
+        self.ask_about(which, self.moved(which, torch.cat([y, -y])))
+
     def moved(self, rows: Tensor, y: Tensor) -> Tensor:
         """z (n, d) of ``rows``, by whitened ``y`` (n, d) away from the images', within the domain."""
         return self.near.within(self.z[rows] + y @ self.near.colouring)
 
-    def ways(self, rows: Tensor, generation: int) -> Tensor:
-        """Whitened directions (n, m, d) of unit length that are worth going for each of ``rows``."""
+    def ways(self, rows: Tensor, z: Tensor, generation: int) -> Tensor:
+        """Whitened directions (n, m, d) of unit length that are worth going from ``z`` (n, d) of ``rows``."""
         width = self.z.shape[1]
-        columns = self.question.columns[rows].tolist()
-        slopes = {column: self._slope(column) for column in set(columns)}
-        along = torch.stack([slopes[column] for column in columns]) * self.question.signs[rows, None]
+        if self.gradients:
+            along = self.gradient(rows, z)
+        else:
+            columns = self.question.columns[rows].tolist()
+            slopes = {column: self._slope(column) for column in set(columns)}
+            along = torch.stack([slopes[column] for column in columns]) * self.question.signs[rows, None]
         found = [along]
         concepts = self.bundle.concepts
         if concepts is not None and generation == 0:
@@ -510,6 +539,15 @@ class _Search:
                 basis = torch.linalg.qr((known @ self.near.whitening).T).Q
                 ways[i] = torch.nn.functional.normalize(ways[i] - ways[i] @ basis @ basis.T, dim=1)
         return ways
+
+    def gradient(self, rows: Tensor, z: Tensor) -> Tensor:
+        """Whitened directions (n, d) of unit length in which pictures of ``z`` come nearer to the goal."""
+        z = z.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            log_odds = self.question.classifier.log_odds(self.canvas.traced(rows, z))
+            nearness = self.question.nearness(rows, log_odds.cpu())
+            (found,) = torch.autograd.grad(nearness.sum(), z)
+        return torch.nn.functional.normalize(found @ self.near.colouring.T, dim=1)
 
     def _slope(self, column: int) -> Tensor:
         """The direction (d,) of unit length in which the log-odds of a class rise, by all that was asked."""

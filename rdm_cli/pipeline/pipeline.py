@@ -299,6 +299,7 @@ class Pipeline(Coder):
         class_name: str | None = None,
         target: float = TARGET,
         answers: int = 1,
+        gradients: bool = False,
         seed: int = 0,
         fit: Fit = "crop",
         classes: Sequence[str | None] | None = None,
@@ -312,13 +313,14 @@ class Pipeline(Coder):
         :func:`~rdm_cli.classifiers.opening.open_classifier`, such as ``labels``. ``class_name`` is the class
         that is asked about, None: the one that it says each image is of. An answer makes the model say
         otherwise with the probability ``target``; up to ``answers`` different ones are looked for. Attributes
-        that the bundle knows are tried first, then z is moved freely; :mod:`rdm_cli.pipeline.explaining`
-        says how. Images are of every kind that :meth:`encode` takes, ``classes`` theirs for bundles that know
-        some, and ``seed`` makes another search. An :class:`~rdm_cli.pipeline.explaining.Explanation` comes
-        for each image; one that could not be brought to another decision has no ``answers``.
+        that the bundle knows are tried first, then z is moved freely, along ``gradients`` where they are
+        asked for; :mod:`rdm_cli.pipeline.explaining` says how. Images are of every kind that :meth:`encode`
+        takes, ``classes`` theirs for bundles that know some, and ``seed`` makes another search. An
+        :class:`~rdm_cli.pipeline.explaining.Explanation` comes for each image; one that could not be brought
+        to another decision has no ``answers``.
 
-        Raises UsageError for a plain DPM, an unknown class and a target outside [0.5, 1), ClassifierError for
-        a model that cannot be opened or asked, and what :meth:`encode` raises.
+        Raises UsageError for a plain DPM, an unknown class, a target outside [0.5, 1) and gradients of a model
+        that has none, ClassifierError for a model that cannot be opened or asked, and what :meth:`encode` raises.
         """
         self.bundle.require_z("counterfactuals")
         if not isinstance(answers, Integral) or answers < 1:
@@ -332,6 +334,7 @@ class Pipeline(Coder):
             class_name=class_name,
             target=target,
             num_answers=int(answers),
+            gradients=gradients,
             seed=seed,
         )
 
@@ -359,7 +362,29 @@ class Pipeline(Coder):
             read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
             drafts=drafts,
             decoded=decoded,
+            trace=lambda z, some: self.traced(z, some, seed=seed),
         )
+
+    def traced(self, z: Tensor, codes: Codes, *, seed: int = 0) -> Tensor:
+        """What ``codes``, made alike, decode to with another ``z`` (N, d), through which gradients flow.
+
+        All without x_T have that of (``seed``, 0). Raises CodeError where a solver keeps two states.
+        """
+        info = codes.infos[0]
+        way = way_down(self.bundle, info, has_x_T=codes.x_T is not None, steps=None, sampler=self.sampler)
+        if way.kernel.in_pairs:
+            raise CodeError(f"{way.sampling.solver} keeps two states, and no gradients go through it")
+        options: dict[str, Any] = self.timesteps(way)
+        if way.sampling.stop_shift:
+            options["stop_below"] = way.spec.stop_below(way.sampling.stop_shift, way.steps)
+        options |= class_numbers(self.bundle, [one.class_name for one in codes.infos])
+        options |= {} if codes.style is None else {"style": codes.style}
+        x_T = self.noise([0] * len(codes), seed=seed) if codes.x_T is None else codes.x_T
+        given = {n: v.to(self.device) if isinstance(v, Tensor) else v for n, v in options.items()}
+        eps_fn = self.eps_fn(z.reshape(-1, *codes.z.shape[1:]).to(self.device), **given)
+        return self.leave(
+            last(way.kernel.decode(eps_fn, x_T.float().to(self.device), way.spec, way.steps))
+        ).cpu()
 
     def _seen(self, codes: Codes, seed: int, advance: Advance | None) -> Tensor:
         """What codes decode to; those without x_T all with the same one."""

@@ -63,7 +63,12 @@ def explained(z: list[list[float]], model: Any, bundle: Any = None, **how: Any) 
         return some.z[:, :, None, None]
 
     canvas = Canvas.of(
-        codes, decode(codes), decode=decode, draft=decode, read=lambda pictures, _: pictures.flatten(1)
+        codes,
+        decode(codes),
+        decode=decode,
+        draft=decode,
+        read=lambda pictures, _: pictures.flatten(1),
+        trace=lambda values, _: values[:, :, None, None],
     )
     bundle = world(*NAMES) if bundle is None else bundle
     classifier = open_classifier(model, image_size=1, outputs=how.pop("outputs", "sigmoid"))
@@ -118,6 +123,33 @@ def test_what_no_attribute_says_is_found_freely_and_no_further_than_is_needed() 
     assert answer.moves == {} and answer.score > 0.9
     assert answer.score < 0.97  # log-odds of 2.2 are asked for, and the way is halved until it just does
     assert answer.changed == () and (answer.z[:2] - torch.tensor([2.0, -2.0])).abs().max() < 0.8
+
+
+class Channel(torch.nn.Module):
+    """Looks at the last channel alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x[:, 2].flatten()
+
+
+def test_gradients_lead_free_moves_straight_to_the_goal() -> None:
+    (one,) = explained([[2.0, -2.0, -0.5]], Channel(), world("glasses", "hat"), gradients=True)
+    (answer,) = one.answers
+    assert answer.score > 0.9 and torch.equal(answer.z[:2], torch.tensor([2.0, -2.0]))
+    (blind,) = explained([[2.0, -2.0, -0.5]], Channel(), world("glasses", "hat"))
+    assert one.num_decodes < blind.num_decodes
+    with pytest.raises(UsageError, match="gradients: <lambda> is asked from outside, and has none"):
+        explained([[2.0, -2.0, -0.5]], channel(2), gradients=True)
+
+
+def test_pictures_through_which_gradients_flow_are_those_that_are_decoded(tiny_bundle: Any) -> None:
+    pipe = open_pipeline(tiny_bundle)
+    codes = pipe.sample(2).without_x_T()
+    z = codes.z.clone().requires_grad_()
+    traced = pipe.traced(z, codes)
+    torch.testing.assert_close(traced, pipe.decode(codes, keys=[0, 0]), atol=1e-4, rtol=1e-3)
+    (gradient,) = torch.autograd.grad(traced.sum(), z)
+    assert bool(gradient.isfinite().all()) and bool((gradient != 0).any())
 
 
 def test_free_moves_stay_among_codes_that_there_are() -> None:
