@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.jobs.results import Encoded, Result
 from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def encode(
         if no_x_T:
             pipeline.bundle.require_z("--no-x-t")
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Result]]:
             return encode_files(
                 pipeline,
                 job.tasks,
@@ -150,12 +151,13 @@ def _first_stage_limit(pipeline: Pipeline) -> list[str]:
     ]
 
 
-def _describe(data: dict[str, Any]) -> str:
-    if "bytes" not in data:
-        return str(data["output"])
-    sizes = data["bytes"]
+def _describe(result: Result) -> str:
+    measured = result.measured if isinstance(result, Encoded) else None
+    if measured is None or measured.bytes is None:
+        return result.output
+    sizes = measured.bytes
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if not name.startswith("as_"))
     return (
-        f"{data['output']}\t{parts} bytes\tthe image as PNG {sizes['as_png']:,}, as lossless WebP "
+        f"{result.output}\t{parts} bytes\tthe image as PNG {sizes['as_png']:,}, as lossless WebP "
         f"{sizes['as_webp']:,}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
     from rdm_cli.classifiers.classifier import Classifier
+    from rdm_cli.jobs.results import Explained
 
 MOST_TOLD = 10  # pictures without an answer, by name
 
@@ -125,7 +126,7 @@ def explain(
             console.note(f"rdm: {classifier.name}: {name}: {value}")
         page = ExplanationPage(Path(output), classifier, target=target, force=force)
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Explained]]:
             return explain_files(
                 pipeline,
                 classifier,
@@ -143,11 +144,12 @@ def explain(
 
         unanswered: list[str] = []
 
-        def look(data: dict[str, Any]) -> None:
-            if not data["flipped"]:
-                stays = f"{data['class']} at {data['score']:.3f}"
-                nearest = (data["miss"] or data)["score"]
-                unanswered.append(f"{data['receipt']}: {stays} stays; the nearest came to {nearest:.3f}")
+        def look(result: Explained) -> None:
+            if not result.flipped:
+                found = result.found
+                stays = f"{found['class']} at {found['score']:.3f}"
+                nearest = (found["miss"] or found)["score"]
+                unanswered.append(f"{result.receipt_file}: {stays} stays; the nearest came to {nearest:.3f}")
 
         def remarks() -> list[str]:
             some = [f"rdm: {line}" for line in unanswered[:MOST_TOLD]]
@@ -162,7 +164,6 @@ def explain(
         report(
             console, job, outcomes, verb="explained", noun="image", failures=work.failures, each=look,
             remarks=remarks, conclude=conclude,
-            describe=lambda data: str(data["output"] or data["receipt"]),
         )  # fmt: skip
         if unanswered:
             raise typer.Exit(3)

@@ -7,9 +7,9 @@ found,
    what comes of it. Those that lead most of the way to another decision are tried in full, first those that
    change the fewest attributes, and of these the nearest in z; then those that lead a part of it, and pairs;
 2. freely: the answers so far tell how the score depends on z, by ridge regression on whitened displacements
-   y = W'(z' - z); or its gradient does, where that is asked for. Steps go along w, along the bundle's concepts
-   that are most alike, and at random. None leaves the domain of the training codes, and of what works the
-   shortest way is taken.
+   y = W'(z' - z); or its gradient does, where that is asked for. Steps go along w, along the concepts of the
+   bundle that are most alike, and at random. None leaves the domain of the training codes, and of what works
+   the shortest way is taken.
 
 Every answer is settled as an edit is (:mod:`rdm_cli.pipeline.editing`): pixels that need not change are the
 image's own, and the picture is encoded and decoded until z stays.

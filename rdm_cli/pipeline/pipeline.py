@@ -31,15 +31,16 @@ from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampling
+from rdm_cli.methods.conditions import of_images
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.pipeline.attributes import Attributes
-from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
+from rdm_cli.pipeline.classes import checked_class, given_of_draw, require_alike
 from rdm_cli.pipeline.coding import Coder
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, SAYS_ALL_DB, Canvas, Edited, set_attributes
 from rdm_cli.pipeline.explaining import TARGET, Explanation, explain
 from rdm_cli.pipeline.fast_precision import fast_precision
-from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
+from rdm_cli.pipeline.images import Images, LoadedImage, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
 from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down, way_up
 from rdm_cli.priors.gaussian import GaussianPrior
@@ -101,7 +102,7 @@ def open_pipeline(
         raise UsageError(
             f"{opened.name}: works on images of {channels} channels, and rdm reads grey and colour ones"
         )
-    if style is not None and not opened.model.style_shape:
+    if style is not None and "style" not in of_images(opened.model.conditions):
         raise UsageError(f"{opened.name}: {setting('style')}: this is no model of style and shape")
     pipeline = Pipeline(
         bundle=opened,
@@ -116,7 +117,7 @@ def open_pipeline(
         value_range=value_range,
         on_remark=on_remark,
     )
-    _ = pipeline.style_latents  # an image that cannot be read is told before any work
+    _ = pipeline.own_conditions  # an image that cannot be read is told before any work
     return pipeline
 
 
@@ -280,7 +281,7 @@ class Pipeline(Coder):
             wanted,
             decode=lambda some: self._seen(some, seed, advance),
             draft=lambda some: self._seen(some.without_x_T(), seed, advance),
-            read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
+            read=self.encode_z,
             editor=editor,
             keep=keep,
             like=None if like is None else self.donor(like, wanted).z.flatten(1),
@@ -319,17 +320,17 @@ class Pipeline(Coder):
         :class:`~rdm_cli.pipeline.explaining.Explanation` comes for each image; one that could not be brought
         to another decision has no ``answers``.
 
-        Raises UsageError for a plain DPM, an unknown class, a target outside [0.5, 1) and gradients of a model
-        that has none, ClassifierError for a model that cannot be opened or asked, and what :meth:`encode` raises.
+        Raises UsageError for a plain DPM, an unknown class, a target outside [0.5, 1) and gradients of a
+        model that has none, ClassifierError for one that cannot be opened or asked, and what :meth:`encode`
+        raises.
         """
         self.bundle.require_z("counterfactuals")
         if not isinstance(answers, Integral) or answers < 1:
             raise ValueError(f"at least one answer is looked for, not {answers!r}")
         model = open_classifier(classifier, image_size=self.bundle.model.image_size, **opening)
-        x_0 = self.load_images(images, fit)
         return explain(
             self.bundle,
-            self._canvas(x_0, classes, seed, advance),
+            self._canvas(self._read(images, fit), classes, seed, advance),
             model,
             class_name=class_name,
             target=target,
@@ -339,9 +340,14 @@ class Pipeline(Coder):
         )
 
     def _canvas(
-        self, x_0: Tensor, classes: Sequence[str | None] | None, seed: int, advance: Advance | None
+        self,
+        images: Sequence[LoadedImage],
+        classes: Sequence[str | None] | None,
+        seed: int,
+        advance: Advance | None,
     ) -> Canvas:
-        """Images ``x_0`` to be edited; x_T is inferred only where z alone does not bring one back."""
+        """``images`` to be edited; x_T is inferred only where z alone does not bring one back."""
+        x_0 = torch.stack([image.x_0 for image in images])
 
         def decode(some: Codes) -> Tensor:
             return self._seen(some, seed, advance)
@@ -349,17 +355,17 @@ class Pipeline(Coder):
         def draft(some: Codes) -> Tensor:
             return self._seen(some.without_x_T(), seed, advance)
 
-        codes = self.encode(x_0, classes=classes, with_x_T=False, advance=advance)
+        codes = self.encode(images, classes=classes, with_x_T=False, advance=advance)
         drafts, decoded = draft(codes), None
         if bool((psnr(drafts, x_0) < SAYS_ALL_DB).any()):
-            codes = self.encode(x_0, classes=classes, advance=advance)
+            codes = self.encode(images, classes=classes, advance=advance)
             decoded = decode(codes)
         return Canvas.of(
             codes,
             x_0,
             decode=decode,
             draft=draft,
-            read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
+            read=self.encode_z,
             drafts=drafts,
             decoded=decoded,
             trace=lambda z, some: self.traced(z, some, seed=seed),
@@ -374,17 +380,14 @@ class Pipeline(Coder):
         way = way_down(self.bundle, info, has_x_T=codes.x_T is not None, steps=None, sampler=self.sampler)
         if way.kernel.in_pairs:
             raise CodeError(f"{way.sampling.solver} keeps two states, and no gradients go through it")
-        options: dict[str, Any] = self.timesteps(way)
+        options: dict[str, Any] = {"timesteps": way.timesteps}
         if way.sampling.stop_shift:
             options["stop_below"] = way.spec.stop_below(way.sampling.stop_shift, way.steps)
-        options |= class_numbers(self.bundle, [one.class_name for one in codes.infos])
-        options |= {} if codes.style is None else {"style": codes.style}
+        told = {**self.conditions_of(self.as_asked(codes)), "z": z.reshape(-1, *codes.z.shape[1:])}
+        eps_fn = self.eps_fn({name: value.to(self.device) for name, value in told.items()}, **options)
         x_T = self.noise([0] * len(codes), seed=seed) if codes.x_T is None else codes.x_T
-        given = {n: v.to(self.device) if isinstance(v, Tensor) else v for n, v in options.items()}
-        eps_fn = self.eps_fn(z.reshape(-1, *codes.z.shape[1:]).to(self.device), **given)
-        return self.leave(
-            last(way.kernel.decode(eps_fn, x_T.float().to(self.device), way.spec, way.steps))
-        ).cpu()
+        x_0 = last(way.kernel.decode(eps_fn, x_T.float().to(self.device), way.spec, way.steps))
+        return self.leave(x_0).cpu()
 
     def _seen(self, codes: Codes, seed: int, advance: Advance | None) -> Tensor:
         """What codes decode to; those without x_T all with the same one."""
@@ -431,12 +434,12 @@ class Pipeline(Coder):
         held = {"other"} if way.kernel.in_pairs else set()
         if held != codes.holds & {"other"}:  # then all change, so that they hold the same
             rows = range(len(codes))
-        pictures, classes = edited.pictures[rows].clamp(-1, 1), [infos[row].class_name for row in rows]
-        made = self._encode(list(pictures), classes, way, with_x_T=True, advance=advance)
         for row in rows:
             infos[row] = replace(infos[row], **asdict(way.sampling))
+        pictures, own = edited.pictures[rows].clamp(-1, 1), [infos[row] for row in rows]
+        made = self._encode(list(pictures), own, way, with_x_T=True, advance=advance)
         if len(rows) == len(codes):
-            return made.replace(infos=tuple(infos), names=codes.names, style=codes.style)
+            return made.replace(**{**codes.conditions, "z": made.z}, infos=tuple(infos), names=codes.names)
         changed: dict[str, Tensor] = {}
         for name in ("z", "x_T", "other"):
             if (values := getattr(codes, name)) is not None:
@@ -470,9 +473,11 @@ class Pipeline(Coder):
         first, second = self._ends(first, second)
         alpha = _checked_alphas(alphas)
         x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
-        style = None
-        if first.style is not None and second.style is not None:
-            style = lerp(first.style[0], second.style[0], alpha)
+        conditions: dict[str, Any] = {
+            name: lerp(start[0], second.conditions[name][0], alpha)
+            for name, start in first.conditions.items()
+            if name != "z"
+        }
         path = path or self.usual_path
         if path == "prior":
             z = self._through_the_prior(first.z, second.z, alpha)
@@ -485,7 +490,7 @@ class Pipeline(Coder):
             infos = tuple(
                 info if a in (0, 1) else replace(info, **drawn) for info, a in zip(infos, alphas, strict=True)
             )
-        return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
+        return Codes(**conditions, z=z, x_T=x_T, infos=infos, other=other)
 
     @property
     def usual_path(self) -> ZPath:
@@ -519,10 +524,6 @@ class Pipeline(Coder):
         PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
         """
         first, second = self._ends(first, second)
-        if self.bundle.model.style_shape:
-            raise UsageError(
-                f"{self.bundle.name}: {setting('path')} trajectory: not for a model of style and shape"
-            )
         if first.x_T is None or second.x_T is None:
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
         alpha = _checked_alphas(alphas)
@@ -545,17 +546,17 @@ class Pipeline(Coder):
     ) -> Tensor:
         """``rows`` of alpha, x_T and, where a solver keeps one, the other state, decoded one ``way``."""
         model = self.network
-        check_steps_of_z(self.bundle, first.z, way.steps)
-        check_steps_of_z(self.bundle, second.z, way.steps)
-        y = class_numbers(self.bundle, [first.infos[0].class_name])
+        ends = [self.conditions_of(codes) for codes in (first, second)]
+        for conditions in ends:
+            check_steps_of_z(self.bundle, conditions, way.steps)
 
         def decode_batch(real: int, weight: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
-            z_first, z_second = (
-                c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
-            )
-            known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
+            here = [
+                {name: x.to(weight.device).expand(len(weight), *x.shape[1:]) for name, x in end.items()}
+                for end in ends
+            ]
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(way), **known)
+                denoise = model.path_denoiser(*here, weight, timesteps=way.timesteps)
             x_t = start[0] if len(start) == 1 else TwoStates(*start)
             eps_fn = self.in_precision(denoise)
             with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_down) as told:
@@ -590,7 +591,7 @@ class Pipeline(Coder):
                 "one of the two codes holds a second state or a style that the other has not",
                 hint="encode both alike",
             )
-        common_class(first.infos[0], second.infos[0])
+        require_alike(first.infos[0], second.infos[0])
         return first, second
 
     @overload
@@ -673,7 +674,7 @@ class Pipeline(Coder):
     ) -> Codes:
         """Draws of ``z`` (N, *z_shape) as codes, each with its key's x_T and, where there are some, class."""
         info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
-        infos = tuple(replace(info, class_name=drawn_class(self.bundle, seed, key)) for key in keys)
+        infos = tuple(replace(info, **given_of_draw(self.bundle, seed, key)) for key in keys)
         return self.as_asked(Codes(z=z, x_T=self.noise(keys, seed=seed), infos=infos))
 
     def sample_z(
