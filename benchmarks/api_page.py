@@ -15,7 +15,7 @@ from rdm_cli.registry import SOLVERS, load
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 
-PIPELINE = "encode decode manipulate interpolate trajectory sample attributes to load_images"
+PIPELINE = "encode decode manipulate explain interpolate trajectory sample attributes to load_images"
 CLASSES = {
     "Pipeline": PIPELINE.split(),
     "Codes": "save load select concatenate without_x_T replace".split(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.option_groups import spread
+
+if TYPE_CHECKING:
+    from rdm_cli.jobs.results import Explained
 
 MOST_TOLD = 10  # pictures without an answer, by name
 
@@ -51,6 +54,9 @@ def explain(
         int,
         typer.Option("--answers", metavar="N", min=1, max=16, help="Look for up to N different answers."),
     ] = 1,
+    gradients: Annotated[
+        bool, typer.Option("--gradients", help="Move z along the gradients of a Hugging Face folder's model.")
+    ] = False,
     bundle: o.Bundle = o.BUNDLE_DEFAULT,
     seed: o.Seed = 0,
     force: o.Force = False,
@@ -75,7 +81,7 @@ def explain(
 
     Examples:
         rdm explain model.onnx faces/ -o why/ --classes no,yes
-        rdm explain --command "python score.py" faces/ -o why/ --class smiling --answers 3
+        rdm explain --command "python score.py" faces/ -o why/ --class red
     """
     given = list(inputs or [])
     if output is None:
@@ -114,12 +120,12 @@ def explain(
         )
         pipeline.bundle.require_z("counterfactuals")
         classifier = open_model(spec, model, pipeline.bundle.model.image_size)
-        check_question(classifier, asked, target)
+        check_question(classifier, asked, target, gradients=gradients)
         for name, value in classifier.assumed.items():
             console.note(f"rdm: {classifier.name}: {name}: {value}")
         page = ExplanationPage(Path(output), classifier, target=target, force=force)
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Explained]]:
             return explain_files(
                 pipeline,
                 classifier,
@@ -127,6 +133,7 @@ def explain(
                 class_name=asked,
                 target=target,
                 answers=answers,
+                gradients=gradients,
                 seed=seed,
                 fit=fit,
                 force=force,
@@ -136,11 +143,12 @@ def explain(
 
         unanswered: list[str] = []
 
-        def look(data: dict[str, Any]) -> None:
-            if not data["flipped"]:
-                stays = f"{data['class']} at {data['score']:.3f}"
-                nearest = (data["miss"] or data)["score"]
-                unanswered.append(f"{data['receipt']}: {stays} stays; the nearest came to {nearest:.3f}")
+        def look(result: Explained) -> None:
+            if not result.flipped:
+                found = result.found
+                stays = f"{found['class']} at {found['score']:.3f}"
+                nearest = (found["miss"] or found)["score"]
+                unanswered.append(f"{result.receipt_file}: {stays} stays; the nearest came to {nearest:.3f}")
 
         def remarks() -> list[str]:
             some = [f"rdm: {line}" for line in unanswered[:MOST_TOLD]]
@@ -155,7 +163,6 @@ def explain(
         report(
             console, job, outcomes, verb="explained", noun="image", failures=work.failures, each=look,
             remarks=remarks, conclude=conclude,
-            describe=lambda data: str(data["output"] or data["receipt"]),
         )  # fmt: skip
         if unanswered:
             raise typer.Exit(3)

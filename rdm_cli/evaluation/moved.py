@@ -75,10 +75,7 @@ class MovedFaces:
     def z(self) -> Tensor:
         """z of all images, (N, d)."""
         paths = [item.source for item in self.material.items]
-        codes = self.pipeline.encode(
-            paths, fit=self.material.fit, classes=self.material.classes(self.pipeline), with_x_T=False
-        )
-        return codes.z.flatten(1)
+        return self.pipeline.encode(paths, fit=self.material.fit, with_x_T=False).z.flatten(1)
 
     def place(self, name: str) -> Path | None:
         """Where the pictures of ``name`` are kept."""
@@ -132,7 +129,7 @@ class MovedFaces:
             for some in rows.split(AT_ONCE) if len(rows) else ():
                 chosen = self.material.select(some.tolist())
                 paths = [item.source for item in chosen.items]
-                codes = pipeline.encode(paths, fit=chosen.fit, classes=chosen.classes(pipeline))
+                codes = pipeline.encode(paths, fit=chosen.fit)
                 done = pipeline.edit(codes, {name: value}, keep=keep, seed=self.seed)
                 parts.append(
                     Moved(

@@ -252,15 +252,10 @@ class _Output:
     seed: int
 
     @cached_property
-    def classes(self) -> list[str | None]:
-        """Each image's class; None where the bundle knows none."""
-        return [self.pipeline.class_of(item.source) for item in self.images.items]
-
-    @cached_property
     def shows(self) -> Tensor:
         """Which image shows which of the attributes, as the classifiers read z: bool (N, K)."""
         paths = [item.source for item in self.images.items]
-        codes = self.pipeline.encode(paths, fit=self.fit, classes=self.classes, with_x_T=False)
+        codes = self.pipeline.encode(paths, fit=self.fit, with_x_T=False)
         directions = self.pipeline.bundle.directions
         columns = [directions.index(name) for name in self.names]
         return (directions.logits(codes.z.flatten(1))[:, columns] > 0).cpu()
@@ -304,7 +299,7 @@ class _Output:
                 fresh.append(i)
         if fresh:
             paths = [self.images.items[i].source for i in fresh]
-            codes = self.pipeline.encode(paths, fit=self.fit, classes=[self.classes[i] for i in fresh])
+            codes = self.pipeline.encode(paths, fit=self.fit)
             done = self.pipeline.edit(codes, edits, seed=self.seed)
             for row, i in enumerate(fresh):
                 if done.holds[row] and done.kept[row]:

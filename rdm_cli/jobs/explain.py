@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image, ImageChops
 
 from rdm_cli.classifiers.classifier import Classifier
@@ -17,12 +16,14 @@ from rdm_cli.data.images.record import SOFTWARE, new_record, refuse_other, save_
 from rdm_cli.data.images.sheet import TILE, enlarged
 from rdm_cli.data.io.json_text import read_object
 from rdm_cli.data.io.places import Place, fetched, put
-from rdm_cli.errors import OccupiedError, RdmError
+from rdm_cli.errors import OccupiedError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
-from rdm_cli.jobs.loading import LoadedImage, load_image
+from rdm_cli.jobs.loading import load_image
 from rdm_cli.jobs.picture_records import of_source, record_of
 from rdm_cli.jobs.receipts import GAIN, refuse_other_receipt, write_receipt
+from rdm_cli.jobs.results import Explained
 from rdm_cli.pipeline.explaining import Answer, Explanation
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.reports.html_page import Card, HtmlPage, Shown, png_bytes, refuse_other_page
 
@@ -57,6 +58,7 @@ def told(answer: Answer) -> dict[str, Any]:
         "score": round(answer.score, 4),
         "moves": dict(answer.moves),
         "changed": list(answer.changed),
+        "kept": answer.kept,
         "probabilities": changes,
         "z_distance": round(answer.z_distance, 4),
         "psnr_db": round(answer.psnr_db, 2),
@@ -72,13 +74,14 @@ def explain_files(
     class_name: str | None,
     target: float,
     answers: int,
+    gradients: bool = False,
     seed: int = 0,
     fit: Fit = "crop",
     force: bool = False,
     at_once: int = AT_ONCE,
     model_path: str | None = None,
     page: ExplanationPage,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Explained]]:
     """Write, for each image, pictures that ``classifier`` decides otherwise about; see ``Pipeline.explain``.
 
     Beside each answer goes its difference map, beside the first a JSON file with what was found; of an image
@@ -93,7 +96,7 @@ def explain_files(
             pipeline,
             "explanation",
             None,
-            **of_source(source, image.digest),
+            **of_source(source, image.record["source_digest"]),
             fit=fit,
             model=classifier.name,
             model_path=model_path,
@@ -101,6 +104,7 @@ def explain_files(
             asked=class_name,
             target=target,
             answers=answers,
+            gradients=gradients or None,
             seed=seed,
         )
         if not force:
@@ -113,15 +117,15 @@ def explain_files(
 
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[LoadedImage, dict[str, Any]]]
-    ) -> Iterator[dict[str, Any] | RdmError]:
+    ) -> Iterator[Explained]:
         found = pipeline.explain(
-            torch.cat([image.x_0 for image, _ in loaded]),
+            [image for image, _ in loaded],
             classifier,
             class_name=class_name,
             target=target,
             answers=answers,
+            gradients=gradients,
             seed=seed,
-            classes=[image.class_name for image, _ in loaded],
         )
         for task, (_, record), one in zip(batch, loaded, found, strict=True):
             yield _written(task, record, one, page)
@@ -134,8 +138,8 @@ def _numbered(record: dict[str, Any], number: int, *, difference: bool = False) 
     return record | {"what": what, "number": number}
 
 
-def _written(task: Task, record: dict[str, Any], one: Explanation, page: ExplanationPage) -> dict[str, Any]:
-    """Write what was found of one image; gives what is to be said of it."""
+def _written(task: Task, record: dict[str, Any], one: Explanation, page: ExplanationPage) -> Explained:
+    """Write what was found of one image."""
     image = to_pil(one.image, task.name)
     pictures = [to_pil(answer.picture, str(task.target)) for answer in one.answers]
     outputs = []
@@ -158,7 +162,8 @@ def _written(task: Task, record: dict[str, Any], one: Explanation, page: Explana
     }
     receipt = write_receipt(task.target, record | {"receipt": seen})
     page.add(task.name, image, pictures, seen)
-    return {"output": outputs[0] if outputs else None, **seen, "receipt": str(receipt)}
+    output = outputs[0] if outputs else str(receipt)
+    return Explained(output=output, found=seen, receipt_file=str(receipt))
 
 
 def _difference(before: Image.Image, after: Image.Image) -> Image.Image:

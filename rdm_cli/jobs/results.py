@@ -148,3 +148,25 @@ class Edited(Result):
             found |= {"holds": self.holds} if self.receipt is None else self.receipt.as_json()
         files = {"code": self.code, "receipt": self.receipt_file}
         return found | {name: file for name, file in files.items() if file is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained(Result):
+    """What was found of an image's verdict, as its record has it.
+
+    ``output`` is the first picture that the classifier decides otherwise about or, where there is none, the
+    record's own file ``receipt_file``.
+    """
+
+    found: Mapping[str, Any]
+    receipt_file: str
+
+    @property
+    def flipped(self) -> bool:
+        """Whether there is such a picture."""
+        return bool(self.found["flipped"])
+
+    def as_json(self) -> dict[str, Any]:
+        """See :class:`Result`."""
+        output = self.output if self.flipped else None
+        return {"output": output, **self.found, "receipt": self.receipt_file}

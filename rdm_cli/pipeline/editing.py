@@ -226,6 +226,8 @@ class Canvas:
 
     ``unedited`` are pictures of the codes as edited ones are made: by ``draft``, of z alone, where ``by_z``
     (N,) says that this brings the image back, by ``decode`` elsewhere. ``read`` gives z of pictures.
+    ``trace`` makes pictures (n, C, H, W) of z (n, d) and the codes that it belongs to, through which
+    gradients flow; None: there is no such.
     """
 
     codes: Codes
@@ -235,6 +237,7 @@ class Canvas:
     decode: Decode
     draft: Decode
     read: Callable[[Tensor, Codes], Tensor]
+    trace: Callable[[Tensor, Codes], Tensor] | None = None
 
     @staticmethod
     def of(
@@ -246,6 +249,7 @@ class Canvas:
         read: Callable[[Tensor, Codes], Tensor],
         drafts: Tensor | None = None,
         decoded: Tensor | None = None,
+        trace: Callable[[Tensor, Codes], Tensor] | None = None,
     ) -> Canvas:
         """A canvas of ``images``; ``drafts`` of the codes and what they decode to are made where None.
 
@@ -256,7 +260,14 @@ class Canvas:
         other = images if decoded is None else decoded
         unedited = torch.where(by_z[:, None, None, None], drafts, other)
         return Canvas(
-            codes=codes, images=images, unedited=unedited, by_z=by_z, decode=decode, draft=draft, read=read
+            codes=codes,
+            images=images,
+            unedited=unedited,
+            by_z=by_z,
+            decode=decode,
+            draft=draft,
+            read=read,
+            trace=trace,
         )
 
     def painted(self, rows: Tensor, z: Tensor) -> Tensor:
@@ -268,6 +279,16 @@ class Canvas:
             if chosen.any():
                 made[chosen] = view(part.select(chosen.nonzero()[:, 0].tolist()))
         return rest_kept(made, self.unedited[rows], self.images[rows])
+
+    def traced(self, rows: Tensor, z: Tensor) -> Tensor:
+        """As :meth:`painted`, without keeping pixels, and with gradients of ``z``."""
+        assert self.trace is not None
+        part = self.codes.select(rows.tolist())
+        made = []
+        for k in range(len(rows)):
+            one = part.select([k])
+            made.append(self.trace(z[k : k + 1], one.without_x_T() if self.by_z[rows[k]] else one))
+        return torch.cat(made)
 
     def read_in(self, rows: Tensor, pictures: Tensor) -> Tensor:
         """z (n, d) of ``pictures`` (n, C, H, W) made of the codes ``rows``."""

@@ -4,11 +4,12 @@ The classifier is a black box that scores pictures. For each picture the search 
 found,
 
 1. through what the bundle knows: each attribute is set to what it is not, and the classifier is asked about
-   what comes of it. Those that make it decide otherwise are tried in full, the nearest in z first, then those
-   that come near it, further and in pairs;
+   what comes of it. Those that lead most of the way to another decision are tried in full, first those that
+   change the fewest attributes, and of these the nearest in z; then those that lead a part of it, and pairs;
 2. freely: the answers so far tell how the score depends on z, by ridge regression on whitened displacements
-   y = W'(z' - z). Steps go along w, along the bundle's concepts that are most alike, and at random. None
-   leaves the domain of the training codes, and of what works the shortest way is taken.
+   y = W'(z' - z); or its gradient does, where that is asked for. Steps go along w, along the concepts of the
+   bundle that are most alike, and at random. None leaves the domain of the training codes, and of what works
+   the shortest way is taken.
 
 Every answer is settled as an edit is (:mod:`rdm_cli.pipeline.editing`): pixels that need not change are the
 image's own, and the picture is encoded and decoded until z stays.
@@ -50,8 +51,9 @@ MOST_TRIES = 3
 """Attributes, and as many pairs, that are tried in full for each answer."""
 ROUNDS = 4
 """How often a picture is decoded and encoded again, at the most."""
-NEAR = 0.25
-"""Share of the way to the target that an attribute has to go by itself to be tried further, or in a pair."""
+NEAR, MOST_OF_IT = 0.25, 0.5
+"""Shares of the way to the target that an attribute has to go in the first look to be tried at all, and to be
+tried as if it went all of it: a picture that is not settled still holds traces of what was taken away."""
 AT_ONCE = 512
 """Pictures that are asked about in one call of the classifier."""
 FEWEST_PROBES, MOST_PROBES, PROBE_LENGTH = 8, 64, 0.5
@@ -72,8 +74,9 @@ class Answer:
     ``moves`` are the attributes that were set, none where z was moved freely. ``picture`` (C, H, W) is in
     [-1, 1], ``z`` (d,) what the encoder reads in it, ``score`` the probability of the class in question.
     ``holds``: the target is reached. ``before`` and ``after`` are the bundle's probabilities of its
-    attributes, ``changed`` those whose verdict is another one now. ``z_distance`` is in what scales count,
-    ``psnr_db`` compares picture and image, ``outside`` says whether z is unlike any training code.
+    attributes, ``changed`` those whose verdict is another one now, ``kept`` says whether these are the
+    ``moves`` and what they rule out or hide. ``z_distance`` is in what scales count, ``psnr_db`` compares
+    picture and image, ``outside`` says whether z is unlike any training code.
     """
 
     moves: Mapping[str, bool]
@@ -84,6 +87,7 @@ class Answer:
     before: Mapping[str, float]
     after: Mapping[str, float]
     changed: tuple[str, ...]
+    kept: bool
     z_distance: float
     psnr_db: float
     outside: bool
@@ -122,19 +126,37 @@ class Question:
     signs: Tensor
     goal: float  # log-odds
 
+    def log_odds(self, pictures: Tensor) -> Tensor:
+        """What the classifier says of ``pictures`` (n, C, H, W), (n, K)."""
+        return torch.cat([self.classifier.log_odds(p).detach().cpu() for p in pictures.split(AT_ONCE)])
+
+    def nearness(self, rows: Tensor, log_odds: Tensor) -> Tensor:
+        """How near pictures of ``rows`` with these ``log_odds`` (n, K) are to the goal, (n,).
+
+        It is reached from 0 on: the log-odds of the class are beyond the goal, and the verdict is another.
+        """
+        columns = self.columns[rows, None]
+        own = log_odds.gather(1, columns)[:, 0]
+        found = own * self.signs[rows] - self.goal
+        if not self.classifier.exclusive:
+            return found
+        rival = log_odds.scatter(1, columns, -torch.inf).amax(dim=1)
+        return torch.where(self.signs[rows] < 0, found.minimum(rival - own), found)
+
     def towards(self, rows: Tensor, pictures: Tensor) -> Tensor:
-        """Log-odds of ``pictures`` (n, C, H, W) of ``rows``, less the goal: 0 and above reach it, (n,)."""
-        parts = pictures.split(AT_ONCE)
-        found = torch.cat([self.classifier.log_odds(part).detach().cpu() for part in parts])
-        return found[torch.arange(len(rows)), self.columns[rows]] * self.signs[rows] - self.goal
-
-    def score(self, row: int, towards: float) -> float:
-        """The probability of the class of ``row``, where :meth:`towards` is so much."""
-        return 1 / (1 + math.exp(-(towards + self.goal) * float(self.signs[row])))
+        """How near ``pictures`` (n, C, H, W) of ``rows`` are to the goal, (n,)."""
+        return self.nearness(rows, self.log_odds(pictures))
 
 
-def check_question(classifier: Classifier, class_name: str | None, target: float) -> None:
-    """Raise UsageError for an unknown class, a target outside [0.5, 1), and what leaves the class open."""
+def check_question(
+    classifier: Classifier, class_name: str | None, target: float, *, gradients: bool = False
+) -> None:
+    """Raise UsageError for an unknown class, a target outside [0.5, 1), and what leaves the class open.
+
+    And for ``gradients`` of a classifier that has none.
+    """
+    if gradients and not classifier.differentiable:
+        raise UsageError(f"{setting('gradients')}: {classifier.name} is asked from outside, and has none")
     if not 0.5 <= target < 1:
         raise UsageError(f"{setting('target')} {target:g}: a probability from 0.5 to below 1")
     if class_name is not None:
@@ -149,7 +171,7 @@ def check_question(classifier: Classifier, class_name: str | None, target: float
 def ask(
     classifier: Classifier, images: Tensor, *, class_name: str | None, target: float
 ) -> tuple[Question, Tensor, Tensor]:
-    """The question about ``images`` (N, C, H, W), how near each is to its answer (N,), and the verdicts (N,).
+    """The question about ``images`` (N, C, H, W), their log-odds (N, K), and the verdicts on them (N,).
 
     The class is ``class_name`` or, for None, that which each image is said to be of. Raises as
     :func:`check_question` does.
@@ -168,14 +190,15 @@ def ask(
         signs=torch.where(said, -1.0, 1.0),
         goal=math.log(target / (1 - target)),
     )
-    return question, log_odds[rows, columns] * question.signs - question.goal, said
+    return question, log_odds, said
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """Where codes lie: ``whitening`` (d, d) gives them unit variance, ``spread`` (d,) is that of each value.
+    """Where codes lie: ``whitening`` (d, d) gives them unit variance and ``colouring`` undoes it.
 
-    ``within`` takes codes (n, d) back to where codes are.
+    ``spread`` (d,) are the standard deviations of their values. ``within`` takes codes (n, d) back to where
+    codes are, ``outside`` says which of them are unlike any (n,).
     """
 
     whitening: Tensor
@@ -233,22 +256,29 @@ def explain(
     class_name: str | None = None,
     target: float = TARGET,
     num_answers: int = 1,
+    gradients: bool = False,
     seed: int = 0,
 ) -> list[Explanation]:
     """For each image of ``canvas``, up to ``num_answers`` pictures about which ``classifier`` says otherwise.
 
     ``class_name`` is the class in question, None: the one that each image is said to be of. ``target`` is
-    the probability of the other answer that is to be reached. Raises as :func:`check_question`
+    the probability of the other answer that is to be reached. ``gradients``: free moves follow those of the
+    classifier. Raises as :func:`check_question`
     does, and ClassifierError where the classifier fails.
     """
-    question, start, verdicts = ask(classifier, canvas.images, class_name=class_name, target=target)
-    search = _Search(bundle=bundle, canvas=canvas, question=question, start=start, seed=seed)
+    check_question(classifier, class_name, target, gradients=gradients)
+    question, log_odds, verdicts = ask(classifier, canvas.images, class_name=class_name, target=target)
+    start = question.nearness(torch.arange(len(log_odds)), log_odds)
+    scores = log_odds.gather(1, question.columns[:, None])[:, 0].sigmoid().tolist()
+    search = _Search(
+        bundle=bundle, canvas=canvas, question=question, start=start, gradients=gradients, seed=seed
+    )
     search.run(num_answers)
     return [
         Explanation(
             image=canvas.images[row],
             class_name=classifier.classes[int(question.columns[row])],
-            score=question.score(row, float(start[row])),
+            score=scores[row],
             verdict=bool(verdicts[row]),
             target=target if question.signs[row] > 0 else 1 - target,
             answers=tuple(search.answers[row]),
@@ -259,20 +289,50 @@ def explain(
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """Attributes that may be set: which ``share`` of the way to the goal it is, and how much changes."""
+
+    moves: Wanted
+    share: float
+    num_changed: int
+    distance: float
+
+    @property
+    def key(self) -> frozenset[tuple[str, bool]]:
+        """What it is known by."""
+        return frozenset(self.moves.items())
+
+    @property
+    def order(self) -> tuple[bool, float, float]:
+        """What is tried first: what goes most of the way, by how little changes; then by the share."""
+        if self.share >= MOST_OF_IT:
+            return False, self.num_changed, self.distance
+        return True, -self.share, self.distance
+
+
 class _Search:
     """The search for all images of a canvas at once; ``start`` (N,) is how near they are to the goal."""
 
     def __init__(
-        self, *, bundle: Bundle, canvas: Canvas, question: Question, start: Tensor, seed: int
+        self,
+        *,
+        bundle: Bundle,
+        canvas: Canvas,
+        question: Question,
+        start: Tensor,
+        gradients: bool,
+        seed: int,
     ) -> None:
         self.bundle, self.canvas, self.question, self.seed = bundle, canvas, question, seed
-        self.start = start
+        self.start, self.gradients = start, gradients and canvas.trace is not None
         self.z = canvas.codes.z.flatten(1)
         self.near = Surroundings.of(bundle)
         self.directions = _directions(bundle)
         self.first = None if self.directions is None else self.directions.logits(self.z)
         self.drawn = Donors(bundle=bundle, seed=seed)
         self.answers: list[list[Answer]] = [[] for _ in self.z]
+        self.lesser: list[list[Answer]] = [[] for _ in self.z]  # which change something else, too
         self.misses: dict[int, Answer] = {}
         self.num_decodes = torch.ones(len(self.z), dtype=torch.long)
         self.tried: list[set[frozenset[tuple[str, bool]]]] = [set() for _ in self.z]
@@ -287,9 +347,17 @@ class _Search:
                 if not chosen:
                     break
                 self.try_attributes(chosen)
+            self.content_with_lesser(num_answers)
         left = [row for row, found in enumerate(self.answers) if len(found) < num_answers]
         if left:
             self.try_freely(torch.tensor(left))
+            self.content_with_lesser(num_answers)
+
+    def content_with_lesser(self, num_answers: int) -> None:
+        """Fill up with answers that change something else, too, and forget the others of these."""
+        for answers, lesser in zip(self.answers, self.lesser, strict=True):
+            answers += lesser[: num_answers - len(answers)]
+            lesser.clear()
 
     def ask_about(self, rows: Tensor, z: Tensor) -> Tensor:
         """How near pictures of other ``z`` (n, d) of ``rows`` are to the goal, (n,); and remember it."""
@@ -305,8 +373,8 @@ class _Search:
 
     # known attributes
 
-    def screened(self) -> dict[int, list[tuple[dict[str, bool], float, float]]]:
-        """For each row what may be set: (what, how near it comes to the goal, distance in z)."""
+    def screened(self) -> dict[int, list[Wish]]:
+        """What may be set of each row, one attribute at a time."""
         assert self.directions is not None and self.first is not None
         rows, moved, wishes = [], [], []
         for k, name in enumerate(self.directions.names):
@@ -319,56 +387,49 @@ class _Search:
                 moved.append(mover.moved(self.z[some], self.first[some], 0))
                 wishes += [{name: value}] * len(some)
         which, z = torch.cat(rows), torch.cat(moved)
-        towards = self.ask_about(which, z)
-        distance = ((z - self.z[which]) / self.near.spread).square().mean(dim=1).sqrt()
-        found: dict[int, list[tuple[dict[str, bool], float, float]]] = {}
-        for row, *wish in zip(which.tolist(), wishes, towards.tolist(), distance.tolist(), strict=True):
-            found.setdefault(row, []).append((wish[0], wish[1], wish[2]))
+        start = self.start[which]
+        shares = ((self.ask_about(which, z) - start) / (-start).clamp(min=1e-6)).tolist()
+        distance = ((z - self.z[which]) / self.near.spread).square().mean(dim=1).sqrt().tolist()
+        num_changed = changed(self.first[which], self.directions.logits(z)).sum(dim=1).tolist()
+        found: dict[int, list[Wish]] = {}
+        for i, row in enumerate(which.tolist()):
+            wish = Wish(moves=wishes[i], share=shares[i], num_changed=num_changed[i], distance=distance[i])
+            found.setdefault(row, []).append(wish)
         return found
 
-    def pairs(
-        self, singles: Mapping[int, list[tuple[dict[str, bool], float, float]]]
-    ) -> dict[int, list[tuple[dict[str, bool], float, float]]]:
+    def pairs(self, singles: Mapping[int, list[Wish]]) -> dict[int, list[Wish]]:
         """Pairs of the attributes that come nearest to the goal, with what both gain together."""
         found = {}
         for row, wishes in singles.items():
-            start = float(self.start[row])
-            best = sorted(wishes, key=lambda wish: -wish[1])[:3]
-            pairs = []
-            for (a, near_a, far_a), (b, near_b, far_b) in combinations(best, 2):
-                ruled_out = {o for n, v in (a | b).items() if v for o in self._rules_out(n)}
-                if a.keys() == b.keys() or any((a | b).get(name) for name in ruled_out):
-                    continue
-                pairs.append((a | b, near_a + near_b - start, math.hypot(far_a, far_b)))
-            found[row] = pairs
+            best = sorted(wishes, key=lambda wish: -wish.share)[:3]
+            found[row] = [
+                Wish(
+                    moves={**a.moves, **b.moves},
+                    share=a.share + b.share,
+                    num_changed=a.num_changed + b.num_changed,
+                    distance=math.hypot(a.distance, b.distance),
+                )
+                for a, b in combinations(best, 2)
+                if self._goes_with(a.moves, b.moves)
+            ]
         return found
 
-    def _rules_out(self, name: str) -> tuple[str, ...]:
-        return self.bundle.transports.exclusive.get(name, ())
+    def _goes_with(self, a: Wanted, b: Wanted) -> bool:
+        """Whether both can be set: neither rules out what the other wants to be there."""
+        both = {**a, **b}
+        ruled_out = {o for n, v in both.items() if v for o in self.bundle.transports.exclusive.get(n, ())}
+        return a.keys() != b.keys() and not any(both.get(name) for name in ruled_out)
 
-    def next_of(
-        self, wishes: Mapping[int, list[tuple[dict[str, bool], float, float]]], num_answers: int
-    ) -> dict[int, dict[str, bool]]:
+    def next_of(self, wishes: Mapping[int, list[Wish]], num_answers: int) -> dict[int, Wanted]:
         """What is tried next for each row that wants for answers, where there is anything promising."""
-        chosen = {}
+        chosen: dict[int, Wanted] = {}
         for row, known in wishes.items():
-            if len(self.answers[row]) >= num_answers or len(self.tried[row]) >= MOST_TRIES * num_answers * 2:
-                continue
-            start = float(self.start[row])
-            open_ones = [
-                wish
-                for wish in known
-                if frozenset(wish[0].items()) not in self.tried[row]
-                and (wish[1] >= 0 or wish[1] - start > NEAR * -start)
-            ]
-            if open_ones:
-                # those that reach the goal, the nearest first; then those that come nearest to it
-                chosen[row] = min(
-                    open_ones, key=lambda wish: (wish[1] < 0, wish[2] if wish[1] >= 0 else -wish[1])
-                )[0]
+            promising = [wish for wish in known if wish.key not in self.tried[row] and wish.share > NEAR]
+            if promising and len(self.answers[row]) < num_answers:
+                chosen[row] = min(promising, key=lambda wish: wish.order).moves
         return chosen
 
-    def try_attributes(self, chosen: Mapping[int, dict[str, bool]]) -> None:
+    def try_attributes(self, chosen: Mapping[int, Wanted]) -> None:
         """Set what is ``chosen`` for each row, in full; keep what reaches the goal."""
         assert self.directions is not None and self.first is not None
         first = self.first
@@ -402,17 +463,14 @@ class _Search:
         """Move z of ``rows`` wherever the score leads, and keep what reaches the goal."""
         width = self.z.shape[1]
         length = math.sqrt(width)
-        num = min(MOST_PROBES, max(FEWEST_PROBES, width // len(rows)))
-        noise = keyed_noise(self.seed, range(len(rows) * num), (width,), "explain")
-        y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * length
-        which = rows.repeat_interleave(num).repeat(2)
-        self.ask_about(which, self.moved(which, torch.cat([y, -y])))
+        if not self.gradients:
+            self.probe(rows)
         best_z, best = self.z[rows].clone(), self.start[rows].clone()
         for generation in range(GENERATIONS):
             left = (best < 0).nonzero()[:, 0]
             if not len(left):
                 break
-            ways = self.ways(rows[left], generation)  # (n, m, d), of unit length
+            ways = self.ways(rows[left], best_z[left], generation)  # (n, m, d), of unit length
             num_ways = ways.shape[1]
             base = (best_z[left] - self.z[rows[left]]) @ self.near.whitening
             y = base[:, None, None] + ways[:, :, None] * torch.tensor(LENGTHS)[:, None] * length
@@ -429,27 +487,35 @@ class _Search:
             best_z[left[better]] = z.reshape(len(left), -1, width)[at, found][better]
         best_z = self.shortened(rows, best_z, best)
         aims = dict(zip(rows.tolist(), best_z, strict=True))
-        watched = torch.zeros(self.first.shape if self.first is not None else (len(self.z), 0)).bool()
+        watched = torch.ones(self.first.shape if self.first is not None else (len(self.z), 0)).bool()
 
         def propose(left: Tensor, number: int) -> Tensor:
-            return torch.stack([aims[row] for row in left.tolist()]) if len(left) else self.z[:0]
+            return torch.stack([aims[row] for row in left.tolist()])
 
         self.keep(self.settled(rows.tolist(), propose, watched, amounts=(1.0,)), dict.fromkeys(aims, {}))
+
+    def probe(self, rows: Tensor) -> None:
+        """Ask about random steps around each of ``rows``, there and back."""
+        width = self.z.shape[1]
+        num = min(MOST_PROBES, max(FEWEST_PROBES, width // len(rows)))
+        noise = keyed_noise(self.seed, range(len(rows) * num), (width,), "explain")
+        y = torch.nn.functional.normalize(noise, dim=1) * PROBE_LENGTH * math.sqrt(width)
+        which = rows.repeat_interleave(num).repeat(2)
+        self.ask_about(which, self.moved(which, torch.cat([y, -y])))
 
     def moved(self, rows: Tensor, y: Tensor) -> Tensor:
         """z (n, d) of ``rows``, by whitened ``y`` (n, d) away from the images', within the domain."""
         return self.near.within(self.z[rows] + y @ self.near.colouring)
 
-    def ways(self, rows: Tensor, generation: int) -> Tensor:
-        """Whitened directions (n, m, d) of unit length that are worth going for each of ``rows``."""
+    def ways(self, rows: Tensor, z: Tensor, generation: int) -> Tensor:
+        """Whitened directions (n, m, d) of unit length that are worth going from ``z`` (n, d) of ``rows``."""
         width = self.z.shape[1]
-        ways = []
-        columns = self.question.columns[rows]
-        for column in columns.unique().tolist():
-            w = self._slope(column)
-            mine = self.question.signs[rows] * (columns == column)
-            ways.append(mine[:, None] * w)
-        along = torch.stack(ways).sum(dim=0)
+        if self.gradients:
+            along = self.gradient(rows, z)
+        else:
+            columns = self.question.columns[rows].tolist()
+            slopes = {column: self._slope(column) for column in set(columns)}
+            along = torch.stack([slopes[column] for column in columns]) * self.question.signs[rows, None]
         found = [along]
         concepts = self.bundle.concepts
         if concepts is not None and generation == 0:
@@ -466,7 +532,22 @@ class _Search:
             keys = [f"{row} {generation} {k}" for k in range(2) for row in rows.tolist()]
             noise = torch.nn.functional.normalize(keyed_noise(self.seed, keys, (width,), "ways"), dim=1)
             found += [torch.nn.functional.normalize(along + part, dim=1) for part in noise.split(len(rows))]
-        return torch.stack(found, dim=1)
+        ways = torch.stack(found, dim=1)
+        for i, row in enumerate(rows.tolist()):
+            if self.answers[row]:  # another answer leads elsewhere
+                known = torch.stack([answer.z - self.z[row] for answer in self.answers[row]])
+                basis = torch.linalg.qr((known @ self.near.whitening).T).Q
+                ways[i] = torch.nn.functional.normalize(ways[i] - ways[i] @ basis @ basis.T, dim=1)
+        return ways
+
+    def gradient(self, rows: Tensor, z: Tensor) -> Tensor:
+        """Whitened directions (n, d) of unit length in which pictures of ``z`` come nearer to the goal."""
+        z = z.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            log_odds = self.question.classifier.log_odds(self.canvas.traced(rows, z))
+            nearness = self.question.nearness(rows, log_odds.cpu())
+            (found,) = torch.autograd.grad(nearness.sum(), z)
+        return torch.nn.functional.normalize(found @ self.near.colouring.T, dim=1)
 
     def _slope(self, column: int) -> Tensor:
         """The direction (d,) of unit length in which the log-odds of a class rise, by all that was asked."""
@@ -502,7 +583,7 @@ class _Search:
         propose: Callable[[Tensor, int], Tensor],
         watched: Tensor,
         *,
-        amounts: Sequence[float] = AMOUNTS[::2],
+        amounts: Sequence[float] = AMOUNTS,
     ) -> Settled:
         """What ``propose`` leads to for ``rows``, with the attributes ``watched`` (N, K) as they were."""
 
@@ -531,19 +612,29 @@ class _Search:
     def keep(self, settled: Settled, chosen: Mapping[int, Mapping[str, bool]]) -> None:
         """Take what reaches the goal into the answers, and of the rest what comes nearest."""
         rows = torch.tensor(sorted(chosen))
-        towards = self.question.towards(rows, settled.pictures[rows])
-        for row, near in zip(rows.tolist(), towards.tolist(), strict=True):
-            answer = self.answer(row, chosen[row], settled, near)
-            if answer.holds:
-                self.answers[row].append(answer)
-            elif row not in self.misses or self._nearer(row, answer, self.misses[row]):
+        log_odds = self.question.log_odds(settled.pictures[rows])
+        scores = log_odds.gather(1, self.question.columns[rows, None])[:, 0].sigmoid()
+        holds = self.question.nearness(rows, log_odds) >= 0
+        for row, score, reached in zip(rows.tolist(), scores.tolist(), holds.tolist(), strict=True):
+            answer = self.answer(row, chosen[row], settled, score=score, holds=reached)
+            if answer.holds and self.is_other(answer, self.answers[row]):
+                (self.answers if answer.kept else self.lesser)[row].append(answer)
+            elif not answer.holds and self.is_nearer(row, answer):
                 self.misses[row] = answer
 
-    def _nearer(self, row: int, one: Answer, other: Answer) -> bool:
-        return (one.score - other.score) * float(self.question.signs[row]) > 0
+    def is_other(self, one: Answer, answers: Sequence[Answer]) -> bool:
+        """Whether ``one`` is none of the ``answers`` again: what was found freely may change the same."""
+        return bool(one.moves) or not any(
+            known.changed and set(known.changed) <= set(one.changed) for known in answers
+        )
 
-    def answer(self, row: int, moves: Wanted, settled: Settled, towards: float) -> Answer:
-        """The picture of ``row`` as an answer, whose nearness to the goal is ``towards``."""
+    def is_nearer(self, row: int, one: Answer) -> bool:
+        """Whether no other attempt for ``row`` has come as near to the goal as ``one``."""
+        best = self.misses.get(row)
+        return best is None or (one.score - best.score) * float(self.question.signs[row]) > 0
+
+    def answer(self, row: int, moves: Wanted, settled: Settled, *, score: float, holds: bool) -> Answer:
+        """The picture of ``row`` as an answer."""
         z, picture = settled.z[row], settled.pictures[row]
         before: dict[str, float] = {}
         after: dict[str, float] = {}
@@ -559,11 +650,12 @@ class _Search:
             moves=dict(moves),
             picture=picture,
             z=z,
-            score=self.question.score(row, towards),
-            holds=towards >= 0,
+            score=score,
+            holds=holds,
             before=before,
             after=after,
             changed=names,
+            kept=bool(settled.rank[row] != 1),
             z_distance=float(((z - self.z[row]) / self.near.spread).square().mean().sqrt()),
             psnr_db=float(psnr(picture[None], self.canvas.images[row : row + 1])[0]),
             outside=bool(self.near.outside(z[None])[0]),

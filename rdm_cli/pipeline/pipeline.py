@@ -41,7 +41,7 @@ from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_s
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, SAYS_ALL_DB, Canvas, Edited, set_attributes
 from rdm_cli.pipeline.explaining import TARGET, Explanation, explain
 from rdm_cli.pipeline.fast_precision import fast_precision
-from rdm_cli.pipeline.images import Images, Output, Pictures, checked_output
+from rdm_cli.pipeline.images import Images, LoadedImage, Output, Pictures, checked_output
 from rdm_cli.pipeline.running import Advance, told_by_calls
 from rdm_cli.pipeline.sampling import Way, checked_solver, sampling_way, solver_named, way_down, way_up
 from rdm_cli.priors.gaussian import GaussianPrior
@@ -305,6 +305,7 @@ class Pipeline(Coder):
         class_name: str | None = None,
         target: float = TARGET,
         answers: int = 1,
+        gradients: bool = False,
         seed: int = 0,
         fit: Fit = "crop",
         classes: Sequence[str | None] | None = None,
@@ -318,33 +319,40 @@ class Pipeline(Coder):
         :func:`~rdm_cli.classifiers.opening.open_classifier`, such as ``labels``. ``class_name`` is the class
         that is asked about, None: the one that it says each image is of. An answer makes the model say
         otherwise with the probability ``target``; up to ``answers`` different ones are looked for. Attributes
-        that the bundle knows are tried first, then z is moved freely; :mod:`rdm_cli.pipeline.explaining`
-        says how. Images are of every kind that :meth:`encode` takes, ``classes`` theirs for bundles that know
-        some, and ``seed`` makes another search. An :class:`~rdm_cli.pipeline.explaining.Explanation` comes
-        for each image; one that could not be brought to another decision has no ``answers``.
+        that the bundle knows are tried first, then z is moved freely, along ``gradients`` where they are
+        asked for; :mod:`rdm_cli.pipeline.explaining` says how. Images are of every kind that :meth:`encode`
+        takes, ``classes`` theirs for bundles that know some, and ``seed`` makes another search. An
+        :class:`~rdm_cli.pipeline.explaining.Explanation` comes for each image; one that could not be brought
+        to another decision has no ``answers``.
 
-        Raises UsageError for a plain DPM, an unknown class and a target outside [0.5, 1), ClassifierError for
-        a model that cannot be opened or asked, and what :meth:`encode` raises.
+        Raises UsageError for a plain DPM, an unknown class, a target outside [0.5, 1) and gradients of a
+        model that has none, ClassifierError for one that cannot be opened or asked, and what :meth:`encode`
+        raises.
         """
         self.bundle.require_z("counterfactuals")
         if not isinstance(answers, Integral) or answers < 1:
             raise ValueError(f"at least one answer is looked for, not {answers!r}")
         model = open_classifier(classifier, image_size=self.bundle.model.image_size, **opening)
-        x_0 = self.load_images(images, fit)
         return explain(
             self.bundle,
-            self._canvas(x_0, classes, seed, advance),
+            self._canvas(self._read(images, fit), classes, seed, advance),
             model,
             class_name=class_name,
             target=target,
             num_answers=int(answers),
+            gradients=gradients,
             seed=seed,
         )
 
     def _canvas(
-        self, x_0: Tensor, classes: Sequence[str | None] | None, seed: int, advance: Advance | None
+        self,
+        images: Sequence[LoadedImage],
+        classes: Sequence[str | None] | None,
+        seed: int,
+        advance: Advance | None,
     ) -> Canvas:
-        """Images ``x_0`` to be edited; x_T is inferred only where z alone does not bring one back."""
+        """``images`` to be edited; x_T is inferred only where z alone does not bring one back."""
+        x_0 = torch.stack([image.x_0 for image in images])
 
         def decode(some: Codes) -> Tensor:
             return self._seen(some, seed, advance)
@@ -352,20 +360,39 @@ class Pipeline(Coder):
         def draft(some: Codes) -> Tensor:
             return self._seen(some.without_x_T(), seed, advance)
 
-        codes = self.encode(x_0, classes=classes, with_x_T=False, advance=advance)
+        codes = self.encode(images, classes=classes, with_x_T=False, advance=advance)
         drafts, decoded = draft(codes), None
         if bool((psnr(drafts, x_0) < SAYS_ALL_DB).any()):
-            codes = self.encode(x_0, classes=classes, advance=advance)
+            codes = self.encode(images, classes=classes, advance=advance)
             decoded = decode(codes)
         return Canvas.of(
             codes,
             x_0,
             decode=decode,
             draft=draft,
-            read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
+            read=self.encode_z,
             drafts=drafts,
             decoded=decoded,
+            trace=lambda z, some: self.traced(z, some, seed=seed),
         )
+
+    def traced(self, z: Tensor, codes: Codes, *, seed: int = 0) -> Tensor:
+        """What ``codes``, made alike, decode to with another ``z`` (N, d), through which gradients flow.
+
+        All without x_T have that of (``seed``, 0). Raises CodeError where a solver keeps two states.
+        """
+        info = codes.infos[0]
+        way = way_down(self.bundle, info, has_x_T=codes.x_T is not None, steps=None, sampler=self.sampler)
+        if way.kernel.in_pairs:
+            raise CodeError(f"{way.sampling.solver} keeps two states, and no gradients go through it")
+        options: dict[str, Any] = {"timesteps": way.timesteps}
+        if way.sampling.stop_shift:
+            options["stop_below"] = way.spec.stop_below(way.sampling.stop_shift, way.steps)
+        told = {**self.conditions_of(self.as_asked(codes)), "z": z.reshape(-1, *codes.z.shape[1:])}
+        eps_fn = self.eps_fn({name: value.to(self.device) for name, value in told.items()}, **options)
+        x_T = self.noise([0] * len(codes), seed=seed) if codes.x_T is None else codes.x_T
+        x_0 = last(way.kernel.decode(eps_fn, x_T.float().to(self.device), way.spec, way.steps))
+        return self.leave(x_0).cpu()
 
     def _seen(self, codes: Codes, seed: int, advance: Advance | None) -> Tensor:
         """What codes decode to; those without x_T all with the same one."""

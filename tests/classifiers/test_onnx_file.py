@@ -88,6 +88,24 @@ def test_weights_outside_the_file_s_folder_are_not_read(write_onnx, tmp_path, pl
         open_classifier(write_onnx("inside/model.onnx", location=place))
 
 
+def test_weights_are_looked_for_in_every_corner_of_the_network(write_onnx, tmp_path):
+    """In the branch of a condition, as the value of a node: the runtime would read that, too."""
+    import onnx
+
+    model = onnx.load(write_onnx())
+    hidden = onnx.numpy_helper.from_array(np.zeros(6, dtype=np.float32), "hidden")
+    hidden.ClearField("raw_data")
+    hidden.data_location = onnx.TensorProto.EXTERNAL
+    hidden.external_data.add(key="location", value="../secret")
+    constant = onnx.helper.make_node("Constant", [], ["hidden"], value=hidden)
+    branch = onnx.helper.make_graph([constant], "branch", [], [onnx.ValueInfoProto(name="hidden")])
+    condition = onnx.helper.make_node("If", ["pictures"], ["out"], then_branch=branch, else_branch=branch)
+    model.graph.node.append(condition)
+    (tmp_path / "branch.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ClassifierError, match="'../secret', outside its folder; it is not opened"):
+        open_classifier(tmp_path / "branch.onnx")
+
+
 def test_weights_within_the_file_s_folder_are_read(write_onnx, tmp_path):
     (tmp_path / "weights.bin").write_bytes(np.array([[4, -4], [0, 0], [0, 0]], dtype=np.float32).tobytes())
     model = open_classifier(write_onnx(location="weights.bin"), **PLAIN)

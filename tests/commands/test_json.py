@@ -49,8 +49,7 @@ USES: dict[str, list[tuple[str, int]]] = {
               ("{faces} --command {work}/nosuch -o {work}/q", 2)],
     "augment": [("{many} --labels {many}/metadata.csv --label hat --balance smiling -o {work}/o", 0),
                 ("{many} --labels {many}/metadata.csv --label hat --balance hat -o {work}/p", 2)],
-    "explain": [("{model} {faces} -o {work}/o --mean 0 --std 1 --target 0.5 --class 0", 3),
-                ("{model} {mixed} -o {work}/m --mean 0 --std 1 --target 0.5", 3), ("{faces}", 2)],
+    "explain": [("{model} {mixed} -o {work}/m --mean 0 --std 1 --target 0.5", 3), ("{faces}", 2)],
     "sample": [("-n 2 -o {work}/o --steps 1", 0), ("-n 2 --attr hat -o {work}/a --steps 1", 0),
                ("-n 9 --attr hat --max-draws 9 -o {work}/h", 3)],
     "train all": [("{many} -o {work}/new --run {work}/run --preset small32 --steps 1 --batch-size 2 "

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from rdm_cli import open_pipeline
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.codes.code import Codes
+from rdm_cli.pipeline import explaining
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -67,7 +69,12 @@ def train(rdm: Rdm, faces: Path, first_stage: Path, tmp_path: Path) -> Rdm:
 
 
 def test_from_a_first_stage_to_samples(
-    train: Rdm, rdm: Rdm, first_stage: Path, faces: Path, tmp_path: Path
+    train: Rdm,
+    rdm: Rdm,
+    first_stage: Path,
+    faces: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained = train("--steps", 50, "--kl-weight", 0.001)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
@@ -114,6 +121,11 @@ def test_from_a_first_stage_to_samples(
     if attributes.code == 0:
         moved = ("--attr", "dark", "-o", made / "e", "-b", mine, "--steps", 4)
         assert rdm("manipulate", faces / "a.png", *moved).code == 0
+
+    monkeypatch.setattr(explaining, "MOST_PROBES", 2)
+    monkeypatch.setattr(explaining, "GENERATIONS", 1)
+    brighter = open_pipeline(mine).explain(faces / "a.png", lambda x: 5 * x.mean(dim=(1, 2, 3)), target=0.5)
+    assert brighter[0].num_decodes > 8 and all(answer.holds for answer in brighter[0].answers)
 
 
 def test_what_is_predicted_and_how_the_loss_is_weighed(train: Rdm, tmp_path: Path) -> None:

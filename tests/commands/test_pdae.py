@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rdm_cli import open_pipeline
 from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.bundles.writing import save_bundle
 from rdm_cli.codes.code import Codes
@@ -18,6 +19,7 @@ from rdm_cli.kernels.spec import SamplingSpec
 from rdm_cli.methods.dpm.method import METHOD
 from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.models.unet import UNetConfig
+from rdm_cli.pipeline import explaining
 
 Rdm = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -59,7 +61,9 @@ def train(rdm: Rdm, faces: Path, plain: Path, tmp_path: Path) -> Rdm:
     return run
 
 
-def test_from_a_dpm_to_edits(train: Rdm, rdm: Rdm, plain: Path, faces: Path, tmp_path: Path) -> None:
+def test_from_a_dpm_to_edits(
+    train: Rdm, rdm: Rdm, plain: Path, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trained = train("--steps", 6)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     mine = tmp_path / "mine"
@@ -89,6 +93,11 @@ def test_from_a_dpm_to_edits(train: Rdm, rdm: Rdm, plain: Path, faces: Path, tmp
     if attributes.code == 0:
         edited = rdm("manipulate", faces / "a.png", "--attr", "dark", "-o", made / "e", "-b", mine)
         assert edited.code == 0
+
+    monkeypatch.setattr(explaining, "MOST_PROBES", 2)
+    monkeypatch.setattr(explaining, "GENERATIONS", 1)
+    brighter = open_pipeline(mine).explain(faces / "a.png", lambda x: 5 * x.mean(dim=(1, 2, 3)), target=0.5)
+    assert brighter[0].num_decodes > 8 and all(answer.holds for answer in brighter[0].answers)
 
 
 def test_a_killed_run_goes_on_with_its_dpm(train: Rdm, plain: Path, tmp_path: Path) -> None:

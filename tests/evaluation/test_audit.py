@@ -190,7 +190,7 @@ def test_a_planted_shortcut_is_named_on_the_shipped_bundle() -> None:
     columns = [directions.index(name) for name in ("smiling", "glasses")]
 
     def fooled(x: Tensor) -> Tensor:
-        z = pipeline.encode_z(x, [None] * len(x)).flatten(1)
+        z = pipeline.encode(x, with_x_T=False).z.flatten(1)
         smiles, glasses = directions.logits(z)[:, columns].sigmoid().T
         return 0.1 + 0.2 * smiles + 0.4 * glasses
 

@@ -63,7 +63,12 @@ def explained(z: list[list[float]], model: Any, bundle: Any = None, **how: Any) 
         return some.z[:, :, None, None]
 
     canvas = Canvas.of(
-        codes, decode(codes), decode=decode, draft=decode, read=lambda pictures, _: pictures.flatten(1)
+        codes,
+        decode(codes),
+        decode=decode,
+        draft=decode,
+        read=lambda pictures, _: pictures.flatten(1),
+        trace=lambda values, _: values[:, :, None, None],
     )
     bundle = world(*NAMES) if bundle is None else bundle
     classifier = open_classifier(model, image_size=1, outputs=how.pop("outputs", "sigmoid"))
@@ -81,7 +86,7 @@ def test_the_attribute_that_the_model_looks_at_is_set_and_nothing_else() -> None
         has = start[2] > 0
         assert (one.flipped, one.verdict, answer.moves) == (True, has, {"smiling": not has})
         assert answer.score > 0.9 if not has else answer.score < 0.1
-        assert answer.z[:2].tolist() == start[:2] and answer.changed == ("smiling",)
+        assert answer.z[:2].tolist() == start[:2] and answer.changed == ("smiling",) and answer.kept
         assert (answer.before["smiling"] > 0.5) == has and (answer.after["smiling"] > 0.5) != has
         assert answer.z_distance == pytest.approx(4 / 3**0.5)
 
@@ -93,6 +98,15 @@ def test_of_two_attributes_the_nearer_one_is_changed() -> None:
     near, further = explained([[-2.0, -2.0, -2.0]], either, num_answers=2)[0].answers
     assert near.moves == {"smiling": True} and further.moves == {"hat": True}
     assert near.z_distance < further.z_distance
+
+
+def test_a_free_answer_is_another_one_than_those_that_attributes_gave() -> None:
+    def either(x: Tensor) -> Tensor:
+        return 3 * x[:, [1, 2]].amax(dim=(1, 2, 3))
+
+    by_hat, freely = explained([[-2.0, -2.0, -1.0]], either, world("hat"), num_answers=2)[0].answers
+    assert by_hat.moves == {"hat": True} and freely.moves == {}
+    assert freely.changed == () and freely.z[2] > 0 > by_hat.z[2]
 
 
 def test_two_attributes_are_changed_where_one_does_not_do() -> None:
@@ -109,6 +123,33 @@ def test_what_no_attribute_says_is_found_freely_and_no_further_than_is_needed() 
     assert answer.moves == {} and answer.score > 0.9
     assert answer.score < 0.97  # log-odds of 2.2 are asked for, and the way is halved until it just does
     assert answer.changed == () and (answer.z[:2] - torch.tensor([2.0, -2.0])).abs().max() < 0.8
+
+
+class Channel(torch.nn.Module):
+    """Looks at the last channel alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * x[:, 2].flatten()
+
+
+def test_gradients_lead_free_moves_straight_to_the_goal() -> None:
+    (one,) = explained([[2.0, -2.0, -0.5]], Channel(), world("glasses", "hat"), gradients=True)
+    (answer,) = one.answers
+    assert answer.score > 0.9 and torch.equal(answer.z[:2], torch.tensor([2.0, -2.0]))
+    (blind,) = explained([[2.0, -2.0, -0.5]], Channel(), world("glasses", "hat"))
+    assert one.num_decodes < blind.num_decodes
+    with pytest.raises(UsageError, match="gradients: <lambda> is asked from outside, and has none"):
+        explained([[2.0, -2.0, -0.5]], channel(2), gradients=True)
+
+
+def test_pictures_through_which_gradients_flow_are_those_that_are_decoded(tiny_bundle: Any) -> None:
+    pipe = open_pipeline(tiny_bundle)
+    codes = pipe.sample(2).without_x_T()
+    z = codes.z.clone().requires_grad_()
+    traced = pipe.traced(z, codes)
+    torch.testing.assert_close(traced, pipe.decode(codes, keys=[0, 0]), atol=1e-4, rtol=1e-3)
+    (gradient,) = torch.autograd.grad(traced.sum(), z)
+    assert bool(gradient.isfinite().all()) and bool((gradient != 0).any())
 
 
 def test_free_moves_stay_among_codes_that_there_are() -> None:
@@ -147,6 +188,17 @@ def test_the_class_in_question_is_the_one_that_the_model_names_or_that_was_asked
     assert one.answers[0].score <= 0.1
     (other,) = explained([[2.0, -2.0, -2.0]], three, outputs="softmax", class_name="2")
     assert (other.class_name, other.verdict) == ("2", False) and other.answers[0].score >= 0.9
+
+
+def test_a_class_that_is_likeliest_at_less_than_a_half_is_flipped_by_another_verdict() -> None:
+    def four(x: Tensor) -> Tensor:
+        return torch.cat([x.flatten(1) / 4, torch.zeros(len(x), 1)], dim=1)
+
+    (one,) = explained([[2.0, 1.8, -2.0]], four, outputs="softmax", target=0.6)
+    assert one.verdict and one.score < 0.4  # which is less than the target of 0.6 for the others already
+    assert one.flipped
+    after = four(one.answers[0].picture[None])
+    assert int(after.argmax()) != 0
 
 
 @pytest.mark.parametrize(

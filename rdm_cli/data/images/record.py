@@ -5,7 +5,8 @@ box of its own. So rdm knows its own pictures again: they are no inputs, and one
 not written over unasked. A record holds
 
 - ``software``: ``rdm`` and its version; ``command``: what makes it again, where a command made it;
-- ``what`` the picture is: ``edit``, ``sample``, ``decode``, ``reconstruction``, ``interpolation``, ``grid``;
+- ``what`` the picture is: ``edit``, ``sample``, ``decode``, ``reconstruction``, ``interpolation``, ``grid``,
+  ``explanation``;
 - what it was made of: ``bundle`` and ``bundle_digest``, ``source`` and ``source_digest``;
 - the settings on which its pixels depend: ``edits``, ``seed``, ``decoding``, ``precision`` and so on;
 - ``code_digest``, the SHA-256 of the code that was written beside it, where there is one, and
