@@ -32,6 +32,8 @@ MixedPrecision = Literal["no", "bf16", "fp16"]
 """Arithmetic of a training step."""
 Weights = Literal["fp32", "fp16"]
 """How a bundle stores its weights."""
+Engine = Literal["ray"]
+"""What divides a job among machines."""
 StartNoise = Literal["inferred", "random"]
 """Where x_T comes from."""
 Inversion = Literal["ddim", "fixed-point", "exact"]
@@ -361,6 +363,29 @@ class ShardedWork(Work):
             metavar="FILE",
             help="Append a JSON line for each item: input, output, digest, seconds, error.",
             show_default="with shards, a file in -o",
+        ),
+    ] = None
+
+
+@group(BATCH_JOB)
+class Engines:
+    """An engine that others made, which divides a job among machines."""
+
+    engine: Annotated[
+        Engine | None,
+        typer.Option(
+            "--engine",
+            help="Have Ray divide the job among the processors of this machine, or of a cluster.",
+            show_default="this process alone",
+        ),
+    ] = None
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="The address of the Ray cluster, with --engine.",
+            show_default="RAY_ADDRESS, else this machine",
         ),
     ] = None
 
