@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rdm_cli.data.images.pixels import SAID_ONCE, Remark, warn_of
 from rdm_cli.data.io.optional import optional_module
 from rdm_cli.data.io.places import Blob, Readable, held
-
 from rdm_cli.data.sources.folders import Item, PassedOver
 from rdm_cli.data.sources.lmdbs import Lmdb
 from rdm_cli.data.sources.parquet import ParquetImages
@@ -123,6 +122,8 @@ def outcomes_on_ray(job: Job, workers: Workers, address: str | None = None) -> I
 def _connected(address: str | None) -> Iterator[Any]:
     """Ray, connected to a cluster, which says nothing that the job does not say; it ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves workers beside any other program
     ray: Any = optional_module("ray", package="Ray", purpose="--engine ray", extra="ray")
     optional_module("ray.data", package="Ray Data", purpose="--engine ray", extra="ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -132,17 +133,30 @@ def _connected(address: str | None) -> Iterator[Any]:
     if not address:
         where["include_dashboard"] = False
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        with _mute():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RdmError(f"Ray at {where['address']}: {_one_line(error)}") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.scheduling_strategy = "DEFAULT"  # fills machines by half, so workers by their processors
     context.target_max_block_size = 2**20  # what is handed on at once stays as it is, however small
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Within the block nothing goes to stderr: Ray has no other switch for its first line."""
+    told, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(told, 2)
+        os.close(told)
+        os.close(nowhere)
 
 
 @contextmanager

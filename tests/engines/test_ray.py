@@ -1,0 +1,246 @@
+"""rdm encode --engine ray: the files and the table that the plain command writes, whatever is killed meanwhile."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rdm_cli.cli import main
+from rdm_cli.data.images.pixels import SUFFIXES
+from rdm_cli.data.io.places import Blob
+from rdm_cli.data.sinks.outputs import Folder
+from rdm_cli.data.sources.opening import sources_of
+from rdm_cli.data.sources.shards import WHOLE
+from rdm_cli.engines import ray as engine
+from rdm_cli.jobs.job import Job, plan_job
+
+parquet = pytest.importorskip("pyarrow.parquet")
+Rdm = Callable[..., Any]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def pictures(num: int, size: int = 16) -> dict[str, bytes]:
+    """So many PNGs, all different, by name."""
+    from PIL import Image
+
+    rng, found = np.random.default_rng(0), {}
+    for i in range(num):
+        corners = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(corners).resize((size, size), Image.Resampling.BICUBIC).save(file, "PNG")
+        found[f"{i:05d}.png"] = file.getvalue()
+    return found
+
+
+def write_table(path: Path, files: dict[str, bytes], rows_in_a_group: int) -> None:
+    import pyarrow as arrow
+
+    kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    rows = [{"bytes": content, "path": name} for name, content in files.items()]
+    parquet.write_table(arrow.table({"image": arrow.array(rows, kind)}), path, row_group_size=rows_in_a_group)
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def job_of(place: Path, out: Path) -> Job:
+    sources = sources_of([str(place)], suffixes=SUFFIXES)
+    return plan_job(sources, Folder(out), ".safetensors", verb="encode", shard=WHOLE)
+
+
+def read_of(job: Job) -> list[list[Any]]:
+    """The tasks of each batch that reading tasks hand on."""
+    return [tasks for _, part in engine._parts(job) for tasks, _ in engine._batches(part.tasks)]
+
+
+# What needs no Ray: how a job is divided and read.
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "tar"])
+def test_parts_have_every_input_once_with_what_it_holds(kind: str, tmp_path: Path) -> None:
+    files = pictures(40)
+    place = tmp_path / f"faces{'' if kind == 'folder' else f'.{kind}'}"
+    if kind == "parquet":
+        write_table(place, files, rows_in_a_group=3)
+    elif kind == "tar":
+        write_tar(place, files)
+    else:
+        place.mkdir()
+        for name, content in files.items():
+            (place / name).write_bytes(content)
+    job = job_of(place, tmp_path / "out")
+    read = [task for tasks in read_of(job) for task in tasks]
+    plain = list(job_of(place, tmp_path / "out").tasks)
+    assert [task.name for task in read] == [task.name for task in plain]
+    assert [task.target for task in read] == [task.target for task in plain]
+    assert [str(task.source) for task in read] == [str(task.source) for task in plain]
+    assert [task.source.content for task in read] == list(files.values())
+    assert len(list(engine._parts(job))) == (1 if kind == "tar" else pytest.approx(14, abs=3))
+
+
+def test_a_table_of_many_rows_is_read_by_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ITEMS_AT_ONCE", 4)
+    write_table(tmp_path / "t.parquet", pictures(40), rows_in_a_group=3)
+    job = job_of(tmp_path / "t.parquet", tmp_path / "out")
+    parts = [list(part.tasks) for _, part in engine._parts(job)]
+    assert [len(tasks) for tasks in parts] == [3] * 13 + [1]
+    batches = read_of(job)
+    assert max(map(len, batches)) <= 4 and sum(map(len, batches)) == 40
+
+
+def test_what_cannot_be_read_is_told_with_its_input(faces: Path, tmp_path: Path) -> None:
+    (faces / "a.png").unlink()
+    (faces / "a.png").symlink_to(tmp_path / "nowhere")
+    (first, *others), *_ = read_of(job_of(faces, tmp_path / "out"))
+    assert first.error is None and first.source == faces / "a.png"  # as the plain command finds it
+    assert all(isinstance(task.source, Blob) for task in others)
+    write_tar(tmp_path / "empty.tar", {})
+    ((only,),) = [tasks for tasks in read_of(job_of(tmp_path / "empty.tar", tmp_path / "out")) if tasks]
+    assert "nothing to read among its 0 members" in str(only.error)
+
+
+def test_what_it_cannot_do_is_refused_before_ray_is_started(
+    rdm: Rdm, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    for words, told in (
+        ((faces, "-o", tmp_path / "o", "--tar", "--engine", "ray"), "--tar"),
+        ((faces, "-o", tmp_path / "o", "--address", "x:1"), "add --engine ray"),
+        ((faces / "a.png", "-o", "-", "--engine", "ray"), "leave out --engine"),
+    ):
+        refused = rdm("encode", *words, "--no-x-t", "-b", tiny_bundle)
+        assert refused.code == 2 and told in refused.err
+
+
+# On clusters of this machine's own.
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Callable[..., Any]]:
+    """``cluster(3)`` starts one of three nodes, each with one processor and 100 MB for objects."""
+    pytest.importorskip("ray.data")
+    from ray.cluster_utils import Cluster
+
+    patch, started = pytest.MonkeyPatch(), list[Any]()
+    for name, value in {
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0", "RAY_worker_niceness": "0",
+        "RAY_BACKEND_LOG_LEVEL": "fatal", "OMP_NUM_THREADS": "1",
+    }.items():  # fmt: skip
+        patch.setenv(name, value)
+
+    def start(num_nodes: int) -> Any:
+        options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+        made = Cluster(initialize_head=True, head_node_args=options | {"include_dashboard": False})
+        started.append(made)
+        for _ in range(num_nodes - 1):
+            made.add_node(**options)
+        return made
+
+    yield start
+    for made in started:
+        made.shutdown()
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def three_nodes(cluster: Callable[..., Any]) -> Any:
+    return cluster(3)
+
+
+def workers() -> list[int]:
+    """The processes that work for Ray: those that read, and those that encode."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(b"ray::") and b"_Worker" in (
+                folder / "cmdline"
+            ).read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_every_source_gives_the_files_that_the_plain_command_writes(
+    tiny: Rdm, three_nodes: Any, faces: Path, tmp_path: Path
+) -> None:
+    files = pictures(30)
+    bad = {"00030.png": b"no picture", "notes.txt": b"none"}
+    write_table(tmp_path / "t.parquet", files, rows_in_a_group=4)
+    write_tar(tmp_path / "s-0.tar", files | bad)
+    write_tar(tmp_path / "s-1.tar", files)
+    (faces / "bad.png").write_bytes(b"no picture")
+    (faces / "note.txt").write_text("none")
+    for names, code in ((("t.parquet",), 0), (("s-0.tar", "s-1.tar"), 3), (("faces",), 3)):
+        places = [tmp_path / name for name in names]
+        ways = {"plain": (), "ray": ("--engine", "ray", "--address", three_nodes.address)}
+        said = {}
+        for way, words in ways.items():
+            made = tiny("encode", *places, "-o", tmp_path / way, "--no-x-t", "--json", *words,
+                        "--manifest", tmp_path / f"{way}-{names[0]}.jsonl")  # fmt: skip
+            assert made.code == code, made.err
+            lines = [{k: str(v).replace(f"/{way}/", "/") for k, v in o.items()} for o in made.objects]
+            told = [line for line in made.err.splitlines() if not line.startswith("encoded ")]
+            total = made.err.splitlines()[-1].partition(" s (")[2].partition(")")[2]
+            said[way] = (sorted(map(str, lines)), sorted(told), total)
+        assert said["ray"] == said["plain"]
+        assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
+    again = tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "ray", "--no-x-t", *ways["ray"])
+    assert again.code == 0 and "encoded 0 images" in again.err and "30 already done" in again.err
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_change_nothing(
+    tiny: Rdm, three_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table to a table, with a worker killed at random three times."""
+    write_table(tmp_path / "t.parquet", pictures(3000), rows_in_a_group=50)
+    assert tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "plain.parquet", "--no-x-t").code == 0
+    killed = list[int]()
+
+    def kill() -> None:
+        choose = random.Random(0)
+        while len(killed) < 3:
+            time.sleep(1)
+            if found := workers():
+                killed.append(choose.choice(found))
+                os.kill(killed[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    words = ("--engine", "ray", "--address", three_nodes.address)
+    made = tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "ray.parquet", "--no-x-t", *words)
+    assert made.code == 0, made.err
+    assert killed
+    rows = [
+        sorted(
+            (
+                row
+                for part in (tmp_path / name).glob("*.parquet")
+                for row in parquet.read_table(part).to_pylist()
+            ),
+            key=lambda row: row["name"],
+        )
+        for name in ("plain.parquet", "ray.parquet")
+    ]
+    assert len(rows[0]) == 3000 and rows[1] == rows[0]
+    assert main(["codes", "merge", str(tmp_path / "ray.parquet"), "-o", str(tmp_path / "one.parquet")]) == 0
