@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -127,6 +128,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     ray: Any = optional_module("ray", package="Ray", purpose="--engine ray", extra="ray")
     optional_module("ray.data", package="Ray Data", purpose="--engine ray", extra="ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"ray\.")
     address = address or os.environ.get("RAY_ADDRESS")
     # without an address Ray looks for the last Ray of this machine, and waits for it where it is gone
     where: dict[str, Any] = {"address": address or "local"}
