@@ -5,7 +5,7 @@
 Two ways of sharing. With a queue, as Ray has one, a worker that is free takes the next unit. With fixed
 shares, as ``--shard i/n`` has them, each worker does its own units, and the slowest decides. A worker is slow
 with some probability, by a factor, for the whole job. It fails at random, after an exponential time; then the
-unit that it was at is lost, and it comes back after a while and does that again: what was finished before lies
+unit that it was at is lost, and it comes back after a while and does that again: what was finished before is
 on a disk.
 
 Of one worker that fails, a unit of t seconds takes (mtbf + restart) (exp(t / mtbf) - 1) on average; see

@@ -103,15 +103,19 @@ def test_frames_are_batches(encoder: Callable[..., rdm_cli.Encoder], files: list
 
 
 def test_dask_encodes_partitions(encoder: Callable[..., rdm_cli.Encoder], files: list[bytes]) -> None:
-    pandas, delayed = pytest.importorskip("pandas"), pytest.importorskip("dask").delayed
+    """As docs/clusters.md says it."""
+    pandas, dask = pytest.importorskip("pandas"), pytest.importorskip("dask")
+    frames = pytest.importorskip("dask.dataframe")
     encode = encoder(batch_size=8)
 
-    @delayed
-    def codes(frame: Any) -> Any:
-        return pandas.DataFrame({name: list(column) for name, column in encode(frame).items()})
+    def encoded(frame: Any) -> Any:
+        return pandas.DataFrame({name: list(column) for name, column in encode(frame).items()}, frame.index)
 
-    frames = [pandas.DataFrame({"image": files[i : i + 2]}) for i in (0, 2, 4)]
-    (made,) = (delayed(pandas.concat)([codes(frame) for frame in frames]).compute(),)
+    frame = pandas.DataFrame({"image": pandas.Series(files, dtype=object), "key": list("abcde")})
+    with dask.config.set(scheduler="synchronous", **{"dataframe.convert-string": False}):
+        parts = frames.from_pandas(frame, npartitions=3)
+        made = parts.map_partitions(encoded, meta=encoded(frame.head(1))).compute()
+    assert made["key"].tolist() == list("abcde") and made["error"].isna().all()
     assert np.array_equal(np.stack(made["z"]), encode({"image": files})["z"])
 
 
