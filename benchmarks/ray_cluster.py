@@ -214,8 +214,9 @@ def seconds_between(folder: Path) -> float:
 
 
 def overhead(work: Path, num: int, rounds: int) -> None:
-    """Seconds and CPU seconds of 5,000 images without and with Ray, on this machine, in turns."""
-    ways: dict[str, list[str]] = {"plain": [], "ray": ["--engine", "ray"]}
+    """Seconds and CPU seconds of all images without and with Ray, on this machine, in turns."""
+    # a thread on each processor, or a worker
+    ways = {"plain": ["--threads", str(os.cpu_count())], "ray": ["--engine", "ray"]}
     wall: dict[str, list[float]] = {way: [] for way in ways}
     cpu: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):

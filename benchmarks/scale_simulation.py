@@ -125,9 +125,7 @@ def run(
     failing = replace(calm, mtbf=3600 * mtbf_hours, restart=restart)
     both = replace(slow, mtbf=3600 * mtbf_hours, restart=restart)
     ideal = calm.images / (calm.rate * calm.workers)
-    print(
-        f"{calm.images:,} images, {workers:,} workers of {rate:g} images/s: {told(ideal)} without any loss\n"
-    )
+    print(f"{calm.images:,} images, {workers:,} workers of {rate:g} images/s: {told(ideal)} at best\n")
     print("| | a queue | fixed shares | failures | computed again |")
     print("| --- | --- | --- | --- | --- |")
     for name, job in {

@@ -32,8 +32,8 @@ MixedPrecision = Literal["no", "bf16", "fp16"]
 """Arithmetic of a training step."""
 Weights = Literal["fp32", "fp16"]
 """How a bundle stores its weights."""
-Engine = Literal["ray"]
-"""What divides a job among machines."""
+Engine = Literal["none", "ray"]
+"""What divides a job among machines; none: this process does it."""
 StartNoise = Literal["inferred", "random"]
 """Where x_T comes from."""
 Inversion = Literal["ddim", "fixed-point", "exact"]
@@ -372,13 +372,11 @@ class Engines:
     """An engine that others made, which divides a job among machines."""
 
     engine: Annotated[
-        Engine | None,
+        Engine,
         typer.Option(
-            "--engine",
-            help="Have Ray divide the job among the processors of this machine, or of a cluster.",
-            show_default="this process alone",
+            "--engine", help="ray: divide the job among the processors of this machine, or of a Ray cluster."
         ),
-    ] = None
+    ] = "none"
     address: Annotated[
         str | None,
         typer.Option(

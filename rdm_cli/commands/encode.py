@@ -88,9 +88,9 @@ def encode(
     table = output is not None and output.rstrip("/").endswith(TABLE)
     if table:
         _refuse_beside_table({"--tar": work.as_tar, "--force": force}, no_x_T)
-    if engines.engine is None and engines.address is not None:
+    if engines.engine == "none" and engines.address is not None:
         raise UsageError("--address is that of an engine", hint="add --engine ray")
-    if engines.engine is not None and work.as_tar:
+    if engines.engine != "none" and work.as_tar:
         raise UsageError("--tar: with --engine results are files, or a table", hint="leave out one of them")
     with planned_job(
         console,
@@ -127,29 +127,34 @@ def encode(
             pipeline.bundle.require_z("--no-x-t")
 
         if table:
-            from rdm_cli.jobs.encode_table import encode_table, known_rows
+            from rdm_cli.jobs.encode_table import ROWS_IN_A_PART, encode_table, known_rows
 
             place = local_name(str(output)).rstrip("/")
             done = known_rows(place, pipeline, effort, fit=images.fit)
+            at_once = ROWS_IN_A_PART
             do: Any = partial(encode_table, table=place, known=done, effort=effort)
         else:
+            at_once = 256 if no_x_T else 32
             do = partial(encode_files, encoding=encoding, force=force or job.to_stdout)
         do = partial(do, fit=images.fit, num_items=job.num_items)
 
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
-            if engines.engine is None:
+            if engines.engine == "none":
                 return do(pipeline, job.tasks, advance=advance)
             if job.to_stdout or job.names:
                 raise UsageError("- is one file, for which --engine does nothing", hint="leave out --engine")
             from rdm_cli.engines.ray import Workers, outcomes_on_ray
 
-            threads = machine.threads or 1
+            on_gpus = machine.device.startswith("cuda")
+            # a worker sees the one GPU that it has, whatever its number
+            own = replace(machine, threads=machine.threads or 1, device="cuda" if on_gpus else machine.device)
             workers = Workers(
-                opened=partial(open_on, replace(machine, threads=threads), bundle, images),
+                opened=partial(open_on, own, bundle, images),
                 digest=pipeline.bundle.digest,
                 work=do,
-                on_gpus=machine.device.startswith("cuda") or pipeline.bundle.device.type == "cuda",
-                threads=threads,
+                on_gpus=None if machine.device == "auto" else on_gpus,
+                threads=own.threads or 1,
+                items_at_once=at_once,
             )
             return outcomes_on_ray(job, workers, engines.address)
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -45,9 +47,8 @@ if TYPE_CHECKING:
 
 ITEMS_IN_A_PART = 4096
 """Inputs that one reading task reads, where they are files or rows; an archive is read by one."""
-ITEMS_AT_ONCE = 256
 BYTES_AT_ONCE = 2**25
-"""What a reading task hands on at once: so many inputs, or fewer that hold so many bytes."""
+"""A reading task hands on at once as many inputs as it was told to, or fewer that hold so many bytes."""
 WORKER_CPUS = 0.5
 READER_CPUS = 0.1
 """What a worker without a GPU, and a reading task, take of a CPU in Ray's books: there is one worker for each
@@ -66,14 +67,16 @@ class Workers:
     """What every worker does: ``work``, with the pipeline that ``opened`` opens, told whom remarks go to.
 
     The bundle's ``digest`` must be the same on all machines. Each has ``threads`` and, ``on_gpus``, a GPU of
-    its own. All of it is pickled.
+    its own; None: where the cluster has some. It is handed ``items_at_once``, which are done again where it
+    dies. All of it is pickled.
     """
 
     opened: Callable[[Remark], Pipeline]
     digest: str
     work: Work
-    on_gpus: bool
+    on_gpus: bool | None
     threads: int = 1
+    items_at_once: int = 256
 
 
 def outcomes_on_ray(job: Job, workers: Workers, address: str | None = None) -> Iterator[Outcome[Task]]:
@@ -88,15 +91,17 @@ def outcomes_on_ray(job: Job, workers: Workers, address: str | None = None) -> I
             raise UsageError(f"{source.path}: an LMDB is read by one process", hint="leave out --engine")
     with _connected(address) as ray:
         resources = ray.cluster_resources()
-        if workers.on_gpus:
-            num, share = int(resources.get("GPU", 0)), {"num_gpus": 1.0}
-            if not num:
-                raise UsageError("Ray's cluster has no GPU", hint="--device cpu")
-        else:
+        num, share = int(resources.get("GPU", 0)), {"num_gpus": 1.0}
+        if workers.on_gpus and not num:
+            raise UsageError("Ray's cluster has no GPU", hint="--device cpu")
+        if workers.on_gpus is False or not num:
             num = max(1, int(resources.get("CPU", 0)) // workers.threads)
             share = {"num_cpus": WORKER_CPUS * workers.threads}
         here = _Here(folder=os.getcwd(), writes_settings=setting_writer())
-        parts = [{"part": ray.cloudpickle.dumps((here, part))} for part in _parts(job)]
+        at_once = workers.items_at_once
+        parts = [{"part": ray.cloudpickle.dumps((here, at_once, part))} for part in _parts(job)]
+        if not parts:  # of a shard to which nothing falls
+            return
         rows = ray.data.from_items(parts, override_num_blocks=len(parts))
         rows = rows.map_batches(
             _read, batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS,
@@ -126,6 +131,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves workers beside any other program
     ray: Any = optional_module("ray", package="Ray", purpose="--engine ray", extra="ray")
+    optional_module("pandas", package="pandas", purpose="--engine ray", extra="ray")  # Ray Data's, always
     optional_module("ray.data", package="Ray Data", purpose="--engine ray", extra="ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"ray\.")
@@ -135,7 +141,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     if not address:
         where["include_dashboard"] = False
     try:
-        with _mute():
+        with _mute(), _own_signals():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RdmError(f"Ray at {where['address']}: {_one_line(error)}") from error
@@ -159,6 +165,18 @@ def _mute() -> Iterator[None]:
         os.dup2(told, 2)
         os.close(told)
         os.close(nowhere)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """After the block SIGINT and SIGTERM do what they did before: Ray takes them for itself."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -258,7 +276,7 @@ def _pieces(source: Source) -> Iterator[frozenset[str] | None]:
     if isinstance(source, ParquetImages):
         with suppress(Exception):  # what is wrong with it is told by whoever reads it
             sizes = source.group_sizes()
-    if sum(sizes.values()) <= ITEMS_AT_ONCE:
+    if not sizes:
         yield None
         return
     most = min(ITEMS_IN_A_PART, 1 + sum(sizes.values()) // 16)
@@ -295,21 +313,21 @@ def _read(parts: Any) -> Iterator[Any]:
     """Ray's reading task: a batch of inputs, with what they hold, after the other."""
     import pyarrow as arrow
 
-    here, (source, part) = pickle.loads(parts.column("part")[0].as_py())
+    here, at_once, (source, part) = pickle.loads(parts.column("part")[0].as_py())
     with here.entered():
-        for tasks, is_last in _batches(part.tasks):
+        for tasks, is_last in _batches(part.tasks, at_once):
             passed_over = part.passed_over if is_last else PassedOver()
             batch = _Batch(source=source, tasks=tasks, passed_over=passed_over)
             yield arrow.table({"batch": arrow.array([pickle.dumps(batch)], arrow.large_binary())})
 
 
-def _batches(tasks: Iterable[Task]) -> Iterator[tuple[list[Task], bool]]:
-    """``tasks`` with what they hold, some at a time, and whether they are the last, which may be none."""
+def _batches(tasks: Iterable[Task], num: int) -> Iterator[tuple[list[Task], bool]]:
+    """``tasks`` with what they hold, ``num`` at a time, and whether they are the last, which may be none."""
     found, num_bytes = list[Task](), 0
     for task in map(_with_content, tasks):
         found.append(task)
         num_bytes += len(task.source.read_bytes()) if isinstance(task.source, Blob) else 0
-        if len(found) == ITEMS_AT_ONCE or num_bytes >= BYTES_AT_ONCE:
+        if len(found) == num or num_bytes >= BYTES_AT_ONCE:
             yield found, False
             found, num_bytes = [], 0
     yield found, True

@@ -75,7 +75,7 @@ def job_of(place: Path, out: Path) -> Job:
 
 def read_of(job: Job) -> list[list[Any]]:
     """The tasks of each batch that reading tasks hand on."""
-    return [tasks for _, part in engine._parts(job) for tasks, _ in engine._batches(part.tasks)]
+    return [tasks for _, part in engine._parts(job) for tasks, _ in engine._batches(part.tasks, 4)]
 
 
 # What needs no Ray: how a job is divided and read.
@@ -100,11 +100,10 @@ def test_parts_have_every_input_once_with_what_it_holds(kind: str, tmp_path: Pat
     assert [task.target for task in read] == [task.target for task in plain]
     assert [str(task.source) for task in read] == [str(task.source) for task in plain]
     assert [task.source.content for task in read] == list(files.values())
-    assert len(list(engine._parts(job))) == (14 if kind == "folder" else 1)
+    assert len(list(engine._parts(job))) == (1 if kind == "tar" else 14)
 
 
-def test_a_table_of_many_rows_is_read_by_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "ITEMS_AT_ONCE", 4)
+def test_a_table_is_read_by_several(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", pictures(40), rows_in_a_group=3)
     job = job_of(tmp_path / "t.parquet", tmp_path / "out")
     parts = [list(part.tasks) for _, part in engine._parts(job)]
