@@ -7,8 +7,8 @@
 Every study of every bundle is kept by itself in docs/figures/evidence, under the digests of all it rests on:
 what is kept is not measured again, and a run that was stopped goes on with the next. Bundles that are not
 shipped are left out by name. Images are drawn into runs/evidence, unless --held-out and --train name folders
-of `rdm data avatars` of seeds 2 and 1. ``--part page`` measures nothing: it writes page, plots and quoted
-figures.
+of `rdm data avatars` of seeds 2 and 1 (for bundles of 128 px those beside them, whose names end in -128).
+``--part page`` measures nothing: it writes page, plots and quoted figures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from evidence.contenders import PDAE, PLAIN, Shelf, write_plain
+from evidence.contenders import ALL, PDAE, PLAIN, Shelf, image_size_of, write_plain
 from evidence.findings import Findings, read_findings
 from evidence.page import page
 from evidence.places import places, refuse_unmarked
@@ -81,10 +81,11 @@ def make(
     failed: list[str] = []
     studies = [study for name, study in STUDIES.items() if name in parts]
     if studies or "material" in parts:
-        bench = prepared(held_out, train, work, sizes, console)
+        image_sizes = sorted({image_size_of(name) for name in ALL if shelf.is_shipped(name)})
+        benches = {size: prepared(held_out, train, work, sizes, console, size) for size in image_sizes}
         if "material" in parts and shelf.is_shipped(PLAIN):
             write_plain(bundles / PDAE, work / PLAIN)
-        failed = run(studies, bench, shelf, store, sizes, console, again=again)
+        failed = run(studies, benches, shelf, store, sizes, console, again=again)
     write_page(read_findings(store, shelf, list(STUDIES.values()), docs / "figures"), store, docs)
     if failed:
         raise RdmError(

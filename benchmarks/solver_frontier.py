@@ -1,7 +1,7 @@
 """How good samples are against how often the network is asked, for each solver and shipped bundle.
 
     rdm data avatars held-out --n 1000 --seed 2 -q >held-out.txt
-    python benchmarks/solver_frontier.py avatars64-diffae avatars64-pdae avatars64-lrdm \\
+    python benchmarks/solver_frontier.py avatars64-diffae avatars64-pdae avatars128-lrdm \\
         --held-out held-out -o docs/figures/solver-frontier --markdown docs/performance.md
 
 The same z and x_T are decoded by every solver, so that rows differ by the solver alone. Distances are those

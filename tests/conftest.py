@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ BROWSER_FLAGS = (
 )  # fmt: skip
 
 PROJECT = Path(__file__).resolve().parent.parent
+SERVER = Path(__file__).with_name("rdm_server.py")
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +143,67 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles") / "tiny"
     save_bundle(folder, METHOD, model, card="# tiny\n", prior=prior, directions=directions)
     return folder
+
+
+class Rdms:
+    """Forks of a process that has imported everything."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), "HF_HUB_OFFLINE": "1"}
+        pipe = subprocess.PIPE
+        self.server = subprocess.Popen(
+            [sys.executable, str(SERVER)], stdin=pipe, stdout=pipe, text=True, env=environment
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self) -> Any:
+        assert self.server.stdout is not None
+        return json.loads(self.server.stdout.readline())
+
+    def _ask(self, **request: Any) -> Any:
+        assert self.server.stdin is not None
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return self._answer()
+
+    def start(
+        self,
+        *argv: object,
+        limit: int | None = None,
+        log: Path | None = None,
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> int:
+        """Start one in ``folder``, whose files have at most ``limit`` bytes; returns its pid."""
+        words, where = [str(word) for word in argv], str(folder or Path.cwd())
+        log = log or self.log
+        pid: int = self._ask(argv=words, log=str(log), limit=limit, environment=environment, folder=where)
+        return pid
+
+    def wait(self, pid: int, seconds: float = 600) -> int:
+        """Its exit code; negative for a signal. One that takes longer than ``seconds`` is killed."""
+        code: int = self._ask(wait=pid, seconds=seconds)
+        return code
+
+    def run(self, *argv: object, limit: int | None = None, folder: Path | None = None) -> int:
+        """Start one and wait for it."""
+        return self.wait(self.start(*argv, limit=limit, folder=folder))
+
+    @property
+    def said(self) -> str:
+        """What the last one printed."""
+        return self.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def rdms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rdms]:
+    """Runs rdm in processes of its own, quickly."""
+    started = Rdms(tmp_path_factory.mktemp("server") / "log")
+    yield started
+    assert started.server.stdin is not None
+    started.server.stdin.close()
+    started.server.wait()
 
 
 @pytest.fixture

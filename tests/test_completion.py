@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SHIPPED = ["avatars128-lrdm", "avatars64-diffae", "avatars64-lrdm", "avatars64-pdae"]
+SHIPPED = ["avatars128-lrdm", "avatars64-diffae", "avatars64-pdae"]
 
 Complete = Callable[..., list[list[str]]]
 

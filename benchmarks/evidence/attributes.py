@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from evidence.contenders import WITH_Z
-from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, without
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, titled, without
 from rdm_cli.evaluation.attributes import LEAD, MEAN, attributes_plots, measure_attributes
 from rdm_cli.evaluation.figures import Figure, Part
 from rdm_cli.evaluation.material import Material, Subject
@@ -31,8 +31,8 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     return measure_attributes(subject, bench.labelled(chosen["num"]), seed=SEED, advance=advance)
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
-    return [f"rdm evaluate attributes {' '.join(bundles)} {HELD_OUT} -n {chosen['num']}"]
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
+    return [f"rdm evaluate attributes {' '.join(bundles)} {folders.held_out} -n {chosen['num']}"]
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:

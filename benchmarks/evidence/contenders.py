@@ -21,11 +21,14 @@ from rdm_cli.methods.dpm.model import DPM, DPMConfig
 from rdm_cli.methods.method import Method
 from rdm_cli.registry import METHODS, load
 
-DIFFAE, PDAE, LRDM, PLAIN = "avatars64-diffae", "avatars64-pdae", "avatars64-lrdm", "avatars64-dpm"
+DIFFAE, PDAE, LRDM, PLAIN = "avatars64-diffae", "avatars64-pdae", "avatars128-lrdm", "avatars64-dpm"
 TITLES = {DIFFAE: "Diff-AE", PDAE: "PDAE", LRDM: "LRDM", PLAIN: "plain DPM"}
 METHOD_NAMES = {DIFFAE: "diffae", PDAE: "pdae", LRDM: "lrdm", PLAIN: "dpm"}
 WITH_Z = (DIFFAE, PDAE, LRDM)
 ALL = (*WITH_Z, PLAIN)
+IMAGE_SIZE = 64
+OTHER_SIZES = {LRDM: 128}
+"""Pixels a side, of contenders that do not work on 64."""
 CARD = """# {name}
 
 The plain diffusion model that PDAE's bundle {source} is built around and leaves as it was: its `unet`, weight
@@ -36,6 +39,11 @@ for weight. Written by benchmarks/make_evidence.py, for comparisons.
 def source_of(name: str) -> str:
     """The shipped bundle that a contender's networks lie in."""
     return PDAE if name == PLAIN else name
+
+
+def image_size_of(name: str) -> int:
+    """Pixels a side of the images that a contender works on."""
+    return OTHER_SIZES.get(name, IMAGE_SIZE)
 
 
 def method_of(name: str) -> Method:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from evidence.contenders import DIFFAE, PDAE, PLAIN, TITLES
-from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, without
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, titled, without
 from rdm_cli.evaluation.figures import Figure, Part, Sheet, curves, drawn
 from rdm_cli.evaluation.gap import GAP, GapPlan, gap_work, measure_gap
 from rdm_cli.evaluation.material import Material, Subject
@@ -43,9 +43,9 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     return replace(part, sheets=[Sheet(caption=caption, rows=rows)])
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
     words = f"-n {chosen['num']} --every {chosen['every']}"
-    return [f"rdm evaluate gap {' '.join(bundles)} {HELD_OUT} {words}"]
+    return [f"rdm evaluate gap {' '.join(bundles)} {folders.held_out} {words}"]
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evidence.contenders import WITH_Z
-from evidence.study import HELD_OUT, SEED, TRAIN, Bench, Settings, Sizes, Study, listed, titled
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, listed, titled
 from rdm_cli.evaluation.edit import LEAD, EditPlan, edit_plots, edit_work, measure_edits
 from rdm_cli.evaluation.figures import Figure, Part, Sheet
 from rdm_cli.evaluation.judging import Court
@@ -47,11 +47,11 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     )
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
     attributes = " ".join(f"--attr {name}" for name in chosen["attributes"])
-    words = f"--judge-data {TRAIN} --labelled {chosen['labelled']} {attributes}"
+    words = f"--judge-data {folders.train} --labelled {chosen['labelled']} {attributes}"
     more = f"--scales={listed(chosen['scales'])} -n {chosen['num']} --steps {chosen['steps']}"
-    return [f"rdm evaluate edit {' '.join(bundles)} {HELD_OUT} {words} {more}"]
+    return [f"rdm evaluate edit {' '.join(bundles)} {folders.held_out} {words} {more}"]
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evidence.contenders import WITH_Z
-from evidence.study import SEED, WORK, Bench, Settings, Sizes, Study, titled
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, titled
 from rdm_cli.errors import BundleError, RdmError
 from rdm_cli.evaluation.figures import Figure, Part, Scalar, Sheet, drawn, estimated, rows_of_points
 from rdm_cli.evaluation.judging import provenance_of
@@ -91,9 +91,9 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     return Part(figures=figures, sheets=[Sheet(caption=caption, rows=rows)], notes=notes)
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
     """All of it, and what is drawn after one set of examples."""
-    folder = f"{WORK}/{STUDY.name}/{chosen['attributes'][0]}/0"
+    folder = f"{folders.work}/{STUDY.name}/{chosen['attributes'][0]}/0"
     words = f"--n {chosen['num']} --like {folder}/like --unlike {folder}/unlike --steps {chosen['steps']}"
     drawn_after_one = f"rdm sample --bundle {bundles[0]} {words} -o drawn/"
     return [f"make evidence PART={STUDY.name} AGAIN=1", drawn_after_one]

@@ -104,8 +104,19 @@ def read_findings(store: Store, shelf: Shelf, studies: Sequence[Study], figures:
 def _differs(entry: Entry, others: Mapping[str, Entry]) -> str | None:
     """In what ``entry`` was measured otherwise than the first of ``others``; None: in nothing."""
     first = next(iter(others.values()), entry)
-    found = (part for part in COMPARED if entry.key.get(part) != first.key.get(part))
+    same_size = entry.key.get("image_size") == first.key.get("image_size")
+    found = (
+        part
+        for part in COMPARED
+        if entry.key.get(part) != first.key.get(part)
+        and (part != "data" or same_size or _numbers(entry) != _numbers(first))
+    )
     return next((COMPARED[part] for part in found), None)
+
+
+def _numbers(entry: Entry) -> dict[str, int]:
+    """How many images of each kind: at another size the same faces are other files."""
+    return {kind: found["num"] for kind, found in entry.key["data"].items()}
 
 
 def read_against(path: Path) -> tuple[tuple[Figure, ...], int | None]:

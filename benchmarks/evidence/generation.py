@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from evidence.contenders import ALL
-from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, listed, titled, without
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, listed, titled, without
 from rdm_cli.evaluation.figures import Figure, Part, curves, drawn
 from rdm_cli.evaluation.generation import (
     LEAD,
@@ -48,9 +48,9 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     )
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
     words = f"-n {chosen['num']} --steps {listed(chosen['steps'])}"
-    return [f"rdm evaluate generation {' '.join(bundles)} {HELD_OUT} {words}"]
+    return [f"rdm evaluate generation {' '.join(bundles)} {folders.held_out} {words}"]
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evidence.contenders import ALL
-from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, titled, turned
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, titled, turned
 from rdm_cli.codes.code import Codes
 from rdm_cli.evaluation.figures import Figure, Part, drawn, rows_of_points
 from rdm_cli.evaluation.generation import distance_figures, features
@@ -71,9 +71,9 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     return replace(part, figures=[*part.figures, *_halfway(bench, chosen, subject, advance)])
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
     words = f"-n {chosen['pairs']} --frames {chosen['frames']} --steps {chosen['steps']}"
-    evaluated = f"rdm evaluate interpolation {' '.join(bundles)} {HELD_OUT} {words}"
+    evaluated = f"rdm evaluate interpolation {' '.join(bundles)} {folders.held_out} {words}"
     return [evaluated, f"make evidence PART={STUDY.name} AGAIN=1"]  # the second for what lies halfway
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from report_tables import table
 
 from evidence.claims import CLAIMS, Verdict, verdict_row, verdicts
-from evidence.contenders import LRDM, PDAE, PLAIN, TITLES
+from evidence.contenders import IMAGE_SIZE, LRDM, OTHER_SIZES, PLAIN, TITLES, image_size_of
 from evidence.findings import AGAINST, SWEEP, Findings
 from evidence.glance import choices
 from evidence.rules import MARGIN
 from evidence.store import Entry, Picture
 from evidence.studies import STUDIES
-from evidence.study import FULL, HELD_OUT, HELD_OUT_SEED, TRAIN, TRAIN_SEED, WORK, Study, titled, without
+from evidence.study import FOLDERS, FULL, HELD_OUT_SEED, TRAIN_SEED, WORK, Study, titled, without
 from rdm_cli.evaluation.figures import Figure
 from rdm_cli.evaluation.report import comparison
 from rdm_cli.reports.plots import Plot
@@ -27,12 +27,12 @@ ONE = "make evidence PART={} AGAIN=1"  # what is kept is else not measured again
 MATERIAL, PAGE = "make evidence PART=material", "make evidence PART=page"
 AGAINST_PLOTS = ("training", "training-and-pretraining")
 AGAINST_COMMAND = (
-    f"python benchmarks/pdae_against_diffae.py --train runs/avatars --held-out {HELD_OUT} "
+    f"python benchmarks/pdae_against_diffae.py --train runs/avatars --held-out {FOLDERS.held_out} "
     f"--dpm {WORK}/{PLAIN} --dpm-images 300000 -o runs/against --figures docs/figures"
 )
 SWEEP_COMMAND = (
     "python benchmarks/lambda_sweep.py runs/sweep-1e-5 runs/sweep-1e-4 runs/sweep-1e-3 "
-    f"--held-out {HELD_OUT} --output docs/figures"
+    f"--held-out {FOLDERS.held_out} --output docs/figures"
 )
 TRAINING_IMAGES = f"`rdm data avatars runs/avatars --n 40000 --seed {TRAIN_SEED}`"
 
@@ -59,15 +59,17 @@ def page(findings: Findings, pictures: Path) -> str:
 
 def _lead(findings: Findings) -> list[str]:
     entries = [e for by_name in findings.entries.values() for e in by_name.values()]
+    others = ", ".join(f"{TITLES[name]}: {size}" for name, size in OTHER_SIZES.items())
     lines = [
         "This page is written by `make evidence`, every word and figure of it, from the JSON files in "
         f"[{PICTURES}]({PICTURES}); what should change is changed in benchmarks/evidence. It puts the "
-        "papers' claims to the test on the bundles that rdm ships, which were trained on drawn faces of 64 "
-        "pixels on two CPU cores. *Does not hold here* is a finding about these bundles, at their size "
-        "and on these images, not about the papers.",
+        "papers' claims to the test on the bundles that rdm ships, which were trained on drawn faces of "
+        f"{IMAGE_SIZE} pixels ({others}). *Does not hold here* is a finding about these bundles, at their "
+        "size and on these images, not about the papers.",
         f"All are measured on the same held-out avatars, which nothing was trained on (`rdm data avatars "
-        f"{HELD_OUT} --n {FULL.num_held_out} --seed {HELD_OUT_SEED}`; where something is learned from "
-        f"pictures, it is from `{TRAIN}`, seed {TRAIN_SEED}). The plain DPM is the frozen half of {PDAE}. "
+        f"{FOLDERS.held_out} --n {FULL.num_held_out} --seed {HELD_OUT_SEED}`; where something is learned "
+        f"from pictures, it is from `{FOLDERS.train}`, seed {TRAIN_SEED}). Bundles of "
+        "another size see the same faces, drawn at that size. The plain DPM is the frozen half of {PDAE}. "
         f"Both are made by `{MATERIAL}`. Intervals are of 95 %, over images; "
         "what each figure is, [evaluation.md](evaluation.md) says.",
     ]
@@ -170,7 +172,7 @@ def _sweep(findings: Findings) -> list[str]:
     lead = (
         f"Small {TITLES[LRDM]}s that differ in lambda alone: what z alone brings back, and how like images "
         f"samples from N(0, I) are. They are trained on {TRAINING_IMAGES} by the commands that "
-        "benchmarks/lambda_sweep.py begins with, on one first stage: the card of avatars64-lrdm says which."
+        "benchmarks/lambda_sweep.py begins with, on one first stage: docs/training.md says which."
     )
     if not findings.sweep:
         return [_filled(lead), f"Not measured: {SWEEP}.json is not in docs/figures.", _command(SWEEP_COMMAND)]
@@ -181,7 +183,14 @@ def _sweep(findings: Findings) -> list[str]:
 
 def _commands(study: Study, entries: Mapping[str, Entry]) -> str:
     settings = dict(next(iter(entries.values())).key["settings"])
-    found = study.commands(settings, [_spec(name) for name in entries])
+    by_size: dict[int, list[str]] = {}
+    for name in entries:
+        by_size.setdefault(image_size_of(name), []).append(_spec(name))
+    found = dict.fromkeys(
+        command
+        for size, bundles in by_size.items()
+        for command in study.commands(settings, bundles, FOLDERS.of_size(size))
+    )
     batch = f" --batch-size {settings['batch_size']}"
     return _command(*(c + batch if c.startswith("rdm evaluate") else c for c in found))
 

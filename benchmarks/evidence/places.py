@@ -13,10 +13,10 @@ from typing import Any
 
 import report_tables
 
-from evidence.contenders import LRDM, WITH_Z
+from evidence.contenders import WITH_Z
 from evidence.findings import CHANGED, Findings
 from evidence.glance import headline, swept
-from evidence.study import HELD_OUT
+from evidence.study import FOLDERS
 from rdm_cli.data.io.json_text import read_object
 from rdm_cli.errors import RdmError, UsageError
 
@@ -60,6 +60,10 @@ def refuse_unmarked(root: Path) -> None:
 
 def places(findings: Findings, root: Path) -> Iterator[Place]:
     """Every place of the project at ``root`` that there are figures for."""
+    if findings.sweep:
+        begin, end = report_tables.markers("lambda_sweep")
+        text = report_tables.table(*swept(findings.sweep))
+        yield Place(page=root / "docs" / "training.md", begin=begin, end=end, text=text)
     readme = quoted(findings, WITH_Z)
     if readme:
         yield Place(page=root / "README.md", begin=BEGIN, end=END, text=readme)
@@ -74,10 +78,6 @@ def places(findings: Findings, root: Path) -> Iterator[Place]:
         own = quoted(findings, (name,))
         if own:
             yield Place(page=card, begin=BEGIN, end=END, text=own)
-        if name == LRDM and findings.sweep:
-            begin, end = report_tables.markers("lambda_sweep")
-            text = report_tables.table(*swept(findings.sweep))
-            yield Place(page=card, begin=begin, end=end, text=text)
         if name in reports:
             text = _told({name: reports[name]}, lambda found: report_tables.markdown(*found.values()))
             yield Place(page=card, begin=report_tables.BEGIN, end=report_tables.END, text=text)
@@ -90,7 +90,7 @@ def quoted(findings: Findings, names: tuple[str, ...]) -> str:
         changed = {why for (_, name), why in findings.absent.items() if name in names and CHANGED in why}
         return f"Not measured: {'; '.join(sorted(changed))}." if changed else ""
     told = f"""\
-Held-out avatars (`{HELD_OUT}`), 95 % intervals, all of it in docs/evidence.md.
+Held-out avatars (`{FOLDERS.held_out}`), 95 % intervals, all of it in docs/evidence.md.
 ↑: more is better, ↓: less is; KD is the kernel distance times 1000."""
     return f"{told}\n\n{report_tables.table(('for', *columns), rows)}"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evidence.contenders import ALL
-from evidence.study import HELD_OUT, SEED, Bench, Settings, Sizes, Study, listed, titled
+from evidence.study import SEED, Bench, Folders, Settings, Sizes, Study, listed, titled
 from rdm_cli.evaluation.figures import Figure, Part
 from rdm_cli.evaluation.material import Material, Subject
 from rdm_cli.evaluation.reconstruction import (
@@ -43,9 +43,9 @@ def measure(bench: Bench, chosen: Settings, subject: Subject, advance: Advance) 
     )
 
 
-def commands(chosen: Settings, bundles: Sequence[str]) -> list[str]:
+def commands(chosen: Settings, bundles: Sequence[str], folders: Folders) -> list[str]:
     words = f"-n {chosen['num']} --steps {listed(chosen['steps'])}"
-    return [f"rdm evaluate reconstruction {' '.join(bundles)} {HELD_OUT} {words}"]
+    return [f"rdm evaluate reconstruction {' '.join(bundles)} {folders.held_out} {words}"]
 
 
 def tables(figures: Sequence[Figure]) -> list[Figure]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from evidence.contenders import TITLES, Shelf, source_of
+from evidence.contenders import IMAGE_SIZE, TITLES, Shelf, image_size_of, source_of
 from evidence.page import plot_files
 from evidence.store import Entry, Picture, Store
-from evidence.study import HELD_OUT_SEED, SEED, TRAIN_SEED, Bench, Sizes, Study
+from evidence.study import HELD_OUT_SEED, SEED, TRAIN_SEED, Bench, Folders, Sizes, Study
 from rdm_cli.console import Console
 from rdm_cli.data.avatars import write_avatars
 from rdm_cli.data.images.pixels import grid, to_pil
@@ -28,8 +28,8 @@ ZOOM = 2
 QUALITY = 90
 
 
-def draw_material(folder: Path, num: int, seed: int, console: Console) -> None:
-    """The first ``num`` avatars of ``seed`` in ``folder``, unless they are there.
+def draw_material(folder: Path, num: int, seed: int, image_size: int, console: Console) -> None:
+    """The first ``num`` avatars of ``seed``, ``image_size`` px a side, in ``folder``, unless they are there.
 
     Raises UsageError where what draws them is not installed.
     """
@@ -37,7 +37,7 @@ def draw_material(folder: Path, num: int, seed: int, console: Console) -> None:
         return
     labels = folder / "metadata.csv"
     with console.progress(f"drawing {folder}", float(num)) as advance:
-        for path in write_avatars(folder, num_images=num, size=64, seed=seed):
+        for path in write_avatars(folder, num_images=num, size=image_size, seed=seed):
             if path != labels:
                 advance(1.0)
     console.note(f"{folder}: {num} avatars of seed {seed}")
@@ -49,23 +49,33 @@ def num_drawn(folder: Path) -> int:
     return len(labels.read_text(encoding="utf-8").splitlines()) - 1 if labels.exists() else 0
 
 
-def prepared(held_out: Path | None, train: Path | None, work: Path, sizes: Sizes, console: Console) -> Bench:
-    """The bench, on folders of the user's or on avatars that are drawn into ``work``."""
-    folders = []
-    for given, name, num, seed in (
-        (held_out, "held-out", sizes.num_held_out, HELD_OUT_SEED),
-        (train, "train", sizes.num_train, TRAIN_SEED),
+def prepared(
+    held_out: Path | None,
+    train: Path | None,
+    work: Path,
+    sizes: Sizes,
+    console: Console,
+    image_size: int = IMAGE_SIZE,
+) -> Bench:
+    """The bench of one size, on folders of the user's or on avatars that are drawn into ``work``.
+
+    ``held_out`` and ``train`` name folders of 64 px; those of another size lie beside them
+    (:meth:`Folders.of_size`). Raises UsageError where one of the user's has too few avatars.
+    """
+    given = Folders(held_out=held_out or work / "held-out", train=train or work / "train", work=work)
+    folders = given.of_size(image_size)
+    for folder, is_own, num, seed in (
+        (folders.held_out, held_out is None, sizes.num_held_out, HELD_OUT_SEED),
+        (folders.train, train is None, sizes.num_train, TRAIN_SEED),
     ):
-        if given is None:
-            draw_material(work / name, num, seed, console)
-        elif num_drawn(given) < num:
+        if is_own:
+            draw_material(folder, num, seed, image_size, console)
+        elif num_drawn(folder) < num:
             raise UsageError(
-                f"{given}: {num_drawn(given)} labelled avatars, and {num} are needed",
-                hint=f"rdm data avatars {given} --n {num} --seed {seed}",
+                f"{folder}: {num_drawn(folder)} labelled avatars, and {num} are needed",
+                hint=f"rdm data avatars {folder} --n {num} --size {image_size} --seed {seed}",
             )
-        folders.append(given or work / name)
-    held_out, train = folders
-    return Bench(held_out=held_out, train=train, work=work)
+    return Bench(held_out=folders.held_out, train=folders.train, work=folders.work)
 
 
 def wanted_key(
@@ -77,6 +87,7 @@ def wanted_key(
         "bundle": shelf.key(name, study.uses),
         "settings": dict(settings),
         "seed": SEED,
+        **({} if image_size_of(name) == IMAGE_SIZE else {"image_size": image_size_of(name)}),
         **({"extractor_sha256": bench.extractor.sha256} if study.extracts else {}),
         "data": {kind: {"num": len(found), "sha256": found.digest} for kind, found in materials.items()},
     }
@@ -84,7 +95,7 @@ def wanted_key(
 
 def run(
     studies: Sequence[Study],
-    bench: Bench,
+    benches: Mapping[int, Bench],
     shelf: Shelf,
     store: Store,
     sizes: Sizes,
@@ -94,6 +105,7 @@ def run(
 ) -> list[str]:
     """Measure every contender of every study whose key differs from the one that is kept; ``again``: all.
 
+    Each is measured on the one of ``benches`` that has images of its size.
     What fails is told and left out; returned are those, a few words each.
     """
     failed: list[str] = []
@@ -104,6 +116,7 @@ def run(
             if not shelf.is_shipped(name):
                 console.note(f"{label}: not measured: bundle {source_of(name)} is not shipped")
                 continue
+            bench = benches[image_size_of(name)]
             key = wanted_key(study, name, shelf, bench, settings)
             kept = store.entries(study.name).get(name)
             if kept is not None and kept.key == key and not again:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from evidence.contenders import TITLES
+from evidence.contenders import IMAGE_SIZE, TITLES
 from rdm_cli.evaluation.distances import PictureDistance, open_distances
 from rdm_cli.evaluation.figures import Figure, Part, Sheet
 from rdm_cli.evaluation.judging import Court, court
@@ -19,10 +19,28 @@ from rdm_cli.reports.plots import Plot
 
 SEED = 0
 WORK = "runs/evidence"
-HELD_OUT = f"{WORK}/held-out"
-TRAIN = f"{WORK}/train"
 HELD_OUT_SEED, TRAIN_SEED = 2, 1
 Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Labelled avatars of one size: those to measure on, to learn from, and a place for more."""
+
+    held_out: Path
+    train: Path
+    work: Path
+
+    def of_size(self, image_size: int) -> Folders:
+        """The folders beside these with the same faces, drawn ``image_size`` px a side."""
+        if image_size == IMAGE_SIZE:
+            return self
+        held_out, train = (f.with_name(f"{f.name}-{image_size}") for f in (self.held_out, self.train))
+        return Folders(held_out=held_out, train=train, work=self.work / f"{image_size}-px")
+
+
+FOLDERS = Folders(held_out=Path(f"{WORK}/held-out"), train=Path(f"{WORK}/train"), work=Path(WORK))
+"""As the page names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +105,10 @@ TINY = Sizes(
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all studies share: folders of labelled images, and a ``work`` folder; networks are opened once."""
+    """What all studies share at one size: folders of labelled images, and a ``work`` folder.
+
+    Networks are opened once.
+    """
 
     held_out: Path
     train: Path
@@ -142,7 +163,7 @@ class Study:
     and of what a bundle ``uses`` besides its networks. ``measure`` gives figures, of which those that
     ``keeps`` are kept, and sheets, of which those that ``shows`` are drawn. ``tables`` arranges figures for
     the page, under the name that each column or ``row`` is to have; ``commands`` reproduce them, for bundles
-    as the user names them. ``extracts``: figures rest on the bench's extractor.
+    and folders as the user names them. ``extracts``: figures rest on the bench's extractor.
     """
 
     name: str
@@ -153,7 +174,7 @@ class Study:
     materials: Callable[[Bench, Settings], Mapping[str, Material]]
     measure: Callable[[Bench, Settings, Subject, Advance], Part]
     work: Callable[[Bench, Settings, Subject], float]
-    commands: Callable[[Settings, Sequence[str]], list[str]]
+    commands: Callable[[Settings, Sequence[str], Folders], list[str]]
     tables: Callable[[Sequence[Figure]], Sequence[Figure]]
     plots: Callable[[Sequence[Figure]], Sequence[Plot]]
     uses: tuple[str, ...] = ()

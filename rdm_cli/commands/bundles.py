@@ -63,7 +63,7 @@ def show_bundle(
 
     Examples:
         rdm bundles show avatars64-pdae
-        rdm bundles show avatars64-lrdm --card
+        rdm bundles show avatars128-lrdm --card
     """
     console = Console(as_json=as_json)
     from rdm_cli.pipeline.inspection import details, read_card

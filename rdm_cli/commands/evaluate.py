@@ -632,7 +632,7 @@ def gap(
 
     Examples:
         rdm evaluate gap avatars64-diffae avatars64-pdae faces/
-        rdm evaluate gap avatars64-lrdm faces/ -n 32 --every 100 -o gap/
+        rdm evaluate gap avatars128-lrdm faces/ -n 32 --every 100 -o gap/
     """
     frame = _Frame("gap", bundles_and_data, report, images, machine, voice)
     shown_at = _numbers("--at", at)

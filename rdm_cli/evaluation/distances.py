@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,32 +11,37 @@ from torch import Tensor
 
 from rdm_cli.errors import UsageError
 from rdm_cli.evaluation.figures import Scalar
-from rdm_cli.evaluation.material import as_rgb
+from rdm_cli.evaluation.material import Subject, as_rgb
 from rdm_cli.metrics.interpolation import Distance
 from rdm_cli.metrics.lpips import open_lpips
 from rdm_cli.metrics.reconstruction import mse
 from rdm_cli.metrics.st_lpips import open_st_lpips
 
 PAIRS_AT_ONCE = 64
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureDistance:
     """A distance of two batches of pictures (N, C, H, W) in [-1, 1], by ``name``; (N,), float32 on the CPU.
 
-    ``smallest_px`` is the least that its network can see.
+    ``smallest_px`` is the least that its network can see; it is computed on ``device``.
     """
 
     name: str
     distance: Distance
     smallest_px: int
     computed_with: dict[str, Scalar]
+    device: torch.device = CPU
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of each pair, without gradients."""
         parts = zip(x.split(PAIRS_AT_ONCE), y.split(PAIRS_AT_ONCE), strict=True)
         with torch.no_grad():
-            return torch.cat([self.distance(as_rgb(a), as_rgb(b)).float().cpu() for a, b in parts])
+            return torch.cat([self._distance(a, b).float().cpu() for a, b in parts])
+
+    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.distance(as_rgb(x.to(self.device)), as_rgb(y.to(self.device)))
 
     def sees(self, image_size_px: int) -> bool:
         """Whether pictures of that size are large enough for it."""
@@ -89,18 +94,19 @@ def open_distances(lpips_weights: Sequence[Path] = ()) -> tuple[list[PictureDist
     return found, notes
 
 
-def usable(
-    distances: Sequence[PictureDistance], image_size_px: int, bundle: str
-) -> tuple[list[PictureDistance], list[str]]:
-    """Those that see pictures of that size, and a line about each of the others."""
+def usable(distances: Sequence[PictureDistance], subject: Subject) -> tuple[list[PictureDistance], list[str]]:
+    """Those that see pictures of ``subject``'s size, on its device, and a line about each of the others."""
+    bundle = subject.pipeline.bundle
+    image_size_px = bundle.model.image_size
     notes = [
-        f"{bundle}: {d.name} needs {d.smallest_px} px, and its images have {image_size_px}"
+        f"{subject.name}: {d.name} needs {d.smallest_px} px, and its images have {image_size_px}"
         for d in distances
         if not d.sees(image_size_px)
     ]
-    return [d for d in distances if d.sees(image_size_px)], notes
+    return [replace(d, device=bundle.device) for d in distances if d.sees(image_size_px)], notes
 
 
-def first_choice(distances: Sequence[PictureDistance], image_size_px: int) -> PictureDistance:
-    """The first that sees pictures of that size; the mean squared error where none does."""
-    return next((d for d in distances if d.sees(image_size_px)), SQUARED)
+def first_choice(distances: Sequence[PictureDistance], subject: Subject) -> PictureDistance:
+    """The first of :func:`usable`; the mean squared error where there is none."""
+    able, _ = usable(distances, subject)
+    return able[0] if able else SQUARED

@@ -109,7 +109,7 @@ def measure_edits(
     if not cases:
         return Part(notes=notes)
     pipeline = subject.pipeline
-    able, blind = usable(distances, pipeline.bundle.model.image_size, subject.name)
+    able, blind = usable(distances, subject)
     x_0, labels = court.edited.images(pipeline), court.edited.known()
     judge = court.judge(subject)
     judged = [case for case in cases if case.attribute in judge.names]

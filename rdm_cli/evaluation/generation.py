@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rdm_cli.bundles.bundle import Bundle
@@ -26,6 +27,7 @@ LEAD = (
     "compare only between equal numbers of images."
 )
 AT_ONCE = 50
+CPU = torch.device("cpu")
 LEAST = 10  # images on each side, for one dimension of FD
 NO_Z = "x_T alone"
 
@@ -42,7 +44,9 @@ class Reference:
         """Features (N, d) of the images at the size of ``subject``'s; computed when first asked for."""
         shape = subject.pipeline.bundle.model.image_shape
         if shape not in self.known:
-            self.known[shape] = features(self.extractor, self.material.images(subject.pipeline))
+            self.known[shape] = features(
+                self.extractor, self.material.images(subject.pipeline), subject.pipeline.device
+            )
         return self.known[shape]
 
 
@@ -54,9 +58,12 @@ def priors_of(bundle: Bundle) -> list[str]:
     return found + (["gaussian"] if bundle.method.prior == "gaussian" else [])
 
 
-def features(extractor: FeatureExtractor, x_0: Tensor) -> Tensor:
-    """Features (N, d) of pictures (N, C, H, W), rounded to the levels that a file would hold."""
-    return features_of(extractor, (as_rgb(as_stored(part)) for part in x_0.split(AT_ONCE)))
+def features(extractor: FeatureExtractor, x_0: Tensor, device: torch.device = CPU) -> Tensor:
+    """Features (N, d), on the CPU, of pictures (N, C, H, W), rounded to the levels that a file would hold.
+
+    The network runs on ``device``.
+    """
+    return features_of(extractor, (as_rgb(as_stored(part)).to(device) for part in x_0.split(AT_ONCE)))
 
 
 def generation_work(subject: Subject, num: int, steps: Sequence[int]) -> float:
@@ -95,7 +102,7 @@ def measure_generation(
                 notes.append(f"{subject.name}: T={t}: {error}")
                 continue
             how: dict[str, Scalar] = {"prior": prior, "T": t}
-            found = features(reference.extractor, pictures)
+            found = features(reference.extractor, pictures, bundle.device)
             figures += distance_figures(subject.name, how, real, found, reference.extractor, seed)
             rows.append((f"T={t}, {prior}", pictures[:SHOWN]))
     caption = f"{subject.name}: the same draws at each T, none picked"

@@ -79,7 +79,7 @@ def measure_interpolation(
 ) -> Part:
     """PPL, length, detour, largest step and smoothness of each way, over pairs of images: 0 1, 2 3, ..."""
     pipeline = subject.pipeline
-    distance = first_choice(distances, pipeline.bundle.model.image_size)
+    distance = first_choice(distances, subject)
     x_0, classes = material.images(pipeline), material.classes(pipeline)
     pairs = [(i, i + 1) for i in range(0, len(x_0) - 1, 2) if classes[i] == classes[i + 1]]
     if not pairs:

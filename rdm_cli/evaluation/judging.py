@@ -35,7 +35,9 @@ class Court:
         if shape not in self.known:
             labels = judged_labels(self.learned.known())
             images = self.learned.images(subject.pipeline)
-            self.known[shape] = train_pixel_judge(images, labels.values, labels.names, seed=self.seed)
+            self.known[shape] = train_pixel_judge(
+                images, labels.values, labels.names, seed=self.seed, device=subject.pipeline.device
+            )
         return self.known[shape]
 
 

@@ -45,7 +45,7 @@ def measure_reconstruction(
     """
     pipeline = subject.pipeline
     x_0, classes = material.images(pipeline), material.classes(pipeline)
-    able, notes = usable(distances, pipeline.bundle.model.image_size, subject.name)
+    able, notes = usable(distances, subject)
     figures: list[Figure] = []
     rows: list[tuple[str, Tensor]] = [("image", x_0[:SHOWN])]
     if not pipeline.bundle.has_z:

@@ -216,7 +216,7 @@ def measure_truth(
         return Part(notes=notes)
     names = list(dict.fromkeys(case.attribute for case in cases))
     figures, doubts = judge_figures(subject.name, judge, x_0, labels, names, seed)
-    able, blind = usable(distances, pipeline.bundle.model.image_size, subject.name)
+    able, blind = usable(distances, subject)
     rows = sorted({row for case in cases for row in case.rows})
     classes = court.edited.classes(pipeline)
     codes = pipeline.encode(x_0[rows], classes=[classes[row] for row in rows], advance=advance)
@@ -226,7 +226,7 @@ def measure_truth(
         plan=plan,
         distances=able,
         extractor=extractor,
-        real=None if extractor is None else features(extractor, x_0),
+        real=None if extractor is None else features(extractor, x_0, pipeline.device),
         seed=seed,
     )
     sheets: list[Sheet] = []
@@ -421,7 +421,11 @@ class _Yardstick:
                 )
             )
         if self.extractor is not None and self.real is not None and (real := self.real_of(case)) is not None:
-            made = self.real[case.rows] if name == UNEDITED else features(self.extractor, after)
+            made = (
+                self.real[case.rows]
+                if name == UNEDITED
+                else features(self.extractor, after, self.subject.pipeline.device)
+            )
             figures.append(self.kernel(case, name, real, made))
         return figures, inside
 

@@ -14,6 +14,7 @@ drawing these again would put copies next to each other and shrink their balls.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor
 
 from rdm_cli.metrics.features import feature_pair
 from rdm_cli.metrics.intervals import LEVEL, NUM_RESAMPLES, Estimate, mean_estimate, share_estimate
+
+BLOCK_VALUES = 2**24  # distances that are computed at once: 128 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +53,13 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Improved precision and recall of features ``generated`` (M, d) against ``reference`` (N, d).
 
-    Both depend on N and M: compare figures of equal numbers. Takes 8 N M bytes and as much for each set by
-    itself. Raises ValueError where a set has no ``num_neighbours`` neighbours, for shapes that disagree, and
-    for features that are not finite.
+    Both depend on N and M: compare figures of equal numbers. Distances are computed in blocks of rows, so
+    memory grows with N + M and not with N M. Raises ValueError where a set has no ``num_neighbours``
+    neighbours, for shapes that disagree, and for features that are not finite.
     """
     x, y = feature_pair(reference, generated, smallest=num_neighbours + 1)
-    distances = torch.cdist(y, x)  # (M, N)
-    in_real = (distances <= _radii(x, num_neighbours)).any(dim=1)
-    in_generated = (distances <= _radii(y, num_neighbours)[:, None]).any(dim=0)
+    in_real = torch.cat([inside.any(dim=1) for inside in _inside_balls(y, x, num_neighbours)])
+    in_generated = torch.cat([inside.any(dim=1) for inside in _inside_balls(x, y, num_neighbours)])
     precision, recall = (share_estimate(inside, level=level) for inside in (in_real, in_generated))
     return PrecisionRecall(precision=precision, recall=recall, num_neighbours=num_neighbours)
 
@@ -76,18 +78,31 @@ def density_coverage(
     The interval of density is that of a mean, with ``num_resamples`` replicates where it is a bootstrap's.
     """
     x, y = feature_pair(reference, generated, smallest=num_neighbours + 1)
-    inside = torch.cdist(y, x) <= _radii(x, num_neighbours)  # (M, N)
-    depths = inside.double().sum(dim=1) / num_neighbours
+    counts, filled = [], torch.zeros(len(x), dtype=torch.bool)
+    for inside in _inside_balls(y, x, num_neighbours):
+        counts.append(inside.sum(dim=1))
+        filled |= inside.any(dim=0)
+    depths = torch.cat(counts).double() / num_neighbours
     deepest = len(x) / num_neighbours
     density = mean_estimate(
         depths, seed=seed, bounds=(0.0, deepest), num_resamples=num_resamples, level=level
     )
-    coverage = share_estimate(inside.any(dim=0), level=level)
+    coverage = share_estimate(filled, level=level)
     return DensityCoverage(density=density, coverage=coverage, num_neighbours=num_neighbours)
 
 
 def _radii(points: Tensor, num_neighbours: int) -> Tensor:
     """Distance from each of ``points`` (N, d) to its k-th nearest other, (N,)."""
-    distances = torch.cdist(points, points)
-    distances.fill_diagonal_(float("inf"))
-    return distances.kthvalue(num_neighbours, dim=1).values
+    radii = []
+    for rows in torch.arange(len(points)).split(max(1, BLOCK_VALUES // len(points))):
+        distances = torch.cdist(points[rows], points)
+        distances[torch.arange(len(rows)), rows] = float("inf")
+        radii.append(distances.kthvalue(num_neighbours, dim=1).values)
+    return torch.cat(radii)
+
+
+def _inside_balls(points: Tensor, centres: Tensor, num_neighbours: int) -> Iterator[Tensor]:
+    """Which balls about ``centres`` (N, d) hold each of ``points`` (M, d): bool (rows, N) a block."""
+    radii = _radii(centres, num_neighbours)
+    for some in points.split(max(1, BLOCK_VALUES // len(centres))):
+        yield torch.cdist(some, centres) <= radii

@@ -177,10 +177,10 @@ def test_the_readme_has_a_column_for_each_report(
 def test_the_sweep_is_a_row_for_each_lambda(
     figure: Make, findings_of: Callable[..., Findings], tmp_path: Path
 ) -> None:
-    card = tmp_path / "assets/bundles" / LRDM / "README.md"
-    card.parent.mkdir(parents=True)
+    page = tmp_path / "docs" / "training.md"
+    page.parent.mkdir()
     begin, end = report_tables.markers("lambda_sweep")
-    card.write_text(f"{begin}\n{end}\n")
+    page.write_text(f"{begin}\n{end}\n")
     sweep = [
         figure(LRDM, name, value, 0.1, "lower", **{"lambda": weight, **how})
         for weight, start in ((1e-3, 20.0), (1e-5, 30.0))
@@ -192,7 +192,7 @@ def test_the_sweep_is_a_row_for_each_lambda(
     ]
     (place,) = places(findings_of({}, sweep=tuple(sweep)), tmp_path)
     place.fill()
-    rows = [line.split(" | ") for line in card.read_text().splitlines() if line.startswith("| ")][2:]
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")][2:]
     assert [[cell.split(" (")[0].strip("| ") for cell in row] for row in rows] == [
         ["1e-05", "30", "25", "-", "7", "-"],
         ["0.001", "20", "15", "-", "7", "-"],

@@ -267,11 +267,11 @@ def test_9_interpolation(figure: Make, verdict: Callable[..., Any]) -> None:
 
 
 def test_what_is_missing_is_told(findings_of: Callable[..., Findings]) -> None:
-    absent = {("reconstruction", LRDM): "bundle avatars64-lrdm is not shipped"}
+    absent = {("reconstruction", LRDM): f"bundle {LRDM} is not shipped"}
     found = verdicts(findings_of({}, absent=absent))
     assert {v.word for v in found} == {UNKNOWN}
     (first,) = (v for v in found if v.claim.number == "1" and v.who == LRDM)
-    assert first.figures == "bundle avatars64-lrdm is not shipped"
+    assert first.figures == f"bundle {LRDM} is not shipped"
     assert all(v.figures for v in found)
     assert [v.claim.number for v in found] == [c.number for c in CLAIMS for _ in c.who]
     assert set(TITLES) >= {who for c in CLAIMS for who in c.who}

@@ -47,7 +47,7 @@ class Counted:
             materials=lambda bench, settings: {"held-out": bench.images(3)},
             measure=self.measure,
             work=lambda bench, settings, subject: 1.0,
-            commands=lambda settings, bundles: ["true"],
+            commands=lambda settings, bundles, folders: ["true"],
             tables=lambda figures: figures,
             plots=lambda figures: [],
             uses=uses,
@@ -86,7 +86,7 @@ def again(counted: Counted, place: dict[str, Any], study: Study, sizes: Any = TI
     """Whom a run measures; the shelf is a new one, as in another process."""
     counted.measured.clear()
     shelf = replace(place["shelf"], opened={})
-    run([study], place["bench"], shelf, place["store"], sizes, QUIET)
+    run([study], {64: place["bench"]}, shelf, place["store"], sizes, QUIET)
     return list(counted.measured)
 
 
@@ -150,7 +150,7 @@ def test_what_fails_does_not_stop_the_rest(place: dict[str, Any], capsys: pytest
     counted = Counted()
     counted.fails_on, counted.error = DIFFAE, UsageError("it has no beard")
     study = counted.study()
-    failed = run([study], place["bench"], place["shelf"], place["store"], TINY, QUIET)
+    failed = run([study], {64: place["bench"]}, place["shelf"], place["store"], TINY, QUIET)
     assert failed == ["counted, Diff-AE"] and counted.measured == [PDAE, PLAIN]
     assert capsys.readouterr().err == "counted, Diff-AE: failed: it has no beard\n"
 

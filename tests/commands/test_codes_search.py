@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +215,7 @@ def test_a_table_has_the_probabilities_of_its_bundle_s_attributes(
 
 
 def test_a_table_opens_in_pandas_and_duckdb(tiny: Rdm, table: Path, tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    duckdb = pytest.importorskip("duckdb")
+    duckdb, pandas = import_module("duckdb"), import_module("pandas")
     placed = tmp_path / "placed.parquet"
     assert tiny("codes", "map", table, "-o", tmp_path / "m.html", "--table", placed).code == 0
     assert pandas.read_parquet(placed)["z"].iloc[0].shape == (8,)

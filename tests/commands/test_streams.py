@@ -204,7 +204,7 @@ def test_interrupted(spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Pat
     failures = tmp_path / "failures"
     (faces / "0.png").touch()
     process = spawn(
-        "encode", faces, "-o", output, "-b", tiny_bundle, "--batch-size", 1, "--steps", 1000,
+        "encode", faces, "-o", output, "-b", tiny_bundle, "--batch-size", 1, "--steps", 150,
         "--failures", failures,
     )  # fmt: skip
     limit = time.monotonic() + PATIENCE

@@ -16,7 +16,7 @@ import pytest
 
 Rdms = Any
 Tree = Callable[..., dict[str, str]]
-FEW = 3
+FEW = 2
 KILLS = [pytest.param(FEW, id="few"), pytest.param(100, id="100", marks=pytest.mark.slow)]
 
 

@@ -30,7 +30,7 @@ def test_a_job_that_is_told_to_end(
     rdms: Rdms, faces: Path, tiny_bundle: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "o"
-    pid = rdms.start("encode", faces, "-o", out, "-b", tiny_bundle, "--steps", 1000, "--batch-size", 1)
+    pid = rdms.start("encode", faces, "-o", out, "-b", tiny_bundle, "--steps", 150, "--batch-size", 1)
     wait_for(out / "a.safetensors")
     os.kill(pid, number)
     assert rdms.wait(pid) == 130

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ import torch
 from torch import Tensor
 
 from rdm_cli import Codes, Pipeline, open_pipeline
+from rdm_cli.evaluation.distances import open_distances
+from rdm_cli.evaluation.generation import features
+from rdm_cli.metrics.features import open_effnet_lite0
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.registry import DEFAULT_BUNDLE, METHODS, load
 from rdm_cli.runtime import resolve_device
 from rdm_cli.training.checkpoint import load_checkpoint
 from rdm_cli.training.loop import Settings, make_optimizer
+from rdm_cli.training.pixel_judge import train_pixel_judge
 from rdm_cli.training.run.plan import TrainOptions, make_accelerator, make_plan
 from rdm_cli.training.run.run import TrainingRun
 
@@ -208,6 +213,20 @@ def test_a_run_of_this_device_goes_on_on_the_cpu(trained: Any, tmp_path: Path) -
     )
     assert off < moved  # a GPU draws other noise
     assert open_pipeline(tmp_path / "of-moved", device="cpu").bundle.digest
+
+
+def test_networks_of_metrics_say_the_same(device: torch.device) -> None:
+    """Features, ST-LPIPS and a judge of pixels, on the CPU and here."""
+    pictures = open_pipeline(DEFAULT_BUNDLE, device="cpu").load_images(FACES)
+    extractor, (distances, _) = open_effnet_lite0(), open_distances()
+    here, there = (features(extractor, pictures, at) for at in (device, torch.device("cpu")))
+    assert float((here - there).norm() / there.norm()) < 1e-2
+    (x, y), st_lpips = (pictures[:2], pictures[1:3]), distances[-1]
+    assert torch.allclose(replace(st_lpips, device=device)(x, y), st_lpips(x, y), rtol=1e-2, atol=1e-3)
+    labels = torch.tensor([[0.0], [1.0], [0.0]])
+    judge = train_pixel_judge(pictures, labels, ["second"], epochs=30, device=device)
+    assert judge.labels(pictures)[:, 0].tolist() == [False, True, False]
+    assert next(judge.network.parameters()).device.type == device.type
 
 
 def _furthest(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

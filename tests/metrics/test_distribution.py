@@ -9,6 +9,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from rdm_cli.metrics import distribution
 from rdm_cli.metrics.distribution import frechet_distance, frechet_of_moments, kernel_distance
 
 
@@ -118,6 +119,16 @@ def test_the_kernel_distance_of_sets_of_two_sizes() -> None:
     ]
     expected = sum(within) - 2 * mean_kernel([(a, b) for a in x for b in y])
     assert kernel_distance(x, y, seed=0, num_resamples=2).value == pytest.approx(expected)
+
+
+def test_the_kernel_distance_in_blocks_of_rows_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(50, 8), torch.randn(37, 8) + 0.3
+    whole = kernel_distance(x, y, seed=0, num_resamples=20)
+    monkeypatch.setattr(distribution, "BLOCK_VALUES", 100)  # 2 or 3 rows of 37 or 50, the last block smaller
+    parts = kernel_distance(x, y, seed=0, num_resamples=20)
+    assert [parts.value, parts.low, parts.high] == pytest.approx(
+        [whole.value, whole.low, whole.high], rel=1e-12
+    )
 
 
 def test_the_kernel_distance_is_unbiased() -> None:

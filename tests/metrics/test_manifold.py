@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from rdm_cli.metrics import manifold
 from rdm_cli.metrics.manifold import density_coverage, precision_recall
 
 
@@ -13,8 +14,10 @@ def points(num: int, seed: int, shift: float = 0.0) -> torch.Tensor:
     return shift + torch.randn(num, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_against_the_definitions() -> None:
+@pytest.mark.parametrize("block", [100, manifold.BLOCK_VALUES])  # 2 or 3 rows at once; all of them
+def test_against_the_definitions(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ball at a time, its width from scikit-learn."""
+    monkeypatch.setattr(manifold, "BLOCK_VALUES", block)
     real, fake = points(30, 0), points(40, 1, shift=0.8)
 
     def radii(x: torch.Tensor, k: int) -> list[float]:

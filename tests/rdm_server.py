@@ -1,14 +1,17 @@
 """A process that has imported everything and forks an rdm for each request: killing one costs no start.
 
 Requests and answers are JSON lines. {"argv": [...], "log": FILE} starts one and is answered with its pid; it
-may write files of "limit" bytes, where there is one, and knows the variables of "environment" besides.
+may write files of "limit" bytes, where there is one, knows the variables of "environment" besides, and works
+in "folder", where there is one.
 {"wait": PID, "seconds": S} is answered with its exit code, negative for a signal; it has S seconds to end.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -16,18 +19,25 @@ import time
 from importlib import import_module
 from typing import Any
 
-MODULES = (
-    "torch", "accelerate", "safetensors.torch", "PIL.Image", "rdm_cli.cli", "rdm_cli.jobs.encode",
-    "rdm_cli.jobs.pictures", "rdm_cli.bundles.conversion", "rdm_cli.training.run.run", "rdm_cli.jobs.files",
-    "rdm_cli.methods.diffae.method", "rdm_cli.pipeline.installation",
-)  # fmt: skip
+from PIL import Image
+
+import rdm_cli
+
+# what the package imports where it is used; an optimiser's first step imports torch._dynamo
+LIBRARIES = ("torch", "torch._dynamo", "accelerate", "safetensors.torch", "pydantic")
 
 
 def run(
-    argv: list[str], log: str, limit: int | None = None, environment: dict[str, str] | None = None
+    argv: list[str],
+    log: str,
+    limit: int | None = None,
+    environment: dict[str, str] | None = None,
+    folder: str | None = None,
 ) -> None:
     """Become ``rdm`` with these words; its output goes to ``log``."""
     os.environ.update(environment or {})
+    if folder is not None:
+        os.chdir(folder)
     if limit is not None:  # as a full disk does, the kernel refuses more
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -59,8 +69,13 @@ def wait(pid: int, seconds: float) -> int:
 
 
 def serve() -> None:
-    for name in MODULES:
+    for name in LIBRARIES:
         import_module(name)
+    for module in pkgutil.walk_packages(rdm_cli.__path__, "rdm_cli."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    Image.init()  # every plugin
+    gc.freeze()  # or every fork would copy what it looks through
     answer("ready")
     for line in sys.stdin:
         request = json.loads(line)
