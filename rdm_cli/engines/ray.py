@@ -370,7 +370,10 @@ class _Worker:
 
         batch: _Batch = pickle.loads(batches.column("batch")[0].as_py())
         with self._here.entered():
-            outcomes = [_light(outcome) for outcome in self._workers.work(self._pipeline, batch.tasks)]
+            tasks = iter(
+                batch.tasks
+            )  # a list would tell the number of a whole job, and so another batch size
+            outcomes = [_light(outcome) for outcome in self._workers.work(self._pipeline, tasks)]
         made = _Made(
             source=batch.source, outcomes=outcomes, remarks=self._remarks, passed_over=batch.passed_over
         )

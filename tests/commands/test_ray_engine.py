@@ -27,6 +27,7 @@ from rdm_cli.jobs.job import Job, plan_job
 
 parquet = pytest.importorskip("pyarrow.parquet")
 Rdm = Callable[..., Any]
+ALIKE = ("--threads", 1)  # a worker has one; on several, a batch is rounded otherwise
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -209,7 +210,7 @@ def test_every_source_gives_the_files_that_the_plain_command_writes(
             said[way] = (sorted(map(str, lines)), sorted(told), total)
         assert said["ray"] == said["plain"]
         assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
-    again = tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "ray", "--no-x-t", *ways["ray"])
+    again = tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "ray", "--no-x-t", *ways["ray"], *ALIKE)
     assert again.code == 0 and "encoded 0 images" in again.err and "30 already done" in again.err
 
 
@@ -219,7 +220,8 @@ def test_workers_that_are_killed_change_nothing(
 ) -> None:
     """A table to a table, with a worker killed at random three times."""
     write_table(tmp_path / "t.parquet", pictures(3000), rows_in_a_group=50)
-    assert tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "plain.parquet", "--no-x-t").code == 0
+    command = ("encode", tmp_path / "t.parquet", "--no-x-t", *ALIKE)
+    assert tiny(*command, "-o", tmp_path / "plain.parquet").code == 0
     killed = list[int]()
 
     def kill() -> None:
@@ -233,7 +235,7 @@ def test_workers_that_are_killed_change_nothing(
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     words = ("--engine", "ray", "--address", three_nodes.address)
-    made = tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "ray.parquet", "--no-x-t", *words)
+    made = tiny(*command, "-o", tmp_path / "ray.parquet", *words)
     assert made.code == 0, made.err
     assert killed
     plain, disturbed = (rows_of(tmp_path / name) for name in ("plain.parquet", "ray.parquet"))
@@ -269,7 +271,7 @@ def test_ray_data_calls_an_encoder(three_nodes: Any, tiny_bundle: Path, tmp_path
         ray.shutdown()
     made = parquet.read_table(tmp_path / "z").to_pylist()
     expected = rdm_cli.Encoder(str(tiny_bundle), threads=1, batch_size=8)({"image": list(files.values())})
-    found = {row["source_digest"]: row["z"] for row in made if row["error"] is None}
+    found = {row["source_digest"]: list(row["z"]) for row in made if row["error"] is None}
     assert found == {
         digest: z.tolist()
         for digest, z, error in zip(*(expected[n] for n in ("source_digest", "z", "error")), strict=True)
