@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -179,6 +180,9 @@ def _own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+_TOLD = (RdmError, OSError, MemoryError)
+
+
 @contextmanager
 def _told_of(ray: Any) -> Iterator[None]:
     """What went wrong in a worker, as it would be raised here; of Ray's own errors their first line."""
@@ -186,10 +190,11 @@ def _told_of(ray: Any) -> Iterator[None]:
         yield
     except ray.exceptions.RayError as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, RdmError | OSError | MemoryError):
+        while cause is not None:
+            # Ray's own may pass for what was raised in the worker, which is its cause
+            if not isinstance(cause, ray.exceptions.RayError) and isinstance(cause, _TOLD):
+                raise cause from None
             cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            raise cause from None
         raise RdmError(f"Ray: {_one_line(error)}") from error
 
 
@@ -352,17 +357,22 @@ class _Worker:
     def __init__(self, here: _Here, workers: Any) -> None:
         import ray
 
-        self._here, self._workers = here, ray.get(workers)
+        self._here = here
+        self._workers: Workers = ray.get(workers)
         self._remarks: list[tuple[str, str]] = []
-        with here.entered():
-            self._pipeline = self._workers.opened(lambda name, text: self._remarks.append((name, text)))
-        bundle = self._pipeline.bundle
-        if bundle.digest != self._workers.digest:
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        """Opened for the first batch: what goes wrong before that, Ray does not hand on as it is."""
+        pipeline = self._workers.opened(lambda name, text: self._remarks.append((name, text)))
+        bundle, digest = pipeline.bundle, self._workers.digest
+        if bundle.digest != digest:
             raise BundleError(
                 f"{os.uname().nodename}: {bundle.name} is another bundle there ({bundle.digest[:12]}, not "
-                f"{self._workers.digest[:12]})",
+                f"{digest[:12]})",
                 hint="name one that all machines have",
             )
+        return pipeline
 
     def __call__(self, batches: Any) -> Any:
         """One batch, and what became of it."""

@@ -278,3 +278,24 @@ def test_ray_data_calls_an_encoder(three_nodes: Any, tiny_bundle: Path, tmp_path
         if error is None
     }
     assert len(made) == 21 and len(found) == 20
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_worker_is_raised_as_it_would_be_here(
+    three_nodes: Any, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    """And a bundle that is another one there is told."""
+    from functools import partial
+
+    from rdm_cli import options
+    from rdm_cli.commands.opening import open_on
+    from rdm_cli.errors import BundleError
+    from rdm_cli.jobs.encode import encode_files
+
+    machine = options.Machine(device="cpu", threads=1)
+    for bundle, words in ((tmp_path / "nosuch", "nosuch"), (tiny_bundle, "tiny is another bundle there")):
+        opened = partial(open_on, machine, str(bundle), options.Images())
+        workers = engine.Workers(opened=opened, digest="0" * 64, work=encode_files, on_gpus=False)
+        with pytest.raises(BundleError, match=words) as raised:
+            list(engine.outcomes_on_ray(job_of(faces, tmp_path / "out"), workers, three_nodes.address))
+        assert type(raised.value) is BundleError
