@@ -16,6 +16,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,8 @@ ITEMS_IN_A_PART = 4096
 """Inputs that one reading task reads, where they are files or rows; an archive is read by one."""
 BYTES_AT_ONCE = 2**25
 """A reading task hands on at once as many inputs as it was told to, or fewer that hold so many bytes."""
+ANSWER_SECONDS = 10.0
+"""How long a cluster may take to answer at its address."""
 WORKER_CPUS = 0.5
 READER_CPUS = 0.1
 """What a worker without a GPU, and a reading task, take of a CPU in Ray's books: there is one worker for each
@@ -123,6 +126,8 @@ def outcomes_on_ray(job: Job, workers: Workers, address: str | None = None) -> I
                     has_said_once = has_said_once or text.endswith(SAID_ONCE)
                     job.remark(name, text)
                 yield from batch.outcomes
+                if batch.error is not None:
+                    raise batch.error
 
 
 @contextmanager
@@ -141,6 +146,8 @@ def _connected(address: str | None) -> Iterator[Any]:
     where: dict[str, Any] = {"address": address or "local"}
     if not address:
         where["include_dashboard"] = False
+    if address:
+        _refuse_silent(address)
     try:
         with _mute(), _own_signals():
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
@@ -153,6 +160,19 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_silent(address: str) -> None:
+    """Raise RdmError where nobody answers at ``address``: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or "://" in address or not port.isdigit():
+        return  # such as auto, which Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise RdmError(
+            f"Ray at {address}: {error.strerror or error}", hint="'ray start --head' says its address"
+        ) from error
 
 
 @contextmanager
@@ -180,21 +200,14 @@ def _own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-_TOLD = (RdmError, OSError, MemoryError)
-
-
 @contextmanager
 def _told_of(ray: Any) -> Iterator[None]:
-    """What went wrong in a worker, as it would be raised here; of Ray's own errors their first line."""
+    """Within the block what Ray says of itself (a node that has gone, say) is an RdmError of one line."""
     try:
         yield
+    except ray.exceptions.RayTaskError:
+        raise  # a fault of rdm's own, with its traceback
     except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            # Ray's own may pass for what was raised in the worker, which is its cause
-            if not isinstance(cause, ray.exceptions.RayError) and isinstance(cause, _TOLD):
-                raise cause from None
-            cause = getattr(cause, "cause", None) or cause.__cause__
         raise RdmError(f"Ray: {_one_line(error)}") from error
 
 
@@ -295,35 +308,48 @@ def _pieces(source: Source) -> Iterator[frozenset[str] | None]:
     yield frozenset(names)
 
 
+_TOLD = (RdmError, OSError, MemoryError)
+"""What ends the job, and is raised again where the command runs: Ray hands on its text, not its kind."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Batch:
-    """Inputs that were read; what their part ``passed_over`` is said with the last of them."""
+    """Inputs that were read; what their part ``passed_over``, and why it cannot be read on, with the last."""
 
     source: int
     tasks: list[Task]
     passed_over: PassedOver
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """What became of a batch, and what is to be remarked of images."""
+    """What became of a batch, what is to be remarked of images, and why the job cannot go on."""
 
     source: int
     outcomes: list[Outcome[Task]]
     remarks: list[tuple[str, str]]
     passed_over: PassedOver
+    error: Exception | None
 
 
 def _read(parts: Any) -> Iterator[Any]:
     """Ray's reading task: a batch of inputs, with what they hold, after the other."""
+    here, at_once, (source, part) = pickle.loads(parts.column("part")[0].as_py())
+    try:
+        with here.entered():
+            for tasks, is_last in _batches(part.tasks, at_once):
+                passed_over = part.passed_over if is_last else PassedOver()
+                yield _as_row(_Batch(source=source, tasks=tasks, passed_over=passed_over))
+    except _TOLD as error:
+        yield _as_row(_Batch(source=source, tasks=[], passed_over=PassedOver(), error=error))
+
+
+def _as_row(value: _Batch | _Made) -> Any:
+    """A table of pyarrow's with one row, which Ray hands on whole."""
     import pyarrow as arrow
 
-    here, at_once, (source, part) = pickle.loads(parts.column("part")[0].as_py())
-    with here.entered():
-        for tasks, is_last in _batches(part.tasks, at_once):
-            passed_over = part.passed_over if is_last else PassedOver()
-            batch = _Batch(source=source, tasks=tasks, passed_over=passed_over)
-            yield arrow.table({"batch": arrow.array([pickle.dumps(batch)], arrow.large_binary())})
+    return arrow.table({"batch": arrow.array([pickle.dumps(value)], arrow.large_binary())})
 
 
 def _batches(tasks: Iterable[Task], num: int) -> Iterator[tuple[list[Task], bool]]:
@@ -376,19 +402,25 @@ class _Worker:
 
     def __call__(self, batches: Any) -> Any:
         """One batch, and what became of it."""
-        import pyarrow as arrow
-
         batch: _Batch = pickle.loads(batches.column("batch")[0].as_py())
-        with self._here.entered():
-            tasks = iter(
-                batch.tasks
-            )  # a list would tell the number of a whole job, and so another batch size
-            outcomes = [_light(outcome) for outcome in self._workers.work(self._pipeline, tasks)]
-        made = _Made(
-            source=batch.source, outcomes=outcomes, remarks=self._remarks, passed_over=batch.passed_over
+        outcomes, error = list[Outcome[Task]](), batch.error
+        tasks = iter(batch.tasks)  # a list would pass for the whole job, which settles the batch size
+        try:
+            with self._here.entered():
+                for outcome in self._workers.work(self._pipeline, tasks):
+                    outcomes.append(_light(outcome))
+        except _TOLD as fault:
+            error = fault
+        remarks, self._remarks = self._remarks, []
+        return _as_row(
+            _Made(
+                source=batch.source,
+                outcomes=outcomes,
+                remarks=remarks,
+                passed_over=batch.passed_over,
+                error=error,
+            )
         )
-        self._remarks = []
-        return arrow.table({"batch": arrow.array([pickle.dumps(made)], arrow.large_binary())})
 
 
 def _light(outcome: Outcome[Task]) -> Outcome[Task]:

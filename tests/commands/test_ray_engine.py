@@ -136,6 +136,16 @@ def test_what_it_cannot_do_is_refused_before_ray_is_started(
         assert refused.code == 2 and told in refused.err
 
 
+def test_a_cluster_that_does_not_answer_is_told(
+    rdm: Rdm, tiny_bundle: Path, faces: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray.data")
+    words = ("--no-x-t", "-b", tiny_bundle, "--engine", "ray", "--address", "127.0.0.1:1")
+    refused = rdm("encode", faces, "-o", tmp_path / "o", *words)
+    assert refused.code == 1 and "rdm: Ray at 127.0.0.1:1: Connection refused; " in refused.err
+    assert "encoded 0 images" in refused.err
+
+
 # On clusters of this machine's own.
 
 
