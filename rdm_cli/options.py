@@ -386,6 +386,15 @@ class Engines:
             show_default="RAY_ADDRESS, else this machine",
         ),
     ] = None
+    per_gpu: Annotated[
+        int,
+        typer.Option(
+            "--per-gpu",
+            metavar="N",
+            min=1,
+            help="Workers that share a GPU, with --engine; each decodes images on one processor.",
+        ),
+    ] = 1
 
 
 # What runs the networks.

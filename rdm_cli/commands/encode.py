@@ -88,8 +88,8 @@ def encode(
     table = output is not None and output.rstrip("/").endswith(TABLE)
     if table:
         _refuse_beside_table({"--tar": work.as_tar, "--force": force}, no_x_T)
-    if engines.engine == "none" and engines.address is not None:
-        raise UsageError("--address is that of an engine", hint="add --engine ray")
+    if engines.engine == "none" and (engines.address is not None or engines.per_gpu != 1):
+        raise UsageError("--address and --per-gpu are those of an engine", hint="add --engine ray")
     if engines.engine != "none" and work.as_tar:
         raise UsageError("--tar: with --engine results are files, or a table", hint="leave out one of them")
     with planned_job(
@@ -153,6 +153,7 @@ def encode(
                 digest=pipeline.bundle.digest,
                 work=do,
                 on_gpus=None if machine.device == "auto" else on_gpus,
+                per_gpu=engines.per_gpu,
                 threads=own.threads or 1,
                 items_at_once=at_once,
             )

@@ -55,8 +55,8 @@ ANSWER_SECONDS = 10.0
 """How long a cluster may take to answer at its address."""
 WORKER_CPUS = 0.5
 READER_CPUS = 0.1
-"""What a worker without a GPU, and a reading task, take of a CPU in Ray's books: there is one worker for each
-CPU, and the rest is room for reading, and for the workers of machines that are lost."""
+"""What a worker, and a reading task, take of a CPU in Ray's books. Where there is no GPU, there is a worker
+for each CPU; the rest is room for reading, and for the workers of machines that are lost."""
 
 
 class Work(Protocol):
@@ -70,15 +70,16 @@ class Work(Protocol):
 class Workers:
     """What every worker does: ``work``, with the pipeline that ``opened`` opens, told whom remarks go to.
 
-    The bundle's ``digest`` must be the same on all machines. Each has ``threads`` and, ``on_gpus``, a GPU of
-    its own; None: where the cluster has some. It is handed ``items_at_once``, which are done again where it
-    dies. All of it is pickled.
+    The bundle's ``digest`` must be the same on all machines. Each has ``threads`` and, ``on_gpus``, a GPU
+    that ``per_gpu`` of them share; None: where the cluster has some. It is handed ``items_at_once``, which
+    are done again where it dies. All of it is pickled.
     """
 
     opened: Callable[[Remark], Pipeline]
     digest: str
     work: Work
     on_gpus: bool | None
+    per_gpu: int = 1
     threads: int = 1
     items_at_once: int = 256
 
@@ -95,12 +96,14 @@ def outcomes_on_ray(job: Job, workers: Workers, address: str | None = None) -> I
             raise UsageError(f"{source.path}: an LMDB is read by one process", hint="leave out --engine")
     with _connected(address) as ray:
         resources = ray.cluster_resources()
-        num, share = int(resources.get("GPU", 0)), {"num_gpus": 1.0}
+        num = workers.per_gpu * int(resources.get("GPU", 0))
+        share = {"num_cpus": WORKER_CPUS * workers.threads}
         if workers.on_gpus and not num:
             raise UsageError("Ray's cluster has no GPU", hint="--device cpu")
         if workers.on_gpus is False or not num:
             num = max(1, int(resources.get("CPU", 0)) // workers.threads)
-            share = {"num_cpus": WORKER_CPUS * workers.threads}
+        else:
+            share["num_gpus"] = 1 / workers.per_gpu
         here = _Here(folder=os.getcwd(), writes_settings=setting_writer())
         at_once = workers.items_at_once
         parts = [{"part": ray.cloudpickle.dumps((here, at_once, part))} for part in _parts(job)]
