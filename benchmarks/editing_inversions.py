@@ -35,8 +35,7 @@ from rdm_cli.evaluation.generation import features
 from rdm_cli.metrics.distribution import kernel_distance
 from rdm_cli.metrics.features import open_effnet_lite0
 from rdm_cli.metrics.reconstruction import psnr
-from rdm_cli.pipeline.effort import Effort, encode_by
-from rdm_cli.pipeline.running import ignore_progress
+from rdm_cli.pipeline.effort import Effort
 from rdm_cli.runtime import set_up
 from rdm_cli.training.pixel_judge import PixelJudge, train_pixel_judge
 
@@ -86,7 +85,7 @@ def figures_of(
     extractor = open_effnet_lite0()
     for name in ways:
         effort = EFFORTS[name]
-        codes = encode_by(pipeline, x_0, [None] * len(x_0), effort, ignore_progress)
+        codes = pipeline.encode(x_0, **asdict(effort))
         assert codes.x_T is not None
         back = pipeline.decode(codes)
         edited = {s: pipeline.decode(pipeline.manipulate(codes, {ATTRIBUTE: s})) for s in scales}

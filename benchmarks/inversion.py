@@ -128,12 +128,12 @@ def measure(pipeline: Any, method: Method, x_0: Tensor) -> Figures:
     clamps = model.sampling.clip_x_0 and method.clamps
     spec = replace(model.sampling, clip_x_0=clamps, spacing=method.spacing)
     started = time.perf_counter()
-    z = model.encode(x_0).float()
-    eps_fn = Counted(pipeline.eps_fn(z))
+    z = model.encode(x_0)["z"].float()
+    eps_fn = Counted(pipeline.eps_fn({"z": z}))
     state = last(method.encode(eps_fn, x_0, spec, method.steps))
     psnr = psnr_db(x_0, last(method.decode(eps_fn, state, spec, method.steps)))
     seconds = time.perf_counter() - started
-    alone = last(method.decode(pipeline.eps_fn(z[:1]), first_of(state), spec, method.steps))
+    alone = last(method.decode(pipeline.eps_fn({"z": z[:1]}), first_of(state), spec, method.steps))
     statistics = noise_statistics(state.x_t if isinstance(state, TwoStates) else state)
     return Figures(
         spacing=spec.spacing,

@@ -22,6 +22,7 @@ from rdm_cli.bundles.places import assets_folder
 from rdm_cli.data.images.pixels import grid, to_pil
 from rdm_cli.data.images.record import new_record, save_image
 from rdm_cli.errors import UsageError
+from rdm_cli.methods.conditions import of_images
 from rdm_cli.runtime import set_up
 
 app = typer.Typer(no_args_is_help=True)
@@ -70,7 +71,7 @@ def t(bundle: Bundle, output: Output, steps: Steps = 20) -> None:
 def style(bundle: Bundle, output: Output, steps: Steps = 20) -> None:
     """The first row gives the style, the first column the shape; below, shapes drawn from N(0, I)."""
     pipeline = open_pipeline(bundle, device=set_up())
-    if not pipeline.bundle.model.style_shape:
+    if not of_images(pipeline.bundle.model.conditions):
         raise UsageError(f"{bundle}: no model of style and shape")
     x_0 = faces(pipeline)
     codes = pipeline.encode(x_0, steps=steps)

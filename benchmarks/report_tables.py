@@ -94,7 +94,11 @@ def markdown(figures: dict[str, Any]) -> str:
 
 
 def side_by_side(reports: dict[str, dict[str, Any]]) -> str:
-    """The rows that say most of each report, a column for each bundle; KeyError where one lacks them."""
+    """The rows that say most of each report, a column for each that has them; "" where none has."""
+    parts = {"reconstruction", "probes", "edits"}
+    reports = {name: report for name, report in reports.items() if parts <= report.keys()}
+    if not reports:
+        return ""
     rows = {
         "PSNR (dB), z and inferred x_T, T = 100": lambda f: _psnr(f, "T=100, inferred x_T"),
         "the same, T = 20": lambda f: _psnr(f, "T=20, inferred x_T"),

@@ -9,7 +9,7 @@
     def encode(inputs: Inputs = None, *, machine: Machine) -> None: ...
 
 ``rdm encode`` then has ``--device`` and ``--threads``, in a panel "Machine" of its help, and ``encode`` is
-called with a ``Machine``.
+called with a ``Machine``. A field may be a group itself, whose options keep their own panel.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _PANEL = "__panel__"
 def group(panel: str) -> Callable[[type[T]], type[T]]:
     """Make a class a group: a frozen dataclass of options that stand under ``panel`` in help.
 
-    Each field is ``Annotated`` with a ``typer.Option`` and has a default. An option that names a panel itself
-    keeps it.
+    Each field is a group, or ``Annotated`` with a ``typer.Option`` and has a default. An option that names a
+    panel itself keeps it.
     """
 
     def grouped(cls: type[T]) -> type[T]:
@@ -68,7 +68,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def called(**given: Any) -> None:
         for name, cls in groups.items():
-            given[name] = cls(**{f.name: given.pop(f.name) for f in fields(cls)})
+            given[name] = _taken(cls, given)
         command(**given)
 
     called.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -77,11 +77,27 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def _taken(cls: type[Any], given: dict[str, Any]) -> Any:
+    """The group ``cls``, of what it takes out of ``given``."""
+    hints = get_type_hints(cls)
+    return cls(
+        **{
+            field.name: _taken(hint, given)
+            if hasattr(hint := hints[field.name], _PANEL)
+            else given.pop(field.name)
+            for field in fields(cls)
+        }
+    )
+
+
 def _options(cls: type[Any]) -> list[inspect.Parameter]:
     """A group's fields as parameters, each option in the group's panel."""
     hints = get_type_hints(cls, include_extras=True)
-    found = []
+    found: list[inspect.Parameter] = []
     for field in fields(cls):
+        if hasattr(hints[field.name], _PANEL):
+            found += _options(hints[field.name])
+            continue
         kind, *notes = get_args(hints[field.name])
         [option] = [copy(note) for note in notes if isinstance(note, OptionInfo)]
         option.rich_help_panel = option.rich_help_panel or getattr(cls, _PANEL)

@@ -221,6 +221,21 @@ def test_kernels_see_no_files(path: Path) -> None:
     assert not {name.partition(".")[0] for _, name in imports(path)} & file_formats
 
 
+OF_ONE_METHOD = {"style", "style_shape", "class_names", "known_classes"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PACKAGE_FILES if layer_of(p) in {"jobs", "evaluation", "app", "collection"}],
+    ids=relative,
+)
+def test_what_only_one_method_can_is_asked_for_nowhere(path: Path) -> None:
+    """Conditions pass through by name: which a model takes, its ``conditions`` say."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        found = {getattr(node, field, None) for field in ("attr", "id", "arg", "name")} & OF_ONE_METHOD
+        assert not found, f"{relative(path)}:{getattr(node, 'lineno', 0)} asks for {found}"
+
+
 @pytest.mark.parametrize("path", ALL_FILES, ids=relative)
 def test_files_are_short_and_named_after_what_they_hold(path: Path) -> None:
     num_lines = len(path.read_text("utf-8").splitlines())

@@ -67,3 +67,25 @@ def test_two_options_of_one_name_are_a_mistake() -> None:
 
     with pytest.raises(TypeError, match="more than one parameter is called number"):
         spread(run)
+
+
+@group("Outside")
+class Outer:
+    """A group within a group."""
+
+    counting: Counting
+    loud: Annotated[bool, typer.Option("--loud")] = False
+
+
+def test_a_group_within_a_group_keeps_its_panel() -> None:
+    app, seen = typer.Typer(), list[Outer]()
+
+    @app.command()
+    @spread
+    def run(*, outer: Outer) -> None:
+        seen.append(outer)
+
+    assert CliRunner().invoke(app, ["--number", "5", "--loud"]).exit_code == 0
+    assert seen == [Outer(counting=Counting(number=5), loud=True)]
+    text = CliRunner().invoke(app, ["--help"]).output
+    assert text.index("Counting") < text.index("--number") < text.index("Outside") < text.index("--loud")

@@ -48,8 +48,8 @@ def test_weights_cast_once_change_no_bit(name: str, preset: str) -> None:
 
     def answers(network: Any) -> list[torch.Tensor]:
         with torch.inference_mode(), autocast(CPU, "bf16"):
-            z = network.encode(network.enter(images))
-            return [z, network.denoiser(z)(x_t, t), network.leave(x_t)]
+            z = network.encode(network.enter(images))["z"]
+            return [z, network.denoiser({"z": z})(x_t, t), network.leave(x_t)]
 
     before = {key: value.clone() for key, value in model.state_dict().items()}
     found = answers(cast)

@@ -68,8 +68,7 @@ def places(findings: Findings, root: Path) -> Iterator[Place]:
     if readme:
         yield Place(page=root / "README.md", begin=BEGIN, end=END, text=readme)
     reports = {name: path for name in WITH_Z if (path := _report_of(root, name)).exists()}
-    if set(reports) == set(WITH_Z):
-        text = _told(reports, report_tables.side_by_side)
+    if text := _told(reports, report_tables.side_by_side):
         yield Place(page=root / "README.md", begin=report_tables.BEGIN, end=report_tables.END, text=text)
     for name in WITH_Z:
         card = root / "assets" / "bundles" / name / "README.md"

@@ -28,10 +28,11 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.jobs.batch import Task
 from rdm_cli.jobs.files import Setting, manipulate_files
-from rdm_cli.jobs.loading import LoadedImage, encode_loaded, load_image_or_code
+from rdm_cli.jobs.loading import encode_loaded, load_image_or_code
 from rdm_cli.jobs.pictures import PRIOR_BATCH, Draws
 from rdm_cli.pipeline.editing import Edited
 from rdm_cli.pipeline.effort import USUAL
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.reports.html_page import png_bytes
@@ -206,9 +207,9 @@ class Studio:
         Raises ImageError or CodeError.
         """
         loaded = load_image_or_code(self.single, file, "crop")
-        (code,) = encode_loaded(self.single, [file], [loaded], USUAL, fit="crop")
+        (code,) = encode_loaded(self.single, [loaded], USUAL)
         if isinstance(loaded, LoadedImage):
-            picture = to_pil(loaded.x_0[0])
+            picture = to_pil(loaded.x_0)
         else:
             picture = to_pil(self._decoded(code, file.stem)[0])
         return Source(file=file, word=_word(word or file.name), code=code, picture=picture)

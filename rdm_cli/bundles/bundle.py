@@ -117,6 +117,17 @@ class Bundle:
                 hint=f"name another {setting('bundle')}",
             )
 
+    def require_one_z(self, purpose: str) -> None:
+        """Raise UsageError, naming ``purpose``, where codes have no z, or one for each timestep."""
+        self.require_z(purpose)
+        if self.model.time_dependent:
+            raise UsageError(f"{self.name}: {purpose}: its z is one for each timestep")
+
+    def _check_width(self, folder: Path, width: int) -> None:
+        """Raise BundleError where what lies in ``folder`` is for a z of another ``width``."""
+        if width != self.z_width:
+            raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
+
     @cached_property
     def prior(self) -> LatentDDIM:
         """The latent prior; raises BundleError where the bundle has none, UsageError without z."""
@@ -131,8 +142,7 @@ class Bundle:
         prior: LatentDDIM = build_network(folder, [folder / WEIGHTS], lambda: LatentDDIM(config))
         load_weights(prior, folder)
         refuse_not_finite(prior.state_dict().items(), folder / WEIGHTS)
-        if prior.z_width != self.z_width:
-            raise BundleError(f"{folder}: made for codes of {prior.z_width} values, not {self.model.z_shape}")
+        self._check_width(folder, prior.z_width)
         return in_float32(prior).to(self.device).eval()
 
     @property
@@ -167,9 +177,7 @@ class Bundle:
                 hint=f"train some: rdm train attributes CODES --labels FILE --bundle {self.name}",
             )
         directions = read_directions(folder)
-        width = directions.width
-        if width != self.z_width:
-            raise BundleError(f"{folder}: made for codes of {width} values, not {self.model.z_shape}")
+        self._check_width(folder, directions.width)
         return directions
 
     @cached_property
@@ -177,11 +185,7 @@ class Bundle:
         """Edits of attributes by transport, as far as it has some. Raises BundleError for damaged ones."""
         found = read_transports(self.folder / "attributes")
         for one in found.maps.values():
-            if len(one.mean_from) != self.z_width:
-                raise BundleError(
-                    f"{self.folder / 'attributes'}: made for codes of {len(one.mean_from)} values, "
-                    f"not {self.model.z_shape}"
-                )
+            self._check_width(self.folder / "attributes", len(one.mean_from))
         return found
 
     @cached_property
@@ -196,10 +200,7 @@ class Bundle:
         if not folder.is_dir():
             return None
         concepts = read_directions(folder)
-        if concepts.width != self.z_width:
-            raise BundleError(
-                f"{folder}: made for codes of {concepts.width} values, not {self.model.z_shape}"
-            )
+        self._check_width(folder, concepts.width)
         return concepts
 
     @cached_property
@@ -214,10 +215,7 @@ class Bundle:
         if not folder.is_dir():
             return None
         domain = read_domain(folder)
-        if len(domain.mean) != self.z_width:
-            raise BundleError(
-                f"{folder}: made for codes of {len(domain.mean)} values, not {self.model.z_shape}"
-            )
+        self._check_width(folder, len(domain.mean))
         return domain
 
     @property

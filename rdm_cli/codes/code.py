@@ -28,6 +28,8 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES, find_inputs
 from rdm_cli.errors import CodeError, setting
 
 FORMAT_VERSION = 1
+CONDITIONS = ("style",)
+"""What a code may hold besides z and x_T: conditions of an image, for the models that declare them."""
 
 _REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -130,7 +132,13 @@ class Codes:
         )
 
     def _maps(self) -> dict[str, Tensor | None]:
-        return {"x_T": self.x_T, "style": self.style, "other": self.other}
+        return {"x_T": self.x_T, **{name: getattr(self, name) for name in CONDITIONS}, "other": self.other}
+
+    @property
+    def conditions(self) -> dict[str, Tensor]:
+        """What a denoiser is told, by name: z and, of :data:`CONDITIONS`, those that there are."""
+        found = {name: getattr(self, name) for name in ("z", *CONDITIONS)}
+        return {name: values for name, values in found.items() if values is not None}
 
     def without_x_T(self) -> Codes:
         """z, and what else does not depend on an x_T: for another one."""
@@ -226,7 +234,7 @@ class Codes:
         exact = {"x_T", "other"} if "other" in found else set()
         found = {n: t[None].to(torch.float64 if n in exact else torch.float32) for n, t in found.items()}
         z = found.pop("z", torch.zeros(1, 0, dtype=torch.float32))
-        maps = {n: found.get(n) for n in ("x_T", "style", "other")}
+        maps = {n: found.get(n) for n in ("x_T", *CONDITIONS, "other")}
         residuals = None if residual is None else (residual.numpy().tobytes(),)
         return Codes(z=z, infos=(info,), residuals=residuals, names=(name,), **maps)
 
@@ -302,7 +310,7 @@ def read_z(source: Readable) -> tuple[CodeInfo, Tensor]:
     return info, tensors["z"].float()
 
 
-_KINDS = dict.fromkeys(("z", "x_T", "style", "other"), _REAL) | {"residual": (torch.uint8,)}
+_KINDS = dict.fromkeys(("z", "x_T", *CONDITIONS, "other"), _REAL) | {"residual": (torch.uint8,)}
 
 
 def _read(source: Readable, names: Collection[str] = tuple(_KINDS)) -> tuple[CodeInfo, dict[str, Tensor]]:

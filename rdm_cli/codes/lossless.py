@@ -64,7 +64,7 @@ def is_restored(path: Place, info: CodeInfo) -> bool:
 def num_bytes(code: Codes, x_0: Tensor) -> dict[str, int]:
     """Bytes of each part of one lossless ``code``, and of the image (1, C, H, W) as PNG and lossless WebP."""
     assert code.residuals is not None
-    parts = {"z": code.z, "x_T": code.x_T, "other": code.other, "style": code.style}
+    parts = {"z": code.z, "x_T": code.x_T, "other": code.other, **code.conditions}
     found = {name: t.numel() * t.element_size() for name, t in parts.items() if t is not None and t.numel()}
     image = to_pil(x_0[0])
     return found | {

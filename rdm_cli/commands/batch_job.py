@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -20,6 +20,7 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import WHOLE, Shard, parse_shard, shard_of_environment
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Tally, Task, check_failures
+from rdm_cli.jobs.results import OfImage, Result
 
 if TYPE_CHECKING:
     from rdm_cli.data.sinks.outputs import Sink
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rdm_cli.jobs.job import Job
 
 STDIN = "-"
+R = TypeVar("R", bound=Result)
 
 
 def shard_asked_for(text: str | None) -> tuple[Shard, str]:
@@ -201,13 +203,13 @@ def _refuse_no_place(sources: Sequence[Source], as_tar: bool) -> None:
 def report(
     console: Console,
     job: Job,
-    outcomes: Callable[[Callable[[float], None]], Iterator[Outcome[Task]]],
+    outcomes: Callable[[Callable[[float], None]], Iterator[Outcome[Task, R]]],
     *,
     verb: str,
     noun: str,
     failures: Path | None,
-    describe: Callable[[dict[str, Any]], str | None] = lambda data: str(data["output"]),
-    each: Callable[[dict[str, Any]], None] = lambda data: None,
+    describe: Callable[[R], str | None] = lambda result: result.output,
+    each: Callable[[R], None] = lambda result: None,
     conclude: Callable[[], None] = lambda: None,
     as_one: bool = False,
     remarks: Callable[[], Sequence[str]] = lambda: (),
@@ -215,9 +217,9 @@ def report(
     """Run a job, print a line an item, sum up on stderr, and exit 1 or 3 where items failed.
 
     ``outcomes`` takes the progress bar's ``advance``; ``describe`` makes an item's line (None: no line);
-    ``each`` gets the data of every item that was done, and ``conclude`` is called after the last. ``as_one``:
-    all results are one file, which is there only when the last is done. ``remarks`` gives what else is to
-    be said, once, above the sum.
+    ``each`` gets the result of every item that was done, and ``conclude`` is called after the last.
+    ``as_one``: all results are one file, which is there only when the last is done. ``remarks`` gives what
+    else is to be said, once, above the sum.
     """
     if job.to_stdout and console.as_json:
         raise UsageError("-o - sends a file to stdout and --json sends JSON", hint="choose one of them")
@@ -248,15 +250,15 @@ def report(
                 if manifest is not None:
                     manifest.add(outcome)
                 job.settle(outcome)
-                if outcome.error is not None:
+                if (result := outcome.result) is None:
                     if console.as_json:
                         console.emit("", input=name, error=outcome.error)
                     continue
-                each(outcome.data)
+                each(result)
                 if job.to_stdout:
-                    console.emit_bytes(Path(outcome.data["output"]).read_bytes())
-                elif (line := describe(outcome.data)) is not None:
-                    console.emit(line, input=name, **outcome.data)
+                    console.emit_bytes(Path(result.output).read_bytes())
+                elif (line := describe(result)) is not None:
+                    console.emit(line, input=name, **result.as_json())
         complete = True
         conclude()
     finally:
@@ -283,13 +285,13 @@ class Fitted:
         self._num = self._num_other = 0
         self._first = ""
 
-    def add(self, data: dict[str, Any]) -> None:
+    def add(self, result: Result) -> None:
         """One image that was worked on."""
-        size, side = data.get("source_size"), data.get("image_size")
-        if size is None:
-            return
+        if not isinstance(result, OfImage):
+            return  # it was there already
+        size, side = result.source_size, result.image_size
         self._num += 1
-        if tuple(size) != (side, side):
+        if size != (side, side):
             self._num_other += 1
             self._first = self._first or f"{size[0]}x{size[1]} comes back as {side}x{side}"
 

@@ -20,6 +20,7 @@ from rdm_cli.option_groups import spread
 if TYPE_CHECKING:
     from rdm_cli.codes.code import CodeInfo
     from rdm_cli.jobs.batch import Outcome, Task
+    from rdm_cli.jobs.results import Result
     from rdm_cli.methods.directions import Directions
 
 app = App(
@@ -242,7 +243,7 @@ def table(
                 console.note(f"rdm: {output}: without probabilities of attributes: {error}")
                 return None
 
-        def outcomes(_: object) -> Iterator[Outcome[Task]]:
+        def outcomes(_: object) -> Iterator[Outcome[Task, Result]]:
             return write_table(job.tasks, output, attributes)
 
         def count(_: object) -> None:

@@ -15,6 +15,7 @@ from rdm_cli.commands.opening import open_for
 from rdm_cli.console import Console
 from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES
 from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.jobs.results import Result
 from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def decode(
         if bundle is not None:
             opened(bundle, arithmetic=machine.precision or "fp32", fetches=True)  # a wrong name likewise
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Result]]:
             return decode_files(
                 pipelines,
                 job.tasks,

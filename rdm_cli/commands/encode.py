@@ -18,6 +18,7 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.remote import local_name
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.jobs.results import Encoded, Result
 from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def encode(
             do = partial(encode_files, encoding=encoding, force=force or job.to_stdout)
         do = partial(do, fit=images.fit, num_items=job.num_items)
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Result]]:
             if engines.engine == "none":
                 return do(pipeline, job.tasks, advance=advance)
             if job.to_stdout or job.names:
@@ -197,12 +198,13 @@ def _first_stage_limit(pipeline: Pipeline) -> list[str]:
     ]
 
 
-def _describe(data: dict[str, Any]) -> str:
-    if "bytes" not in data:
-        return str(data["output"])
-    sizes = data["bytes"]
+def _describe(result: Result) -> str:
+    measured = result.measured if isinstance(result, Encoded) else None
+    if measured is None or measured.bytes is None:
+        return result.output
+    sizes = measured.bytes
     parts = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if not name.startswith("as_"))
     return (
-        f"{data['output']}\t{parts} bytes\tthe image as PNG {sizes['as_png']:,}, as lossless WebP "
+        f"{result.output}\t{parts} bytes\tthe image as PNG {sizes['as_png']:,}, as lossless WebP "
         f"{sizes['as_webp']:,}"
     )

@@ -57,6 +57,16 @@ class Report:
     seed: o.Seed = 0
 
 
+@group(OPTIONS)
+class Shared:
+    """What every evaluation asks for."""
+
+    report: Report
+    images: o.FittedImages
+    machine: o.Machine
+    voice: o.Voice
+
+
 class _Frame:
     """One evaluation of the bundles and the folder that the user named.
 
@@ -64,23 +74,15 @@ class _Frame:
     place of a user's file.
     """
 
-    def __init__(
-        self,
-        name: str,
-        words: Sequence[str],
-        report: Report,
-        images: o.FittedImages,
-        machine: o.Machine,
-        voice: o.Voice,
-    ) -> None:
-        self.name, self.report, self.images, self.machine = name, report, images, machine
-        self.console = Console(as_json=voice.as_json, quiet=voice.quiet)
+    def __init__(self, name: str, words: Sequence[str], shared: Shared) -> None:
+        self.name, self.report, self.images, self.machine = name, shared.report, shared.images, shared.machine
+        self.console = Console(as_json=shared.voice.as_json, quiet=shared.voice.quiet)
         self.bundles, self.folder = _bundles_then_folder(words)
-        if report.output is not None:
+        if self.report.output is not None:
             from rdm_cli.evaluation.report import refuse_other_files
 
-            refuse_blocked(report.output)
-            refuse_other_files(report.output, name)
+            refuse_blocked(self.report.output)
+            refuse_other_files(self.report.output, name)
 
     def open(self, bundle: str, **more: Any) -> Pipeline:
         """One of the bundles; ``more`` are other arguments of ``open_pipeline``."""
@@ -221,10 +223,7 @@ def reconstruction(
     ] = "ddim",
     lpips_weights: o.LPIPSWeights = None,
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure reconstructions: from z alone, and with inferred x_T, at several T.
 
@@ -235,13 +234,13 @@ def reconstruction(
         rdm evaluate reconstruction avatars64-diffae faces/
         rdm evaluate reconstruction a-bundle faces/ --inversion exact -o report/
     """
-    frame = _Frame("reconstruction", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("reconstruction", bundles_and_data, shared)
     counts = _step_numbers(steps)
     from rdm_cli.evaluation import reconstruction as of
     from rdm_cli.evaluation.distances import open_distances
     from rdm_cli.evaluation.material import gather
 
-    material, subjects = gather(frame.folder, num, images.fit), frame.subjects()
+    material, subjects = gather(frame.folder, num, frame.images.fit), frame.subjects()
     distances, missing = open_distances(lpips_weights or [])
     frame.measure(
         of.LEAD,
@@ -280,10 +279,7 @@ def generation(
     solver: o.SolverOption = None,
     inception_weights: o.InceptionWeights = None,
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure samples against images, at several T and from each prior that a bundle has.
 
@@ -294,14 +290,14 @@ def generation(
         rdm evaluate generation avatars64-diffae faces/ -n 500
         rdm evaluate generation a-bundle faces/ --steps 20 --solver unipc -o report/
     """
-    frame = _Frame("generation", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("generation", bundles_and_data, shared)
     counts = _step_numbers(steps)
     from rdm_cli.evaluation import generation as of
     from rdm_cli.evaluation.material import gather
     from rdm_cli.metrics.features import open_effnet_lite0
     from rdm_cli.metrics.inception import open_inception
 
-    material = gather(frame.folder, num or MOST_SAMPLES, images.fit)
+    material = gather(frame.folder, num or MOST_SAMPLES, frame.images.fit)
     num = num or len(material)
     if min(num, len(material)) < of.LEAST:
         raise UsageError(f"{min(num, len(material))} images: a distance of distributions needs {of.LEAST}")
@@ -327,10 +323,7 @@ def attributes(
     attr: o.LabelNames = None,
     num: NumLabelled = 2000,
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure linear probes on z, a quarter of the images held out.
 
@@ -341,12 +334,12 @@ def attributes(
         rdm evaluate attributes avatars64-diffae faces/
         rdm evaluate attributes a-bundle b-bundle faces/ --attr smiling -o report/
     """
-    frame = _Frame("attributes", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("attributes", bundles_and_data, shared)
     from rdm_cli.evaluation import attributes as of
     from rdm_cli.evaluation.material import gather_labelled
 
     purpose = "probing attributes"
-    material = gather_labelled(frame.folder, num, images.fit, table=labels, names=attr, purpose=purpose)
+    material = gather_labelled(frame.folder, num, frame.images.fit, table=labels, names=attr, purpose=purpose)
     measured = partial(of.measure_attributes, material=material)
     frame.measure(of.LEAD, material, frame.subjects(), measured, of.attributes_plots)
 
@@ -362,10 +355,7 @@ def disentanglement(
         Predictor, typer.Option("--predictor", help="What DCI fits; trees take minutes.")
     ] = "lasso",
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure DCI, MIG and TAD of z against labels, beside those of components of the pixels.
 
@@ -375,12 +365,12 @@ def disentanglement(
         rdm evaluate disentanglement avatars64-diffae faces/
         rdm evaluate disentanglement a-bundle faces/ --predictor trees -o report/
     """
-    frame = _Frame("disentanglement", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("disentanglement", bundles_and_data, shared)
     from rdm_cli.evaluation import disentanglement as of
     from rdm_cli.evaluation.material import gather_labelled
 
     purpose = "measuring disentanglement"
-    material = gather_labelled(frame.folder, num, images.fit, table=labels, names=attr, purpose=purpose)
+    material = gather_labelled(frame.folder, num, frame.images.fit, table=labels, names=attr, purpose=purpose)
     measured = partial(of.measure_disentanglement, material=material, predictor=predictor)
     frame.measure(of.LEAD, material, frame.subjects(), measured, of.disentanglement_plots)
 
@@ -414,10 +404,7 @@ def interpolation(
     steps: o.EvaluationSteps = 20,
     lpips_weights: o.LPIPSWeights = None,
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure the ways between pairs of images: perceptual path length and smoothness.
 
@@ -428,12 +415,12 @@ def interpolation(
         rdm evaluate interpolation avatars64-diffae faces/
         rdm evaluate interpolation a-bundle b-bundle faces/ -n 32 -o report/
     """
-    frame = _Frame("interpolation", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("interpolation", bundles_and_data, shared)
     from rdm_cli.evaluation import interpolation as of
     from rdm_cli.evaluation.distances import open_distances
     from rdm_cli.evaluation.material import gather
 
-    material = gather(frame.folder, 2 * pairs, images.fit)
+    material = gather(frame.folder, 2 * pairs, frame.images.fit)
     if len(material) < 2:
         raise UsageError(f"{frame.folder}: one image, and a way leads from one to another")
     subjects = frame.subjects()
@@ -519,10 +506,7 @@ def edit(
     ] = None,
     lpips_weights: o.LPIPSWeights = None,
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure edits along a bundle's attributes, judged by a classifier of images.
 
@@ -537,7 +521,7 @@ def edit(
         rdm evaluate edit avatars64-diffae faces/ --attr smiling
         rdm evaluate edit avatars64-diffae faces/ --truth 1 -n 100 -o report/
     """
-    frame = _Frame("edit", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("edit", bundles_and_data, shared)
     moves = _numbers("--scales", scales or USUAL_SCALES, float)
     if not any(moves) or not all(math.isfinite(scale) for scale in moves):
         raise UsageError(f"--scales {scales}: a scale is a number, and one of them at least is not 0")
@@ -549,11 +533,13 @@ def edit(
     from rdm_cli.evaluation.judging import court
     from rdm_cli.evaluation.material import gather_labelled
 
-    gathered = partial(gather_labelled, num=num_labelled, fit=images.fit, names=None, purpose="judging edits")
+    gathered = partial(
+        gather_labelled, num=num_labelled, fit=frame.images.fit, names=None, purpose="judging edits"
+    )
     material = gathered(frame.folder, table=labels)
     learned = None if judge_data is None else gathered(judge_data, table=None)
     subjects = frame.subjects()
-    sides = court(material, learned, seed=report.seed)
+    sides = court(material, learned, seed=frame.report.seed)
     distances, missing = open_distances(lpips_weights or [])
     missing += learned.notes if learned is not None else ()
     judge: dict[str, Any] = {
@@ -619,10 +605,7 @@ def gap(
         str, typer.Option("--at", metavar="T,...", help="Timesteps that the report's pictures show.")
     ] = "400,500,600,700,800",
     *,
-    report: Report,
-    images: o.FittedImages,
-    machine: o.Machine,
-    voice: o.Voice,
+    shared: Shared,
 ) -> None:
     """Measure, at each t, how far the predicted posterior mean lies from the true one.
 
@@ -634,12 +617,12 @@ def gap(
         rdm evaluate gap avatars64-diffae avatars64-pdae faces/
         rdm evaluate gap avatars128-lrdm faces/ -n 32 --every 100 -o gap/
     """
-    frame = _Frame("gap", bundles_and_data, report, images, machine, voice)
+    frame = _Frame("gap", bundles_and_data, shared)
     shown_at = _numbers("--at", at)
     from rdm_cli.evaluation import gap as of
     from rdm_cli.evaluation.material import gather
 
-    material = gather(frame.folder, num, images.fit)
+    material = gather(frame.folder, num, frame.images.fit)
     if len(material) < 2:
         raise UsageError(f"{frame.folder}: one image has no interval", hint="name a folder of two or more")
     plan = of.GapPlan(every=every, shown_at=shown_at)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.data.sources.folders import CODE_SUFFIX, CODE_SUFFIXES
 from rdm_cli.errors import BundleError, RdmError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.jobs.results import Edited
 from rdm_cli.option_groups import spread
 
 Editor = Literal["auto", "transport", "donor", "target", "abduct", "direction"]
@@ -196,7 +197,7 @@ def manipulate(
         with nullcontext() if first is None else suppress(BundleError):  # which is told of that code
             pipelines(first)
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Edited]]:
             return manipulate_files(
                 pipelines,
                 job.tasks,
@@ -219,12 +220,13 @@ def manipulate(
         not_holding: list[str] = []
         outside: list[int] = []
 
-        def look(data: dict[str, Any]) -> None:
-            outside.append(data.get("outside") or 0)
-            if not data.get("holds", True):
-                not_holding.append(f"{data['output']}: it does not show what was wanted")
-            elif not data.get("kept", True):
-                not_holding.append(f"{data['output']}: something else changed ({', '.join(data['changed'])})")
+        def look(result: Edited) -> None:
+            outside.append(result.outside or 0)
+            if result.holds is False:
+                not_holding.append(f"{result.output}: it does not show what was wanted")
+            elif result.receipt is not None and not result.receipt.kept:
+                changed = ", ".join(result.receipt.changed)
+                not_holding.append(f"{result.output}: something else changed ({changed})")
 
         def remarks() -> list[str]:
             some = [f"rdm: {line}" for line in not_holding[:MOST_TOLD]]

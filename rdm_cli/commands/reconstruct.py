@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
 from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.jobs.results import Reconstructed
 from rdm_cli.option_groups import spread
 
 
@@ -83,11 +84,11 @@ def reconstruct(
 
         mean, fitted = _Mean(), Fitted(images.fit)
 
-        def count(data: dict[str, Any]) -> None:
-            mean.add(data)
-            fitted.add(data)
+        def count(result: Reconstructed) -> None:
+            mean.add(result)
+            fitted.add(result)
 
-        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+        def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Reconstructed]]:
             return reconstruct_files(
                 pipeline,
                 job.tasks,
@@ -115,27 +116,35 @@ def reconstruct(
         )
 
 
-def _describe(data: dict[str, Any]) -> str:
-    psnr = "exact" if data["psnr_db"] is None else f"{data['psnr_db']:.2f} dB"
-    return f"{data['output']}\tMSE {data['mse']:.2e}\tPSNR {psnr}\tSSIM {data['ssim']:.4f}"
+def _describe(result: Reconstructed) -> str:
+    return _line(result.output, result.mse, result.psnr_db, result.ssim)
+
+
+def _line(name: str, mse: float, psnr_db: float | None, ssim: float) -> str:
+    psnr = "exact" if psnr_db is None else f"{psnr_db:.2f} dB"
+    return f"{name}\tMSE {mse:.2e}\tPSNR {psnr}\tSSIM {ssim:.4f}"
 
 
 class _Mean:
     """The mean over images, where there are several; exact ones have no PSNR and are left out of its mean."""
 
     def __init__(self) -> None:
-        self.sums = {"mse": 0.0, "psnr_db": 0.0, "ssim": 0.0}
-        self.num_images = dict.fromkeys(self.sums, 0)
+        self.mse = self.psnr_db = self.ssim = 0.0  # sums
+        self.num_images = self.num_inexact = 0
 
-    def add(self, data: dict[str, Any]) -> None:
+    def add(self, result: Reconstructed) -> None:
         """Count in one image."""
-        for name in self.sums:
-            if data[name] is not None:
-                self.sums[name] += data[name]
-                self.num_images[name] += 1
+        self.num_images += 1
+        self.mse += result.mse
+        self.ssim += result.ssim
+        if result.psnr_db is not None:
+            self.num_inexact += 1
+            self.psnr_db += result.psnr_db
 
     def emit(self, console: Console) -> None:
         """Tell it."""
-        if self.num_images["mse"] > 1:
-            mean = {n: s / self.num_images[n] if self.num_images[n] else None for n, s in self.sums.items()}
-            console.emit(_describe({"output": "mean", **mean}), mean=mean, num_images=self.num_images["mse"])
+        if self.num_images > 1:
+            mse, ssim = self.mse / self.num_images, self.ssim / self.num_images
+            psnr_db = self.psnr_db / self.num_inexact if self.num_inexact else None
+            mean = {"mse": mse, "psnr_db": psnr_db, "ssim": ssim}
+            console.emit(_line("mean", mse, psnr_db, ssim), mean=mean, num_images=self.num_images)

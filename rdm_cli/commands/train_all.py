@@ -40,6 +40,7 @@ from rdm_cli.registry import FIRST_STAGE, TRAINABLE, load
 if TYPE_CHECKING:
     from rdm_cli.bundles.bundle import Bundle
     from rdm_cli.jobs.batch import Outcome, Task
+    from rdm_cli.jobs.results import Result
     from rdm_cli.methods.method import Method
     from rdm_cli.pipeline.pipeline import Pipeline
     from rdm_cli.training.run.plan import TrainOptions
@@ -260,7 +261,7 @@ class _Run:
             pipeline = self._pipeline(on_remark=job.remark)
             encoding, fit = Encoding(effort=Effort(with_x_T=False)), cast(o.Fit, self.options["fit"])
 
-            def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task]]:
+            def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Result]]:
                 return encode_files(
                     pipeline, job.tasks, encoding, fit=fit, num_items=job.num_items, advance=advance
                 )

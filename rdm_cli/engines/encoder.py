@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from rdm_cli.data.images.pixels import Fit
 from rdm_cli.data.io.places import Blob
 from rdm_cli.errors import ImageError, UsageError
 from rdm_cli.jobs.batch import run_batches
-from rdm_cli.jobs.loading import LoadedImage, decoded, hashed, in_batches_for
-from rdm_cli.pipeline.effort import Effort, encode_by
+from rdm_cli.jobs.loading import decoded, hashed, in_batches_for
+from rdm_cli.pipeline.effort import Effort
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import open_pipeline
 from rdm_cli.pipeline.running import ignore_progress
 from rdm_cli.registry import DEFAULT_BUNDLE
@@ -101,9 +103,10 @@ class Encoder:
                 answer["error"][row] = outcome.error
                 self.num_failed += 1
                 continue
-            code: Codes = outcome.data["code"]
+            code = outcome.result
+            assert code is not None
             answer["z"][row] = code.z.flatten().numpy()
-            answer["source_digest"][row] = outcome.data["digest"]
+            answer["source_digest"][row] = code.infos[0].source_digest
             if code.x_T is not None and "x_T" in answer:
                 answer["x_T"][row] = code.x_T[0].numpy()
         return columns | answer
@@ -123,15 +126,10 @@ class Encoder:
             raise ImageError(f"{path}: {error}") from error
         if len(x_0) != 1:
             raise ImageError(f"{path}: {len(x_0)} images in one row")
-        return LoadedImage(x_0=x_0, name=path, digest="", class_name=self.pipeline.class_name)
+        return LoadedImage(x_0=x_0[0], name=path, record=self.pipeline.given_of(None))
 
-    def _encode(self, rows: Sequence[int], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any]]:
-        classes, names = [image.class_name for image in images], [image.name for image in images]
-        codes = encode_by(
-            self.pipeline, [image.x_0 for image in images], classes, self._effort, ignore_progress, names
-        )
-        for image, code in zip(images, codes, strict=True):
-            yield {"code": code, "digest": image.digest or None}
+    def _encode(self, rows: Sequence[int], images: Sequence[LoadedImage]) -> Iterator[Codes]:
+        return iter(self.pipeline.encode(images, **asdict(self._effort), advance=ignore_progress))
 
 
 def _as_column(values: Any) -> np.ndarray:

@@ -43,6 +43,7 @@ from rdm_cli.errors import (
 )
 from rdm_cli.jobs.batch import Outcome, Task, told
 from rdm_cli.jobs.job import Job
+from rdm_cli.jobs.results import Result
 
 if TYPE_CHECKING:
     from rdm_cli.pipeline.pipeline import Pipeline
@@ -62,7 +63,7 @@ for each CPU; the rest is room for reading, and for the workers of machines that
 class Work(Protocol):
     """What is done with some inputs: :func:`~rdm_cli.jobs.encode.encode_files` with its options, say."""
 
-    def __call__(self, pipeline: Pipeline, tasks: Iterable[Task], /) -> Iterator[Outcome[Task]]:
+    def __call__(self, pipeline: Pipeline, tasks: Iterable[Task], /) -> Iterator[Outcome[Task, Result]]:
         """One outcome for each task."""
 
 
@@ -84,7 +85,9 @@ class Workers:
     items_at_once: int = 256
 
 
-def outcomes_on_ray(job: Job, workers: Workers, address: str | None = None) -> Iterator[Outcome[Task]]:
+def outcomes_on_ray(
+    job: Job, workers: Workers, address: str | None = None
+) -> Iterator[Outcome[Task, Result]]:
     """Do the work with each input of ``job``; outcomes come as they are made, in no order.
 
     ``address`` is that of a Ray cluster; None: what RAY_ADDRESS says, or else a Ray of this machine's own,
@@ -330,7 +333,7 @@ class _Made:
     """What became of a batch, what is to be remarked of images, and why the job cannot go on."""
 
     source: int
-    outcomes: list[Outcome[Task]]
+    outcomes: list[Outcome[Task, Result]]
     remarks: list[tuple[str, str]]
     passed_over: PassedOver
     error: Exception | None
@@ -406,7 +409,7 @@ class _Worker:
     def __call__(self, batches: Any) -> Any:
         """One batch, and what became of it."""
         batch: _Batch = pickle.loads(batches.column("batch")[0].as_py())
-        outcomes, error = list[Outcome[Task]](), batch.error
+        outcomes, error = list[Outcome[Task, Result]](), batch.error
         tasks = iter(batch.tasks)  # a list would pass for the whole job, which settles the batch size
         try:
             with self._here.entered():
@@ -426,6 +429,6 @@ class _Worker:
         )
 
 
-def _light(outcome: Outcome[Task]) -> Outcome[Task]:
+def _light(outcome: Outcome[Task, Result]) -> Outcome[Task, Result]:
     """An outcome without what its input holds."""
     return replace(outcome, item=replace(outcome.item, source=Blob(str(outcome.item.source), b"")))

@@ -29,7 +29,7 @@ SPREAD_ROWS = 12  # attributes up to which each is shown on the terminal, not th
 def codes_of(subject: Subject, material: Material, x_0: Tensor, advance: Advance) -> Tensor:
     """z of each image, float32 (N, d), as the bundle encodes it by itself."""
     pipeline = subject.pipeline
-    codes = pipeline.encode(x_0, classes=material.classes(pipeline), with_x_T=False, advance=advance)
+    codes = material.encoded(pipeline, x_0, with_x_T=False, advance=advance)
     return codes.z.flatten(1)
 
 

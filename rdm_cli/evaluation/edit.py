@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rdm_cli.codes.code import Codes
-from rdm_cli.errors import BundleError
 from rdm_cli.evaluation.distances import PictureDistance, usable
 from rdm_cli.evaluation.figures import Figure, Part, Scalar, Sheet, curves, drawn, estimated, mean_figure
 from rdm_cli.evaluation.judging import Court, border_change, judge_figures, provenance_of
@@ -58,15 +57,9 @@ def edit_cases(subject: Subject, court: Court, plan: EditPlan) -> tuple[list[Cas
 
     Raises UsageError for an attribute that the user named and the bundle does not have.
     """
-    bundle = subject.pipeline.bundle
-    if not bundle.has_z:
-        return [], [f"{subject.name}: a plain DPM has no z to move"]
-    try:
-        directions = bundle.directions
-    except BundleError as error:
-        return [], [str(error)]
-    for name in plan.attributes or ():
-        directions.index(name)
+    directions, lacking = subject.movable(plan.attributes)
+    if directions is None:
+        return [], lacking
     labels = court.edited.known()
     names = plan.attributes or [name for name in directions.names if name in labels.names]
     if not names:
@@ -126,9 +119,7 @@ def measure_edits(
     steps = model.sampling.steps if model.time_dependent else plan.steps
     editor = _Editor(subject=subject, judge=judge, distances=able, steps=steps, seed=seed)
     rows = sorted({row for case in judged for row in case.rows})
-    classes = court.edited.classes(pipeline)
-    shown = [classes[row] for row in rows]
-    codes = pipeline.encode(x_0[rows], classes=shown, steps=steps, advance=advance)
+    codes = court.edited.select(rows).encoded(pipeline, x_0[rows], steps=steps, advance=advance)
     back = pipeline.decode(codes, steps=steps, advance=advance)
     sheets = []
     for case in judged:

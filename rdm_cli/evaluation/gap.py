@@ -14,9 +14,8 @@ from rdm_cli.evaluation.figures import Figure, Part, Sheet, curves, drawn, mean_
 from rdm_cli.evaluation.material import SHOWN, Material, Subject
 from rdm_cli.kernels.parameterization import add_noise, to_x_0
 from rdm_cli.kernels.randomness import keyed_noise
-from rdm_cli.methods.diffusion_model import at_timesteps
+from rdm_cli.methods.conditions import NOTHING, Conditions, of_images
 from rdm_cli.metrics.posterior_gap import posterior_gap
-from rdm_cli.pipeline.classes import class_numbers
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.reports.plots import Plot
@@ -61,14 +60,12 @@ def noised(
     x_0: Tensor,
     timesteps: Sequence[int],
     seed: int,
-    classes: Sequence[str | None] | None = None,
+    given: Conditions = NOTHING,
 ) -> Iterator[Noised]:
     """Each batch of ``x_0`` at each of ``timesteps``; noise is image i's own at (``seed``, t).
 
-    ``classes`` name that of each image, for a bundle that knows some; None: all of the pipeline's own.
+    ``given`` are the conditions of each image that are given by name, where the bundle's model takes some.
     """
-    names = [pipeline.class_name] * len(x_0) if classes is None else classes
-    numbers = class_numbers(pipeline.bundle, names)
     model = pipeline.network
     device = pipeline.bundle.device
     alpha_bar = model.sampling.schedule.alpha_bar()
@@ -77,16 +74,15 @@ def noised(
         with autocast(device, pipeline.precision):
             part = model.enter(x_0[start : start + size].to(device)).float()
         keys = range(start, start + len(part))
-        y = {name: value[start : start + size].to(device) for name, value in numbers.items()}
-        z: Tensor | None = None
+        conditions = {name: rows[start : start + size].to(device) for name, rows in given.items()}
         for t in timesteps:
             eps = keyed_noise(seed, keys, part.shape[1:], f"gap {t}").to(device)
             x_t = add_noise(part, eps, alpha_bar[t].expand(len(part)))
             t_batch = torch.full((len(part),), t, dtype=torch.int64, device=device)
             with autocast(device, pipeline.precision):
-                if z is None or model.time_dependent:
-                    z = model.encode(part, **at_timesteps(model, [t]), **y)
-                predicted = model.one_step(x_t, t_batch, z, **y)
+                if "z" not in conditions or model.time_dependent:
+                    conditions = model.encode(part, conditions, timesteps=[t])
+                predicted = model.one_step(x_t, t_batch, conditions)
             answers = {name: value.float() for name, value in predicted.items()}
             yield Noised(t=t, eps=eps, x_t=x_t, predicted=answers)
 
@@ -96,19 +92,19 @@ def gaps_of(
     x_0: Tensor,
     timesteps: Sequence[int],
     *,
-    classes: Sequence[str | None] | None = None,
+    given: Conditions = NOTHING,
     seed: int = 0,
     advance: Advance = ignore_progress,
 ) -> dict[tuple[int, str], Tensor]:
     """The gap of each of ``x_0`` (N, 3, H, W) in [-1, 1], float64 (N,), by t and predictor.
 
-    ``classes``: see :func:`noised`. Raises UsageError for a model of style and shape.
+    ``given``: see :func:`noised`. Raises UsageError for a model that is told more of the image than z.
     """
-    if pipeline.bundle.model.style_shape:
-        raise UsageError(f"{pipeline.bundle.name}: a model of style and shape has no gap of one image's own")
+    for name in of_images(pipeline.bundle.model.conditions):
+        raise UsageError(f"{pipeline.bundle.name}: no gap is z's own where the image gives a {name}, too")
     schedule = pipeline.bundle.model.sampling.schedule
     found: dict[tuple[int, str], list[Tensor]] = {}
-    for batch in noised(pipeline, x_0, timesteps, seed, classes):
+    for batch in noised(pipeline, x_0, timesteps, seed, given):
         t_batch = torch.full((len(batch.eps),), batch.t)
         for name, value in batch.predicted.items():
             gaps = posterior_gap(schedule, t_batch, batch.eps, value)
@@ -125,8 +121,8 @@ def gap_work(subject: Subject, material: Material, plan: GapPlan) -> float:
 def measure_gap(subject: Subject, material: Material, plan: GapPlan, *, seed: int, advance: Advance) -> Part:
     """The gap of the images at each timestep of ``plan``, with and without z, and one step of denoising."""
     pipeline = subject.pipeline
-    x_0, classes = material.images(pipeline), material.classes(pipeline)
-    gaps = gaps_of(pipeline, x_0, plan.timesteps(subject), classes=classes, seed=seed, advance=advance)
+    x_0, given = material.images(pipeline), material.given(pipeline)
+    gaps = gaps_of(pipeline, x_0, plan.timesteps(subject), given=given, seed=seed, advance=advance)
     figures = [
         mean_figure(
             found,
@@ -140,7 +136,8 @@ def measure_gap(subject: Subject, material: Material, plan: GapPlan, *, seed: in
         )
         for (t, predictor), found in gaps.items()
     ]
-    rows = one_step_rows(pipeline, x_0[:SHOWN], plan.shown_at, classes=classes[:SHOWN], seed=seed)
+    shown = {name: values[:SHOWN] for name, values in given.items()}
+    rows = one_step_rows(pipeline, x_0[:SHOWN], plan.shown_at, given=shown, seed=seed)
     return Part(figures=figures, sheets=[Sheet(caption=f"{subject.name}: one step of denoising", rows=rows)])
 
 
@@ -154,14 +151,14 @@ def one_step_rows(
     x_0: Tensor,
     timesteps: Sequence[int],
     *,
-    classes: Sequence[str | None] | None = None,
+    given: Conditions = NOTHING,
     seed: int = 0,
 ) -> list[tuple[str, Tensor]]:
     """Named rows of a sheet: ``x_0`` and, at each t, x_t and the x_0 that each predictor sees in it."""
     model = pipeline.bundle.model
     alpha_bar = model.sampling.schedule.alpha_bar()
     named: dict[str, list[Tensor]] = {"x_0": [x_0]}
-    for batch in noised(pipeline, x_0, timesteps, seed, classes):
+    for batch in noised(pipeline, x_0, timesteps, seed, given):
         named.setdefault(f"x_{batch.t}", []).append(model.leave(batch.x_t).cpu())
         for name, eps in batch.predicted.items():
             seen = to_x_0(eps, batch.x_t, alpha_bar[batch.t].expand(len(eps)))

@@ -13,6 +13,7 @@ from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.errors import CodeError
 from rdm_cli.evaluation.figures import Figure, Part, Scalar, Sheet, curves, drawn, estimated
 from rdm_cli.evaluation.material import SHOWN, Material, Subject, as_rgb, as_stored
+from rdm_cli.methods.conditions import of_images
 from rdm_cli.metrics.distribution import frechet_distance, kernel_distance
 from rdm_cli.metrics.features import FeatureExtractor, features_of
 from rdm_cli.metrics.inception import NAME as INCEPTION
@@ -82,8 +83,8 @@ def measure_generation(
 ) -> Part:
     """Distances of ``num`` samples from each prior at each of ``steps``, of the same draws at every T."""
     bundle = subject.pipeline.bundle
-    if bundle.model.style_shape:
-        return Part(notes=[f"{subject.name}: a model of style and shape draws nothing without a style"])
+    for name in of_images(bundle.model.conditions):
+        return Part(notes=[f"{subject.name}: draws nothing without a {name}, which only an image gives"])
     priors = priors_of(bundle)
     if not priors:
         hint = f"rdm train prior CODES --bundle {bundle.name}"

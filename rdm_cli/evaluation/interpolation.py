@@ -80,11 +80,12 @@ def measure_interpolation(
     """PPL, length, detour, largest step and smoothness of each way, over pairs of images: 0 1, 2 3, ..."""
     pipeline = subject.pipeline
     distance = first_choice(distances, subject)
-    x_0, classes = material.images(pipeline), material.classes(pipeline)
-    pairs = [(i, i + 1) for i in range(0, len(x_0) - 1, 2) if classes[i] == classes[i + 1]]
+    x_0, given = material.images(pipeline), material.given(pipeline)
+    even = range(0, len(x_0) - 1, 2)
+    pairs = [(i, i + 1) for i in even if all(values[i] == values[i + 1] for values in given.values())]
     if not pairs:
-        return Part(notes=[f"{subject.name}: no pair of images of one class"])
-    codes = pipeline.encode(x_0, classes=classes, steps=plan.steps, advance=advance)
+        return Part(notes=[f"{subject.name}: no pair of images of one {' and '.join(given)}"])
+    codes = material.encoded(pipeline, x_0, steps=plan.steps, advance=advance)
     positions = [_positions(plan, seed, pair) for pair in range(len(pairs))]
     figures: list[Figure] = []
     rows: list[tuple[str, Tensor]] = []

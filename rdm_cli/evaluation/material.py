@@ -7,17 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rdm_cli.codes.code import Codes
 from rdm_cli.data.images.pixels import Fit, to_pixels, to_unit_range
 from rdm_cli.data.io.places import digest_of
 from rdm_cli.data.labels import LabelTable, Matched, match, read_labels, snake_case
 from rdm_cli.data.sources.folders import Item, PassedOver, find_inputs
-from rdm_cli.errors import UsageError, setting
+from rdm_cli.errors import BundleError, UsageError, setting
 from rdm_cli.evaluation.figures import Scalar
+from rdm_cli.methods.directions import Directions
 from rdm_cli.metrics.intervals import SMALL_SAMPLE
+from rdm_cli.pipeline.classes import given_conditions
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 
 TABLES = (
@@ -49,6 +54,22 @@ class Subject:
             "image_size_px": bundle.model.image_size,
             "z": shape,
         }
+
+    def movable(self, named: Sequence[str] | None) -> tuple[Directions | None, list[str]]:
+        """The attributes along which its z moves; None and a line that says why where there are none.
+
+        Raises UsageError for one of the ``named`` that it has not.
+        """
+        bundle = self.pipeline.bundle
+        if not bundle.has_z:
+            return None, [f"{self.name}: a plain DPM has no z to move"]
+        try:
+            directions = bundle.directions
+        except BundleError as error:
+            return None, [str(error)]
+        for name in named or ():
+            directions.index(name)
+        return directions, []
 
 
 def subjects(specs: Sequence[str], pipelines: Sequence[Pipeline]) -> list[Subject]:
@@ -107,9 +128,16 @@ class Material:
         """The images as ``pipeline``'s bundle takes them, (N, *image_shape) in [-1, 1]; raises ImageError."""
         return pipeline.load_images([item.source for item in self.items], self.fit)
 
-    def classes(self, pipeline: Pipeline) -> list[str | None]:
-        """Each image's class; None where the bundle knows none."""
-        return [pipeline.class_of(item.source) for item in self.items]
+    def encoded(self, pipeline: Pipeline, x_0: Tensor, **how: Any) -> Codes:
+        """The codes of the images, which :meth:`images` gave as ``x_0``; ``how`` is as in encode."""
+        given = [pipeline.given_of(item.source) for item in self.items]
+        images = [LoadedImage(x_0=x, record=record) for x, record in zip(x_0, given, strict=True)]
+        return pipeline.encode(images, **how)
+
+    def given(self, pipeline: Pipeline) -> dict[str, Tensor]:
+        """The conditions of the images that are given by name, (N,) each; {} for most bundles."""
+        infos = [pipeline.info(**pipeline.given_of(item.source)) for item in self.items]
+        return given_conditions(pipeline.bundle, infos)
 
     def select(self, rows: Sequence[int]) -> Material:
         """Some of the images, in the order of ``rows``, with their labels."""

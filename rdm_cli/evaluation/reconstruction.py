@@ -44,14 +44,14 @@ def measure_reconstruction(
     number).
     """
     pipeline = subject.pipeline
-    x_0, classes = material.images(pipeline), material.classes(pipeline)
+    x_0 = material.images(pipeline)
     able, notes = usable(distances, subject)
     figures: list[Figure] = []
     rows: list[tuple[str, Tensor]] = [("image", x_0[:SHOWN])]
     if not pipeline.bundle.has_z:
         notes.append(f"{subject.name}: a plain DPM has no z, its codes are x_T alone")
     for t in steps:
-        codes = pipeline.encode(x_0, classes=classes, steps=t, inversion=inversion, advance=advance)
+        codes = material.encoded(pipeline, x_0, steps=t, inversion=inversion, advance=advance)
         kinds = {"inferred": codes}
         if pipeline.bundle.has_z:
             kinds["random"] = codes.without_x_T()

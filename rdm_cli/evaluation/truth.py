@@ -21,7 +21,7 @@ from rdm_cli.data.images.pixels import to_pil, to_pixels, to_unit_range
 from rdm_cli.data.images.record import new_record, refuse_other, save_image
 from rdm_cli.data.images.sheet import Tile, enlarged, lay_out
 from rdm_cli.data.nearest_truth import Truths
-from rdm_cli.errors import BundleError, RdmError, UsageError
+from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.evaluation.distances import PictureDistance, usable
 from rdm_cli.evaluation.figures import (
     Figure,
@@ -130,15 +130,10 @@ def truth_cases(subject: Subject, plan: TruthPlan) -> tuple[list[Case], list[str
 
     Raises UsageError for an attribute that the user named and the bundle or the renderer does not have.
     """
-    bundle = subject.pipeline.bundle
-    if not bundle.has_z:
-        return [], [f"{subject.name}: a plain DPM has no z to move"]
-    try:
-        directions = bundle.directions
-    except BundleError as error:
-        return [], [str(error)]
+    directions, lacking = subject.movable(plan.attributes)
+    if directions is None:
+        return [], lacking
     for name in plan.attributes or ():
-        directions.index(name)
         counterfactuals(plan.avatars[0], name)
     cases, notes = [], []
     for name in plan.attributes or [name for name in ATTRIBUTES if name in directions.names]:
@@ -218,8 +213,7 @@ def measure_truth(
     figures, doubts = judge_figures(subject.name, judge, x_0, labels, names, seed)
     able, blind = usable(distances, subject)
     rows = sorted({row for case in cases for row in case.rows})
-    classes = court.edited.classes(pipeline)
-    codes = pipeline.encode(x_0[rows], classes=[classes[row] for row in rows], advance=advance)
+    codes = court.edited.select(rows).encoded(pipeline, x_0[rows], advance=advance)
     yardstick = _Yardstick(
         subject=subject,
         judge=judge,
@@ -264,14 +258,14 @@ class _Yardstick:
             for name, part in self.compared(case, [self.plan.avatars[row] for row in rows], some, made):
                 ways.setdefault(name, []).append(part)
             advance(float(len(rows) * _work_of_a_face(self.plan)))
-        before, classes = x_0[case.rows], [info.class_name for info in codes.infos]
+        before = x_0[case.rows]
         figures, sheets = [], []
         for name, parts in ways.items():
             whole = _Compared.joined(parts)
             if len(whole.pictures) < len(before):
                 continue  # an editor that was left out, but had nothing to do for some faces
             after, truths = to_unit_range(whole.pictures), to_unit_range(whole.truths)
-            found, inside = self.figures(case, name, before, after, truths, whole.counted, classes)
+            found, inside = self.figures(case, name, before, after, truths, whole.counted, codes)
             figures += found
             if name in self.plan.editors:
                 sheets.append(self.sheet(case, name, before, after, truths, inside))
@@ -336,7 +330,7 @@ class _Yardstick:
         flat = [one for found in candidates for one in found]
         pictures = torch.stack([truths[row].picture(one) for row, one in zip(rows, flat, strict=True)])
         several = codes.select(rows)
-        z = pipeline.encode_z(to_unit_range(pictures), [info.class_name for info in several.infos])
+        z = pipeline.encode_z(to_unit_range(pictures), several)
         decoded = to_pixels(pipeline.decode(several.replace(z=z), advance=ignore_progress))
         errors = (decoded.float() - pictures.float()).square().flatten(1).sum(dim=1).tolist()
         best = [
@@ -363,7 +357,7 @@ class _Yardstick:
         after: Tensor,
         truths: Tensor,
         counted: Tensor,
-        classes: Sequence[str | None],
+        codes: Codes,
     ) -> tuple[list[Figure], Tensor]:
         """The figures of one way, and the PSNR inside of each picture, (N,)."""
         how: dict[str, Scalar] = {"attribute": case.attribute, "edit": case.direction, "by": name}
@@ -392,7 +386,7 @@ class _Yardstick:
             figures.append(share(seen[start, target] == case.value, "success", verdict))
         pipeline = self.subject.pipeline
         directions = pipeline.bundle.directions
-        logits = directions.logits(pipeline.encode_z(after, classes).flatten(1))
+        logits = directions.logits(pipeline.encode_z(after, codes).flatten(1))
         landed = (logits[:, directions.index(case.attribute)] > 0) == case.value
         figures.append(share(landed, "landed", {"classifier": "the bundle's own, on the picture's z"}))
         changed = ((seen != seen_before) & counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1)

@@ -18,9 +18,12 @@ from rdm_cli.data.io.atomic import atomic_path, naming
 from rdm_cli.data.io.places import Place, Readable
 from rdm_cli.errors import OccupiedError, RdmError
 from rdm_cli.jobs.reading_ahead import ahead
+from rdm_cli.jobs.results import Result
 
 T = TypeVar("T")
 K = TypeVar("K")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +47,15 @@ def counted(tasks: Iterable[Task], num_items: int | None) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome(Generic[K]):
-    """What became of one item: data about what was written, or ``error``, one line; and how long it took.
+class Outcome(Generic[K, R_co]):
+    """What became of one item: the ``result``, or ``error``, one line; and how long it took.
 
     ``seconds`` are those of reading it and its part of those that its batch took. ``occupied``: it failed
     because its place holds something else, which stays.
     """
 
     item: K
-    data: dict[str, Any] = field(default_factory=dict)
+    result: R_co | None = None
     error: str | None = None
     seconds: float = 0.0
     occupied: bool = False
@@ -61,11 +64,12 @@ class Outcome(Generic[K]):
 def run_batches(
     items: Iterable[K],
     *,
-    load: Callable[[K], T | Outcome[K]],
-    process: Callable[[Sequence[K], Sequence[Any]], Iterable[dict[str, Any] | RdmError]],
+    load: Callable[[K], T | Outcome[K, R]],
+    process: Callable[[Sequence[K], Sequence[Any]], Iterable[R | RdmError]],
     batch_size: int,
     compute: Callable[[Sequence[T]], Sequence[Any]] | None = None,
-) -> Generator[Outcome[K], None, None]:
+    computes_ahead: bool = True,
+) -> Generator[Outcome[K, R], None, None]:
     """Load items, process the good ones ``batch_size`` at a time, and yield one outcome for each.
 
     Items are loaded in a thread of their own, a batch ahead of the one that is processed. A :class:`Task`
@@ -77,14 +81,14 @@ def run_batches(
 
     A ``process`` that writes files is a generator that gives each result once it is written. So a caller who
     stops early has counted every file that there is: the next is written when the next outcome is asked for.
-    Where there is a ``compute``, ``process`` gets what it made of each item that was loaded. It runs in a
-    thread of its own, while the batch before is processed, and writes nothing.
+    Where there is a ``compute``, ``process`` gets what it made of each item that was loaded. It writes
+    nothing. Where it ``computes_ahead`` it runs in a thread of its own, while the batch before is processed.
     """
     with ExitStack() as stack:
-        ready: Generator[tuple[K, T | Outcome[K], float], None, None]
+        ready: Generator[tuple[K, T | Outcome[K, R], float], None, None]
         ready = stack.enter_context(closing(ahead(_loaded(items, load), num=batch_size)))
         pool = None
-        if compute is not None:
+        if compute is not None and computes_ahead:
             pool = ThreadPoolExecutor(1, "computing")
             stack.callback(pool.shutdown, cancel_futures=True)
         waiting: list[_Loaded[K, T]] = []
@@ -127,8 +131,8 @@ class _Batch(Generic[K, T]):
         return (values if self._compute is None else self._compute(values)), time.perf_counter() - begun
 
     def outcomes(
-        self, process: Callable[[Sequence[K], Sequence[Any]], Iterable[dict[str, Any] | RdmError]]
-    ) -> Iterator[Outcome[K]]:
+        self, process: Callable[[Sequence[K], Sequence[Any]], Iterable[R | RdmError]]
+    ) -> Iterator[Outcome[K, R]]:
         """See :func:`run_batches`."""
         rows, items = self._rows, [item for item, _, _ in self._rows]
         num_given, shared, begun = 0, 0.0, time.perf_counter()
@@ -144,7 +148,7 @@ class _Batch(Generic[K, T]):
                 if isinstance(result, RdmError):
                     yield Outcome(item=item, error=told(result), seconds=seconds)
                 else:
-                    yield Outcome(item=item, data=result, seconds=seconds)
+                    yield Outcome(item=item, result=result, seconds=seconds)
                 begun = time.perf_counter()
         except (RdmError, OSError) as error:
             if len(rows) == 1:
@@ -156,8 +160,8 @@ class _Batch(Generic[K, T]):
 
 
 def _loaded(
-    items: Iterable[K], load: Callable[[K], T | Outcome[K]]
-) -> Iterator[tuple[K, T | Outcome[K], float]]:
+    items: Iterable[K], load: Callable[[K], T | Outcome[K, R]]
+) -> Iterator[tuple[K, T | Outcome[K, R], float]]:
     """Each item, what was loaded of it or its outcome, and the seconds that it took."""
     for item in items:
         begun = time.perf_counter()
@@ -192,17 +196,17 @@ class Tally:
         default_factory=lambda: tempfile.SpooledTemporaryFile(2**20, "w+", encoding="utf-8")
     )
 
-    def add(self, name: str, outcome: Outcome[Any]) -> None:
+    def add(self, name: str, outcome: Outcome[Any, Result]) -> None:
         """Count one outcome."""
-        if outcome.error is not None:
+        if outcome.result is None:
             self.num_failed += 1
             with naming(tempfile.gettempdir()):
                 self.failures.write(json.dumps({"input": name, "error": outcome.error}) + "\n")
-        elif outcome.data.get("skipped"):
+        elif outcome.result.skipped:
             self.num_skipped += 1
         else:
             self.num_done += 1
-            self.num_replaced += bool(outcome.data.get("replaced"))
+            self.num_replaced += outcome.result.replaced
 
     def lose(self, num: int) -> None:
         """Take back ``num`` that were done: they went into a file that was not finished, and is not there."""

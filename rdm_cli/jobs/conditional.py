@@ -65,7 +65,7 @@ def folder_codes(pipeline: Pipeline, folder: Path) -> FolderCodes:
     for start in range(0, len(paths), NUM_AT_ONCE):
         some = paths[start : start + NUM_AT_ONCE]
         loaded = [load_image_or_code(pipeline, path, "crop") for path in some]
-        codes = encode_loaded(pipeline, some, loaded, Effort(with_x_T=False), fit="crop")
+        codes = encode_loaded(pipeline, loaded, Effort(with_x_T=False))
         parts += [code.z for code in codes]
     digest = hashlib.sha256("".join(digest_of(path) for path in paths).encode()).hexdigest()
     return FolderCodes(z=torch.cat(parts), digest=digest, passed_over=passed_over)
@@ -78,8 +78,7 @@ def few_shot_condition(
 
     Where neither is given, draws of the prior itself serve as the unlabelled ones.
     """
-    if pipeline.bundle.model.time_dependent:
-        raise UsageError(f"{pipeline.bundle.name}: --like: its z is one for each timestep")
+    pipeline.bundle.require_one_z(setting("like"))
     positive = folder_codes(pipeline, like)
     beside: FolderCodes | None = None
     names = [f"unlabelled {i}" for i in range(NUM_UNLABELLED)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -16,8 +15,10 @@ from rdm_cli.data.images.record import HINT
 from rdm_cli.data.io.places import Place
 from rdm_cli.errors import CodeError, OccupiedError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
-from rdm_cli.jobs.loading import LoadedImage, decoded, hashed, in_batches_for, sourced
-from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_by, encode_verified, info_wanted
+from rdm_cli.jobs.loading import decoded, hashed, in_batches_for
+from rdm_cli.jobs.results import Encoded, Measured, Result
+from rdm_cli.pipeline.effort import USUAL, Effort, Verified, encode_verified, info_wanted
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import UNMEASURED, Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.registry import INVERSIONS
@@ -55,7 +56,7 @@ def encode_files(
     force: bool = False,
     num_items: int | None = None,
     advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Result]]:
     """Encode each task's image into its code file, skipping what is up to date.
 
     A file that is no code, a code of another bundle, one of no image and one that holds more than is asked
@@ -69,15 +70,15 @@ def encode_files(
 
     of_other_images: set[str] = set()  # places whose codes, of other images, are about to be replaced
 
-    def load(task: Task) -> LoadedImage | Outcome[Task]:
+    def load(task: Task) -> LoadedImage | Outcome[Task, Result]:
         file = hashed(pipeline, task.source)
         if force or not task.target.is_file():
             return decoded(pipeline, file, fit)
         found = _read_known(task.target)
-        wanted_here = wanted if file.class_name is None else replace(wanted, class_name=file.class_name)
+        wanted_here = replace(wanted, **file.given) if file.given else wanted
         # of these very bytes a code was made, so they are no damaged image, which is to be named on every run
         if found is not None and _is_as_wanted(*found, wanted_here, file.digest, encoding):
-            return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+            return Outcome(item=task, result=Result(output=str(task.target), skipped=True))
         loaded = decoded(pipeline, file, fit)  # before its place is looked at: a damaged image is called that
         if found is None:
             raise OccupiedError(f"{task.target}: is there already, and is no code of rdm's", hint=HINT)
@@ -90,21 +91,16 @@ def encode_files(
     told = ignore_progress if z_alone else advance  # of z alone in this thread, as codes are written
 
     def compute(images: Sequence[LoadedImage]) -> Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]:
-        x_0 = [image.x_0 for image in images]
-        classes = [image.class_name for image in images]
-        names = [image.name for image in images]
+        made: Sequence[Verified | Codes | RdmError]
         if encoding.measures:
-            made: Sequence[Verified | Codes | RdmError] = encode_verified(
-                pipeline, torch.cat(x_0), classes, effort,
-                min_psnr_db=encoding.min_psnr_db, advance=told, names=names,
-            )  # fmt: skip
+            made = encode_verified(pipeline, images, effort, min_psnr_db=encoding.min_psnr_db, advance=told)
         else:
-            made = list(encode_by(pipeline, x_0, classes, effort, told, names))
+            made = list(pipeline.encode(images, **asdict(effort), advance=told))
         return list(zip(images, made, strict=True))
 
     def process(
         batch: Sequence[Task], computed: Sequence[tuple[LoadedImage, Verified | Codes | RdmError]]
-    ) -> Iterator[dict[str, Any] | RdmError]:
+    ) -> Iterator[Result | RdmError]:
         for task, (image, one) in zip(batch, computed, strict=True):
             if z_alone:
                 advance(1.0)
@@ -112,45 +108,45 @@ def encode_files(
                 yield one
                 continue
             try:
-                code, data = _measured(one, image.x_0, encoding) if isinstance(one, Verified) else (one, {})
-                infos = sourced(code, [task.source.name], [image], fit, pipeline.value_range)
-                (digest,) = code.replace(infos=infos).save([task.target])
+                x_0 = image.x_0[None]
+                code, measured = _measured(one, x_0, encoding) if isinstance(one, Verified) else (one, None)
+                (digest,) = code.save([task.target])
             except CodeError as error:
                 yield error
                 continue
-            sizes = {"source_size": image.size, "image_size": pipeline.bundle.model.image_size}
             target = str(task.target)
             replaced = target in of_other_images
             of_other_images.discard(target)
-            yield {
-                "output": target,
-                "skipped": False,
-                "replaced": replaced,
-                "digest": digest,
-                **sizes,
-                **data,
-            }
+            yield Encoded(
+                output=target,
+                replaced=replaced,
+                digest=digest,
+                source_size=image.record["source_size"],
+                image_size=pipeline.bundle.model.image_size,
+                measured=measured,
+            )
 
-    def encode(batch: Sequence[Task], images: Sequence[LoadedImage]) -> Iterator[dict[str, Any] | RdmError]:
-        return process(batch, compute(images))
+    yield from run_batches(
+        tasks,
+        load=load,
+        compute=compute,
+        computes_ahead=z_alone,  # a pass of the network takes little longer than writing what it gives
+        process=process,
+        batch_size=batch_size,
+    )
 
-    if z_alone:  # a pass of the network takes little longer than writing what it gives
-        yield from run_batches(tasks, load=load, compute=compute, process=process, batch_size=batch_size)
-    else:
-        yield from run_batches(tasks, load=load, process=encode, batch_size=batch_size)
 
-
-def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tuple[Codes, dict[str, Any]]:
+def _measured(verified: Verified, x_0: torch.Tensor, encoding: Encoding) -> tuple[Codes, Measured]:
     """The code with its error in it and, where it is to be lossless, its residual; and what to say of it."""
-    error: dict[str, Any] = {"mse": verified.mse, "psnr_db": finite(verified.psnr_db)}
-    code = verified.code.replace(infos=(replace(verified.code.infos[0], **error),))
-    info = code.infos[0]
-    data: dict[str, Any] = error | {"solver": info.solver, "steps": info.steps}
+    info = replace(verified.code.infos[0], mse=verified.mse, psnr_db=finite(verified.psnr_db))
+    code, sizes = verified.code.replace(infos=(info,)), None
     if encoding.lossless:
         code = with_residual(code, x_0, verified.picture)
         restored(code, verified.picture)  # raises where it does not bring back every pixel
-        data["bytes"] = num_bytes(code, x_0)
-    return code, data
+        sizes = num_bytes(code, x_0)
+    return code, Measured(
+        mse=verified.mse, psnr_db=info.psnr_db, solver=info.solver, steps=info.steps, bytes=sizes
+    )
 
 
 def _read_known(place: Place) -> tuple[CodeInfo, frozenset[str]] | None:

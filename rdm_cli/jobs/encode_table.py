@@ -12,10 +12,9 @@ import io
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,12 +25,14 @@ from rdm_cli.data.io.places import put
 from rdm_cli.data.sources.remote import is_url, names_below, open_stream, place_of
 from rdm_cli.data.sources.shards import fingerprint
 from rdm_cli.errors import CodeError, OccupiedError, RdmError, SourceError, UsageError, setting
-from rdm_cli.jobs.batch import Outcome, Task, run_batches
-from rdm_cli.jobs.loading import LoadedImage, decoded, hashed, in_batches_for, sourced
+from rdm_cli.jobs.batch import Outcome, Task, run_batches, told
+from rdm_cli.jobs.loading import decoded, hashed, in_batches_for
 from rdm_cli.jobs.manifests import place_among
+from rdm_cli.jobs.results import Encoded, Result
 from rdm_cli.jobs.table import code_rows
 from rdm_cli.methods.directions import Directions
-from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted
+from rdm_cli.pipeline.effort import USUAL, Effort, info_wanted
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 
@@ -117,7 +118,7 @@ def encode_table(
     num_items: int | None = None,
     rows_in_a_part: int = ROWS_IN_A_PART,
     advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Result]]:
     """Encode each task's image into a row of the folder ``table``, called by the task's ``result``.
 
     An image of which ``known`` has a row is skipped. One whose name has a row of another file, or of another
@@ -125,10 +126,10 @@ def encode_table(
     """
     pipeline, batch_size = in_batches_for(pipeline, num_items, z_alone=True)
 
-    def load(task: Task) -> LoadedImage | Outcome[Task]:
+    def load(task: Task) -> LoadedImage | Outcome[Task, Codes | Result]:
         file = hashed(pipeline, task.source)
-        if (task.result, file.digest, file.class_name) in known:
-            return Outcome(item=task, data={"output": table, "skipped": True})
+        if (task.result, file.digest, file.given.get("class_name")) in known:
+            return Outcome(item=task, result=Result(output=table, skipped=True))
         loaded = decoded(pipeline, file, fit)
         if known.has_named(task.result):
             raise OccupiedError(
@@ -137,37 +138,32 @@ def encode_table(
             )
         return loaded
 
-    def compute(images: Sequence[LoadedImage]) -> Sequence[tuple[LoadedImage, Codes]]:
-        classes, names = [image.class_name for image in images], [image.name for image in images]
-        codes = encode_by(pipeline, [image.x_0 for image in images], classes, effort, ignore_progress, names)
-        infos = sourced(codes, names, images, fit, pipeline.value_range)
-        return list(zip(images, codes.replace(infos=infos), strict=True))
+    def compute(images: Sequence[LoadedImage]) -> Sequence[Codes]:
+        return list(pipeline.encode(images, **asdict(effort), advance=ignore_progress))
 
-    def process(
-        batch: Sequence[Task], computed: Sequence[tuple[LoadedImage, Codes]]
-    ) -> Iterator[dict[str, Any] | RdmError]:
-        for task, (image, code) in zip(batch, computed, strict=True):
+    def process(batch: Sequence[Task], codes: Sequence[Codes]) -> Iterator[Codes | Result | RdmError]:
+        for task, code in zip(batch, codes, strict=True):
             advance(1.0)
-            if not bool(code.z.isfinite().all()):
+            if bool(code.z.isfinite().all()):
+                yield code
+            else:
                 yield CodeError(
                     f"{task.name}: its z holds values that are not finite, so it is not written",
                     hint=f"try another {setting('precision')}",
                 )
-                continue
-            yield {"code": code, "source_size": image.size}
 
     directions = _directions(pipeline)
     stream = iter(tasks)
     while True:
-        made: list[Outcome[Task]] = []
+        made: list[tuple[Outcome[Task, object], Codes]] = []
         num_seen = 0
         some = islice(stream, rows_in_a_part)
         for outcome in run_batches(some, load=load, compute=compute, process=process, batch_size=batch_size):
             num_seen += 1
-            if "code" in outcome.data:
-                made.append(outcome)
+            if isinstance(outcome.result, Codes):
+                made.append((outcome, outcome.result))
             else:
-                yield outcome
+                yield Outcome(**vars(outcome))
         if made:
             yield from _written(pipeline, table, made, directions)
         if num_seen < rows_in_a_part:
@@ -181,38 +177,38 @@ def _directions(pipeline: Pipeline) -> Directions | None:
 
 
 def _written(
-    pipeline: Pipeline, table: str, made: Sequence[Outcome[Task]], directions: Directions | None
-) -> Iterator[Outcome[Task]]:
+    pipeline: Pipeline,
+    table: str,
+    made: Sequence[tuple[Outcome[Task, object], Codes]],
+    directions: Directions | None,
+) -> Iterator[Outcome[Task, Result]]:
     """The outcomes of rows that were ``made``, once they are written to a file of their own."""
-    codes = [outcome.data["code"] for outcome in made]
-    names = [outcome.item.result for outcome in made]
-    infos = [code.infos[0] for code in codes]
+    tasks = [outcome.item for outcome, _ in made]
+    infos = [code.infos[0] for _, code in made]
     rows = code_rows(
-        names,
-        [outcome.item.name for outcome in made],
+        [task.result for task in tasks],
+        [task.name for task in tasks],
         infos,
-        np.concatenate([code.z.flatten(1).numpy() for code in codes]),
-        tuple(codes[0].z.shape[1:]),
+        np.concatenate([code.z.flatten(1).numpy() for _, code in made]),
+        tuple(made[0][1].z.shape[1:]),
         pipeline.bundle.digest,
         directions,
     )
-    of = "\n".join(
-        str(_print_of(n, i.source_digest, i.class_name)) for n, i in zip(names, infos, strict=True)
-    )
+    made_of = zip(tasks, infos, strict=True)
+    of = "\n".join(str(_print_of(task.result, i.source_digest, i.class_name)) for task, i in made_of)
     part = f"{table.rstrip('/')}/part-{fingerprint(of):016x}{TABLE}"
     _, parquet = pyarrow_modules()
     buffer = io.BytesIO()
     parquet.write_table(rows, buffer)
+    error = digest = None
     try:
         digest = put(place_of(part), buffer.getvalue())
-    except (OSError, RdmError) as error:
-        why = str(error) if isinstance(error, RdmError) else f"{part}: {error.strerror or error}"
-        yield from (replace(outcome, data={}, error=why) for outcome in made)
-        return
-    for outcome in made:
-        data = {
-            "output": part, "skipped": False, "replaced": False, "digest": digest,
-            "source_size": outcome.data["source_size"],
-            "image_size": pipeline.bundle.model.image_size,
-        }  # fmt: skip
-        yield replace(outcome, data=data)
+    except (OSError, RdmError) as fault:
+        error = told(fault)
+    for (outcome, _), info in zip(made, infos, strict=True):
+        result = None
+        if error is None:
+            assert info.source_size is not None, "it was read from a file"
+            size = pipeline.bundle.model.image_size
+            result = Encoded(output=part, digest=digest, source_size=info.source_size, image_size=size)
+        yield Outcome(item=outcome.item, result=result, error=error, seconds=outcome.seconds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,6 @@ from rdm_cli.errors import BundleError, CodeError, PictureError, RdmError
 from rdm_cli.jobs.batch import Outcome, Task, counted, run_batches
 from rdm_cli.jobs.encode import finite
 from rdm_cli.jobs.loading import (
-    LoadedImage,
     encode_loaded,
     in_batches_for,
     load_image,
@@ -34,10 +33,12 @@ from rdm_cli.jobs.loading import (
 )
 from rdm_cli.jobs.picture_records import encoded_as, of_source, record_of
 from rdm_cli.jobs.receipts import ReceiptPage, refuse_other_receipt, write_receipt
+from rdm_cli.jobs.results import Edited, Receipt, Reconstructed, Result
 from rdm_cli.metrics.reconstruction import mse, psnr, ssim
 from rdm_cli.pipeline.compatibility import check_codes
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Wanted, untold
-from rdm_cli.pipeline.effort import USUAL, Effort, encode_by, info_wanted, parts_of_work
+from rdm_cli.pipeline.effort import USUAL, Effort, info_wanted, parts_of_work
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
 from rdm_cli.pipeline.sampling import way_down
@@ -53,14 +54,14 @@ def decode_files(
     force: bool = False,
     batch_size: int,
     advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Result]]:
     """Decode each task's code into its image; a lossless one that is decoded as it was made, to the pixel.
 
     ``pipelines`` opens the bundle that a code was made with. ``x_T`` "random" ignores a stored one. What
     stands in a result's place stays, unless it is this very result or ``force`` is given.
     """
 
-    def load(task: Task) -> tuple[Pipeline, Codes, dict[str, Any]] | Outcome[Task]:
+    def load(task: Task) -> tuple[Pipeline, Codes, dict[str, Any]] | Outcome[Task, Result]:
         source = fetched(task.source)
         codes = Codes.load(source)
         info = codes.infos[0]
@@ -68,7 +69,7 @@ def decode_files(
         check_codes(pipeline.bundle, codes)
         as_made = x_T == "inferred" and pipeline.decodes_as_made(info, steps)
         if as_made and is_restored(task.target, info):
-            return Outcome(item=task, data={"output": str(task.target), "skipped": True})
+            return Outcome(item=task, result=Result(output=str(task.target), skipped=True))
         _spare_source(task, info)
         if as_made and codes.residuals is not None and task.target.suffix.lower() in LOSSY:
             raise CodeError(
@@ -95,7 +96,7 @@ def decode_files(
 
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[Pipeline, Codes, dict[str, Any]]]
-    ) -> Iterator[dict[str, Any] | RdmError]:
+    ) -> Iterator[Result | RdmError]:
         pictures: list[Tensor | RdmError] = [torch.empty(0)] * len(batch)
         kinds = [(p.bundle.digest, p.precision, c.holds) for p, c, _ in loaded]
         for kind in dict.fromkeys(kinds):
@@ -121,7 +122,7 @@ def decode_files(
                 yield pixels
                 continue
             digest = save_image(pixels_to_pil(pixels), task.target, record)
-            yield {"output": str(task.target), "skipped": False, "digest": digest}
+            yield Result(output=str(task.target), digest=digest)
 
     yield from run_batches(tasks, load=load, process=process, batch_size=batch_size)
 
@@ -138,7 +139,7 @@ def reconstruct_files(
     tile: int = TILE,
     force: bool = False,
     advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Reconstructed]]:
     """Encode and decode each image; write the reconstruction and, beside it, a side-by-side.
 
     An ``effort`` without x_T draws it instead of inferring it. ``variations`` K appends K pictures of the
@@ -153,13 +154,13 @@ def reconstruct_files(
 
     def load(task: Task) -> tuple[LoadedImage, dict[str, Any]]:
         image = load_image(pipeline, task.source, fit)
-        info = replace(wanted, class_name=image.class_name)
+        info = replace(wanted, **image.record)
         sampler = pipeline.sampler
         record = record_of(
             pipeline,
             "reconstruction",
             way_down(pipeline.bundle, info, has_x_T=effort.with_x_T, steps=steps, sampler=sampler),
-            **of_source(task.source, image.digest),
+            **of_source(task.source, info.source_digest),
             encoding=encoded_as(info),
             seed=None if effort.with_x_T else seed,
         )
@@ -173,13 +174,12 @@ def reconstruct_files(
 
     def process(
         batch: Sequence[Task], loaded: Sequence[tuple[LoadedImage, dict[str, Any]]]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Reconstructed]:
         images = [image for image, _ in loaded]
-        x_0 = torch.cat([image.x_0 for image in images])
+        x_0 = torch.stack([image.x_0 for image in images])
         up, down = parts_of_work(pipeline, effort, num_decodes=1 + variations)
         shown = share(advance, down)
-        classes, files = [image.class_name for image in images], [image.name for image in images]
-        codes = encode_by(pipeline, x_0, classes, effort, share(advance, up), files)
+        codes = pipeline.encode(images, **asdict(effort), advance=share(advance, up))
         names = [task.source.stem for task in batch]
         decoded = pipeline.decode(codes, steps=steps, seed=seed, keys=names, advance=shown)
         others = []
@@ -199,16 +199,16 @@ def reconstruct_files(
             notes = ["original", *map(_in_db, (float(p), *(db[i] for db in of_others)))]
             tiles = [Tile(*one) for one in zip(row, captions, notes, strict=True)]
             save_image(sheet(tiles, len(row), tile=tile), side, _side_by_side(record))
-            yield {
-                "output": str(task.target),
-                "digest": digest,
-                "side_by_side": str(side),
-                "source_size": images[i].size,
-                "image_size": pipeline.bundle.model.image_size,
-                "mse": float(m),
-                "psnr_db": finite(float(p)),
-                "ssim": float(s),
-            }
+            yield Reconstructed(
+                output=str(task.target),
+                digest=digest,
+                side_by_side=str(side),
+                source_size=images[i].record["source_size"],
+                image_size=pipeline.bundle.model.image_size,
+                mse=float(m),
+                psnr_db=finite(float(p)),
+                ssim=float(s),
+            )
 
     def load_one(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
         return load(task)
@@ -249,6 +249,15 @@ class Setting:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What is known of an image's edits: fields of an :class:`~rdm_cli.jobs.results.Edited`."""
+
+    outside: int | None = None
+    holds: bool | None = None
+    receipt: Receipt | None = None
+
+
 def manipulate_files(
     pipelines: Callable[[CodeInfo | None], Pipeline],
     tasks: Iterable[Task],
@@ -265,7 +274,7 @@ def manipulate_files(
     force: bool = False,
     page: ReceiptPage | None = None,
     advance: Advance = ignore_progress,
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Edited]]:
     """Edit each image or code; one edit gives a picture and its code, ``strip`` one row of all edits.
 
     An edit maps attributes to how far to move them or, all of them, to whether they are wanted: those are set
@@ -291,8 +300,8 @@ def manipulate_files(
 
     def recorded(pipeline: Pipeline, source: Readable, one: LoadedImage | Codes) -> dict[str, Any]:
         if isinstance(one, LoadedImage):
-            info = replace(info_wanted(pipeline, effort, fit), class_name=one.class_name)
-            digest, has_x_T = one.digest, effort.with_x_T
+            info = replace(info_wanted(pipeline, effort, fit), **one.record)
+            digest, has_x_T = info.source_digest, effort.with_x_T
         else:
             info, digest = one.infos[0], digest_of(source)
             has_x_T = effort.with_x_T and one.x_T is not None
@@ -314,13 +323,12 @@ def manipulate_files(
 
     def edited_by(
         pipeline: Pipeline, batch: Sequence[Task], loaded: Sequence[LoadedImage | Codes]
-    ) -> Iterator[tuple[Codes, list[Image], dict[str, Any]]]:
+    ) -> Iterator[tuple[Codes, list[Image], _Seen]]:
         """The first edit of each, as a code, the pictures of all edits, and what was seen of them."""
         encoder, _ = in_batches_for(pipeline, num)
         decoder, _ = in_batches_for(pipeline, None if num is None else num * len(edits))
-        paths = [task.source for task in batch]
         up, down = parts_of_work(pipeline, effort, num_decodes=len(edits))
-        starts = encode_loaded(encoder, paths, loaded, effort, fit=fit, advance=share(advance, up))
+        starts = encode_loaded(encoder, loaded, effort, advance=share(advance, up))
         if not effort.with_x_T:
             starts = [codes.without_x_T() for codes in starts]
         if sets:
@@ -338,13 +346,13 @@ def manipulate_files(
             )
             for i, row in zip(chosen, x_0.split(len(edits)), strict=True):
                 pictures[i] = [to_pil(picture, str(batch[i].target)) for picture in row]
-        seen = ({"outside": _num_outside(pipeline, codes)} for codes in edited)
+        seen = (_Seen(outside=_num_outside(pipeline, codes)) for codes in edited)
         return zip((codes[0] for codes in edited), pictures, seen, strict=True)
 
     def process(
         batch: Sequence[Task], told: Sequence[tuple[Pipeline, LoadedImage | Codes, dict[str, Any]]]
-    ) -> Iterator[dict[str, Any]]:
-        made: dict[int, tuple[Codes, list[Image], dict[str, Any]]] = {}
+    ) -> Iterator[Edited]:
+        made: dict[int, tuple[Codes, list[Image], _Seen]] = {}
         for pipeline in {id(pipeline): pipeline for pipeline, _, _ in told}.values():
             chosen = [i for i, (other, _, _) in enumerate(told) if other is pipeline]
             some = edited_by(pipeline, [batch[i] for i in chosen], [told[i][1] for i in chosen])
@@ -353,26 +361,21 @@ def manipulate_files(
             code, row, seen = made[i]
             if not strip:
                 (record["code_digest"],) = code.digests()
-            if receipts:
-                record["receipt"] = seen
+            if receipts and seen.receipt is not None:
+                record["receipt"] = seen.receipt.as_json()
             # the picture first: it says which code is its own
             picture = _strip(task.source.name, row, words, tile) if strip else row[0]
             digest = save_image(picture, task.target, record)
-            result: dict[str, Any] = {
-                "output": str(task.target),
-                "digest": digest,
-                "edits": [dict(e) for e in edits],
-                **seen,
-            }
+            files: dict[str, Any] = {}
             if not strip:
                 path = _code_of(task)
                 code.save([path])
-                result["code"] = str(path)
+                files["code"] = str(path)
             if receipts:
-                result["receipt"] = str(write_receipt(task.target, record))
+                files["receipt_file"] = str(write_receipt(task.target, record))
                 if page is not None:
                     page.add(task.target.name, before=row[1], after=row[0], record=record)
-            yield result
+            yield Edited(output=str(task.target), digest=digest, edits=edits, **vars(seen), **files)
 
     def load(task: Task) -> Any:  # a union here, beside run_batches' own, is more than mypy infers
         source = fetched(task.source)
@@ -409,12 +412,12 @@ def _set(
     setting: Setting,
     seed: int,
     names: Sequence[str],
-) -> Iterator[tuple[Codes, list[Image], dict[str, Any]]]:
+) -> Iterator[tuple[Codes, list[Image], _Seen]]:
     """Each code with the attributes ``wanted``, and what was seen: of its picture and the unedited one.
 
     The pictures are these two or, of several variants, one each; code and what was seen are the first one's.
     """
-    found: dict[int, tuple[Codes, list[Image], dict[str, Any]]] = {}
+    found: dict[int, tuple[Codes, list[Image], _Seen]] = {}
     known = pipeline.bundle.directions.names
     for held in dict.fromkeys(codes.holds for codes in starts):
         chosen = [i for i, codes in enumerate(starts) if codes.holds == held]
@@ -430,18 +433,18 @@ def _set(
                 name: [round(float(part[row, k]), 4) for part in (edited.before, edited.after)]
                 for k, name in enumerate(known)
             }
-            seen = {
-                "holds": bool(edited.holds[row]),
-                "kept": bool(edited.kept[row]),
-                "amount": float(edited.amount[row]),
-                "z_distance": round(float(edited.distance[row]), 4),
-                "num_decodes": int(edited.num_decodes[row]),
-                "probabilities": probabilities,
-                "changed": [name for k, name in enumerate(known) if edited.changed[row, k]],
-                "not_watched": [name for name in known if name not in (*edited.watched, *wanted)],
-            }
-            if others:
-                seen = {"holds": all(bool(one.holds[row]) for one in (edited, *others))}
+            receipt = Receipt(
+                holds=bool(edited.holds[row]),
+                kept=bool(edited.kept[row]),
+                amount=float(edited.amount[row]),
+                z_distance=round(float(edited.distance[row]), 4),
+                num_decodes=int(edited.num_decodes[row]),
+                probabilities=probabilities,
+                changed=[name for k, name in enumerate(known) if edited.changed[row, k]],
+                not_watched=[name for name in known if name not in (*edited.watched, *wanted)],
+            )
+            all_hold = all(bool(one.holds[row]) for one in (edited, *others))
+            seen = _Seen(holds=all_hold, receipt=None if others else receipt)
             found[i] = edited.codes[row], [to_pil(some[row], names[i]) for some in shown], seen
     return (found[i] for i in range(len(starts)))
 

@@ -16,6 +16,7 @@ from rdm_cli.data.sources.source import Source, all_of
 from rdm_cli.errors import RdmError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.jobs.manifests import Part
+from rdm_cli.jobs.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,10 @@ class Job:
             found.update(source.passed_over)
         return found
 
-    def settle(self, outcome: Outcome[Task]) -> None:
+    def settle(self, outcome: Outcome[Task, Result]) -> None:
         """Tell the sink what became of a task that it expects."""
         if outcome.item.error is None:
-            kept = outcome.occupied or bool(outcome.data.get("skipped"))
+            kept = outcome.occupied or (outcome.result is not None and outcome.result.skipped)
             self.sink.settle(outcome.item.target, kept=kept)
 
 

@@ -44,9 +44,7 @@ def learn_from_pictures(
     Raises UsageError for fewer than two pictures on either side, and for one that is on both.
     """
     bundle = pipeline.bundle
-    bundle.require_z("attributes")
-    if bundle.model.time_dependent:
-        raise UsageError(f"{bundle.name}: no attribute is learned here: its z is one for each timestep")
+    bundle.require_one_z("attributes")
     others_place = without or unlabelled
     assert others_place is not None
     ours, others = folder_codes(pipeline, having), folder_codes(pipeline, others_place)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from rdm_cli.codes.code import CodeInfo, Codes
+from rdm_cli.codes.code import Codes
 from rdm_cli.data.images.pixels import Fit
-from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.io.places import Readable, changed, digest_of, held
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import CodeError
 from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once
 from rdm_cli.pipeline.compatibility import check_codes
-from rdm_cli.pipeline.effort import Effort, encode_by
+from rdm_cli.pipeline.effort import Effort
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.runtime import default_batch_size
@@ -27,27 +27,12 @@ from rdm_cli.runtime import default_batch_size
 class ImageFile:
     """An image that is to be decoded, and its file's SHA-256; None of a path that is no file.
 
-    ``class_name`` is its class, if any.
+    ``given`` is what its code records because of where it lies.
     """
 
     source: Readable
     digest: str | None
-    class_name: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedImage:
-    """An image ready for the networks, (1, 3, H, W) in [-1, 1], its file's name and SHA-256.
-
-    ``size`` are width and height of the image in the file, None where they are not known; ``class_name`` is
-    its class, if any.
-    """
-
-    x_0: Tensor
-    name: str
-    digest: str
-    size: tuple[int, int] | None = None
-    class_name: str | None = None
+    given: Mapping[str, Any]
 
 
 def in_batches_for(
@@ -83,10 +68,10 @@ def load_image(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage:
 
 def hashed(pipeline: Pipeline, path: Readable) -> ImageFile:
     """The digest of an image that is not decoded yet; raises as :func:`load_image`."""
-    class_name = pipeline.class_of(Path(str(path)))
+    given = pipeline.given_of(Path(str(path)))
     source = held(path)
     digest = digest_of(source) if not isinstance(source, Path) or source.is_file() else None
-    return ImageFile(source=source, digest=digest, class_name=class_name)
+    return ImageFile(source=source, digest=digest, given=given)
 
 
 def decoded(pipeline: Pipeline, file: ImageFile, fit: Fit) -> LoadedImage:
@@ -95,7 +80,15 @@ def decoded(pipeline: Pipeline, file: ImageFile, fit: Fit) -> LoadedImage:
     x_0, size = pipeline.load_with_size(source, fit)  # which says what a path is that is no file
     if digest is None or (isinstance(source, Path) and digest_of(source) != digest):
         raise changed(source)
-    return LoadedImage(x_0=x_0, name=source.name, digest=digest, size=size, class_name=file.class_name)
+    record = {
+        "source": source.name,
+        "source_digest": digest,
+        "source_size": size,
+        "fit": fit,
+        "value_range": pipeline.value_range,
+        **file.given,
+    }
+    return LoadedImage(x_0=x_0[0], name=source.name, record=record)
 
 
 def load_code(pipeline: Pipeline, path: Readable) -> Codes:
@@ -115,43 +108,13 @@ def load_image_or_code(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedIm
 
 def encode_loaded(
     pipeline: Pipeline,
-    paths: Sequence[Readable],
     loaded: Sequence[LoadedImage | Codes],
     effort: Effort,
     *,
-    fit: Fit,
     advance: Advance = ignore_progress,
 ) -> list[Codes]:
-    """The code of each of ``paths``, of which ``loaded`` was read: codes as they are, images encoded."""
-    images = {i: item for i, item in enumerate(loaded) if isinstance(item, LoadedImage)}
-    made: Iterator[Codes] = iter(())
-    if images:
-        x_0 = torch.cat([image.x_0 for image in images.values()])
-        classes = [image.class_name for image in images.values()]
-        names = [paths[i].name for i in images]
-        codes = encode_by(pipeline, x_0, classes, effort, advance, names)
-        infos = sourced(codes, names, list(images.values()), fit, pipeline.value_range)
-        made = iter(codes.replace(infos=infos))
+    """The code of each that was ``loaded``: codes as they are, images encoded."""
+    images = [item for item in loaded if isinstance(item, LoadedImage)]
+    made = iter(pipeline.encode(images, **asdict(effort), advance=advance) if images else ())
     advance(len(loaded) - len(images))
     return [next(made) if isinstance(item, LoadedImage) else item for item in loaded]
-
-
-def sourced(
-    codes: Codes,
-    names: Sequence[str],
-    images: Sequence[LoadedImage],
-    fit: Fit,
-    value_range: ValueRange | None,
-) -> tuple[CodeInfo, ...]:
-    """``codes.infos``, each with its image file's name, SHA-256 and size, and how it was read."""
-    return tuple(
-        replace(
-            info,
-            source=name,
-            source_digest=image.digest,
-            source_size=image.size,
-            fit=fit,
-            value_range=value_range,
-        )
-        for info, name, image in zip(codes.infos, names, images, strict=True)
-    )

@@ -26,6 +26,7 @@ from rdm_cli.data.sources.remote import RemoteFile, is_url, local_name, names_be
 from rdm_cli.data.sources.shards import Shard, fingerprint, parse_shard
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Task
+from rdm_cli.jobs.results import Result
 
 SUFFIX = ".manifest.jsonl"
 
@@ -88,15 +89,15 @@ class Manifest:
             os.write(self._file, b"\n")
         self._append(part)
 
-    def add(self, outcome: Outcome[Task]) -> None:
+    def add(self, outcome: Outcome[Task, Result]) -> None:
         """Record one outcome; what was done by an earlier run, and recorded then, is not recorded again."""
         self._num_items += 1
-        task = outcome.item
-        if outcome.data.get("skipped") and place_among(self._done, fingerprint(task.name)) is not None:
-            return
+        task, result = outcome.item, outcome.result
         digest = None
-        if outcome.error is None:
-            digest = outcome.data.get("digest") or digest_of(task.target)
+        if result is not None:
+            if result.skipped and place_among(self._done, fingerprint(task.name)) is not None:
+                return
+            digest = result.digest or digest_of(task.target)
         record = Record(
             input=task.name,
             output=task.result or str(task.target),

@@ -23,8 +23,7 @@ def record_of(pipeline: Coder, what: str, way: Way | None, **settings: Any) -> d
         bundle_digest=pipeline.bundle.digest,
         precision=pipeline.precision,
         decoding=None if way is None else _decoded_as(way),
-        style_digest=pipeline.style_digest,
-        class_name=pipeline.class_name,
+        **pipeline.recorded_conditions,
         **settings,
     )
 
@@ -40,6 +39,6 @@ def encoded_as(info: CodeInfo) -> dict[str, Any]:
     return {name: getattr(info, name) for name in names}
 
 
-def of_source(source: Readable, digest: str) -> dict[str, Any]:
+def of_source(source: Readable, digest: str | None) -> dict[str, Any]:
     """The file that a picture was made of, an image or a code, with its SHA-256."""
     return {"source": source.name, "source_digest": digest}

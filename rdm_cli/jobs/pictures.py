@@ -26,10 +26,11 @@ from rdm_cli.data.images.sheet import TILE, Tile, enlarged, sheet
 from rdm_cli.data.io.places import digest_of, put
 from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.errors import OccupiedError
-from rdm_cli.jobs.loading import LoadedImage, encode_loaded, in_batches_for, load_image_or_code
+from rdm_cli.jobs.loading import encode_loaded, in_batches_for, load_image_or_code
 from rdm_cli.jobs.picture_records import encoded_as, record_of
 from rdm_cli.pipeline.compatibility import stop_shift_for
 from rdm_cli.pipeline.effort import USUAL, Effort, info_wanted
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.pipeline.sampling import Way, sampling_way
@@ -100,8 +101,8 @@ def interpolate_files(
             refuse_other(animation, of_animation)
         _refuse_another_run(output.glob("frame-*.png"), record, but=("frame",))
     ends: list[Codes] = []
-    for source, one in zip(inputs, loaded, strict=True):
-        ends += encode_loaded(pipeline, [source], [one], effort, fit=fit, advance=advance)
+    for one in loaded:
+        ends += encode_loaded(pipeline, [one], effort, advance=advance)
     # beside images, the steps are those that these are encoded in: codes made elsewhere keep to their own
     only_codes = not any(isinstance(one, LoadedImage) for one in loaded)
     steps = effort.steps if only_codes and effort.way(pipeline.bundle).kernel.clamps else None
@@ -161,7 +162,7 @@ def _path_record(
 ) -> dict[str, Any]:
     """What all results of one path have in common; only images are encoded, and codes say how they were."""
     digests = [
-        one.digest if isinstance(one, LoadedImage) else digest_of(path)
+        one.record["source_digest"] if isinstance(one, LoadedImage) else digest_of(path)
         for path, one in zip(inputs, loaded, strict=True)
     ]
     has_images = any(isinstance(one, LoadedImage) for one in loaded)

@@ -25,6 +25,7 @@ from rdm_cli.data.sources.folders import CODE_SUFFIX
 from rdm_cli.data.sources.shards import fingerprint
 from rdm_cli.errors import CodeError, OccupiedError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
+from rdm_cli.jobs.results import Result
 from rdm_cli.methods.directions import Directions
 
 RECORDED = ("method", "bundle", "bundle_digest", "image_size", "fit", "class_name", "source", "source_digest",
@@ -39,7 +40,7 @@ Attributes = Callable[[CodeInfo], Directions | None]
 
 def write_table(
     tasks: Iterable[Task], output: Path, attributes: Attributes = lambda info: None
-) -> Iterator[Outcome[Task]]:
+) -> Iterator[Outcome[Task, Result]]:
     """Write a row for each task's code, in their order; one that cannot be read is left out and fails alone.
 
     ``attributes`` is asked for the first code; rows of other bundles have no probabilities.
@@ -63,9 +64,7 @@ def write_table(
                 )
             return info, z.flatten().numpy()
 
-        def process(
-            batch: Sequence[Task], loaded: Sequence[tuple[CodeInfo, np.ndarray]]
-        ) -> list[dict[str, Any]]:
+        def process(batch: Sequence[Task], loaded: Sequence[tuple[CodeInfo, np.ndarray]]) -> list[Result]:
             nonlocal writer
             first = loaded[0][0]
             of_first[:] = of_first or [(first.bundle_digest, attributes(first))]
@@ -83,7 +82,7 @@ def write_table(
                 writer.write_table(rows)
             except OSError as error:  # a full disk: no row's own fault, and half a row group is no table
                 raise _TableError(error) from error
-            return [{"output": str(output)}] * len(batch)
+            return [Result(output=str(output))] * len(batch)
 
         try:
             yield from run_batches(tasks, load=load, process=process, batch_size=ROWS_AT_ONCE)

@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from rdm_cli.data.sources.shards import Shard, fingerprint
 from rdm_cli.errors import CodeError, OccupiedError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
 from rdm_cli.jobs.manifests import Part, Record, age, latest, place_among, read_manifest
+from rdm_cli.jobs.results import CheckedCode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def merge_manifests(manifests: Sequence[Path], output: Path) -> PartStatus:
     return _status(output)
 
 
-def verify_codes(tasks: Iterable[Task], manifests: Sequence[Path]) -> Iterator[Outcome[Task]]:
+def verify_codes(tasks: Iterable[Task], manifests: Sequence[Path]) -> Iterator[Outcome[Task, CheckedCode]]:
     """Read every task's code, and compare its bytes with those that were recorded of it, if any were.
 
     After them comes an outcome, with an error, for each result that was recorded and is not among them. Takes
@@ -111,7 +111,7 @@ def verify_codes(tasks: Iterable[Task], manifests: Sequence[Path]) -> Iterator[O
     """
     expected = _Expected(manifests)
 
-    def load(task: Task) -> Outcome[Task]:
+    def load(task: Task) -> Outcome[Task, CheckedCode]:
         recorded = expected.take(task)  # first: what is damaged is there
         source = fetched(task.source)
         Codes.load(source)
@@ -120,11 +120,10 @@ def verify_codes(tasks: Iterable[Task], manifests: Sequence[Path]) -> Iterator[O
             raise CodeError(
                 f"{task.name}: not the bytes that its manifest records", hint="encode it again with --force"
             )
-        return Outcome(
-            item=task, data={"output": task.name, "digest": digest, "recorded": recorded is not None}
-        )
+        checked = CheckedCode(output=task.name, digest=digest, recorded=recorded is not None)
+        return Outcome(item=task, result=checked)
 
-    def never(batch: Sequence[Task], loaded: Sequence[Task]) -> list[dict[str, Any]]:
+    def never(batch: Sequence[Task], loaded: Sequence[Task]) -> list[CheckedCode]:
         raise AssertionError("each code is settled when it is read")
 
     yield from run_batches(tasks, load=load, process=never, batch_size=1)

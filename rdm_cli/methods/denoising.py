@@ -8,12 +8,14 @@ with f the UNet and the target eps, v or x_0, as it predicts (Ho et al. 2020, eq
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from rdm_cli.kernels.parameterization import add_noise, training_target
 from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.methods.conditions import Conditions
 from rdm_cli.methods.diffusion_model import Diffusion, DiffusionModel
 from rdm_cli.models.backbones import Backbone, build_unet
 
@@ -69,9 +71,9 @@ class UNetModel(DiffusionModel):
 
         return eps_fn
 
-    def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t) for ``z`` (B, *z_shape)."""
-        return self.denoiser_for(z)
+    def denoiser(self, conditions: Conditions, *, timesteps: Sequence[int] | None = None) -> EpsFn:
+        """eps(x_t, t) for the ``z`` (B, *z_shape) of ``conditions``, whatever the ``timesteps``."""
+        return self.denoiser_for(conditions["z"])
 
     def denoising_loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None) -> Tensor:
         """Mean squared error of each image, (B,), in what the UNet predicts.

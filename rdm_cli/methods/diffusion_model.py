@@ -1,7 +1,7 @@
 """What every diffusion model offers the core unless its method says otherwise.
 
 It diffuses images as they are, one z serves all timesteps, and nothing else conditions it. A method
-gives ``denoiser``; what follows from that alone is here.
+gives ``encode`` and ``denoiser``; what follows from these is here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rdm_cli.kernels.float64 import Table
 from rdm_cli.kernels.parameterization import Prediction, per_item, to_eps
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.methods.conditions import NOTHING, Conditions, ConditionSpec
 
 
 class Diffusion(Protocol):
@@ -58,13 +59,8 @@ class DiffusionModel(nn.Module, ABC):
         return None
 
     @property
-    def style_shape(self) -> bool:
-        """No image gives a style."""
-        return False
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """No classes."""
+    def conditions(self) -> tuple[ConditionSpec, ...]:
+        """z alone."""
         return ()
 
     @property
@@ -94,25 +90,34 @@ class DiffusionModel(nn.Module, ABC):
         return to_eps(self.prediction, answer.to(x_t.dtype), x_t, self.alpha_bar[t])
 
     @abstractmethod
-    def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t) for ``z`` (B, *z_shape); a method's own."""
+    def encode(
+        self, x_0: Tensor, given: Conditions = NOTHING, *, timesteps: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """``x_0`` (B, *x_T_shape) to all that :meth:`denoiser` takes; a method's own."""
 
-    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
-        """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z.
+    @abstractmethod
+    def denoiser(self, conditions: Conditions, *, timesteps: Sequence[int] | None = None) -> EpsFn:
+        """eps(x_t, t) under ``conditions``, z (B, *z_shape) among them; a method's own."""
 
-        ``conditions`` are what ``denoiser`` takes besides z.
-        """
-        known = at_timesteps(self, t[:1].tolist())
-        denoise: EpsFn = self.denoiser(z, **known, **conditions)
-        return {"with z" if z.numel() else "without z": denoise(x_t, t)}
+    def one_step(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> dict[str, Tensor]:
+        """eps at ``x_t``, under the name of what predicts it; PDAE has two answers, without and with z."""
+        denoise = self.denoiser(conditions, timesteps=t[:1].tolist())
+        return {"with z" if conditions["z"].numel() else "without z": denoise(x_t, t)}
 
-    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+    def path_denoiser(
+        self,
+        first: Conditions,
+        second: Conditions,
+        weight: Tensor,
+        *,
+        timesteps: Sequence[int] | None = None,
+    ) -> EpsFn:
         """eps(x_t, t) on the way between two codes: at each step, the lerp of their two answers.
 
-        ``z_first`` and ``z_second`` (B, *z_shape), ``weight`` (B,) from 0 (the first) to 1. PDAE calls
-        this a trajectory.
+        ``weight`` (B,) from 0 (the first) to 1. PDAE calls this a trajectory.
         """
-        return between(self.denoiser(z_first), self.denoiser(z_second), weight)
+        start, end = (self.denoiser(conditions, timesteps=timesteps) for conditions in (first, second))
+        return between(start, end, weight)
 
 
 def between(first: EpsFn, second: EpsFn, weight: Tensor) -> EpsFn:
@@ -122,8 +127,3 @@ def between(first: EpsFn, second: EpsFn, weight: Tensor) -> EpsFn:
         return torch.lerp(first(x_t, t), second(x_t, t), per_item(weight, x_t))
 
     return eps_fn
-
-
-def at_timesteps(model: Any, timesteps: Sequence[int]) -> dict[str, list[int]]:
-    """What ``encode`` and ``denoiser`` of a model whose z depends on t are told besides; {} for others."""
-    return {"timesteps": list(timesteps)} if model.time_dependent else {}

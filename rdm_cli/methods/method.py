@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.methods.conditions import NOTHING, Conditions, ConditionSpec
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.presets import Preset
 from rdm_cli.priors.latent_ddim import LatentDDIM
@@ -54,17 +55,12 @@ class RepresentationModel(Protocol):
         ...
 
     @property
-    def style_shape(self) -> bool:
-        """Whether ``denoiser`` takes the latents of an image as ``style``."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes it knows; if any, ``encode``, ``denoiser`` and ``loss`` take numbers ``y`` (B,)."""
+    def conditions(self) -> tuple[ConditionSpec, ...]:
+        """What ``denoiser`` takes besides z."""
         ...
 
     def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
-        """What ``loss`` takes besides, from images ``x_0`` (B, 3, H, W)."""
+        """What ``loss`` takes in place of the image's own conditions, from images ``x_0`` (B, 3, H, W)."""
         ...
 
     @property
@@ -77,10 +73,7 @@ class RepresentationModel(Protocol):
 
     @property
     def time_dependent(self) -> bool:
-        """Whether z is one for each timestep of a trajectory, (S, ...).
-
-        Then ``encode`` and ``denoiser`` take the ``timesteps``, ascending.
-        """
+        """Whether z is one for each timestep of a trajectory, (S, ...)."""
         ...
 
     def enter(self, x_0: Tensor) -> Tensor:
@@ -91,24 +84,37 @@ class RepresentationModel(Protocol):
         """Back from there to images."""
         ...
 
-    def encode(self, x_0: Tensor) -> Tensor:
-        """What :meth:`enter` gives, (B, *x_T_shape), to z (B, *z_shape)."""
+    def encode(
+        self, x_0: Tensor, given: Conditions = NOTHING, *, timesteps: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """What :meth:`enter` gives, (B, *x_T_shape), to all that ``denoiser`` takes, with z (B, *z_shape).
+
+        ``given`` are the conditions that are given by name; they are in the answer. ``timesteps`` are those
+        of the trajectory that is to come, ascending; None: the sampler's own.
+        """
         ...
 
-    def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t), conditioned on z (B, *z_shape); with a ``stop_shift``, takes ``stop_below`` too."""
+    def denoiser(self, conditions: Conditions, *, timesteps: Sequence[int] | None = None) -> EpsFn:
+        """eps(x_t, t) under what :meth:`encode` gives; with a ``stop_shift``, takes ``stop_below`` too."""
         ...
 
-    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
+    def one_step(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """eps at x_t (B, C, H, W) and t (B,), "without z" or "with z" or, where the method has them, both."""
         ...
 
-    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+    def path_denoiser(
+        self,
+        first: Conditions,
+        second: Conditions,
+        weight: Tensor,
+        *,
+        timesteps: Sequence[int] | None = None,
+    ) -> EpsFn:
         """eps(x_t, t) between two codes, ``weight`` (B,) of the way from the first to the second."""
         ...
 
-    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
-        """Loss of each image, (B,)."""
+    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Conditions = NOTHING) -> Tensor:
+        """Loss of each image, (B,); without a ``z`` among the conditions, with the image's own."""
         ...
 
     def component_config(self, name: str) -> Any:

@@ -34,13 +34,14 @@ from rdm_cli.kernels.ddim import last
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampling
+from rdm_cli.methods.conditions import of_images
 from rdm_cli.methods.domain import more_than_chance
-from rdm_cli.pipeline.classes import class_numbers, class_of_image
+from rdm_cli.pipeline.classes import given_conditions, given_of
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z
 from rdm_cli.pipeline.images import (
     ImageReader,
     Images,
-    OneImage,
+    LoadedImage,
     Output,
     Pictures,
     as_output,
@@ -80,9 +81,10 @@ class Coder(Runner):
             **how,
         )
 
-    def info_of(self, way: Way, **how: Any) -> CodeInfo:
-        """The metadata of a code that is made that ``way``."""
-        return self.info(**asdict(way.sampling), **how)
+    def info_of(self, way: Way, *, with_x_T: bool, **how: Any) -> CodeInfo:
+        """The metadata of a code that is made that ``way``; z alone depends on it in few models."""
+        of_steps = with_x_T or self.bundle.model.time_dependent
+        return self.info(**(asdict(way.sampling) if of_steps else {}), **how)
 
     def load_images(self, images: Images, fit: Fit = "crop") -> Tensor:
         """Images of any kind as x_0 (N, *image_shape) in [-1, 1]; see :meth:`encode` for the kinds.
@@ -99,9 +101,10 @@ class Coder(Runner):
         pixels = square_bytes(image, size, fit, channels=channels)
         return to_unit_range(torch.from_numpy(pixels[None].copy())), image.size
 
-    def _read(self, images: Images, fit: Fit) -> list[OneImage]:
+    def _read(self, images: Images, fit: Fit) -> list[LoadedImage]:
         reader = ImageReader(
             shape=self.bundle.model.image_shape,
+            given=self.given_of,
             fit=fit,
             max_pixels=self.max_pixels,
             value_range=self.value_range,
@@ -109,9 +112,9 @@ class Coder(Runner):
         )
         return reader.read(images)
 
-    def class_of(self, path: str | Path) -> str | None:
-        """The class of an image file; None where the bundle knows none. Raises UsageError."""
-        return self.class_name or class_of_image(self.bundle, Path(path))
+    def given_of(self, path: Path | None) -> dict[str, Any]:
+        """What the code of an image file, None: of no file, records as given by name; raises UsageError."""
+        return given_of(self.bundle, path, self.class_name)
 
     def encode(
         self,
@@ -147,70 +150,64 @@ class Coder(Runner):
         dtype or range.
         """
         read = self._read(images, fit)
-        codes = self._encode(
-            [image.x_0 for image in read],
-            [self._class_of(image) for image in read] if classes is None else list(classes),
-            way_up(self.bundle, inversion, steps, iterations),
-            with_x_T=with_x_T,
-            advance=advance,
-        )
-        infos = tuple(replace(i, **image.record) for i, image in zip(codes.infos, read, strict=True))
+        way = way_up(self.bundle, inversion, steps, iterations)
+        info = self.info_of(way, with_x_T=with_x_T)
+        infos = [replace(info, **image.record) for image in read]
+        if classes is not None:
+            if len(classes) != len(read):
+                raise ValueError(f"{len(read)} images need as many classes, not {len(classes)}")
+            infos = [replace(info, class_name=name) for info, name in zip(infos, classes, strict=True)]
+        x_0 = [image.x_0 for image in read]
+        codes = self._encode(x_0, infos, way, with_x_T=with_x_T, advance=advance)
         if names is None and any(image.name is not None for image in read):
             names = [image.name or f"{i:06d}" for i, image in enumerate(read)]
-        codes = codes.replace(infos=infos, names=None if names is None else tuple(names))
+        codes = codes.replace(names=None if names is None else tuple(names))
         self._tell_outside(codes)
         return codes
-
-    def _class_of(self, image: OneImage) -> str | None:
-        return self.class_name if image.path is None else self.class_of(image.path)
 
     def _encode(
         self,
         x_0: Sequence[Tensor],
-        names: Sequence[str | None],
+        infos: Sequence[CodeInfo],
         way: Way,
         *,
         with_x_T: bool,
         advance: Advance | None,
     ) -> Codes:
-        """``x_0``, N of ``image_shape``, checked already, and the images' classes to codes, that ``way``."""
-        if len(names) != len(x_0):
-            raise ValueError(f"{len(x_0)} images need as many classes, not {len(names)}")
-        numbers = class_numbers(self.bundle, names)
+        """``x_0``, N of ``image_shape``, checked already, to codes with these ``infos``, that ``way``."""
+        given = given_conditions(self.bundle, infos)
         if not with_x_T:
             self.bundle.require_z("codes without x_T")
         model, upward = self.network, way.kernel.encode
         assert upward is not None
-        known = self.timesteps(way)
+        kept = ("z", *of_images(self.bundle.model.conditions))
 
-        def encode_batch(real: int, x: Tensor, *y: Tensor) -> tuple[Tensor, ...]:
-            given = known | dict(zip(numbers, y, strict=True))
+        def encode_batch(real: int, x: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
             x = self.enter(x)
             with autocast(self.bundle.device, self.precision):
-                z = model.encode(x, **given).float()
-            styled = {"style": x} if model.style_shape else {}
+                conditions = model.encode(x, dict(zip(given, rows, strict=True)), timesteps=way.timesteps)
+            conditions["z"] = conditions["z"].float()
+            of_image = [conditions[name] for name in kept]
             if not with_x_T:
-                return z, *styled.values()
-            eps_fn = self.eps_fn(z, **given, **styled)
+                return tuple(of_image)
+            eps_fn = self.eps_fn(conditions, timesteps=way.timesteps)
             with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_up) as told:
                 end = last(upward(told, x, way.spec, way.steps, way.iterations))
-            return z, *styled.values(), *(end if isinstance(end, TwoStates) else (end,))
+            return *of_image, *(end if isinstance(end, TwoStates) else (end,))
 
         with self.progress(advance, "encoding", len(x_0)) as tell:
             if with_x_T:
-                z, *rest = self.in_batches(encode_batch, x_0, *numbers.values())
+                found = self.in_batches(encode_batch, x_0, *given.values())
             else:
-                z, *rest = self.in_batches_of_z(encode_batch, x_0, *numbers.values(), done=tell)
-        other = rest.pop() if with_x_T and way.kernel.in_pairs else None
-        x_T = rest.pop() if with_x_T else None
-        info = self.info_of(way) if with_x_T or known else self.info()
-        infos = tuple(replace(info, class_name=name) for name in names)
-        return Codes(z=z, x_T=x_T, infos=infos, style=rest[0] if rest else None, other=other)
+                found = self.in_batches_of_z(encode_batch, x_0, *given.values(), done=tell)
+        states = ("x_T", "other") if way.kernel.in_pairs else ("x_T",)
+        tensors: dict[str, Any] = dict(zip(kept + (states if with_x_T else ()), found, strict=True))
+        return Codes(**{"x_T": None, **tensors}, infos=tuple(infos))
 
-    def encode_z(self, pictures: Tensor, classes: Sequence[str | None]) -> Tensor:
-        """z (N, *z_shape) of decoded pictures (N, C, H, W) of ``classes``, cut off beyond [-1, 1]."""
+    def encode_z(self, pictures: Tensor, codes: Codes) -> Tensor:
+        """z (N, *z_shape) of decoded pictures (N, C, H, W) of ``codes``, cut off beyond [-1, 1]."""
         x_0, way = list(pictures.clamp(-1, 1)), way_up(self.bundle)
-        return self._encode(x_0, classes, way, with_x_T=False, advance=None).z
+        return self._encode(x_0, codes.infos, way, with_x_T=False, advance=None).z
 
     def _tell_outside(self, codes: Codes) -> None:
         """Remark, once for a bundle, that more images are unlike those of its training than chance has it."""
@@ -317,12 +314,7 @@ class Coder(Runner):
         if keys is not None and len(keys) != len(codes):
             raise ValueError(f"{len(codes)} codes need as many keys, not {len(keys)}")
         codes = self.as_asked(codes)
-        if self.bundle.model.style_shape and codes.style is None:
-            raise CodeError(
-                "the code holds no style", hint=f"name an image that has one with {setting('style')}"
-            )
-        conditions = class_numbers(self.bundle, [info.class_name for info in codes.infos])
-        conditions |= {} if codes.style is None else {"style": codes.style}
+        conditions = self.conditions_of(codes)
         self.check_precision(codes)
         x_T = codes.x_T
         if x_T is None:
@@ -336,29 +328,37 @@ class Coder(Runner):
             chosen = [i for i, w in enumerate(ways) if w == way]
             pair = {"other": codes.other} if codes.other is not None and way.kernel.in_pairs else {}
             # in float64 only for a solver that keeps two states
-            given = {"z": codes.z, "x_T": x_T if pair else x_T.float(), **pair, **conditions}
+            given = {"x_T": x_T if pair else x_T.float(), **pair, **conditions}
             with self.progress(advance, "decoding", len(chosen)) as tell:
                 rows = {name: values[chosen] for name, values in given.items()}
                 x_0[chosen] = self._decode(way, rows, tell)
         return x_0
 
     def _decode(self, way: Way, given: Mapping[str, Tensor], tell: Advance) -> Tensor:
-        """``given`` rows of z, x_T and conditions, and of the other state if any, decoded one ``way``."""
-        check_steps_of_z(self.bundle, given["z"], way.steps)
-        options: dict[str, Any] = self.timesteps(way)
+        """``given`` rows of conditions and x_T, and of the other state if any, decoded one ``way``."""
+        check_steps_of_z(self.bundle, given, way.steps)
+        options: dict[str, Any] = {"timesteps": way.timesteps}
         if way.sampling.stop_shift:
             options["stop_below"] = way.spec.stop_below(way.sampling.stop_shift, way.steps)
 
         def decode_batch(real: int, *rows: Tensor) -> tuple[Tensor, ...]:
-            own = dict(zip(given, rows, strict=True))
-            z, x_t, other = own.pop("z"), own.pop("x_T"), own.pop("other", None)
+            conditions = dict(zip(given, rows, strict=True))
+            x_t, other = conditions.pop("x_T"), conditions.pop("other", None)
             start = x_t if other is None else TwoStates(x_t, other)
-            eps_fn = self.eps_fn(z, **options, **own)
+            eps_fn = self.eps_fn(conditions, **options)
             with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_down) as told:
                 x_0 = last(way.kernel.decode(told, start, way.spec, way.steps))
             return (self.leave(x_0),)
 
         return self.in_batches(decode_batch, *given.values())[0]
+
+    def conditions_of(self, codes: Codes) -> dict[str, Tensor]:
+        """All that the denoiser of ``codes`` is told; raises CodeError where they lack some of it."""
+        conditions = codes.conditions | given_conditions(self.bundle, codes.infos)
+        for name in of_images(self.bundle.model.conditions).keys() - conditions.keys():
+            hint = f"name an image that has one with {setting(name)}"
+            raise CodeError(f"the code holds no {name}", hint=hint)
+        return conditions
 
     def check_precision(self, *codes: Codes) -> None:
         """Raise CodeError where codes that keep two states would be decoded in another arithmetic."""
@@ -382,23 +382,24 @@ class Coder(Runner):
         return keyed_noise(seed, keys, self.bundle.model.x_T_shape, "x_T")
 
     @cached_property
-    def style_latents(self) -> Tensor | None:
-        """The latents of the image whose style is taken, (1, *x_T_shape); None: each code has its own."""
+    def own_conditions(self) -> dict[str, Tensor]:
+        """What every code is decoded with in place of its own: the style, where an image is named for it."""
         if self.style is None:
-            return None
+            return {}
         with torch.no_grad():
-            return self.enter(self.load_images([self.style]).to(self.bundle.device)).cpu()
+            inner = self.enter(self.load_images([self.style]).to(self.bundle.device))
+            with autocast(self.bundle.device, self.precision):
+                return {"style": self.network.encode(inner)["style"].cpu()}
 
     @cached_property
-    def style_digest(self) -> str | None:
-        """SHA-256 of the image whose style is taken; None where there is none."""
-        return None if self.style is None else digest_of(self.style)
+    def recorded_conditions(self) -> dict[str, str | None]:
+        """The coder's own style and class as a picture's record has them; None: each code has its own."""
+        style_digest = None if self.style is None else digest_of(self.style)
+        return {"style_digest": style_digest, "class_name": self.class_name}
 
     def as_asked(self, codes: Codes) -> Codes:
         """``codes`` in the coder's style and of its class, where it has one; else as they are."""
         if self.class_name is not None:
             codes = codes.replace(infos=tuple(replace(i, class_name=self.class_name) for i in codes.infos))
-        latents = self.style_latents
-        if latents is None:
-            return codes
-        return codes.replace(style=latents.expand(len(codes), *latents.shape[1:]))
+        own = {name: x.expand(len(codes), *x.shape[1:]) for name, x in self.own_conditions.items()}
+        return codes.replace(**own) if own else codes

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.codes.code import Codes
 from rdm_cli.errors import CodeError, UsageError, setting
+from rdm_cli.methods.conditions import Conditions, of_images
 
 
 def stop_shift_for(bundle: Bundle, given: float | None) -> float:
@@ -47,13 +46,16 @@ def check_codes(bundle: Bundle, codes: Codes) -> None:
         raise CodeError(f"x_T has the shape {tuple(codes.x_T.shape[1:])}, not {model.x_T_shape}")
     if codes.other is not None and (codes.x_T is None or codes.other.shape != codes.x_T.shape):
         raise CodeError(f"the code's second state has the shape {tuple(codes.other.shape[1:])}, not x_T's")
-    if codes.style is not None and (not model.style_shape or codes.style.shape[1:] != model.x_T_shape):
-        shape = tuple(codes.style.shape[1:])
-        raise CodeError(f"the code holds a style of the shape {shape}, which does not fit")
+    known = of_images(model.conditions)
+    for name in codes.conditions.keys() - {"z"}:
+        shape = tuple(codes.conditions[name].shape[1:])
+        if name not in known or shape != known[name].shape:
+            raise CodeError(f"the code holds a {name} of the shape {shape}, which does not fit")
 
 
-def check_steps_of_z(bundle: Bundle, z: Tensor, num_steps: int) -> None:
-    """Raise CodeError where ``z`` (N, S, ...) holds one for each of other steps than ``num_steps``."""
+def check_steps_of_z(bundle: Bundle, conditions: Conditions, num_steps: int) -> None:
+    """Raise CodeError where z (N, S, ...) holds one for each of other steps than ``num_steps``."""
+    z = conditions["z"]
     if bundle.model.time_dependent and z.shape[1] != num_steps:
         raise CodeError(
             f"the code holds z at the {z.shape[1]} steps that it was made for, and not at {num_steps}",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
+import torch
 from torch import Tensor
 
 from rdm_cli.bundles.bundle import Bundle
@@ -14,6 +14,7 @@ from rdm_cli.codes.code import CodeInfo, Codes
 from rdm_cli.data.images.pixels import Fit
 from rdm_cli.errors import CodeError, RdmError, setting
 from rdm_cli.metrics.reconstruction import mse, psnr
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress, share
 from rdm_cli.pipeline.sampling import Way, sampling_way, way_up
@@ -25,7 +26,10 @@ _FIXED_POINT = "fixed-point"
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """An inversion, its steps and its iterations, None being the bundle's; ``with_x_T`` False: z alone."""
+    """An inversion, its steps and its iterations, None being the bundle's; ``with_x_T`` False: z alone.
+
+    They are arguments of :meth:`~rdm_cli.pipeline.pipeline.Pipeline.encode`, by the same names.
+    """
 
     inversion: str | None = None
     steps: int | None = None
@@ -91,66 +95,36 @@ def parts_of_work(pipeline: Pipeline, effort: Effort, *, num_decodes: int) -> tu
 def info_wanted(pipeline: Pipeline, effort: Effort, fit: Fit) -> CodeInfo:
     """The metadata of a code that is made by ``effort``, as far as no image is asked."""
     way = effort.way(pipeline.bundle)
-    # a z that depends on t is made for the steps of the way, with or without its x_T
-    of_steps = effort.with_x_T or pipeline.bundle.model.time_dependent
-    read: dict[str, Any] = {"fit": fit, "value_range": pipeline.value_range}
-    return pipeline.info_of(way, **read) if of_steps else pipeline.info(**read)
-
-
-def encode_by(
-    pipeline: Pipeline,
-    x_0: Tensor | Sequence[Tensor],
-    classes: list[str | None],
-    effort: Effort,
-    advance: Advance,
-    names: Sequence[str] | None = None,
-) -> Codes:
-    """``x_0`` (N, C, H, W), or a list of (1, C, H, W), and the images' ``classes`` to codes.
-
-    ``names`` are what the images are called where something is to be said of one.
-    """
-    return pipeline.encode(
-        x_0,
-        classes=classes,
-        names=names,
-        steps=effort.steps,
-        inversion=effort.inversion,
-        iterations=effort.iterations,
-        with_x_T=effort.with_x_T,
-        advance=advance,
-    )
+    return pipeline.info_of(way, with_x_T=effort.with_x_T, fit=fit, value_range=pipeline.value_range)
 
 
 def encode_verified(
     pipeline: Pipeline,
-    x_0: Tensor,
-    classes: list[str | None],
+    images: Sequence[LoadedImage],
     effort: Effort,
     *,
     min_psnr_db: float | None = None,
     advance: Advance = ignore_progress,
-    names: Sequence[str] | None = None,
 ) -> list[Verified | RdmError]:
     """Each image's code, decoded again and measured; with ``min_psnr_db``, by the least effort that gives it.
 
     In the place of an image that none gives so much stands a CodeError.
     """
     found: dict[int, Verified] = {}
-    waiting = list(range(len(x_0)))
+    waiting = list(range(len(images)))
     rungs = [effort] if min_psnr_db is None else ladder(pipeline, effort)
     left = 1.0  # of the progress of an image that waits
     for rung in rungs:
-        some = x_0[waiting]
+        some = [images[i] for i in waiting]
+        x_0 = torch.stack([image.x_0 for image in some])
         # an image counts once, and nobody knows how many rungs it takes: each moves it half of the way
         part = left if rung is rungs[-1] else left / 2
         left -= part
         up, down = parts_of_work(pipeline, rung, num_decodes=1)
-        own = [classes[i] for i in waiting]
-        called = None if names is None else [names[i] for i in waiting]
-        codes = encode_by(pipeline, some, own, rung, share(advance, part * up), called)
+        codes = pipeline.encode(some, **asdict(rung), advance=share(advance, part * up))
         pictures = pipeline.decode(codes, advance=share(advance, part * down))
         for i, code, picture, m, p in zip(
-            waiting, codes, pictures, mse(some, pictures), psnr(some, pictures), strict=True
+            waiting, codes, pictures, mse(x_0, pictures), psnr(x_0, pictures), strict=True
         ):
             # what is no picture is no code either, however much it compares as equal
             if math.isfinite(float(m)) and (i not in found or float(p) > found[i].psnr_db):
@@ -161,7 +135,7 @@ def encode_verified(
         advance(left * (num_waited - len(waiting)))
         if not waiting or min_psnr_db is None:
             break
-    return [_short(found.get(i), min_psnr_db) if i in waiting else found[i] for i in range(len(x_0))]
+    return [_short(found.get(i), min_psnr_db) if i in waiting else found[i] for i in range(len(images))]
 
 
 def _short(found: Verified | None, min_psnr_db: float | None) -> CodeError:

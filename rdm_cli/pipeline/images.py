@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -29,7 +29,9 @@ from rdm_cli.data.sources.folders import PassedOver, find_inputs
 
 LARGEST_PIXEL = 2.0
 
-Images: TypeAlias = "str | os.PathLike[str] | Readable | Image.Image | np.ndarray | Tensor | Iterable[Images]"
+Images: TypeAlias = (
+    "str | os.PathLike[str] | Readable | Image.Image | np.ndarray | Tensor | LoadedImage | Iterable[Images]"
+)
 """A path of an image or of a folder of images; a PIL image; a uint8 array (H, W), (H, W, 3) or (N, H, W, 3);
 a float tensor (3, H, W) or (N, 3, H, W) in [-1, 1]; or several of all these."""
 
@@ -41,35 +43,43 @@ Pictures: TypeAlias = "Tensor | list[Image.Image] | np.ndarray"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneImage:
-    """``x_0`` (C, H, W) in [-1, 1]; of a file, its ``path``, its ``name`` and what a code records of it."""
+class LoadedImage:
+    """An image that was read, ``x_0`` (C, H, W) in [-1, 1]; what it is called, None: nothing.
+
+    ``record`` is what its code records of it: fields of a :class:`~rdm_cli.codes.code.CodeInfo`.
+    """
 
     x_0: Tensor
-    path: Path | None = None
     name: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReader:
-    """How images become (C, H, W) = ``shape``; the rest is as in :func:`~rdm_cli.pipeline.open_pipeline`."""
+    """How images become (C, H, W) = ``shape``; the rest is as in :func:`~rdm_cli.pipeline.open_pipeline`.
+
+    ``given`` says what a code records of an image because of where it lies; None: in no file.
+    """
 
     shape: tuple[int, ...]
+    given: Callable[[Path | None], Mapping[str, Any]]
     fit: Fit
     max_pixels: int
     value_range: ValueRange | None
     on_remark: Remark
 
-    def read(self, images: Images) -> list[OneImage]:
+    def read(self, images: Images) -> list[LoadedImage]:
         """All of ``images``, in order; raises ImageError, UsageError for an empty folder, ValueError."""
         found = list(self._read(images, "the image"))
         if not found:
             raise ValueError("no image is named")
         return found
 
-    def _read(self, images: Images, called: str) -> Iterator[OneImage]:
+    def _read(self, images: Images, called: str) -> Iterator[LoadedImage]:
         if isinstance(images, Tensor):
-            yield from (OneImage(x_0=x_0) for x_0 in self._checked(images))
+            yield from (LoadedImage(x_0=x_0, record=self.given(None)) for x_0 in self._checked(images))
+        elif isinstance(images, LoadedImage):
+            yield images
         elif isinstance(images, np.ndarray):
             yield from (self._of_pil(image, called) for image in _from_array(images))
         elif isinstance(images, Image.Image):
@@ -87,7 +97,7 @@ class ImageReader:
                 f"and no {type(images).__name__}"
             )
 
-    def _of_path(self, path: Path) -> Iterator[OneImage]:
+    def _of_path(self, path: Path) -> Iterator[LoadedImage]:
         if not path.is_dir():
             yield self._of_file(path, path.with_suffix("").name)
             return
@@ -97,7 +107,7 @@ class ImageReader:
         if passed_over:
             self.on_remark(str(path), str(passed_over))
 
-    def _of_file(self, source: Readable, name: str | None = None) -> OneImage:
+    def _of_file(self, source: Readable, name: str | None = None) -> LoadedImage:
         rgb = load_rgb(source, **self._how)
         record = {
             "source": source.name,
@@ -105,12 +115,13 @@ class ImageReader:
             "source_size": rgb.size,
             "fit": self.fit,
             "value_range": self.value_range,
+            **self.given(Path(str(source))),
         }
-        path = Path(str(source))
-        return OneImage(x_0=self._squared(rgb), path=path, name=name or source.stem, record=record)
+        return LoadedImage(x_0=self._squared(rgb), name=name or source.stem, record=record)
 
-    def _of_pil(self, image: Image.Image, called: str) -> OneImage:
-        return OneImage(x_0=self._squared(opened_rgb(image, called, **self._how)), record={"fit": self.fit})
+    def _of_pil(self, image: Image.Image, called: str) -> LoadedImage:
+        x_0 = self._squared(opened_rgb(image, called, **self._how))
+        return LoadedImage(x_0=x_0, record={"fit": self.fit, **self.given(None)})
 
     @property
     def _how(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rdm_cli.bundles.listing import megabytes
 from rdm_cli.bundles.places import find_bundle, sub_folders
 from rdm_cli.data.io.tensor_files import first_not_finite
 from rdm_cli.errors import BundleError, RdmError
+from rdm_cli.pipeline.classes import known_classes
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.sampling import sampling_way, way_up
 
@@ -36,8 +37,8 @@ def details(spec: str) -> dict[str, Any]:
         "inversion": asdict(way_up(bundle).sampling),
         "decoding_of_samples": asdict(sampling_way(bundle, None, None).sampling),
     }
-    if model.class_names:
-        facts["classes"] = list(model.class_names)
+    if classes := known_classes(bundle):
+        facts["classes"] = list(classes)
     for name in bundle.method.components:
         if getattr(model, name) is not None:
             facts[f"{name}_parameters"] = _count(getattr(model, name))
@@ -91,7 +92,7 @@ def _first_not_finite(bundle: Bundle) -> str | None:
 def _round_trip(bundle: Bundle) -> str | None:
     pipeline = Pipeline(bundle=bundle, on_remark=lambda name, text: None)  # a grey image is no training image
     x_0 = torch.zeros(1, *bundle.model.image_shape)
-    decoded = pipeline.decode(pipeline.encode(x_0, classes=bundle.model.class_names[:1] or None, steps=2))
+    decoded = pipeline.decode(pipeline.encode(x_0, classes=known_classes(bundle)[:1] or None, steps=2))
     return None if bool(torch.isfinite(decoded).all()) else "decoding a grey image gives no finite picture"
 
 

@@ -30,8 +30,9 @@ from rdm_cli.kernels.interpolation import lerp, slerp
 from rdm_cli.kernels.randomness import keyed_noise
 from rdm_cli.kernels.reversible import TwoStates
 from rdm_cli.kernels.spec import Sampling
+from rdm_cli.methods.conditions import of_images
 from rdm_cli.pipeline.attributes import Attributes
-from rdm_cli.pipeline.classes import checked_class, class_numbers, common_class, drawn_class
+from rdm_cli.pipeline.classes import checked_class, given_of_draw, require_alike
 from rdm_cli.pipeline.coding import Coder
 from rdm_cli.pipeline.compatibility import check_codes, check_steps_of_z, stop_shift_for
 from rdm_cli.pipeline.editing import DEFAULT_EDITOR, Edited, set_attributes
@@ -98,7 +99,7 @@ def open_pipeline(
         raise UsageError(
             f"{opened.name}: works on images of {channels} channels, and rdm reads grey and colour ones"
         )
-    if style is not None and not opened.model.style_shape:
+    if style is not None and "style" not in of_images(opened.model.conditions):
         raise UsageError(f"{opened.name}: {setting('style')}: this is no model of style and shape")
     pipeline = Pipeline(
         bundle=opened,
@@ -113,7 +114,7 @@ def open_pipeline(
         value_range=value_range,
         on_remark=on_remark,
     )
-    _ = pipeline.style_latents  # an image that cannot be read is told before any work
+    _ = pipeline.own_conditions  # an image that cannot be read is told before any work
     return pipeline
 
 
@@ -277,7 +278,7 @@ class Pipeline(Coder):
             wanted,
             decode=lambda some: self._seen(some, seed, advance),
             draft=lambda some: self._seen(some.without_x_T(), seed, advance),
-            read=lambda pictures, some: self.encode_z(pictures, [i.class_name for i in some.infos]),
+            read=self.encode_z,
             editor=editor,
             keep=keep,
             like=None if like is None else self.donor(like, wanted).z.flatten(1),
@@ -333,12 +334,12 @@ class Pipeline(Coder):
         held = {"other"} if way.kernel.in_pairs else set()
         if held != codes.holds & {"other"}:  # then all change, so that they hold the same
             rows = range(len(codes))
-        pictures, classes = edited.pictures[rows].clamp(-1, 1), [infos[row].class_name for row in rows]
-        made = self._encode(list(pictures), classes, way, with_x_T=True, advance=advance)
         for row in rows:
             infos[row] = replace(infos[row], **asdict(way.sampling))
+        pictures, own = edited.pictures[rows].clamp(-1, 1), [infos[row] for row in rows]
+        made = self._encode(list(pictures), own, way, with_x_T=True, advance=advance)
         if len(rows) == len(codes):
-            return made.replace(infos=tuple(infos), names=codes.names, style=codes.style)
+            return made.replace(**{**codes.conditions, "z": made.z}, infos=tuple(infos), names=codes.names)
         changed: dict[str, Tensor] = {}
         for name in ("z", "x_T", "other"):
             if (values := getattr(codes, name)) is not None:
@@ -372,9 +373,11 @@ class Pipeline(Coder):
         first, second = self._ends(first, second)
         alpha = _checked_alphas(alphas)
         x_T, other = _between(first.x_T, second.x_T, alpha), _between(first.other, second.other, alpha)
-        style = None
-        if first.style is not None and second.style is not None:
-            style = lerp(first.style[0], second.style[0], alpha)
+        conditions: dict[str, Any] = {
+            name: lerp(start[0], second.conditions[name][0], alpha)
+            for name, start in first.conditions.items()
+            if name != "z"
+        }
         path = path or self.usual_path
         if path == "prior":
             z = self._through_the_prior(first.z, second.z, alpha)
@@ -387,7 +390,7 @@ class Pipeline(Coder):
             infos = tuple(
                 info if a in (0, 1) else replace(info, **drawn) for info, a in zip(infos, alphas, strict=True)
             )
-        return Codes(z=z, x_T=x_T, infos=infos, style=style, other=other)
+        return Codes(**conditions, z=z, x_T=x_T, infos=infos, other=other)
 
     @property
     def usual_path(self) -> ZPath:
@@ -421,10 +424,6 @@ class Pipeline(Coder):
         PDAE's second way to interpolate (arXiv 2212.12990, section 4.3). A picture on it has no z of its own.
         """
         first, second = self._ends(first, second)
-        if self.bundle.model.style_shape:
-            raise UsageError(
-                f"{self.bundle.name}: {setting('path')} trajectory: not for a model of style and shape"
-            )
         if first.x_T is None or second.x_T is None:
             raise CodeError("a trajectory leads from one x_T to another, and a code has none")
         alpha = _checked_alphas(alphas)
@@ -447,17 +446,17 @@ class Pipeline(Coder):
     ) -> Tensor:
         """``rows`` of alpha, x_T and, where a solver keeps one, the other state, decoded one ``way``."""
         model = self.network
-        check_steps_of_z(self.bundle, first.z, way.steps)
-        check_steps_of_z(self.bundle, second.z, way.steps)
-        y = class_numbers(self.bundle, [first.infos[0].class_name])
+        ends = [self.conditions_of(codes) for codes in (first, second)]
+        for conditions in ends:
+            check_steps_of_z(self.bundle, conditions, way.steps)
 
         def decode_batch(real: int, weight: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
-            z_first, z_second = (
-                c.z.to(weight.device).expand(len(weight), *c.z.shape[1:]) for c in (first, second)
-            )
-            known = {name: value.to(weight.device).expand(len(weight)) for name, value in y.items()}
+            here = [
+                {name: x.to(weight.device).expand(len(weight), *x.shape[1:]) for name, x in end.items()}
+                for end in ends
+            ]
             with autocast(self.bundle.device, self.precision):
-                denoise = model.path_denoiser(z_first, z_second, weight, **self.timesteps(way), **known)
+                denoise = model.path_denoiser(*here, weight, timesteps=way.timesteps)
             x_t = start[0] if len(start) == 1 else TwoStates(*start)
             eps_fn = self.in_precision(denoise)
             with told_by_calls(eps_fn, tell, num_images=real, num_calls=way.calls_down) as told:
@@ -492,7 +491,7 @@ class Pipeline(Coder):
                 "one of the two codes holds a second state or a style that the other has not",
                 hint="encode both alike",
             )
-        common_class(first.infos[0], second.infos[0])
+        require_alike(first.infos[0], second.infos[0])
         return first, second
 
     @overload
@@ -575,7 +574,7 @@ class Pipeline(Coder):
     ) -> Codes:
         """Draws of ``z`` (N, *z_shape) as codes, each with its key's x_T and, where there are some, class."""
         info = self.info(steps=None, stop_shift=stop_shift_for(self.bundle, stop_shift))
-        infos = tuple(replace(info, class_name=drawn_class(self.bundle, seed, key)) for key in keys)
+        infos = tuple(replace(info, **given_of_draw(self.bundle, seed, key)) for key in keys)
         return self.as_asked(Codes(z=z, x_T=self.noise(keys, seed=seed), infos=infos))
 
     def sample_z(

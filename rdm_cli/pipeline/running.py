@@ -13,9 +13,8 @@ from torch import Tensor
 from rdm_cli.bundles.bundle import Bundle
 from rdm_cli.errors import setting
 from rdm_cli.kernels.spec import EpsFn
-from rdm_cli.methods.diffusion_model import at_timesteps
+from rdm_cli.methods.conditions import Conditions
 from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once, in_padded_batches
-from rdm_cli.pipeline.sampling import Way
 from rdm_cli.runtime import Precision, autocast, default_batch_size, memory_told
 
 BAR_FORMAT = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}]"
@@ -53,12 +52,6 @@ class Runner:
         with tqdm(total=num, desc=label, unit="image", bar_format=BAR_FORMAT) as bar:
             yield bar.update
 
-    def timesteps(self, way: Way) -> dict[str, list[int]]:
-        """What a model whose z depends on t is told of a trajectory; nothing for others."""
-        if not self.bundle.model.time_dependent:  # a trajectory takes longer than the z of an image
-            return {}
-        return at_timesteps(self.bundle.model, way.timesteps)
-
     def enter(self, x_0: Tensor) -> Tensor:
         """Images ``x_0`` (B, C, H, W) in [-1, 1] to the space that the model diffuses in, float32.
 
@@ -74,10 +67,10 @@ class Runner:
         with autocast(self.bundle.device, self.precision):
             return self.network.leave(x.float().to(self.bundle.device)).float()
 
-    def eps_fn(self, z: Tensor, **options: Any) -> EpsFn:
-        """The model's denoiser for ``z`` and its own ``options``, in the runner's precision."""
+    def eps_fn(self, conditions: Conditions, **options: Any) -> EpsFn:
+        """The model's denoiser under ``conditions``, with its own ``options``, in the runner's precision."""
         with autocast(self.bundle.device, self.precision):
-            denoise = self.network.denoiser(z, **options)
+            denoise = self.network.denoiser(conditions, **options)
         return self.in_precision(denoise)
 
     def in_precision(self, denoise: EpsFn) -> EpsFn:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, cast, get_args
 
 from rdm_cli.bundles.bundle import Bundle
@@ -62,10 +62,14 @@ class Way:
         return self.kernel.calls_down(self.steps)
 
     @property
-    def timesteps(self) -> list[int]:
+    def timesteps(self) -> tuple[int, ...]:
         """Those that the network is told, ascending."""
-        visited: list[int] = self.spec.trajectory(self.steps).t.tolist()
-        return visited
+        return _timesteps(self.spec, self.steps)
+
+
+@cache  # a trajectory takes longer than the z of an image
+def _timesteps(spec: SamplingSpec, num_steps: int) -> tuple[int, ...]:
+    return tuple(spec.trajectory(num_steps).t.tolist())
 
 
 def solver_named(name: str) -> Solver:

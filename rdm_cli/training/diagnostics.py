@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from rdm_cli.kernels.ddim import ddim_decode, ddim_encode, last
 from rdm_cli.kernels.randomness import keyed_generator, keyed_noise
-from rdm_cli.methods.diffusion_model import at_timesteps
+from rdm_cli.methods.conditions import NOTHING, Conditions, of_images
 
 if TYPE_CHECKING:
     from rdm_cli.methods.method import RepresentationModel
@@ -34,55 +33,54 @@ def swapped_z_losses(
     x_0: Tensor,
     timesteps: tuple[int, ...] = TIMESTEPS,
     seed: int = 0,
-    **conditions: Tensor,
+    given: Conditions = NOTHING,
 ) -> dict[int, tuple[float, float]]:
     """At each t: (loss with the image's own z, loss with its neighbour's), same noise for both.
 
-    ``x_0`` (B, 3, H, W), B at least 2; ``conditions`` are what the model's ``encode`` and ``loss`` take
-    besides. Where the two are equal, the decoder does not use z. A model
-    without z has nothing to swap: the answer is empty.
+    ``x_0`` (B, 3, H, W), B at least 2; ``given`` are the conditions that are given by name. Where the two are
+    equal, the decoder does not use z. A model without z has nothing to swap: the answer is empty.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         known = model.training_conditions(x_0)
     x_0 = model.enter(x_0)
-    z: Tensor | None = None
     losses: dict[int, tuple[float, float]] = {}
     for t in timesteps:
-        if z is None or model.time_dependent:
-            z = cast(Tensor, cast(Any, model).encode(x_0, **at_timesteps(model, [t]), **conditions))
-        if z.numel() == 0:
+        own = model.encode(x_0, given, timesteps=[t]) | known
+        if own["z"].numel() == 0:
             return {}
         eps = torch.randn(x_0.shape, generator=keyed_generator(seed, "swapped z", t)).to(x_0.device)
         t_batch = torch.full((len(x_0),), t, dtype=torch.int64, device=x_0.device)
-        loss = partial(cast(Any, model).loss, x_0, t_batch, eps, **known, **conditions)
-        own, other = loss(z), loss(torch.roll(z, 1, dims=0))
-        losses[t] = (float(own.mean()), float(other.mean()))
+        pair = [model.loss(x_0, t_batch, eps, one) for one in (own, _of_the_one_before(own, "z"))]
+        losses[t] = (float(pair[0].mean()), float(pair[1].mean()))
     return losses
+
+
+def _of_the_one_before(conditions: Conditions, name: str) -> dict[str, Tensor]:
+    """``conditions`` with each image's ``name`` in the place of the next one's."""
+    return {**conditions, name: torch.roll(conditions[name], 1, dims=0)}
 
 
 @torch.no_grad()
 def picture_rows(
-    model: RepresentationModel, x_0: Tensor, num_steps: int = 20, **conditions: Tensor
+    model: RepresentationModel, x_0: Tensor, num_steps: int = 20, given: Conditions = NOTHING
 ) -> dict[str, Tensor]:
     """Rows of a sheet, by their names: x_0, its reconstruction with inferred x_T, z with two other x_T.
 
-    ``conditions`` are what the model's ``encode`` and ``denoiser`` take besides. Of a model of style and
-    shape, a last row has each image's shape in the style of the one before it.
+    ``given`` are the conditions that are given by name. Of each that an image gives besides z (its style,
+    where a model has one), a further row has the images with that of the one before.
     """
     inner = model.enter(x_0)
     spec = model.sampling
-    known = {**at_timesteps(model, spec.trajectory(num_steps).t.tolist()), **conditions}
-    described = cast(Any, model)
-    z = described.encode(inner, **known)
-    styled = {"style": inner} if model.style_shape else {}
-    eps_fn = described.denoiser(z, **known, **styled)
+    timesteps = spec.trajectory(num_steps).t.tolist()
+    conditions = model.encode(inner, given, timesteps=timesteps)
+    eps_fn = model.denoiser(conditions, timesteps=timesteps)
     starts = [last(ddim_encode(eps_fn, inner, spec, num_steps))]
     for k in range(2):
         starts.append(keyed_noise(k, range(len(x_0)), inner.shape[1:], "sheet").to(x_0.device))
     decoded = (model.leave(last(ddim_decode(eps_fn, x_T, spec, num_steps))) for x_T in starts)
     rows = {"image": x_0, **dict(zip(DECODED_ROWS, decoded, strict=True))}
-    if styled:
-        other = described.denoiser(z, style=torch.roll(inner, 1, dims=0))
-        rows["style of the one before"] = model.leave(last(ddim_decode(other, starts[1], spec, num_steps)))
+    for name in of_images(model.conditions):
+        other = model.denoiser(_of_the_one_before(conditions, name), timesteps=timesteps)
+        rows[f"{name} of the one before"] = model.leave(last(ddim_decode(other, starts[1], spec, num_steps)))
     return rows

@@ -158,7 +158,7 @@ def test_the_readme_has_a_column_for_each_report(
     reports.mkdir(parents=True)
     kinds = ("T=20, inferred x_T", "T=100, inferred x_T", "T=100, random x_T")
     for i, name in enumerate(WITH_Z):
-        assert list(places(findings_of({}), tmp_path)) == []  # README's needs the reports of all
+        assert len(list(places(findings_of({}), tmp_path))) == min(i, 1)  # who has no report has no column
         figures = {
             "reconstruction": {kind: {"psnr_db": 40.0 + i} for kind in kinds},
             "probes": {attribute: {"auroc": 0.9 + i / 100} for attribute in report_tables.PROBED},

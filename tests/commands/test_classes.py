@@ -52,7 +52,7 @@ def test_from_folders_to_samples(
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     mine, made = tmp_path / "mine", tmp_path / "made"
     model = cast(Any, open_bundle(str(mine)).model)
-    assert model.class_names == ("cat", "dog")
+    assert [known.names for known in model.conditions] == [("cat", "dog")]
     assert rdm("bundles", "check", mine).code == 0
     assert "cat" in rdm("bundles", "show", mine).out
 
@@ -103,7 +103,7 @@ def test_the_networks_are_told(train: Rdm, tmp_path: Path) -> None:
     again = train("untold", "--resume", "--classes", "--steps", 4)
     assert again.code == 2 and "--classes: what is resumed or started from keeps its own" in again.err
     z_0 = torch.randn(2, *model.x_T_shape, generator=torch.Generator().manual_seed(0))
-    cats, dogs = (model.encode(z_0, torch.full((2,), y)) for y in (0, 1))
+    cats, dogs = (model.encode(z_0, {"class": torch.full((2,), y)})["z"] for y in (0, 1))
     assert not torch.equal(cats, dogs)
 
 

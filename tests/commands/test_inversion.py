@@ -22,6 +22,7 @@ from rdm_cli.errors import CodeError, UsageError
 from rdm_cli.metrics.reconstruction import psnr
 from rdm_cli.pipeline import effort
 from rdm_cli.pipeline.effort import Effort, encode_verified, ladder
+from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 
 Rdm = Callable[..., Any]
@@ -35,6 +36,10 @@ def pipeline(tiny_bundle: Path) -> Pipeline:
 def images(num: int = 4) -> Tensor:
     coarse = torch.rand(num, 3, 4, 4, generator=torch.Generator().manual_seed(3)) * 2 - 1
     return torch.nn.functional.interpolate(coarse, size=16, mode="bicubic").clamp(-1, 1)
+
+
+def loaded(x_0: Tensor) -> list[LoadedImage]:
+    return [LoadedImage(x_0=one) for one in x_0]
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -111,7 +116,7 @@ def test_edits_and_paths_start_from_such_codes(pipeline: Pipeline) -> None:
 
 def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
     x_0 = images()
-    (least,) = {v.code.infos[0].solver for v in encode_verified(pipeline, x_0, [None] * 4, Effort())}  # type: ignore[union-attr]
+    (least,) = {v.code.infos[0].solver for v in encode_verified(pipeline, loaded(x_0), Effort())}  # type: ignore[union-attr]
     assert least == "ddim"
     rungs = ladder(pipeline, Effort())
     assert [r.way(pipeline.bundle).sampling.solver for r in rungs] == ["ddim"] * 2 + ["fixed-point"] * 3 + [
@@ -133,7 +138,7 @@ def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
     ]
     assert ladder(pipeline, Effort(inversion="exact", steps=50)) == [Effort(inversion="exact", steps=50)]
     for wanted in (20.0, 55.0, 90.0):
-        made = encode_verified(pipeline, x_0, [None] * 4, Effort(), min_psnr_db=wanted)
+        made = encode_verified(pipeline, loaded(x_0), Effort(), min_psnr_db=wanted)
         for i, one in enumerate(made):
             assert not isinstance(one, Exception) and one.psnr_db >= wanted
             # beyond 100 dB it is float32's last digits that are compared
@@ -146,7 +151,7 @@ def test_what_is_no_picture_is_no_code(pipeline: Pipeline, monkeypatch: pytest.M
         Pipeline, "decode", lambda self, codes, **_: torch.full_like(images(len(codes)), torch.nan)
     )
     for wanted in (None, 10.0):
-        made = encode_verified(pipeline, images(2), [None] * 2, Effort(steps=2), min_psnr_db=wanted)
+        made = encode_verified(pipeline, loaded(images(2)), Effort(steps=2), min_psnr_db=wanted)
         assert ["not finite" in str(one) for one in made] == [True, True]
 
 
@@ -179,7 +184,7 @@ def test_codes_that_record_what_cannot_be_are_refused(pipeline: Pipeline) -> Non
 
 def test_what_no_way_reaches_is_said(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effort, "ladder", lambda pipeline, first: [first])
-    made = encode_verified(pipeline, images(), [None] * 4, Effort(), min_psnr_db=30.0)
+    made = encode_verified(pipeline, loaded(images()), Effort(), min_psnr_db=30.0)
     assert all(isinstance(one, CodeError) for one in made)
     assert "dB and no more, 30 were asked for" in str(made[0])
 

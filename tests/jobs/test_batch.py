@@ -15,6 +15,7 @@ import pytest
 
 from rdm_cli.errors import ImageError, OccupiedError
 from rdm_cli.jobs.batch import Outcome, Tally, check_failures, run_batches
+from rdm_cli.jobs.results import Result
 
 
 def numbers(
@@ -22,21 +23,21 @@ def numbers(
     batch_size: int,
     cannot_load: set[int] = frozenset(),
     cannot_do: set[int] = frozenset(),
-) -> tuple[list[Outcome[int]], list[list[int]]]:
+) -> tuple[list[Outcome[int, Any]], list[list[int]]]:
     """Outcomes of a job over numbers, and the batches that were tried."""
     tried: list[list[int]] = []
 
-    def load(item: int) -> str | Outcome[int]:
+    def load(item: int) -> str | Outcome[int, Any]:
         if item in cannot_load:
             raise ImageError(f"{item}: damaged\nbadly", hint="look")
-        return Outcome(item=item, data={"skipped": True}) if item >= 100 else str(item)
+        return Outcome(item=item, result="skipped") if item >= 100 else str(item)
 
-    def process(batch: Sequence[int], loaded: Sequence[str]) -> list[dict[str, Any]]:
+    def process(batch: Sequence[int], loaded: Sequence[str]) -> list[int]:
         tried.append(list(batch))
         assert list(loaded) == [str(item) for item in batch]
         if cannot_do & set(batch):
             raise OSError(errno.ENOSPC, "No space left on device", "out")
-        return [{"twice": 2 * item} for item in batch]
+        return [2 * item for item in batch]
 
     return list(run_batches(items, load=load, process=process, batch_size=batch_size)), tried
 
@@ -44,7 +45,7 @@ def numbers(
 def test_batches_are_full_but_the_last() -> None:
     outcomes, tried = numbers(range(7), 3)
     assert tried == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [(o.item, o.data, o.error) for o in outcomes] == [(i, {"twice": 2 * i}, None) for i in range(7)]
+    assert [(o.item, o.result, o.error) for o in outcomes] == [(i, 2 * i, None) for i in range(7)]
 
 
 def test_an_unreadable_item_fails_alone() -> None:
@@ -130,15 +131,15 @@ def test_the_next_batch_is_computed_while_one_is_processed() -> None:
             computed[item].set()
         return [str(item) for item in loaded]
 
-    def process(batch: Sequence[int], values: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def process(batch: Sequence[int], values: Sequence[str]) -> Iterator[int]:
         assert computed[min(batch[-1] + 1, 4)].wait(timeout=30)
         assert list(values) == [str(item) for item in batch]
-        yield from ({"item": item} for item in batch)
+        yield from batch
 
     outcomes = list(
         run_batches(range(5), load=lambda item: item, compute=compute, process=process, batch_size=2)
     )
-    assert [(o.item, o.data) for o in outcomes] == [(i, {"item": i}) for i in range(5)]
+    assert [(o.item, o.result) for o in outcomes] == [(i, i) for i in range(5)]
 
 
 @pytest.mark.parametrize("fails_in", ["compute", "process"])
@@ -151,16 +152,16 @@ def test_a_batch_that_cannot_be_computed_is_retried_one_by_one(fails_in: str) ->
             raise ImageError("too large for this machine")
         return [10 * item for item in loaded]
 
-    def process(batch: Sequence[int], values: Sequence[int]) -> Iterator[dict[str, Any]]:
+    def process(batch: Sequence[int], values: Sequence[int]) -> Iterator[int]:
         for item, value in zip(batch, values, strict=True):
             if fails_in == "process" and item == 2:
                 raise ImageError("too large for this machine")
-            yield {"value": value}
+            yield value
 
     outcomes = list(
         run_batches(range(6), load=lambda item: item, compute=compute, process=process, batch_size=3)
     )
-    assert sorted(o.data["value"] for o in outcomes if o.error is None) == [0, 10, 30, 40, 50]
+    assert sorted(o.result for o in outcomes if o.error is None) == [0, 10, 30, 40, 50]
     assert [(o.item, o.error) for o in outcomes if o.error] == [(2, "too large for this machine")]
     retried = [[0], [1], [2]] if fails_in == "compute" else [[2]]
     assert sorted(tried) == sorted([[0, 1, 2], [3, 4, 5], *retried])
@@ -187,7 +188,7 @@ def test_a_caller_who_stops_has_seen_all_that_is_written_where_batches_are_compu
 def test_an_item_may_be_settled_without_work() -> None:
     outcomes, tried = numbers([0, 100, 1], 2)
     assert tried == [[0, 1]]
-    assert sorted(o.item for o in outcomes if not o.data.get("skipped")) == [0, 1]
+    assert sorted(o.item for o in outcomes if o.result != "skipped") == [0, 1]
 
 
 def test_a_bug_is_not_swallowed() -> None:
@@ -198,8 +199,8 @@ def test_a_bug_is_not_swallowed() -> None:
         list(run_batches([1], load=load, process=lambda *_: [], batch_size=1))
 
 
-DONE, SKIPPED = Outcome(item=0, data={"x": 1}), Outcome(item=0, data={"skipped": True})
-FAILED = Outcome(item=0, error="bad")
+DONE, SKIPPED = (Outcome(item=0, result=Result(output="a", skipped=skipped)) for skipped in (False, True))
+FAILED: Outcome[int, Result] = Outcome(item=0, error="bad")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ FAILED = Outcome(item=0, error="bad")
         ([SKIPPED, FAILED], 3),
     ],
 )
-def test_exit_codes(outcomes: list[Outcome[int]], code: int) -> None:
+def test_exit_codes(outcomes: list[Outcome[int, Result]], code: int) -> None:
     tally = Tally()
     for i, outcome in enumerate(outcomes):
         tally.add(str(i), outcome)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,9 +22,12 @@ from rdm_cli.jobs import loading
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.jobs.encode import Encoding, encode_files
 from rdm_cli.jobs.files import decode_files, manipulate_files, reconstruct_files
+from rdm_cli.jobs.results import Edited, Encoded, Result
 from rdm_cli.pipeline import coding
 from rdm_cli.pipeline.effort import Effort
 from rdm_cli.pipeline.pipeline import Pipeline
+
+R = TypeVar("R")
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +48,17 @@ def encode(
     fit: Fit = "crop",
     force: bool = False,
     **effort: Any,
-) -> list[Outcome[Task]]:
+) -> list[Outcome[Task, Result]]:
     encoding = Encoding(effort=Effort(**effort), verify=verify)
     return list(
         encode_files(pipeline, tasks_for(sources, output, ".safetensors"), encoding, fit=fit, force=force)
     )
+
+
+def done(outcome: Outcome[Task, R]) -> R:
+    """The result of what did not fail."""
+    assert outcome.result is not None, outcome.error
+    return outcome.result
 
 
 def decode(pipeline: Pipeline, codes: Path, output: Path, batch_size: int) -> dict[str, bytes]:
@@ -118,7 +127,7 @@ def test_what_is_encoded_again_comes_out_alike(pipeline: Pipeline, faces: Path, 
     expected = contents(tmp_path / "codes")
     (tmp_path / "codes" / "c.safetensors").unlink()
     outcomes = encode(pipeline, sources, tmp_path / "codes")
-    assert [o.item.source.stem for o in outcomes if not o.data["skipped"]] == ["c"]
+    assert [o.item.source.stem for o in outcomes if not done(o).skipped] == ["c"]
     assert contents(tmp_path / "codes") == expected
 
 
@@ -164,11 +173,8 @@ def test_what_is_up_to_date_is_not_decoded_and_what_is_damaged_is_named_on_every
         read.clear()
         outcomes = encode(pipeline, sources, tmp_path, with_x_T=False)
         errors = {o.item.source.stem: o.error for o in outcomes if o.error}
-        assert read == list("bcd") and [bool(o.data.get("skipped")) for o in outcomes] == [
-            True,
-            *[False] * 3,
-            True,
-        ]
+        skipped = [o.result is not None and o.result.skipped for o in outcomes]
+        assert read == list("bcd") and skipped == [True, *[False] * 3, True]
         assert f"{faces}/b.png: damaged image" in errors["b"]
         assert errors["c"] == f"{faces}/c.png: the file is empty"
         assert errors["d"] == f"{faces}/d.png: not an image that can be read"
@@ -199,7 +205,7 @@ def test_the_size_of_an_image_on_its_side_is_recorded_upright(
     exif[0x112] = 6
     Image.new("RGB", (31, 20), "red").save(path, exif=exif)
     (outcome,) = encode(pipeline, [path], tmp_path, with_x_T=False)
-    assert outcome.data["source_size"] == (20, 31)
+    assert isinstance(outcome.result, Encoded) and outcome.result.source_size == (20, 31)
 
 
 def test_what_makes_an_encoding_stale(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
@@ -207,8 +213,7 @@ def test_what_makes_an_encoding_stale(pipeline: Pipeline, faces: Path, tmp_path:
 
     def skips(**settings: Any) -> bool:
         (outcome,) = encode(pipeline, source, output, **settings)
-        assert outcome.error is None
-        return bool(outcome.data["skipped"])
+        return done(outcome).skipped
 
     assert not skips()
     assert skips() and skips(steps=5)
@@ -273,7 +278,8 @@ def test_encoding_replaces_nothing_but_a_code_of_the_image(
 def test_verified_codes_record_their_error(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
     (outcome,) = encode(pipeline, [faces / "a.png"], tmp_path, verify=True)
     info = Codes.load(tmp_path / "a.safetensors").infos[0]
-    assert (info.mse, info.psnr_db) == (outcome.data["mse"], outcome.data["psnr_db"])
+    assert isinstance(outcome.result, Encoded) and outcome.result.measured is not None
+    assert (info.mse, info.psnr_db) == (outcome.result.measured.mse, outcome.result.measured.psnr_db)
     assert info.mse is not None and 0 < info.mse < 1
     assert info.source == "a.png" and info.source_digest is not None and len(info.source_digest) == 64
 
@@ -309,15 +315,15 @@ def test_reconstruction_files(
 ) -> None:
     tasks = tasks_for([faces / "a.png"], tmp_path, "-r.png")
     (inferred,) = reconstruct_files(pipeline, tasks, variations=2, tile=0)
-    with Image.open(inferred.data["side_by_side"]) as sheet:
+    with Image.open(done(inferred).side_by_side) as sheet:
         assert sheet.size == (16 * 4 + 2 * 3, 16)
     first = pixels_of(tmp_path / "a-r.png")
     (random,) = reconstruct_files(pipeline, tasks, effort=Effort(with_x_T=False), force=True)
     assert pixels_of(tmp_path / "a-r.png") != first
-    assert 0 < inferred.data["mse"] < 1 and random.data["mse"] != inferred.data["mse"]
+    assert 0 < done(inferred).mse < 1 and done(random).mse != done(inferred).mse
 
 
-def manipulated(pipeline: Pipeline, tasks: list[Task], **options: Any) -> Iterator[Outcome[Task]]:
+def manipulated(pipeline: Pipeline, tasks: list[Task], **options: Any) -> Iterator[Outcome[Task, Edited]]:
     """The outcomes of manipulating, every input with this one pipeline."""
     return manipulate_files(lambda _: pipeline, tasks, batch_size=8, **options)
 
@@ -325,12 +331,11 @@ def manipulated(pipeline: Pipeline, tasks: list[Task], **options: Any) -> Iterat
 def test_manipulated_files(pipeline: Pipeline, faces: Path, tmp_path: Path) -> None:
     tasks = tasks_for([faces / "a.png"], tmp_path, "-edited.png")
     (outcome,) = manipulated(pipeline, tasks, edits=[{"smiling": 0.3}], strip=False)
-    edited = Codes.load(Path(outcome.data["code"]))
+    edited = Codes.load(Path(str(done(outcome).code)))
     assert edited.infos[0].edits == ("smiling:0.3",)
-    (again,) = decode_files(
-        lambda _: pipeline, tasks_for([Path(outcome.data["code"])], tmp_path / "d", ".png"), batch_size=1
-    )
-    assert np.array_equal(values(Path(again.data["output"])), values(tmp_path / "a-edited.png"))
+    code = tasks_for([Path(str(done(outcome).code))], tmp_path / "d", ".png")
+    (again,) = decode_files(lambda _: pipeline, code, batch_size=1)
+    assert np.array_equal(values(Path(done(again).output)), values(tmp_path / "a-edited.png"))
     with pytest.raises(UsageError, match="no attribute named 'beard'"):
         pipeline.manipulate(edited, {"beard": 1.0})
 

@@ -30,7 +30,7 @@ def faces() -> Iterator[tuple[Tensor, EpsFn]]:
     model: Any = pipeline.bundle.model
     x_0 = pipeline.load_images(FACES)
     with torch.no_grad():
-        yield x_0, pipeline.eps_fn(model.encode(x_0).float())
+        yield x_0, pipeline.eps_fn(model.encode(x_0))
 
 
 def worst_psnr_db(x_0: Tensor, back: Tensor) -> float:

@@ -58,7 +58,7 @@ def test_the_authors_figures(golden: Callable[[str], Path]) -> None:
     for row, t in enumerate(range(9, -1, -1)):
         t_batch = torch.tensor([t, t])
         x_t = add_noise(g["x0_32"], g["uniform_32"], model.alpha_bar[t_batch])
-        answers = model.one_step(x_t, t_batch, g["z"])
+        answers = model.one_step(x_t, t_batch, {"z": g["z"]})
         for name, expected in (("without z", g["gap_dpm"]), ("with z", g["gap_pdae"])):
             found = posterior_gap(LINEAR, t_batch, g["uniform_32"], answers[name]).mean()
             torch.testing.assert_close(found, expected[row], rtol=2e-5, atol=0.0)

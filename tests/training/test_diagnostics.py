@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rdm_cli.bundles.bundle import open_bundle
+from rdm_cli.methods.conditions import Conditions
 from rdm_cli.methods.diffae.model import DiffAE
 from rdm_cli.training.diagnostics import TIMESTEPS, averaged_copy, picture_rows, swapped_z_losses
 
@@ -36,19 +37,17 @@ def test_a_network_that_ignores_z_loses_nothing_by_a_swap(model: DiffAE) -> None
 class MeanIsAll:
     """z is the mean of the image, and the loss how far z is from it."""
 
-    time_dependent = False
-
     def enter(self, x_0: Tensor) -> Tensor:
         return x_0
 
     def training_conditions(self, x_0: Tensor) -> dict[str, Tensor]:
         return {}
 
-    def encode(self, x_0: Tensor) -> Tensor:
-        return x_0.mean(dim=(1, 2, 3))[:, None]
+    def encode(self, x_0: Tensor, given: Conditions, *, timesteps: list[int]) -> dict[str, Tensor]:
+        return {"z": x_0.mean(dim=(1, 2, 3))[:, None]}
 
-    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor) -> Tensor:
-        return t / 1000 * (self.encode(x_0) - z).square()[:, 0]
+    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Conditions) -> Tensor:
+        return t / 1000 * (x_0.mean(dim=(1, 2, 3)) - conditions["z"][:, 0]).square()
 
 
 def test_a_network_that_uses_z_loses_what_the_neighbour_s_z_gets_wrong() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence, Set
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,7 @@ def sources_of(
     Parquet files. Raises UsageError for what no source is made of, for streams together with files, or two of
     one name, and for a column without Parquet files.
     """
-
-    def opened(name: str) -> Source:
-        return _opened(local_name(name), suffixes, results, column)
-
+    opened = partial(_opened, suffixes=suffixes, results=results, column=column)
     expanded = chain.from_iterable([name] if Path(name).exists() else expand_braces(name) for name in names)
     found = [opened(name) for name in expanded]
     if list_file is not None:
@@ -50,7 +48,8 @@ def sources_of(
     return found
 
 
-def _opened(name: str, suffixes: Set[str], results: Sequence[str], column: str | None) -> Source:
+def _opened(name: str, *, suffixes: Set[str], results: Sequence[str], column: str | None) -> Source:
+    name = local_name(name)
     path, far = Path(name), is_url(name)
     if not far and is_lmdb(path):
         return Lmdb(path)

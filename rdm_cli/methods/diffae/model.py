@@ -16,11 +16,13 @@ generator's wherever noise dominates, and the noise cannot show in it. The guess
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from rdm_cli.kernels.parameterization import per_item, v_around, weight_around, wiener_residual
+from rdm_cli.methods.conditions import NOTHING, Conditions
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.diffae.config import DiffAEConfig
 from rdm_cli.models.encoder import EncoderConfig, SemanticEncoder
@@ -69,22 +71,23 @@ class DiffAE(UNetModel):
         answer = self.unet(seen, t, scales, guess)
         return v_around(answer.to(x_t.dtype), x_t, *about)
 
-    def encode(self, x_0: Tensor) -> Tensor:
+    def encode(
+        self, x_0: Tensor, given: Conditions = NOTHING, *, timesteps: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
         """Images ``x_0`` (B, 3, H, W) in [-1, 1] to ``z`` (B, z_width)."""
-        return self.encoder(x_0)
+        return {"z": self.encoder(x_0)}
 
-    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
+    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Conditions = NOTHING) -> Tensor:
         """Mean squared error of each image, (B,), in what the network predicts.
 
-        ``t`` int64 (B,), ``eps`` like ``x_0``. ``z`` None encodes ``x_0``; another image's z measures
-        how much the decoder relies on it.
+        ``t`` int64 (B,), ``eps`` like ``x_0``. Without a ``z``, ``x_0`` is encoded; another image's z
+        measures how much the decoder relies on it.
         """
-        z = self.encode(x_0) if z is None else z
-        return self.denoising_loss(x_0, t, eps, z)
+        return self.denoising_loss(x_0, t, eps, (conditions or self.encode(x_0))["z"])
 
     def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """What is minimised, of each image, (B,): :meth:`loss`, or with a generator the loss above."""
-        condition = self._condition(self.encode(x_0))
+        condition = self._condition(self.encoder(x_0))
         loss = self._denoising_loss(x_0, t, eps, condition)
         if condition.guess is None or self.config.generator is None:
             return loss

@@ -7,7 +7,7 @@ et al. 2022, arXiv 2112.10752), as diffusers' LDMPipeline does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rdm_cli.kernels.parameterization import Prediction
 from rdm_cli.kernels.spec import EpsFn, SamplingSpec
+from rdm_cli.methods.conditions import NOTHING, Conditions
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.models.backbones import Backbone
 from rdm_cli.models.first_stage import (
@@ -115,15 +116,17 @@ class DPM(UNetModel):
         """The config of ``unet`` or ``first_stage``; None for one that there is not."""
         return getattr(self.config, name)
 
-    def encode(self, x_0: Tensor) -> Tensor:
-        """Images ``x_0`` (B, 3, H, W) to codes without values, (B, 0)."""
-        return x_0.new_zeros(len(x_0), 0)
+    def encode(
+        self, x_0: Tensor, given: Conditions = NOTHING, *, timesteps: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Images ``x_0`` (B, 3, H, W) to a ``z`` without values, (B, 0)."""
+        return {"z": x_0.new_zeros(len(x_0), 0)}
 
-    def denoiser(self, z: Tensor) -> EpsFn:
-        """eps(x_t, t); ``z`` (B, 0) says nothing."""
+    def denoiser(self, conditions: Conditions, *, timesteps: Sequence[int] | None = None) -> EpsFn:
+        """eps(x_t, t); z (B, 0) says nothing."""
         return self.denoiser_for(None)
 
-    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
+    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Conditions = NOTHING) -> Tensor:
         """Mean squared error of each image, (B,), in what the network predicts."""
         return self.denoising_loss(x_0, t, eps, None)
 

@@ -87,8 +87,8 @@ def convert(files: Sequence[Path]) -> Converted:
     num_parameters = sum(p.numel() for p in model.parameters())
     size = " x ".join(map(str, model.z_shape))
     summary = f"{model.image_size} px, z of {size}, {num_parameters:,} parameters"
-    if model.class_names:
-        summary += f", {len(model.class_names)} classes"
+    if classes := official.config.class_names:
+        summary += f", {len(classes)} classes"
     return Converted(model=model, prior=None, directions=None, summary=summary)
 
 

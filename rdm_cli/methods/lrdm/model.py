@@ -34,7 +34,8 @@ from rdm_cli.kernels.parameterization import (
 )
 from rdm_cli.kernels.spec import EpsFn
 from rdm_cli.kernels.warp import moved, tps_warp
-from rdm_cli.methods.diffusion_model import DiffusionModel, between
+from rdm_cli.methods.conditions import NOTHING, Conditions, ConditionSpec
+from rdm_cli.methods.diffusion_model import DiffusionModel
 from rdm_cli.methods.lrdm.config import LRDMConfig
 from rdm_cli.methods.lrdm.losses import loss_weights
 from rdm_cli.models.first_stage import build_first_stage, drawn_latents, to_images, to_latents
@@ -155,9 +156,11 @@ class LRDM(DiffusionModel):
         )
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, of which ``y`` holds the numbers; () for a model that knows none."""
-        return self.config.class_names
+    def conditions(self) -> tuple[ConditionSpec, ...]:
+        """The class, where it knows some, and latents whose style is taken, in a model of style and shape."""
+        classes, style = self.config.class_names, self.style_shape
+        found = [ConditionSpec(name="class", names=classes)] if classes else []
+        return (*found, *([ConditionSpec(name="style", shape=self.x_T_shape)] if style else []))
 
     @property
     def style_shape(self) -> bool:
@@ -165,20 +168,26 @@ class LRDM(DiffusionModel):
         return isinstance(self.config.representation, StyleShapeConfig)
 
     def encode(
-        self, z_0: Tensor, y: Tensor | None = None, *, timesteps: Sequence[int] | None = None
-    ) -> Tensor:
+        self, z_0: Tensor, given: Conditions = NOTHING, *, timesteps: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
         """Latents (B, *x_T_shape) to the mean of ``z``, (B, *z_shape); (B, 0) without a representation.
 
-        t-LRDM gives one for each of ``timesteps``, ascending, (B, S, ...); None: those of the sampler.
+        Beside z are the ``class`` (B,), if one is given, and in a model of style and shape the ``style``, the
+        latents themselves. t-LRDM gives a z for each of ``timesteps``, ascending, (B, S, ...); None: those of
+        the sampler.
         """
+        own = {"style": z_0} if self.style_shape else {}
+        return {**given, "z": self._mean_of(z_0, given.get("class"), timesteps), **own}
+
+    def _mean_of(self, z_0: Tensor, y: Tensor | None, timesteps: Sequence[int] | None) -> Tensor:
         if self.representation is None:
             return z_0.new_zeros(len(z_0), 0)
         if not self.time_dependent:
             return self.posterior(z_0, y=y)[0]
         if timesteps is None:
             timesteps = self.sampling.trajectory().t.tolist()
-        given = [torch.full((len(z_0),), t, dtype=torch.int64, device=z_0.device) for t in timesteps]
-        return torch.stack([self.posterior(z_0, t, y)[0] for t in given], dim=1)
+        times = [torch.full((len(z_0),), t, dtype=torch.int64, device=z_0.device) for t in timesteps]
+        return torch.stack([self.posterior(z_0, t, y)[0] for t in times], dim=1)
 
     def predict(self, z_t: Tensor, t: Tensor, pyramid: list[Tensor], y: Tensor | None = None) -> Tensor:
         """What the UNet predicts at ``z_t`` (B, *x_T_shape) and ``t`` (B,)."""
@@ -193,24 +202,18 @@ class LRDM(DiffusionModel):
         answer = self.unet(wiener_residual(z_t, *about), t, condition.maps, y, condition.guess)
         return v_around(answer.to(z_t.dtype), z_t, *about)
 
-    def denoiser(
-        self,
-        z: Tensor,
-        *,
-        y: Tensor | None = None,
-        style: Tensor | None = None,
-        timesteps: Sequence[int] | None = None,
-    ) -> EpsFn:
+    def denoiser(self, conditions: Conditions, *, timesteps: Sequence[int] | None = None) -> EpsFn:
         """eps(z_t, t) for ``z`` (B, *z_shape); the pyramid is computed here, once.
 
-        ``y`` (B,) are classes, ``style`` (B, *x_T_shape) latents; see :meth:`pyramid`. t-LRDM's z is one for
-        each of ``timesteps``, as :meth:`encode` gives them, and is asked about no others.
+        ``class`` (B,) and ``style`` (B, *x_T_shape) are as :meth:`encode` gives them. t-LRDM's z is one for
+        each of ``timesteps``, and is asked about no others.
         """
+        z, y = conditions["z"], conditions.get("class")
         if self.time_dependent:
             seen = self.sampling.trajectory().t.tolist() if timesteps is None else timesteps
             places = {int(t): i for i, t in enumerate(seen)}
             return self.denoiser_of_time(lambda t: z[:, places[int(t[0])]], y)
-        condition = self.condition(z, style=style)
+        condition = self.condition(z, style=conditions.get("style"))
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
             return self.as_eps(self._answer(z_t, t, condition, y), z_t, t)
@@ -250,17 +253,16 @@ class LRDM(DiffusionModel):
         z_0: Tensor,
         t: Tensor,
         eps: Tensor,
-        z: Tensor | None = None,
+        conditions: Conditions = NOTHING,
         *,
         noise: Tensor | None = None,
-        y: Tensor | None = None,
-        style: Tensor | None = None,
     ) -> Tensor:
         """The joint loss of each image, (B,), for latents ``z_0`` (B, *x_T_shape).
 
-        ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With ``z``
-        given, another image's perhaps, there is no KL. ``y`` (B,) are classes; ``style``: :meth:`pyramid`.
+        ``noise`` draws z from the encoder's Gaussian; None draws it with torch's own generator. With a ``z``
+        given, another image's perhaps, there is no KL. The other ``conditions`` are those of :meth:`encode`.
         """
+        z, y, style = (conditions.get(name) for name in ("z", "class", "style"))
         if z is not None and self.time_dependent and z.shape[1] == 1:
             z = z[:, 0]  # as encode gives it for one timestep
         if z is not None or self.config.representation is None:
@@ -283,19 +285,6 @@ class LRDM(DiffusionModel):
         self.unet.scale_factor.fill_(1.0)
         latents = torch.cat([self.enter(x_0).float().cpu() for x_0 in batches])
         self.unet.scale_factor.fill_(float(1 / latents.std().clamp(min=1e-6)))
-
-    def path_denoiser(
-        self,
-        z_first: Tensor,
-        z_second: Tensor,
-        weight: Tensor,
-        *,
-        y: Tensor | None = None,
-        timesteps: Sequence[int] | None = None,
-    ) -> EpsFn:
-        """As that of every model; ``y`` and ``timesteps`` as in :meth:`denoiser`."""
-        first, second = (self.denoiser(z, y=y, timesteps=timesteps) for z in (z_first, z_second))
-        return between(first, second, weight)
 
     @property
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -322,7 +311,8 @@ class LRDM(DiffusionModel):
             else:
                 z_0 = self.enter_to_train(x_0, noise.get("latents")).float()
             conditions = self.training_conditions(x_0, noise.get("warp"))
-        return self.loss(z_0, t, eps, noise=noise.get("z"), y=y, **conditions)
+        known = {} if y is None else {"class": y}
+        return self.loss(z_0, t, eps, known | conditions, noise=noise.get("z"))
 
     @torch.no_grad()
     def training_conditions(self, x_0: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:

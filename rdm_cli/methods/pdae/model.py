@@ -38,6 +38,7 @@ from rdm_cli.kernels.parameterization import (
     wiener_residual,
 )
 from rdm_cli.kernels.spec import EpsFn
+from rdm_cli.methods.conditions import NOTHING, Conditions
 from rdm_cli.methods.denoising import UNetModel
 from rdm_cli.methods.pdae.coefficients import (
     frozen_weight,
@@ -105,10 +106,11 @@ class PDAE(UNetModel):
         self.unet.eval()
         return self
 
-    def encode(self, x_0: Tensor) -> Tensor:
+    def encode(
+        self, x_0: Tensor, given: Conditions = NOTHING, *, timesteps: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
         """Images ``x_0`` (B, 3, H, W) in [-1, 1] to ``z`` (B, z_width)."""
-        z: Tensor = self.encoder(x_0)
-        return z
+        return {"z": self.encoder(x_0)}
 
     def _condition(self, z: Tensor | None) -> Condition:
         """What is computed of ``z`` (B, z_width), once for a whole trajectory."""
@@ -171,13 +173,15 @@ class PDAE(UNetModel):
             return prediction + per_item(coefficient[t], g) * g
         return prediction + g
 
-    def denoiser(self, z: Tensor, *, stop_below: int = 0) -> EpsFn:
+    def denoiser(
+        self, conditions: Conditions, *, timesteps: Sequence[int] | None = None, stop_below: int = 0
+    ) -> EpsFn:
         """eps(x_t, t) for ``z`` (B, z_width); what depends on z alone is computed here, once.
 
         At t < ``stop_below`` the DPM is left as it is: the paper's way of sampling without an image, whose
         last steps follow the DPM's own idea of detail.
         """
-        condition = self._condition(z)
+        condition = self._condition(conditions["z"])
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
             if bool((t < stop_below).all()):
@@ -189,38 +193,44 @@ class PDAE(UNetModel):
 
         return eps_fn
 
-    def one_step(self, x_t: Tensor, t: Tensor, z: Tensor, **conditions: Tensor) -> dict[str, Tensor]:
+    def one_step(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> dict[str, Tensor]:
         """eps of the DPM alone, and with the shift that training teaches: that of the posterior's mean."""
-        free, g = self.predict(x_t, t, self._condition(z))
+        free, g = self.predict(x_t, t, self._condition(conditions["z"]))
         shifted = self.shifted(free, g, t, self.mean_shift)
         answers = {"without z": free, "with z": shifted}
         return {name: self.as_eps(answer, x_t, t) for name, answer in answers.items()}
 
-    def path_denoiser(self, z_first: Tensor, z_second: Tensor, weight: Tensor) -> EpsFn:
+    def path_denoiser(
+        self,
+        first: Conditions,
+        second: Conditions,
+        weight: Tensor,
+        *,
+        timesteps: Sequence[int] | None = None,
+    ) -> EpsFn:
         """eps(x_t, t) on the way between two codes: at each step, the lerp of their two shifts.
 
-        ``z_first`` and ``z_second`` (B, z_width), ``weight`` (B,) from 0 (the first) to 1. The frozen half
-        runs once for both.
+        ``weight`` (B,) from 0 (the first) to 1. The frozen half runs once for both.
         """
-        first, second = self._condition(z_first), self._condition(z_second)
+        ends = self._condition(first["z"]), self._condition(second["z"])
 
         def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
-            prediction, g_first, g_second = self.predict(x_t, t, first, second)
+            prediction, g_first, g_second = self.predict(x_t, t, *ends)
             g = torch.lerp(g_first, g_second, per_item(weight, g_first))
             answer = self.shifted(prediction, g, t, self.score_shift)
             return self.as_eps(answer, x_t, t)
 
         return eps_fn
 
-    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, z: Tensor | None = None) -> Tensor:
+    def loss(self, x_0: Tensor, t: Tensor, eps: Tensor, conditions: Conditions = NOTHING) -> Tensor:
         """Weighted mean squared error of each image, (B,), in what the frozen UNet predicts.
 
         With a generator, in v.
 
-        ``t`` int64 (B,), ``eps`` like ``x_0``. ``z`` None encodes ``x_0``; another image's z measures how
-        much the shift relies on it.
+        ``t`` int64 (B,), ``eps`` like ``x_0``. Without a ``z``, ``x_0`` is encoded; another image's z
+        measures how much the shift relies on it.
         """
-        return self._loss(x_0, t, eps, self._condition(self.encode(x_0) if z is None else z))
+        return self._loss(x_0, t, eps, self._condition((conditions or self.encode(x_0))["z"]))
 
     def _loss(self, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition) -> Tensor:
         alpha_bar = self.alpha_bar[t]
@@ -235,7 +245,7 @@ class PDAE(UNetModel):
 
     def forward(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """What is minimised, of each image, (B,): :meth:`loss`, or with a generator the loss above."""
-        condition = self._condition(self.encode(x_0))
+        condition = self._condition(self.encoder(x_0))
         loss = self._loss(x_0, t, eps, condition)
         if condition.guess is None or self.config.generator is None:
             return loss

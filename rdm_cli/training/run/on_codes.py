@@ -343,9 +343,7 @@ def discover_concepts(
 
     Raises RdmError for too few codes and where nothing divides them, UsageError for a z of each timestep.
     """
-    bundle.require_z("directions")
-    if bundle.model.time_dependent:
-        raise UsageError(f"{bundle.name}: no directions are found here: its z is one for each timestep")
+    bundle.require_one_z("directions")
     found = _codes_of_images(codes, bundle, note)
     try:
         return find_concepts(found.z, seed=seed, advance=advance), found.z

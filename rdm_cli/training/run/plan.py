@@ -142,6 +142,12 @@ class RunPlan:
     latents: Path | None = None
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that the networks are told, which are sub-folders of images; () for most."""
+        known: tuple[str, ...] = getattr(self.config, "class_names", ())
+        return known
+
+    @property
     def command(self) -> str:
         """The command that this process was given."""
         return self.commands[-1]

@@ -36,11 +36,11 @@ def draw_sheet(
     own: Any = model
     draws_its_own = hasattr(model, "picture_rows")
     classes = images.classes(chosen)
-    y: dict[str, Any] = {} if classes is None else {"y": classes.to(device)}
-    rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0, **y)
+    given = {} if classes is None else {"class": classes.to(device)}
+    rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0, given=given)
     tiles = [[Tile(enlarged(to_pil(picture), TILE_PIXELS)) for picture in row] for row in rows.values()]
     sheet = lay_out(tiles, names=list(rows), title=f"{record['bundle']}, step {record['step']:,}")
     save_image(sheet, path, new_record("training sheet", **record))
     if draws_its_own:
         return {}, own.remark(rows)
-    return diagnostics.swapped_z_losses(described, x_0, **y), None
+    return diagnostics.swapped_z_losses(described, x_0, given=given), None

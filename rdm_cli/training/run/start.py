@@ -46,7 +46,7 @@ def training_images(
         channels=config.image_channels,
         fit=cast(Any, plan.fit),
         on_bad=on_bad,
-        class_names=getattr(plan.config, "class_names", ()),
+        class_names=plan.class_names,
         max_pixels=plan.max_pixels,
         value_range=None if plan.value_range is None else parse_range(plan.value_range),
         on_remark=on_remark,

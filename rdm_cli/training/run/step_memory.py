@@ -82,7 +82,7 @@ def pass_peak(model: nn.Module, plan: RunPlan, size: int) -> int:
     image = plan.config if hasattr(plan.config, "image_size") else plan.config.unet
     shape = (image.image_channels, image.image_size, image.image_size)
     stored = torch.zeros(size, *(described.x_T_shape if plan.latents is not None else shape))
-    y = [torch.zeros(size, dtype=torch.int64)] if getattr(plan.config, "class_names", ()) else []
+    y = [torch.zeros(size, dtype=torch.int64)] if plan.class_names else []
     noise = {name: torch.zeros(size, *one) for name, one in described.noise_shapes.items()}
     t, eps = torch.zeros(size, dtype=torch.int64), torch.zeros(size, *described.x_T_shape)
     half = plan.mixed_precision != "no"

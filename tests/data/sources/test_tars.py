@@ -8,7 +8,6 @@ import random
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from rdm_cli.data.sources.opening import sources_of
 from rdm_cli.data.sources.tars import TarShard, split_key, tar_stem
 from rdm_cli.errors import OccupiedError, SourceError, UsageError
 from rdm_cli.jobs.batch import Outcome, Task, run_batches
+from rdm_cli.jobs.results import Result
 
 
 def archive(path: Path, *members: tuple[str, bytes] | tarfile.TarInfo) -> Path:
@@ -379,18 +379,19 @@ def test_resuming_among_many_kept_members_leaves_each_as_it_was(tmp_path: Path) 
                     sink.expect(place)
                     yield Task(source=item.source, target=place, name=str(item.source))
 
-        def load(task: Task) -> bytes | Outcome[Task]:
+        def load(task: Task) -> bytes | Outcome[Task, Result]:
             if not task.target.is_file():
                 return expected[task.name]
             assert task.target.read_bytes() == expected[task.name]
-            return Outcome(item=task, data={"skipped": True})
+            return Outcome(item=task, result=Result(output=task.name, skipped=True))
 
-        def process(batch: Sequence[Task], loaded: Sequence[bytes]) -> list[dict[str, Any]]:
-            return [{"digest": put(task.target, data)} for task, data in zip(batch, loaded, strict=True)]
+        def process(batch: Sequence[Task], loaded: Sequence[bytes]) -> list[Result]:
+            digests = [put(task.target, data) for task, data in zip(batch, loaded, strict=True)]
+            return [Result(output=t.name, digest=d) for t, d in zip(batch, digests, strict=True)]
 
         for outcome in run_batches(tasks(), load=load, process=process, batch_size=2):
-            assert outcome.error is None
-            sink.settle(outcome.item.target, kept=bool(outcome.data.get("skipped")))
+            assert outcome.result is not None
+            sink.settle(outcome.item.target, kept=outcome.result.skipped)
         sink.close(complete=True)
 
     for names in (set(expected) - new, set(expected)):

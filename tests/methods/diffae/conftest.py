@@ -191,7 +191,7 @@ class Golden:
 
     def decode(self, z: Tensor, x_T: Tensor, num_steps: int) -> Tensor:
         """Images in [0, 1], as the authors store them."""
-        x_0 = last(ddim_decode(self.model.denoiser(z), x_T, self.spec, num_steps))
+        x_0 = last(ddim_decode(self.model.denoiser({"z": z}), x_T, self.spec, num_steps))
         return ((x_0 + 1) / 2).clamp(0, 1)
 
     def raw_model(self) -> DiffAE:

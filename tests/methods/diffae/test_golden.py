@@ -55,13 +55,13 @@ def test_config_is_the_one_the_weights_were_made_with(g: Any) -> None:
 
 @torch.no_grad()
 def test_z(g: Any) -> None:
-    close(g.model.encode(g["x"]), g["z_sem"], Z)
-    close(g.raw_model().encode(g["x"]), g["z_sem_nonema"], Z)
+    close(g.model.encode(g["x"])["z"], g["z_sem"], Z)
+    close(g.raw_model().encode(g["x"])["z"], g["z_sem_nonema"], Z)
 
 
 @torch.no_grad()
 def test_eps_at_every_t(g: Any) -> None:
-    eps_fn = g.model.denoiser(g["z_sem"])
+    eps_fn = g.model.denoiser({"z": g["z_sem"]})
     for t in g["unet.t"].tolist():
         close(eps_fn(g[f"unet.x_t.{t}"], torch.full((2,), t)), g[f"unet.eps.{t}"], EPS)
         # their x_t is our noising of x: q(x_t | x_0)
@@ -101,7 +101,7 @@ def test_timesteps(g: Any) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("num_steps", [10, 20, 50])
 def test_encoding_then_decoding(g: Any, num_steps: int) -> None:
-    x_T = last(ddim_encode(g.model.denoiser(g["z_sem"]), g["x"], g.spec, num_steps))
+    x_T = last(ddim_encode(g.model.denoiser({"z": g["z_sem"]}), g["x"], g.spec, num_steps))
     close(x_T, g[f"ddim_encode.x_T.T{num_steps}"], X_T)
     theirs = g[f"ddim_encode.x_T.T{num_steps}"]
     close(g.decode(g["z_sem"], theirs, num_steps), g[f"ddim_decode.img01.T{num_steps}"], IMAGE)
@@ -109,7 +109,7 @@ def test_encoding_then_decoding(g: Any, num_steps: int) -> None:
 
 @torch.no_grad()
 def test_single_steps(g: Any) -> None:
-    eps_fn = g.model.denoiser(g["z_sem"])
+    eps_fn = g.model.denoiser({"z": g["z_sem"]})
     encoded = list(ddim_encode(eps_fn, g["x"], g.spec, 20))
     close(encoded[0], g["ddim_encode.T20.step1"], X_T)
     close(encoded[9], g["ddim_encode.T20.step10"], X_T)

@@ -54,8 +54,8 @@ def images(num: int = 3) -> Tensor:
 def test_pictures_of_one_z_hardly_differ_whatever_x_T_is() -> None:
     """The grain: a network that answers noise with noise cannot bring more than the spread of it in."""
     described = model()
-    z = described.encode(images())
-    denoise = described.denoiser(z)
+    z = described.encode(images())["z"]
+    denoise = described.denoiser({"z": z})
     first, second = (
         last(ddim_decode(denoise, torch.randn(3, 3, 16, 16), described.sampling, 1)) for _ in range(2)
     )
@@ -68,8 +68,8 @@ def test_pictures_of_one_z_hardly_differ_whatever_x_T_is() -> None:
 def test_the_whole_code_brings_any_image_back() -> None:
     """Even where the guess is nothing like it, as before training."""
     described, x_0 = model(), images()
-    z = described.encode(x_0)
-    denoise = described.denoiser(z)
+    z = described.encode(x_0)["z"]
+    denoise = described.denoiser({"z": z})
     x_T = last(ddim_encode(denoise, x_0, described.sampling, 100))
     again = last(ddim_decode(denoise, x_T, described.sampling, 100))
     guess = described.generator(z).picture  # type: ignore[misc]
@@ -80,7 +80,7 @@ def test_the_loss_that_trains_is_the_weighed_one_and_that_of_the_guess() -> None
     described, x_0 = model(), images()
     t, eps = torch.tensor([3, 300, 950]), torch.randn(3, 3, 16, 16)
     alpha_bar = described.alpha_bar[t]
-    z = described.encode(x_0)
+    z = described.encode(x_0)["z"]
     target = training_target("v", x_0, eps, alpha_bar)
     answer = described._answer(add_noise(x_0, eps, alpha_bar), t, described._condition(z))
     loss = (answer - target).square().mean(dim=(1, 2, 3))

@@ -62,7 +62,7 @@ def write(folder: Path, weights: Any, settings: Any = SETTINGS) -> list[Path]:
 
 def eps(model: DPM) -> Tensor:
     x_t = torch.linspace(-1, 1, 3 * 256).reshape(1, 3, 16, 16)
-    return model.denoiser(torch.zeros(1, 0))(x_t, torch.tensor([300]))
+    return model.denoiser({"z": torch.zeros(1, 0)})(x_t, torch.tensor([300]))
 
 
 @pytest.mark.parametrize("bare", [True, False])

@@ -56,12 +56,12 @@ def test_forward_noise_and_eps(dpm: DPM, tensors: Tensors) -> None:
     for size in (32, 64):
         x_t = add_noise(g[f"x0_{size}"], g[f"noise_{size}"], dpm.alpha_bar[g["t"]])
         close(x_t, g[f"x_t_{size}"], atol=1e-6)
-        eps = dpm.denoiser(torch.zeros(2, 0))(g[f"x_t_{size}"], g["t"])
+        eps = dpm.denoiser({"z": torch.zeros(2, 0)})(g[f"x_t_{size}"], g["t"])
         close(eps, g[f"eps_{size}"], atol=1e-4)
 
 
 def test_ddim_both_ways(dpm: DPM, tensors: Tensors) -> None:
-    eps_fn = dpm.denoiser(torch.zeros(2, 0))
+    eps_fn = dpm.denoiser({"z": torch.zeros(2, 0)})
     x_T = last(ddim_encode(eps_fn, tensors["x0_32"], dpm.sampling, 20))
     close(x_T, tensors["dpm_encode_32"], atol=1e-4)
     # random weights amplify rounding over a whole decode (golden/README.md)
@@ -73,7 +73,7 @@ def test_one_step_denoising(dpm: DPM, tensors: Tensors) -> None:
     t = torch.tensor([400, 800])
     alpha_bar = dpm.alpha_bar[t]
     x_t = add_noise(tensors["x0_32"], tensors["noise_32"], alpha_bar)
-    eps = dpm.denoiser(torch.zeros(2, 0))(x_t, t)
+    eps = dpm.denoiser({"z": torch.zeros(2, 0)})(x_t, t)
     close(to_x_0(eps, x_t, alpha_bar), tensors["one_step_dpm_32"], atol=1e-3, rtol=1e-4)
 
 
@@ -94,7 +94,7 @@ def test_heads_and_both_orders_of_attention(
     official = read_dpm([tmp_path / "b.pt", tmp_path / "b.yml"])
     model = DPM(official.config)
     model.load_state_dict(official.state)
-    eps = model.eval().denoiser(torch.zeros(2, 0))(tensors["B.x"], torch.tensor(T_OF_B))
+    eps = model.eval().denoiser({"z": torch.zeros(2, 0)})(tensors["B.x"], torch.tensor(T_OF_B))
     close(eps, tensors[name], atol=1e-4)
 
 
@@ -106,5 +106,7 @@ def test_command_line_converts(folder: Path, tensors: Tensors, tmp_path: Path) -
     assert main(["bundles", "check", str(out)]) == 0
     model = open_bundle(str(out)).model
     assert (model.sampling.spacing, model.sampling.steps, model.z_shape) == ("linspace", 100, (0,))
-    x_0 = last(ddim_decode(model.denoiser(torch.zeros(2, 0)), tensors["xT_random_32"], model.sampling, 20))
+    x_0 = last(
+        ddim_decode(model.denoiser({"z": torch.zeros(2, 0)}), tensors["xT_random_32"], model.sampling, 20)
+    )
     close(x_0, tensors["dpm_sample_32"], atol=1e-2)

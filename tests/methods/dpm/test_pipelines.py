@@ -144,7 +144,9 @@ def test_one_class_of_a_class_conditional_network(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = network(x_t, t, class_labels=torch.tensor([2])).sample
     # not to the bit: how MKL sums depends on where in memory the weights lie
-    torch.testing.assert_close(model.denoiser(torch.zeros(1, 0))(x_t, t), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        model.denoiser({"z": torch.zeros(1, 0)})(x_t, t), expected, atol=1e-5, rtol=1e-4
+    )
     assert (
         main(["bundles", "convert", "pdae", str(folder), "-o", str(tmp_path / "x"), "--class-label", "2"])
         == 2

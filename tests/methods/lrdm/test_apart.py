@@ -158,9 +158,9 @@ def test_it_encodes_decodes_and_comes_back_from_its_bundle(tmp_path: Path) -> No
     mean = model.posterior(z_0)[0]
     maps = opened.pyramid(mean)
     assert [m.shape[1:] for m in maps] == [(24, 4, 4), (12, 8, 8), (12, 16, 16)]
-    assert torch.equal(opened.denoiser(mean)(z_0, t), model.denoiser(mean)(z_0, t))
-    other = model.denoiser(mean.flip(0))(z_0, t)
-    assert not torch.allclose(other, model.denoiser(mean)(z_0, t))  # z reaches the answer
+    assert torch.equal(opened.denoiser({"z": mean})(z_0, t), model.denoiser({"z": mean})(z_0, t))
+    other = model.denoiser({"z": mean.flip(0)})(z_0, t)
+    assert not torch.allclose(other, model.denoiser({"z": mean})(z_0, t))  # z reaches the answer
 
 
 @pytest.mark.parametrize("levels", [2, 4])

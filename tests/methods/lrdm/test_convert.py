@@ -78,7 +78,7 @@ def test_the_command_line_converts_encodes_and_decodes(
         assert main(["encode", *words]) == 0
         code = Codes.load(tmp_path / f"{i}.safetensors")
         seen = torch.from_numpy(np.array(Image.open(tmp_path / f"{i}.png"))).permute(2, 0, 1) / 127.5 - 1
-        expected = model.encode(model.enter(seen[None].float()))
+        expected = model.encode(model.enter(seen[None].float()))["z"]
         torch.testing.assert_close(code.z, expected, atol=1e-5, rtol=1e-4)
         # images outside of [-1, 1] are clipped by the PNG; what is left of z is still near
         assert code.x_T is not None and code.x_T.shape == (1, 3, 16, 16)
@@ -182,7 +182,9 @@ def test_classes_on_the_command_line(
     assert main(["bundles", "convert", "lrdm", *files, "-o", str(out)]) == 0
     assert main(["bundles", "check", str(out)]) == 0
     model: Any = open_bundle(str(out)).model
-    assert model.class_names == tuple(map(str, range(len(model.class_names)))) and len(model.class_names) > 1
+    (known,) = model.conditions
+    assert known.name == "class" and len(known.names) > 1
+    assert known.names == tuple(map(str, range(len(known.names))))
     (grey,) = ((tensors["lrdm_class.image"][0] + 1) * 127.5).round().clamp(0, 255).byte()
     image = tmp_path / "a.png"
     Image.fromarray(grey.numpy()).save(image)
@@ -197,7 +199,7 @@ def test_classes_on_the_command_line(
     for y in (0, 1):
         assert main([*words, "--class", str(y)]) == 0
         code = Codes.load(tmp_path / "a.safetensors")
-        expected = model.encode(model.enter(seen.float()), torch.tensor([y]))
+        expected = model.encode(model.enter(seen.float()), {"class": torch.tensor([y])})["z"]
         torch.testing.assert_close(code.z, expected, atol=1e-5, rtol=1e-4)
         assert code.infos[0].class_name == str(y)
         decode = ["decode", str(tmp_path / "a.safetensors"), "-b", str(out), "-q"]

@@ -251,11 +251,11 @@ def test_class_conditional(raw: Raw, tensors: Tensors) -> None:
     close(model.predict(x, at(500), maps, torch.ones_like(y)), g["lrdm_class.unet.out_t500_y1"])
     noise = g["lrdm_class.loss.repr_noise"]
     loss = model.loss(
-        g["lrdm_class.z0"], g["lrdm_class.loss.t"], g["lrdm_class.loss.noise"], noise=noise, y=y
+        g["lrdm_class.z0"], g["lrdm_class.loss.t"], g["lrdm_class.loss.noise"], {"class": y}, noise=noise
     )
     close(loss.mean(), g["lrdm_class.loss.total"])
     fifty = raw("lrdm_class_tiny", FIFTY)
-    eps_fn = fifty.denoiser(fifty.encode(g["lrdm_class.z0"], y), y=y)
+    eps_fn = fifty.denoiser(fifty.encode(g["lrdm_class.z0"], {"class": y}))
     path = list(ddim_decode(eps_fn, g["lrdm_class.zT"], FIFTY))
     states(g, "lrdm_class.N50.ddim_x0_sampling", path)
     x_T = last(ddim_encode(eps_fn, g["lrdm_class.z0"], FIFTY))
@@ -282,8 +282,8 @@ def test_style_and_shape(raw: Raw, tensors: Tensors) -> None:
         g["lrdm_warp.z0"],
         g["lrdm_warp.loss.t"],
         g["lrdm_warp.loss.noise"],
+        {"style": style},
         noise=g["lrdm_warp.loss.repr_noise"],
-        style=style,
     )
     close(loss.mean(), g["lrdm_warp.loss.total"])
 

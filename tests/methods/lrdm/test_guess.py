@@ -70,8 +70,8 @@ def drawn(num: int = 3) -> tuple[Tensor, Tensor]:
 
 def test_latents_of_one_z_differ_by_no_more_than_the_spread_whatever_x_T_is() -> None:
     described = model()
-    z = described.encode(latents())
-    denoise = described.denoiser(z)
+    z = described.encode(latents())["z"]
+    denoise = described.denoiser({"z": z})
     first, second = (
         last(ddim_decode(denoise, torch.randn(3, 4, 8, 8), described.sampling, 1)) for _ in range(2)
     )
@@ -83,8 +83,8 @@ def test_latents_of_one_z_differ_by_no_more_than_the_spread_whatever_x_T_is() ->
 def test_the_whole_code_brings_any_latents_back() -> None:
     """Even where the guess is nothing like them, as before training."""
     described, z_0 = model(), latents()
-    z = described.encode(z_0)
-    denoise = described.denoiser(z)
+    z = described.encode(z_0)["z"]
+    denoise = described.denoiser({"z": z})
     x_T = last(ddim_encode(denoise, z_0, described.sampling, 100))
     again = last(ddim_decode(denoise, x_T, described.sampling, 100))
     guess = described.representation.guess(z).picture
@@ -101,7 +101,7 @@ def test_the_loss_that_trains_is_the_weighed_one_that_of_the_guess_and_the_kl() 
     assert condition.guess is not None
     answer = described._answer(add_noise(z_0, eps, alpha_bar), t, condition, None)
     loss = (answer - training_target("v", z_0, eps, alpha_bar)).square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(described.loss(z_0, t, eps, z), loss)
+    torch.testing.assert_close(described.loss(z_0, t, eps, {"z": z}), loss)
     weight = (1 - alpha_bar + SPREAD**2 * alpha_bar).float()
     whole = weight * loss + (condition.guess - z_0).square().mean(dim=(1, 2, 3))
     torch.testing.assert_close(
@@ -140,9 +140,9 @@ def test_a_bundle_keeps_the_generator(tmp_path: Path) -> None:
     opened: Any = open_bundle(str(tmp_path / "b")).model
     t, eps = drawn()
     assert opened.config == CONFIG
-    z = saved.encode(z_0)
-    assert torch.equal(opened.encode(z_0), z)
-    assert torch.equal(opened.loss(z_0, t, eps, z), saved.loss(z_0, t, eps, z))
+    z = saved.encode(z_0)["z"]
+    assert torch.equal(opened.encode(z_0)["z"], z)
+    assert torch.equal(opened.loss(z_0, t, eps, {"z": z}), saved.loss(z_0, t, eps, {"z": z}))
 
 
 def test_a_bundle_without_one_says_nothing_of_it(tmp_path: Path) -> None:

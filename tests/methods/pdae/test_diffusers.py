@@ -117,7 +117,7 @@ def test_the_frozen_half_is_diffusers_own(kind: Any) -> None:
     expected = as_diffusers_says(network, config, x_t, t)
     assert torch.equal(answer, expected)
     assert g.shape == x_t.shape and not g.any()
-    eps = model.denoiser(torch.randn(2, 8))(x_t, t)
+    eps = model.denoiser({"z": torch.randn(2, 8)})(x_t, t)
     assert torch.equal(eps, to_eps(prediction, expected, x_t, model.alpha_bar[t]))
 
 
@@ -196,8 +196,8 @@ def test_a_pipeline_folder_is_a_plain_dpm(tmp_path: Path) -> None:
     assert nested.digest == flat.digest
     assert nested.model.prediction == "v"
     x_t, t = some_batch()
-    eps = nested.model.denoiser(torch.zeros(2, 0))(x_t, t)
-    assert torch.equal(eps, flat.model.denoiser(torch.zeros(2, 0))(x_t, t))
+    eps = nested.model.denoiser({"z": torch.zeros(2, 0)})(x_t, t)
+    assert torch.equal(eps, flat.model.denoiser({"z": torch.zeros(2, 0)})(x_t, t))
     # one DDIM step of diffusers' from the last timestep, by its own classes
     theirs = DDIMPipeline(network.eval(), DDIMScheduler.from_config(scheduler.config))
     theirs.scheduler.set_timesteps(1000)
@@ -207,5 +207,5 @@ def test_a_pipeline_folder_is_a_plain_dpm(tmp_path: Path) -> None:
     from rdm_cli.kernels.ddim import ddim_step
 
     (leg,) = [leg for leg in nested.model.sampling.trajectory(999).decoding() if leg.t == 999]
-    ours = ddim_step(nested.model.denoiser(torch.zeros(2, 0)), x_t, *leg, clip=True)
+    ours = ddim_step(nested.model.denoiser({"z": torch.zeros(2, 0)}), x_t, *leg, clip=True)
     torch.testing.assert_close(ours, stepped, atol=1e-4, rtol=1e-4)

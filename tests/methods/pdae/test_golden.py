@@ -59,7 +59,7 @@ def test_coefficients_and_weights(tensors: Tensors) -> None:
 
 
 def test_z(pdae: PDAE, tensors: Tensors) -> None:
-    close(pdae.encode(tensors["x0_64"]), tensors["z"], **STEP)
+    close(pdae.encode(tensors["x0_64"])["z"], tensors["z"], **STEP)
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -74,7 +74,7 @@ def test_frozen_eps_and_shift(pdae: PDAE, tensors: Tensors, size: int) -> None:
 def test_losses(pdae: PDAE, tensors: Tensors) -> None:
     g = tensors
     close(pdae.loss(g["x0_64"], g["t"], g["noise_64"]).mean(), g["loss_ema"], atol=1e-5, rtol=1e-5)
-    given = pdae.loss(g["x0_32"], g["t"], g["noise_32"], g["z"]).mean()
+    given = pdae.loss(g["x0_32"], g["t"], g["noise_32"], {"z": g["z"]}).mean()
     close(given, g["loss_ema_32"], atol=1e-5, rtol=1e-5)
 
 
@@ -94,7 +94,7 @@ def raw(folder: Path, official: OfficialPDAE) -> PDAE:
 def test_a_training_step(raw: PDAE, pdae: PDAE, tensors: Tensors) -> None:
     """Loss, gradients, one Adam step and the average after it; nothing reaches the frozen half."""
     g = tensors
-    close(raw.encode(g["x0_64"]).detach(), g["z_raw"], **STEP)
+    close(raw.encode(g["x0_64"])["z"].detach(), g["z_raw"], **STEP)
     loss = raw.loss(g["x0_64"], g["t"], g["noise_64"]).mean()
     close(loss.detach(), g["loss_raw"], atol=1e-5, rtol=1e-5)
     loss.backward()
@@ -119,7 +119,7 @@ def test_a_training_step(raw: PDAE, pdae: PDAE, tensors: Tensors) -> None:
 
 def test_single_steps(pdae: PDAE, tensors: Tensors) -> None:
     """One step of DDIM each way, from t = 499."""
-    eps_fn = pdae.denoiser(tensors["z"])
+    eps_fn = pdae.denoiser({"z": tensors["z"]})
     path = pdae.sampling.trajectory(20)
     down, up = path.decoding()[10], path.encoding()[10]
     assert down.t == up.t == 499
@@ -128,7 +128,7 @@ def test_single_steps(pdae: PDAE, tensors: Tensors) -> None:
 
 
 def test_encode_and_decode(pdae: PDAE, tensors: Tensors) -> None:
-    eps_fn = pdae.denoiser(tensors["z"])
+    eps_fn = pdae.denoiser({"z": tensors["z"]})
     x_T = last(ddim_encode(eps_fn, tensors["x0_32"], pdae.sampling, 20))
     close(x_T, tensors["xT_encoded_32"], **STEP)
     close(
@@ -136,7 +136,7 @@ def test_encode_and_decode(pdae: PDAE, tensors: Tensors) -> None:
     )
     random = tensors["xT_random_32"]
     close(last(ddim_decode(eps_fn, random, pdae.sampling, 20)), tensors["decode_random_32"], **DECODE)
-    stopping = pdae.denoiser(tensors["z"], stop_below=pdae.sampling.stop_below(0.3, 20))
+    stopping = pdae.denoiser({"z": tensors["z"]}, stop_below=pdae.sampling.stop_below(0.3, 20))
     close(
         last(ddim_decode(stopping, random, pdae.sampling, 20)), tensors["decode_random_stop0.3_32"], **DECODE
     )
@@ -146,7 +146,7 @@ def test_interpolation(pdae: PDAE, tensors: Tensors) -> None:
     ends = tensors["xT_encoded_32"]
     close(slerp(ends[0], ends[1], torch.tensor([0.3])), tensors["slerp_0.3"], atol=1e-5)
     z_first, z_second = tensors["z"].split(1)
-    eps_fn = pdae.path_denoiser(z_first, z_second, torch.tensor([0.3]))
+    eps_fn = pdae.path_denoiser({"z": z_first}, {"z": z_second}, torch.tensor([0.3]))
     walked = last(ddim_decode(eps_fn, tensors["xT_random_32"][:1], pdae.sampling, 20))
     close(walked, tensors["traj_interp_0.3_32"], **DECODE)
 
@@ -201,7 +201,7 @@ def test_latent_prior(prior: LatentDDIM, pdae: PDAE, tensors: Tensors) -> None:
     drawn = prior.sample(g["latent.z_T"].clamp(-1, 1), 20)
     free = prior.normalise(drawn)
     close(free, g["latent.sample_unclamped"], atol=1e-3, rtol=1e-3)
-    stopping = pdae.denoiser(prior.denormalise(z), stop_below=pdae.sampling.stop_below(0.3, 20))
+    stopping = pdae.denoiser({"z": prior.denormalise(z)}, stop_below=pdae.sampling.stop_below(0.3, 20))
     decoded = last(ddim_decode(stopping, g["xT_random_32"], pdae.sampling, 20))
     close(decoded, g["latent.decoded_32"], **DECODE)
 
@@ -224,7 +224,7 @@ def test_classifier_and_manipulation(official: OfficialPDAE, pdae: PDAE, tensors
     scale = 0.3 * (512 / 8) ** 0.5
     z = found.shift(tensors["z"], "attribute_31", scale)
     close(z, tensors["manip.z"], **STEP)
-    edited = last(ddim_decode(pdae.denoiser(z), tensors["xT_encoded_32"], pdae.sampling, 20))
+    edited = last(ddim_decode(pdae.denoiser({"z": z}), tensors["xT_encoded_32"], pdae.sampling, 20))
     close(edited, tensors["manip.image_32"], **DECODE)
 
 
@@ -246,7 +246,7 @@ def test_the_command_line_converts_and_encodes(files: list[Path], tensors: Tenso
         assert main(command) == 0
         code = Codes.load(tmp_path / f"{i}.safetensors")
         rounded = torch.from_numpy(np.array(Image.open(tmp_path / f"{i}.png"))).permute(2, 0, 1) / 127.5 - 1
-        expected = cast(Any, bundle.model).encode(rounded[None].float())
+        expected = cast(Any, bundle.model).encode(rounded[None].float())["z"]
         close(code.z, expected, atol=1e-5)
         # 8 bits move an image by half a level, and z by little
         assert float((code.z - tensors["z"][i : i + 1]).norm() / tensors["z"][i].norm()) < 0.02

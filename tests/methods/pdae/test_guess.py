@@ -117,30 +117,29 @@ def test_the_shift_leads_from_what_the_frozen_model_says_to_the_answer(
 ) -> None:
     model = made(config_on(UNETS[kind], prediction))
     x_0, t, eps = batch()
-    x_t, z = add_noise(x_0, eps, model.alpha_bar[t]), model.encode(x_0)
+    x_t, z = add_noise(x_0, eps, model.alpha_bar[t]), model.encode(x_0)["z"]
     with torch.no_grad():
         frozen, shift = model.predict(x_t, t, model._condition(z))
         expected = answered(model, x_t, t, z)
         plain = DPM(DPMConfig(unet=UNETS[kind], prediction=prediction, sampling=model.sampling)).eval()
         plain.unet.load_state_dict(model.unet.state_dict())
-        alone = plain.denoiser(torch.zeros(3, 0))(x_t, t)
-        both = model.one_step(x_t, t, z)
-        walk = model.path_denoiser(z, z.roll(1, 0), torch.zeros(3))
-        for found in (
-            model.as_eps(frozen + shift, x_t, t), model.denoiser(z)(x_t, t), both["with z"], walk(x_t, t),
-        ):  # fmt: skip
+        alone = plain.denoiser({"z": torch.zeros(3, 0)})(x_t, t)
+        both = model.one_step(x_t, t, {"z": z})
+        walk = model.path_denoiser({"z": z}, {"z": z.roll(1, 0)}, torch.zeros(3))
+        denoised = model.denoiser({"z": z})(x_t, t)
+        for found in (model.as_eps(frozen + shift, x_t, t), denoised, both["with z"], walk(x_t, t)):
             torch.testing.assert_close(seen_in(model, found, x_t, t), expected, rtol=0, atol=2e-3)
         assert torch.equal(both["without z"], alone)
-        assert torch.equal(model.denoiser(z, stop_below=1000)(x_t, t), alone)
+        assert torch.equal(model.denoiser({"z": z}, stop_below=1000)(x_t, t), alone)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_pictures_of_one_z_hardly_differ_whatever_x_T_is(prediction: Prediction) -> None:
     model = made(config_on(UNET, prediction))
-    z = model.encode(batch()[0])
+    z = model.encode(batch()[0])["z"]
     with torch.no_grad():
         first, second = (
-            last(ddim_decode(model.denoiser(z), torch.randn(3, 3, 32, 32), model.sampling, 1))
+            last(ddim_decode(model.denoiser({"z": z}), torch.randn(3, 3, 32, 32), model.sampling, 1))
             for _ in range(2)
         )
         guess = cast(Any, model).generator(z).picture.clamp(-1, 1)
@@ -152,9 +151,9 @@ def test_the_whole_code_brings_any_image_back() -> None:
     """Even where the guess is nothing like it, as before training."""
     model, (x_0, _, _) = made(config_on(UNET)), batch()
     with torch.no_grad():
-        z = model.encode(x_0)
-        x_T = last(ddim_encode(model.denoiser(z), x_0, model.sampling, 100))
-        again = last(ddim_decode(model.denoiser(z), x_T, model.sampling, 100))
+        z = model.encode(x_0)["z"]
+        x_T = last(ddim_encode(model.denoiser({"z": z}), x_0, model.sampling, 100))
+        again = last(ddim_decode(model.denoiser({"z": z}), x_T, model.sampling, 100))
         guess = cast(Any, model).generator(z).picture
     assert (again - x_0).square().mean() < 0.02 * (guess - x_0).square().mean()
 
@@ -166,7 +165,7 @@ def test_the_loss_is_the_weighed_one_of_v_and_that_of_the_guess(
 ) -> None:
     model, (x_0, t, eps) = made(config_on(UNET, prediction, gamma=gamma)), batch()
     alpha_bar = model.alpha_bar[t]
-    z = model.encode(x_0)
+    z = model.encode(x_0)["z"]
     target = training_target("v", x_0, eps, alpha_bar)
     x_t = add_noise(x_0, eps, alpha_bar)
     signal, noise = alpha_bar.sqrt()[:, None, None, None], (1 - alpha_bar).sqrt()[:, None, None, None]
@@ -202,8 +201,8 @@ def test_a_fresh_model_answers_the_untrained_guess(name: str) -> None:
     x_0, eps = torch.rand(4, 3, size, size) * 2 - 1, torch.randn(4, 3, size, size)
     with torch.no_grad():
         assert model(x_0, t, eps).isfinite().all()
-        z = model.encode(x_0)
-        made_eps = model.denoiser(z)(eps, torch.full((4,), 999))
+        z = model.encode(x_0)["z"]
+        made_eps = model.denoiser({"z": z})(eps, torch.full((4,), 999))
         alpha_bar = model.alpha_bar[torch.tensor([999])].float()
         x_0_seen = (eps - (1 - alpha_bar).sqrt() * made_eps) / alpha_bar.sqrt()
         guess = cast(Any, model).generator(z).picture
@@ -282,7 +281,7 @@ def test_presets_fit_a_dpm_of_any_size(size: int) -> None:
             assert model.generator.config.sides[0] == 4 and model.generator.config.sides[-1] == size // 2
             assert model.encoder.proj_out.kernel_size == (4, 4)
             x_0 = torch.zeros(2, 1, size, size)
-            assert model.generator(model.encode(x_0)).picture.shape == x_0.shape
+            assert model.generator(model.encode(x_0)["z"]).picture.shape == x_0.shape
         assert model.config.shift.gamma is None, "errors are of v, of one size at every t"
 
 

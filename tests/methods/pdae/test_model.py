@@ -67,7 +67,10 @@ def test_it_starts_as_the_dpm(prediction: Prediction, sees: bool) -> None:
     x_t, t, _ = batch()
     _, g = model.predict(x_t, t, model._condition(torch.randn(4, 8)))
     assert g.shape == x_t.shape and not g.any()
-    ours, theirs = model.denoiser(torch.randn(4, 8))(x_t, t), plain.denoiser(torch.zeros(4, 0))(x_t, t)
+    ours, theirs = (
+        model.denoiser({"z": torch.randn(4, 8)})(x_t, t),
+        plain.denoiser({"z": torch.zeros(4, 0)})(x_t, t),
+    )
     assert torch.equal(ours, theirs)
 
 
@@ -113,11 +116,11 @@ def test_z_matters_and_stops_mattering() -> None:
     """Below ``stop_below`` the DPM's own answer comes back, whatever z."""
     model = randomised(fresh()).eval()
     x_t, t, _ = batch()
-    first, second = (model.denoiser(z, stop_below=500) for z in torch.randn(2, 4, 8))
+    first, second = (model.denoiser({"z": z}, stop_below=500) for z in torch.randn(2, 4, 8))
     low, high = t.clamp(max=499), t.clamp(min=500)
     assert torch.equal(first(x_t, low), second(x_t, low))
     assert not torch.allclose(first(x_t, high), second(x_t, high))
-    whole = model.denoiser(torch.zeros(4, 8))
+    whole = model.denoiser({"z": torch.zeros(4, 8)})
     assert not torch.allclose(whole(x_t, low), first(x_t, low))
 
 
@@ -147,8 +150,8 @@ def test_the_path_between_two_codes_ends_at_them() -> None:
     x_t, t, _ = batch()
     z_first, z_second = torch.randn(2, 4, 8)
     for weight, z in ((0.0, z_first), (1.0, z_second)):
-        walked = model.path_denoiser(z_first, z_second, torch.full((4,), weight))(x_t, t)
-        torch.testing.assert_close(walked, model.denoiser(z)(x_t, t), rtol=1e-5, atol=1e-5)
+        walked = model.path_denoiser({"z": z_first}, {"z": z_second}, torch.full((4,), weight))(x_t, t)
+        torch.testing.assert_close(walked, model.denoiser({"z": z})(x_t, t), rtol=1e-5, atol=1e-5)
 
 
 def test_the_two_coefficients_part_at_small_t() -> None:
