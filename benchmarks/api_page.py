@@ -20,6 +20,7 @@ CLASSES = {
     "Pipeline": PIPELINE.split(),
     "Codes": "save load select concatenate without_x_T replace".split(),
     "CodeInfo": [],
+    "Encoder": ["__call__"],
     "RdmError": [],
 }
 

@@ -19,16 +19,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rdm_cli.codes.code import CodeInfo, Codes
+    from rdm_cli.engines.encoder import Encoder
     from rdm_cli.errors import RdmError
     from rdm_cli.pipeline.pipeline import Pipeline, open_pipeline
     from rdm_cli.pipeline.show import show
     from rdm_cli.runtime import set_up
 
-__all__ = ["CodeInfo", "Codes", "Pipeline", "RdmError", "__version__", "open_pipeline", "set_up", "show"]
+__all__ = [
+    "CodeInfo", "Codes", "Encoder", "Pipeline", "RdmError", "__version__", "open_pipeline", "set_up", "show",
+]  # fmt: skip
 
 _HOMES = {
     "CodeInfo": "rdm_cli.codes.code",
     "Codes": "rdm_cli.codes.code",
+    "Encoder": "rdm_cli.engines.encoder",
     "Pipeline": "rdm_cli.pipeline.pipeline",
     "RdmError": "rdm_cli.errors",
     "open_pipeline": "rdm_cli.pipeline.pipeline",

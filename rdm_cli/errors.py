@@ -16,6 +16,11 @@ def setting(name: str) -> str:
     return _write_setting(name)
 
 
+def setting_writer() -> Callable[[str], str]:
+    """What :func:`setting` writes by now, for another process to write alike."""
+    return _write_setting
+
+
 @contextmanager
 def settings_written_by(write: Callable[[str], str]) -> Iterator[None]:
     """Within the block, in every thread of the process, ``write`` says how a setting is called."""

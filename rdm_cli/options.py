@@ -33,6 +33,8 @@ MixedPrecision = Literal["no", "bf16", "fp16"]
 """Arithmetic of a training step."""
 Weights = Literal["fp32", "fp16"]
 """How a bundle stores its weights."""
+Engine = Literal["none", "ray"]
+"""What divides a job among machines; none: this process does it."""
 StartNoise = Literal["inferred", "random"]
 """Where x_T comes from."""
 Inversion = Literal["ddim", "fixed-point", "exact"]
@@ -440,6 +442,36 @@ class ShardedWork(Work):
             show_default="with shards, a file in -o",
         ),
     ] = None
+
+
+@group(BATCH_JOB)
+class Engines:
+    """An engine that others made, which divides a job among machines."""
+
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            "--engine", help="ray: divide the job among the processors of this machine, or of a Ray cluster."
+        ),
+    ] = "none"
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="The address of the Ray cluster, with --engine.",
+            show_default="RAY_ADDRESS, else this machine",
+        ),
+    ] = None
+    per_gpu: Annotated[
+        int,
+        typer.Option(
+            "--per-gpu",
+            metavar="N",
+            min=1,
+            help="Workers that share a GPU, with --engine; each decodes images on one processor.",
+        ),
+    ] = 1
 
 
 # What runs the networks.

@@ -34,7 +34,7 @@ LAYERS = [
     {"collection"},
     {"pipeline"},
     {"jobs", "evaluation", "training.run"},
-    {"app"},
+    {"app", "engines"},
     {"__init__"},
     {"typed_command"},
     {"option_groups", "help_page", "completion"},
@@ -50,7 +50,7 @@ LONG = 600  # lines: one thing, or two?
 VAGUE_NAMES = {"utils", "helpers", "misc", "common"}
 HEAVY = (
     "torch", "diffusers", "accelerate", "torchmetrics", "sklearn", "scipy", "huggingface_hub",
-    "pyarrow", "fsspec", "lmdb", "usearch", "umap", "onnx", "onnxruntime", "transformers",
+    "pyarrow", "fsspec", "lmdb", "usearch", "umap", "ray", "onnx", "onnxruntime", "transformers",
 )  # fmt: skip
 TENSOR_LIBRARIES = {"torch", "numpy", "diffusers", "accelerate"}
 FORBIDDEN = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
@@ -210,10 +210,11 @@ def _rows_of_folder(collection: Collection, recorded: tuple[str, ...]) -> Iterat
 MADE_BY = "'rdm codes table' writes tables of codes"
 
 
-def open_table(arrow: Any, parquet: Any, path: Path) -> Any:
-    """A table of codes as a ``ParquetFile``; UsageError for what is none."""
+def open_table(arrow: Any, parquet: Any, path: Path | str, file: IO[bytes] | None = None) -> Any:
+    """A table of codes as a ``ParquetFile``; UsageError for what is none. ``file`` is it, opened already."""
     try:
-        table = parquet.ParquetFile(path, pre_buffer=False)  # which would hold all that was read to the end
+        # a buffer would hold all that was read to the end
+        table = parquet.ParquetFile(path if file is None else file, pre_buffer=False)
     except (arrow.ArrowInvalid, OSError) as error:
         raise UsageError(f"{path}: not a Parquet file that can be read ({error})") from error
     if {"name", "z"} - set(table.schema_arrow.names):

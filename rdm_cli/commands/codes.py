@@ -156,7 +156,8 @@ def merge(
 ) -> None:
     """Make one manifest of the shards' manifests, or one table of their tables.
 
-    Of an input that several manifests know, the last record is kept. Tables are .parquet files.
+    Of an input that several manifests know, the last record is kept. Tables are .parquet files, or the
+    folders of such files that rdm encode -o z.parquet makes.
 
     Examples:
         rdm codes merge codes/ -o manifest.jsonl
@@ -167,7 +168,7 @@ def merge(
     if all(tables):
         from rdm_cli.jobs.table import merge_tables
 
-        rows = merge_tables([Path(name) for name in inputs], output)
+        rows = merge_tables([path for name in inputs for path in _tables_in(Path(name))], output)
         console.emit(str(output), output=str(output), rows=rows)
         return
     if any(tables):
@@ -178,6 +179,11 @@ def merge(
     with found_manifests(inputs) as found:
         made = merge_manifests(list(found), output)
     console.emit(str(output), output=str(output), done=made.num_done, failed=made.num_failed)
+
+
+def _tables_in(place: Path) -> list[Path]:
+    """The files of a table that is a folder; another is one file."""
+    return sorted(place.glob(f"*{TABLE}")) if place.is_dir() else [place]
 
 
 @app.command("table")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +15,7 @@ from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
 from rdm_cli.data.images.pixels import SUFFIXES
 from rdm_cli.data.sources.folders import CODE_SUFFIX
+from rdm_cli.data.sources.remote import local_name
 from rdm_cli.errors import UsageError
 from rdm_cli.jobs.batch import Outcome, Task
 from rdm_cli.jobs.results import Encoded, Result
@@ -20,6 +23,8 @@ from rdm_cli.option_groups import spread
 
 if TYPE_CHECKING:
     from rdm_cli.pipeline.pipeline import Pipeline
+
+TABLE = ".parquet"
 
 
 @spread
@@ -55,10 +60,14 @@ def encode(
     inverting: o.Inverting,
     images: o.FittedImages,
     work: o.ShardedWork,
+    engines: o.Engines,
     machine: o.Machine,
     voice: o.Voice,
 ) -> None:
     """Encode images into codes: a.png becomes a.safetensors beside it, or under -o.
+
+    With --no-x-t, an -o that ends in .parquet becomes a table: a folder of Parquet files, with a row for each
+    image.
 
     What a code brings back is the fitted image: the square of the bundle's size that --fit makes of the file,
     so a photo of 1600x1200 comes back as 64x64. Of it, --inversion exact loses nothing but rounding and
@@ -77,6 +86,13 @@ def encode(
         for name, given in asked.items():
             if given:
                 raise UsageError(f"{name} needs an x_T, and --no-x-t leaves it out")
+    table = output is not None and output.rstrip("/").endswith(TABLE)
+    if table:
+        _refuse_beside_table({"--tar": work.as_tar, "--force": force}, no_x_T)
+    if engines.engine == "none" and (engines.address is not None or engines.per_gpu != 1):
+        raise UsageError("--address and --per-gpu are those of an engine", hint="add --engine ray")
+    if engines.engine != "none" and work.as_tar:
+        raise UsageError("--tar: with --engine results are files, or a table", hint="leave out one of them")
     with planned_job(
         console,
         "encode",
@@ -88,7 +104,7 @@ def encode(
         output=output,
         as_tar=work.as_tar,
         suffixes=SUFFIXES,
-        result_suffix=CODE_SUFFIX,
+        result_suffix="" if table else CODE_SUFFIX,
         stdin_suffix=".image",
     ) as job:
         from rdm_cli.jobs.encode import Encoding, encode_files
@@ -111,16 +127,38 @@ def encode(
         if no_x_T:
             pipeline.bundle.require_z("--no-x-t")
 
+        if table:
+            from rdm_cli.jobs.encode_table import ROWS_IN_A_PART, encode_table, known_rows
+
+            place = local_name(str(output)).rstrip("/")
+            done = known_rows(place, pipeline, effort, fit=images.fit)
+            at_once = ROWS_IN_A_PART
+            do: Any = partial(encode_table, table=place, known=done, effort=effort)
+        else:
+            at_once = 256 if no_x_T else 32
+            do = partial(encode_files, encoding=encoding, force=force or job.to_stdout)
+        do = partial(do, fit=images.fit, num_items=job.num_items)
+
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Result]]:
-            return encode_files(
-                pipeline,
-                job.tasks,
-                encoding,
-                fit=images.fit,
-                force=force or job.to_stdout,
-                num_items=job.num_items,
-                advance=advance,
+            if engines.engine == "none":
+                return do(pipeline, job.tasks, advance=advance)
+            if job.to_stdout or job.names:
+                raise UsageError("- is one file, for which --engine does nothing", hint="leave out --engine")
+            from rdm_cli.engines.ray import Workers, outcomes_on_ray
+
+            on_gpus = machine.device.startswith("cuda")
+            # a worker sees the one GPU that it has, whatever its number
+            own = replace(machine, threads=machine.threads or 1, device="cuda" if on_gpus else machine.device)
+            workers = Workers(
+                opened=partial(open_on, own, bundle, images),
+                digest=pipeline.bundle.digest,
+                work=do,
+                on_gpus=None if machine.device == "auto" else on_gpus,
+                per_gpu=engines.per_gpu,
+                threads=own.threads or 1,
+                items_at_once=at_once,
             )
+            return outcomes_on_ray(job, workers, engines.address)
 
         fitted = Fitted(images.fit)
 
@@ -139,6 +177,15 @@ def encode(
             each=fitted.add,
             remarks=remarks,
         )
+
+
+def _refuse_beside_table(asked: Mapping[str, bool], no_x_T: bool) -> None:
+    """Raise UsageError for options that a table has no use for."""
+    if not no_x_T:
+        raise UsageError(f"-o NAME{TABLE} is a table, which holds z alone", hint="add --no-x-t")
+    for name, given in asked.items():
+        if given:
+            raise UsageError(f"{name}: not for a table, whose rows stay", hint=f"leave out {name}")
 
 
 def _first_stage_limit(pipeline: Pipeline) -> list[str]:

@@ -6,6 +6,7 @@ The options of ``rdm train METHOD`` stand in groups whose fields have the names 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -140,6 +141,22 @@ def _of_kind(preset: str | None, kind: FirstStageKind | None) -> str | None:
     return f"{kind or 'kl'}-{preset or 'small64'}"
 
 
+def _is_first_attempt(console: Console, run_folder: Path) -> bool:
+    """Whether a launcher started a run that has no checkpoint yet.
+
+    torchrun starts lost processes anew by the command that it was given, so one command has to say both.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    from rdm_cli.training.checkpoint import FILE_NAME
+
+    if (run_folder / FILE_NAME).exists():
+        return False
+    if os.environ.get("RANK") == "0":
+        console.note(f"rdm: {run_folder}: no checkpoint yet, so the run begins")
+    return True
+
+
 def _training_command(method: str, what: str, own: type[Any], needed: str = "") -> Callable[..., None]:
     """The command that trains ``method``; ``what`` names, in its help, what comes of it.
 
@@ -163,7 +180,13 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
             float | None,
             typer.Option("--minutes", metavar="MINUTES", min=0.01, help="Stop after so many minutes."),
         ] = None,
-        resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+        resume: Annotated[
+            bool,
+            typer.Option(
+                "--resume",
+                help="Go on from the run's checkpoint; under a launcher begin, where there is none yet.",
+            ),
+        ] = False,
         dry_run: Annotated[
             bool,
             typer.Option(
@@ -188,21 +211,21 @@ def _training_command(method: str, what: str, own: type[Any], needed: str = "") 
         more = vars(of_method) | vars(optimiser) | vars(run) | vars(images) | vars(machine)
         if method == FIRST_STAGE:
             preset = _of_kind(preset, more.pop("kind"))
+        console = Console(as_json=voice.as_json, quiet=voice.quiet)
         budget: dict[str, Any] = {"num_images": num_images, "num_steps": num_steps, "minutes": minutes}
         if config is not None:
             budget = unless_overruled(ctx, budget)
-        more["run_folder"] = run.run_folder or Path("runs") / output.name
+        run_folder = more["run_folder"] = run.run_folder or Path("runs") / output.name
         options = TrainOptions(
             method=method,
             folder=folder,
             bundle=output,
             preset=preset,
             init_from=init_from,
-            resume=resume,
+            resume=resume and not _is_first_attempt(console, run_folder),
             **budget,
             **more,
         )
-        console = Console(as_json=voice.as_json, quiet=voice.quiet)
         show = partial(emit_config, console, ctx) if print_config else None
         plan = train_or_forecast(console, options, dry_run=dry_run, show=show)
         if plan is not None:

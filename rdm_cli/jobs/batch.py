@@ -146,14 +146,14 @@ class _Batch(Generic[K, T]):
                 num_given += 1
                 seconds += reading + shared
                 if isinstance(result, RdmError):
-                    yield Outcome(item=item, error=_told(result), seconds=seconds)
+                    yield Outcome(item=item, error=told(result), seconds=seconds)
                 else:
                     yield Outcome(item=item, result=result, seconds=seconds)
                 begun = time.perf_counter()
         except (RdmError, OSError) as error:
             if len(rows) == 1:
                 seconds = rows[0][2] + time.perf_counter() - begun
-                yield Outcome(item=items[0], error=_told(error), seconds=seconds)
+                yield Outcome(item=items[0], error=told(error), seconds=seconds)
                 return
             for row in rows[num_given:]:
                 yield from _Batch([row], self._compute).outcomes(process)
@@ -170,11 +170,12 @@ def _loaded(
                 raise item.error
             loaded = load(item)
         except (RdmError, OSError) as error:
-            loaded = Outcome(item=item, error=_told(error), occupied=isinstance(error, OccupiedError))
+            loaded = Outcome(item=item, error=told(error), occupied=isinstance(error, OccupiedError))
         yield item, loaded, time.perf_counter() - begun
 
 
-def _told(error: RdmError | OSError) -> str:
+def told(error: RdmError | OSError) -> str:
+    """An error as one line."""
     if isinstance(error, RdmError):
         return str(error)
     where = f"{error.filename}: " if error.filename else ""

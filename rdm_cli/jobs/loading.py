@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 
 from rdm_cli.codes.code import Codes
 from rdm_cli.data.images.pixels import Fit
-from rdm_cli.data.io.places import Blob, Readable, digest_of, fetched
+from rdm_cli.data.io.places import Readable, changed, digest_of, held
 from rdm_cli.data.sources.folders import CODE_SUFFIX
-from rdm_cli.errors import CodeError, ImageError
+from rdm_cli.errors import CodeError
 from rdm_cli.pipeline.batching import batch_size_for_z, batches_at_once
 from rdm_cli.pipeline.compatibility import check_codes
 from rdm_cli.pipeline.effort import Effort
@@ -22,9 +21,6 @@ from rdm_cli.pipeline.images import LoadedImage
 from rdm_cli.pipeline.pipeline import Pipeline
 from rdm_cli.pipeline.running import Advance, ignore_progress
 from rdm_cli.runtime import default_batch_size
-
-LARGEST_IN_MEMORY = 2**26
-"""Bytes of an image file that is read once, to be hashed and decoded; a larger one is read each time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ def load_image(pipeline: Pipeline, path: Readable, fit: Fit) -> LoadedImage:
 def hashed(pipeline: Pipeline, path: Readable) -> ImageFile:
     """The digest of an image that is not decoded yet; raises as :func:`load_image`."""
     given = pipeline.given_of(Path(str(path)))
-    source = _in_memory(path) if isinstance(path, Path) else fetched(path)
+    source = held(path)
     digest = digest_of(source) if not isinstance(source, Path) or source.is_file() else None
     return ImageFile(source=source, digest=digest, given=given)
 
@@ -83,7 +79,7 @@ def decoded(pipeline: Pipeline, file: ImageFile, fit: Fit) -> LoadedImage:
     source, digest = file.source, file.digest
     x_0, size = pipeline.load_with_size(source, fit)  # which says what a path is that is no file
     if digest is None or (isinstance(source, Path) and digest_of(source) != digest):
-        raise _changed(source)
+        raise changed(source)
     record = {
         "source": source.name,
         "source_digest": digest,
@@ -93,28 +89,6 @@ def decoded(pipeline: Pipeline, file: ImageFile, fit: Fit) -> LoadedImage:
         **file.given,
     }
     return LoadedImage(x_0=x_0[0], name=source.name, record=record)
-
-
-def _in_memory(path: Path) -> Readable:
-    """What a file holds, so that the same is hashed and decoded; ``path`` where it is large, or none."""
-    if not path.is_file():
-        return path
-    with path.open("rb", buffering=0) as file:
-        before = os.fstat(file.fileno())
-        if before.st_size > LARGEST_IN_MEMORY:
-            return path
-        try:
-            content = file.read()
-        except MemoryError:  # decoding says so by name, if it has not the memory either
-            return path
-        after = os.fstat(file.fileno())
-    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
-        raise _changed(path)
-    return Blob(str(path), content)
-
-
-def _changed(path: Readable) -> ImageError:
-    return ImageError(f"{path}: the file changed while it was read", hint="try again when it is whole")
 
 
 def load_code(pipeline: Pipeline, path: Readable) -> Codes:

@@ -48,7 +48,7 @@ def write_table(
     ``output`` appears when the last outcome was taken. A code whose z has another shape than the first one's
     fails, too.
     """
-    arrow, parquet = pyarrow_modules()
+    _, parquet = pyarrow_modules()
     z_shape: list[tuple[int, ...]] = []  # of the first code, which settles the table's
     of_first: list[tuple[str, Directions | None]] = []  # its bundle's digest, and attributes
     with atomic_path(output) as temporary:
@@ -68,27 +68,18 @@ def write_table(
             nonlocal writer
             first = loaded[0][0]
             of_first[:] = of_first or [(first.bundle_digest, attributes(first))]
-            digest, directions = of_first[0]
-            schema = _schema(arrow, z_shape[0], () if directions is None else directions.names)
-            columns: dict[str, Any] = {
-                "name": [task.result.removesuffix(CODE_SUFFIX) for task in batch],
-                "path": [task.name for task in batch],
-            }
-            flat = arrow.array(np.concatenate([z for _, z in loaded]), type=arrow.float32())
-            columns["z"] = arrow.FixedSizeListArray.from_arrays(flat, len(loaded[0][1]))
-            columns |= {name: [getattr(info, name) for info, _ in loaded] for name in RECORDED}
-            if directions is not None:
-                z = torch.from_numpy(np.stack([z for _, z in loaded]))
-                probabilities = directions.logits(z).sigmoid()
-                probabilities[[info.bundle_digest != digest for info, _ in loaded]] = math.nan
-                columns |= {
-                    PROBABILITY + name: arrow.array(probabilities[:, i].numpy(), from_pandas=True)
-                    for i, name in enumerate(directions.names)
-                }
+            rows = code_rows(
+                [task.result.removesuffix(CODE_SUFFIX) for task in batch],
+                [task.name for task in batch],
+                [info for info, _ in loaded],
+                np.stack([z for _, z in loaded]),
+                z_shape[0],
+                *of_first[0],
+            )
             try:
                 if writer is None:
-                    writer = parquet.ParquetWriter(temporary, schema)
-                writer.write_table(arrow.table(columns, schema=schema))
+                    writer = parquet.ParquetWriter(temporary, rows.schema)
+                writer.write_table(rows)
             except OSError as error:  # a full disk: no row's own fault, and half a row group is no table
                 raise _TableError(error) from error
             return [Result(output=str(output))] * len(batch)
@@ -102,6 +93,40 @@ def write_table(
         finally:
             if writer is not None:
                 writer.close()
+
+
+def code_rows(
+    names: Sequence[str],
+    paths: Sequence[str],
+    infos: Sequence[CodeInfo],
+    z: np.ndarray,
+    z_shape: tuple[int, ...],
+    bundle_digest: str,
+    directions: Directions | None,
+) -> Any:
+    """Rows as a table of pyarrow's: ``z`` (N, d) float32 of codes called ``names``, which lie at ``paths``.
+
+    ``directions`` are the classifiers of the bundle of ``bundle_digest``; rows of others have no
+    probabilities.
+    """
+    arrow, _ = pyarrow_modules()
+    flat = arrow.array(z.reshape(-1), type=arrow.float32())
+    columns: dict[str, Any] = {
+        "name": list(names),
+        "path": list(paths),
+        "z": arrow.FixedSizeListArray.from_arrays(flat, z.shape[1]),
+    }
+    columns |= {name: [getattr(info, name) for info in infos] for name in RECORDED}
+    if directions is not None:
+        probabilities = directions.logits(torch.from_numpy(z)).sigmoid()
+        probabilities[[info.bundle_digest != bundle_digest for info in infos]] = math.nan
+        columns |= {
+            PROBABILITY + name: arrow.array(probabilities[:, i].numpy(), from_pandas=True)
+            for i, name in enumerate(directions.names)
+        }
+    return arrow.table(
+        columns, schema=_schema(arrow, z_shape, () if directions is None else directions.names)
+    )
 
 
 class _TableError(Exception):

@@ -17,7 +17,16 @@ from PIL.Image import Image
 from torch import Tensor
 
 from rdm_cli.codes.code import CodeInfo, Codes
-from rdm_cli.data.images.pixels import MAX_PIXELS, Fit, Remark, load_rgb, square_bytes, to_unit_range, warn_of
+from rdm_cli.data.images.pixels import (
+    MAX_PIXELS,
+    SAID_ONCE,
+    Fit,
+    Remark,
+    load_rgb,
+    square_bytes,
+    to_unit_range,
+    warn_of,
+)
 from rdm_cli.data.images.value_range import ValueRange
 from rdm_cli.data.io.places import Readable, digest_of
 from rdm_cli.errors import BundleError, CodeError, setting
@@ -223,7 +232,7 @@ class Coder(Runner):
                 f"image {first}" if codes.names is None else codes.names[first],
                 f"this image{others} unlike those that {name} was trained on: such a code says little, and "
                 "edits may not show. For such images, train on your own: rdm train all FOLDER -o BUNDLE; or "
-                "convert a published checkpoint: rdm bundles convert. This is said once",
+                f"convert a published checkpoint: rdm bundles convert. {SAID_ONCE}",
             )
 
     @overload

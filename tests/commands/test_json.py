@@ -36,7 +36,8 @@ COMMANDS = dict(leaves(typer.main.get_command(app)))
 # Of each command: uses, with their exit code. {work} is a folder of the test's own.
 USES: dict[str, list[tuple[str, int]]] = {
     "encode": [("{faces} -o {work}/o --verify --steps 1", 0), ("{mixed} -o {work}/m --no-x-t", 3),
-               ("{mixed}/bad.png -b {bundle}", 1), ("{work}/nosuch", 2)],
+               ("{mixed} -o {work}/z.parquet --no-x-t", 3), ("{mixed}/bad.png -b {bundle}", 1),
+               ("{work}/nosuch", 2)],
     "decode": [("{codes} -o {work}/o --steps 1", 0), ("{codes} {mixed}/bad.png -o {work}/m --steps 1", 3),
                ("{mixed}/bad.png -o {work}/m", 1)],
     "reconstruct": [("{faces} -o {work}/o --steps 1", 0), ("{mixed} -o {work}/m --steps 1", 3)],

@@ -169,3 +169,66 @@ def test_shards_sum_to_the_batch_of_one_process(tmp_path: Path, num_accumulation
         # twenty steps of Adam make more of 1e-16, but not a billion times as much
         torch.testing.assert_close(first[part], one[part], rtol=1e-9, atol=1e-10)
     assert first[2] == pytest.approx(one[2], rel=1e-9)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def agents(port: int, log: Path, words: list[object], *, number: int) -> subprocess.Popen[bytes]:
+    """One of two torchrun agents, each with a process, as on a machine of its own; in a group of its own."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "run",
+        "--max-restarts", "3", "-m", "--", "rdm_cli", *map(str, words),
+    ]  # fmt: skip
+    # or torch 2.13 tells an agent that comes back no address: it is published in the first round alone
+    environment = ENVIRONMENT | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with (log.parent / f"{log.name}-{number}").open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+
+
+def test_two_agents_train_as_one_process_does_and_go_on_after_one_was_killed(
+    faces: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Two machines, as far as one can play them: each has an agent, and they meet at a rendezvous."""
+    num_steps = 60
+    asked = ["--steps", num_steps, "--checkpoint-minutes", 1e-3]
+    alone = training(tmp_path / "alone", faces, tiny_bundle, *asked)
+    subprocess.run(
+        [sys.executable, "-m", "rdm_cli", *map(str, alone)], check=True, timeout=PATIENCE, env=ENVIRONMENT
+    )
+    port, log = free_port(), tmp_path / "agent"
+    words = training(tmp_path / "both", faces, tiny_bundle, *asked, "--resume")
+    running = [agents(port, log, words, number=1)]
+    limit = time.monotonic() + PATIENCE
+    while not listens(port):  # the first keeps what they meet at: its machine is not the one to lose
+        assert running[0].poll() is None and time.monotonic() < limit
+        time.sleep(0.05)
+    running.append(agents(port, log, words, number=2))
+    checkpoint = tmp_path / "both" / "run" / FILE_NAME
+
+    def said() -> str:
+        return "\n".join(path.read_text() for path in sorted(tmp_path.glob("agent-*")))
+
+    try:
+        while not checkpoint.exists():
+            assert all(one.poll() is None for one in running) and time.monotonic() < limit, said()
+            time.sleep(0.02)
+        # the machine of the second is lost, its process with it, and comes back
+        os.killpg(running[1].pid, signal.SIGKILL)
+        running[1].wait()
+        lost_at = load_checkpoint(tmp_path / "both" / "run").progress.step
+        running[1] = agents(port, log, words, number=3)
+        for one in running:
+            assert one.wait(timeout=PATIENCE) == 0, said()
+    finally:
+        for one in running:
+            if one.poll() is None:
+                os.killpg(one.pid, signal.SIGKILL)
+    assert lost_at < num_steps, "it was over before one was killed"
+    assert said().count("no checkpoint yet, so the run begins") == 1
+    assert [step for step, _ in losses(tmp_path / "both" / "run")] == list(range(1, num_steps + 1))
+    one, two = (dict(losses(tmp_path / name / "run")) for name in ("alone", "both"))
+    assert two == pytest.approx(one, rel=1e-3)

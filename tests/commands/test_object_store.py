@@ -110,6 +110,40 @@ def test_archives_and_lists(
     assert contents(tmp_path / "o") == {n: d for n, d in expected.items() if n[0] in "abd"}
 
 
+@pytest.mark.slow
+def test_ray_reads_from_the_store_and_writes_to_it(
+    tiny: Rdm, store: Any, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code files and a table; both go on where they are."""
+    pytest.importorskip("ray.data")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(faces, "faces")
+    store.pipe_file("bucket/s-0.tar", file.getvalue())
+    store.put(str(faces), "bucket/faces", recursive=True)
+    alike = ("--no-x-t", "--threads", 1)
+    assert tiny("encode", "s3://bucket/s-0.tar", "-o", "s3://bucket/plain", *alike).code == 0
+    ray = (*alike, "--engine", "ray")
+    made = tiny("encode", "s3://bucket/s-0.tar", "-o", "s3://bucket/ray", *ray)
+    assert made.code == 0, made.err
+    assert codes_in(store, "bucket/ray") == codes_in(store, "bucket/plain") and len(made.lines) == 5
+    table = ("encode", "s3://bucket/faces", "-o", "s3://bucket/z.parquet", *ray)
+    assert "encoded 5 images" in tiny(*table).err
+    parts = {path: store.cat_file(path) for path in store.find("bucket/z.parquet")}
+    assert len(parts) > 1  # a small job is divided, too
+    assert "5 already done" in tiny(*table).err
+    assert {path: store.cat_file(path) for path in store.find("bucket/z.parquet")} == parts
+
+
+def test_a_table_in_the_store_goes_on(tiny: Rdm, store: Any, faces: Path) -> None:
+    command = ("encode", faces, "-o", "s3://bucket/z.parquet", "--no-x-t")
+    assert "encoded 5 images" in tiny(*command).err
+    (part,) = store.find("bucket/z.parquet")
+    assert "5 already done" in tiny(*command).err
+    assert store.find("bucket/z.parquet") == [part]
+
+
 def test_one_object_is_named_as_one_file_is(tiny: Rdm, store: Any, faces: Path) -> None:
     code, place = "s3://bucket/one/x.safetensors", "s3://bucket/one/x.png"
     assert tiny("encode", faces / "a.png", "-o", code, "--steps", 1).lines == [code]

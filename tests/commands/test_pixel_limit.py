@@ -13,6 +13,7 @@ from PIL import Image
 
 from rdm_cli.cli import app
 from rdm_cli.codes.code import read_info
+from rdm_cli.data.io import places
 from rdm_cli.data.io.places import digest_of
 from rdm_cli.jobs import loading
 
@@ -102,7 +103,7 @@ def test_a_large_image_that_changes_while_it_is_read_is_no_image(
     tiny: Rdm, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is too large to be held in memory is read twice."""
-    monkeypatch.setattr(loading, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(places, "LARGEST_IN_MEMORY", 0)
     result = encoded_while_a_changes_and_b_goes(tiny, faces, tmp_path / "o", monkeypatch)
     assert result.code == 3
     first, second = result.err.splitlines()

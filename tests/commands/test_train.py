@@ -310,3 +310,18 @@ def test_a_run_is_not_begun_twice(train: Rdm) -> None:
     assert train("--steps", 1).code == 0
     again = train("--steps", 1, "-q")
     assert again.code == 2 and "a run lies here already; continue it with --resume" in again.err
+
+
+def test_under_a_launcher_resume_begins_where_there_is_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command is for the first attempt and for those after a loss."""
+    from rdm_cli.commands.train import _is_first_attempt
+    from rdm_cli.console import Console
+
+    console = Console(quiet=True)
+    assert not _is_first_attempt(console, tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    assert _is_first_attempt(console, tmp_path)
+    (tmp_path / "checkpoint.safetensors").touch()
+    assert not _is_first_attempt(console, tmp_path)

@@ -67,6 +67,10 @@ Remark = Callable[[str, str], None]
 """Called with an image's name and one line about what was left out or ignored in reading it."""
 
 
+SAID_ONCE = "This is said once"
+"""Ends a remark that is not on one image alone, and is made of the first."""
+
+
 def warn_of(name: str, text: str) -> None:
     """Warn of an image that was read in part; the default wherever nobody else is told."""
     warnings.warn(f"{name}: {text}", stacklevel=2)

@@ -7,12 +7,13 @@ few names from pathlib, so that whoever loads an image or saves a code need not 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self, TypeVar, cast
 
 from rdm_cli.data.io.atomic import write_whole
-from rdm_cli.errors import RdmError
+from rdm_cli.errors import RdmError, SourceError
 
 
 class Readable(Protocol):
@@ -90,6 +91,38 @@ class Blob(Named):
 def fetched(source: Readable) -> Readable:
     """``source``, to be read more than once: what is no file is read here, for it may pass by."""
     return source if isinstance(source, Path) else Blob(str(source), source.read_bytes())
+
+
+LARGEST_IN_MEMORY = 2**26
+"""Bytes of a file that is read once and held; a larger one is read each time."""
+
+
+def held(source: Readable) -> Readable:
+    """What ``source`` holds, so that all who ask see the same; a file that is large, or is none, as it is.
+
+    Raises SourceError where the file changed while it was read, and what reading raises.
+    """
+    if not isinstance(source, Path):
+        return fetched(source)
+    if not source.is_file():
+        return source
+    with source.open("rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > LARGEST_IN_MEMORY:
+            return source
+        try:
+            content = file.read()
+        except MemoryError:  # decoding says so by name, if it has not the memory either
+            return source
+        after = os.fstat(file.fileno())
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        raise changed(source)
+    return Blob(str(source), content)
+
+
+def changed(source: Readable) -> SourceError:
+    """What is said of a file that is not the same from one look to the next."""
+    return SourceError(f"{source}: the file changed while it was read", hint="try again when it is whole")
 
 
 AnyPlace = TypeVar("AnyPlace", bound=Readable)

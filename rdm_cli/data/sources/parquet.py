@@ -55,12 +55,24 @@ class ParquetImages:
                 leaves = image_column(self.name, table.schema_arrow, self.column)
                 for group in range(table.num_row_groups):
                     first, num_rows = num_rows, num_rows + table.metadata.row_group(group).num_rows
-                    if num_rows > first and holds(f"{PurePosixPath(self.name).name}/{group}"):
+                    if num_rows > first and holds(self._group_name(group)):
                         yield from self._group(table, headers, group, first, leaves)
                 if not num_rows:
                     raise SourceError(f"{self.name}: a table without rows")
         except (RdmError, OSError, self._arrow.ArrowException) as error:
             yield self._refused("(rest)", self._told(error))
+
+    def group_sizes(self) -> dict[str, int]:
+        """The rows of each row group, by the name that :meth:`items` asks a shard about; read from the end.
+
+        Raises SourceError, OSError or an error of Arrow's for what cannot be read.
+        """
+        with open_stream(self.name, in_pieces=True) as file, self._parquet.ParquetFile(file) as table:
+            groups = range(table.num_row_groups)
+            return {self._group_name(group): table.metadata.row_group(group).num_rows for group in groups}
+
+    def _group_name(self, group: int) -> str:
+        return f"{PurePosixPath(self.name).name}/{group}"
 
     def _group(
         self, table: Any, headers: IO[bytes], group: int, first: int, leaves: Sequence[str]

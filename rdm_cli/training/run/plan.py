@@ -168,14 +168,27 @@ def join_processes(*, device: str, threads: int | None) -> PartialState:
     return PartialState(cpu=resolved.type == "cpu", timeout=PATIENCE)
 
 
+_DIVIDES = (
+    "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+)  # fmt: skip
+"""By which ``accelerate launch`` tells the processes that they are to hold parts of a network."""
+
+
 def make_accelerator(
     *, device: str, threads: int | None, mixed_precision: str, log: str | None, run_folder: Path | None = None
 ) -> Accelerator:
     """accelerate's view of this process, which joins the others first; see :func:`join_processes`.
 
     ``log`` is the tracker that gets the log too; tensorboard's files go into ``run_folder``. Raises
-    UsageError for fp16 on a CPU, and for a tracker that is not installed.
+    UsageError for fp16 on a CPU, for a tracker that is not installed, and where accelerate is to divide the
+    network among processes.
     """
+    for name in _DIVIDES:
+        if os.environ.get(name, "").lower() in ("1", "true", "yes", "on"):
+            raise UsageError(
+                f"{name}: each process holds the whole network", hint="leave it out: DDP is used"
+            )
     on_cpu = join_processes(device=device, threads=threads).device.type == "cpu"
     if mixed_precision == "fp16" and on_cpu:
         raise UsageError("--mixed-precision fp16 needs a GPU", hint="on a CPU, use bf16 or no")

@@ -189,6 +189,7 @@ def test_ancestral(raw: Raw, tensors: Tensors) -> None:
         close(mean, g["lrdm.N50.ddpm_x0_sampling.states"][k])
 
 
+@pytest.mark.slow
 def test_reconstruction_in_a_thousand_steps(raw: Raw, tensors: Tensors) -> None:
     g = tensors
     for averaged, name in ((False, "final"), (True, "final_ema")):

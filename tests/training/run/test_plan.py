@@ -104,6 +104,12 @@ def test_fp16_needs_a_gpu() -> None:
         make_accelerator(device="cpu", threads=None, mixed_precision="fp16", log=None)
 
 
+def test_a_network_in_parts_is_refused_before_processes_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UsageError, match="ACCELERATE_USE_FSDP: each process holds the whole network"):
+        make_accelerator(device="cpu", threads=None, mixed_precision="no", log=None)
+
+
 def test_starting_from_a_bundle_takes_its_networks_and_the_preset_s_recipe(
     tmp_path: Path, tiny_bundle: Path
 ) -> None:
