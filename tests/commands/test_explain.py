@@ -19,6 +19,15 @@ Rdm = Callable[..., Any]
 PLAIN = ("--mean", "0", "--std", "1")
 
 
+@pytest.fixture(autouse=True)
+def fewer_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random network's codes have eight values: a few steps around each tell enough."""
+    from rdm_cli.pipeline import explaining
+
+    monkeypatch.setattr(explaining, "MOST_PROBES", 8)
+    monkeypatch.setattr(explaining, "GENERATIONS", 2)
+
+
 @pytest.fixture
 def model(onnx_classifier: Callable[..., Path], tmp_path: Path) -> Path:
     """Whether a picture is red rather than blue."""
