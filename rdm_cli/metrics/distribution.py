@@ -124,9 +124,8 @@ def kernel_distance(
     Unbiased, so it may fall below 0 where the distributions agree; papers print it times 1000. Replicates
     leave out the pairs of an image with its own copies, which would add a bias (Hušková & Janssen 1993);
     where the distributions agree the interval is wider than it need be. The kernel is computed in blocks of
-    rows, so memory grows with ``num_resamples`` (N + M), never with N M: 1.5 GiB for 50,000 images on each
-    side. Raises ValueError for fewer than two images, for shapes that disagree, and for features that are not
-    finite.
+    rows, so memory grows with ``num_resamples`` (N + M), never with N M. Raises ValueError for fewer than two
+    images, for shapes that disagree, and for features that are not finite.
     """
     x, y = feature_pair(reference, generated, smallest=2)
     once = [torch.ones(1, len(sample), dtype=torch.float64) for sample in (x, y)]
