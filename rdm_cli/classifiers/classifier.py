@@ -234,9 +234,12 @@ def _log_odds(raw: Tensor, outputs: Outputs, name: str) -> Tensor:
     if outputs == "sigmoid" or (outputs == "softmax" and raw.shape[1] == 1):
         return raw
     if outputs == "softmax":
-        others = raw[:, None].expand(-1, raw.shape[1], -1)
-        itself = torch.eye(raw.shape[1], dtype=torch.bool, device=raw.device)
-        return raw - others.masked_fill(itself, -torch.inf).logsumexp(dim=2)
+        # of the likeliest class the others are summed by themselves: 1 - p would be all rounding
+        likeliest = raw.argmax(dim=1, keepdim=True)
+        rest = raw.scatter(1, likeliest, -torch.inf).logsumexp(dim=1, keepdim=True)
+        total = raw.logsumexp(dim=1, keepdim=True)
+        share = (raw - total).exp().scatter(1, likeliest, 0.0)
+        return raw - (total + torch.log1p(-share)).scatter(1, likeliest, rest)
     low, high = float(raw.min()), float(raw.max())
     if low < -SUMS or high > 1 + SUMS:
         raise ClassifierError(

@@ -43,6 +43,25 @@ def test_probabilities_that_do_not_sum_to_one_are_questions_of_their_own():
     assert (model.outputs, model.exclusive) == ("probabilities", False)
 
 
+def test_log_odds_of_a_thousand_classes_are_the_definition_s():
+    """v_k less the log of the others' sum, which a sure model leaves far below; gradients are finite."""
+    logits = torch.randn(3, 1000) * 3
+    logits[1, 7], logits[2, 9] = 60.0, -60.0
+    x = torch.zeros(3, 3, 2, 2, requires_grad=True)
+
+    def raw(x):
+        return logits[torch.arange(len(x)) % 3] + x.mean(dim=(1, 2, 3))[:, None] * torch.arange(1000)
+
+    found = open_classifier(raw, outputs="softmax").log_odds(x)
+    every = logits.double()
+    for k in (0, 7, 9):
+        others = torch.cat([every[:, :k], every[:, k + 1 :]], dim=1)
+        expected = every[:, k] - others.logsumexp(dim=1)
+        torch.testing.assert_close(found[:, k].double(), expected, rtol=1e-5, atol=1e-4)
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert bool(gradient.isfinite().all())
+
+
 @pytest.mark.parametrize("outputs", ["softmax", "sigmoid", "probabilities"])
 def test_what_outputs_are_can_be_said(outputs):
     model = open_classifier(lambda x: two_classes(x).softmax(dim=1), outputs=outputs)
