@@ -24,7 +24,7 @@ SHORTER = {
     r"--n 24": "--n 8",
     r"(rdm evaluate reconstruction )": r"\1-n 4 ",
 }
-MAY_NOT_HOLD = "manipulate"  # exit code 3, as the page says
+MAY_NOT_HOLD = ("manipulate", "augment")  # exit code 3: an edit of few faces failed, and the page says so
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
@@ -40,7 +40,7 @@ def test_every_command_runs(
         assert program == "rdm"
         code = cli.main(words)
         said = capsys.readouterr()
-        assert code in ((0, 3) if words[0] == MAY_NOT_HOLD else (0,)), f"{command}\n{said.err}"
+        assert code in ((0, 3) if words[0] in MAY_NOT_HOLD else (0,)), f"{command}\n{said.err}"
         if "--json" in words:
             assert all(isinstance(json.loads(line), dict) for line in said.out.splitlines())
 
