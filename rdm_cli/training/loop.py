@@ -192,7 +192,7 @@ def train_steps(
             lr = settings.lr_at(step, budget.fraction(progress))
             take.set_lr(lr)
             loss, grad_norm = take(passes)
-            total += loss
+            total = total + loss  # not in place: a loss in float64 stays one
             average.update(bare)
             progress = replace(progress, step=step + 1, num_images=progress.num_images + settings.batch_size)
         num_steps = progress.step - first.step
