@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from rdm_cli import options as o
 from rdm_cli.commands.batch_job import Fitted, planned_job, report, shard_asked_for
+from rdm_cli.commands.on_engine import outcomes_on_engine, refuse_engine
 from rdm_cli.commands.opening import open_on
 from rdm_cli.console import Console
 from rdm_cli.data.images.pixels import SUFFIXES
@@ -89,10 +89,7 @@ def encode(
     table = output is not None and output.rstrip("/").endswith(TABLE)
     if table:
         _refuse_beside_table({"--tar": work.as_tar, "--force": force}, no_x_T)
-    if engines.engine == "none" and (engines.address is not None or engines.per_gpu != 1):
-        raise UsageError("--address and --per-gpu are those of an engine", hint="add --engine ray")
-    if engines.engine != "none" and work.as_tar:
-        raise UsageError("--tar: with --engine results are files, or a table", hint="leave out one of them")
+    refuse_engine(engines, work, results="files, or a table")
     with planned_job(
         console,
         "encode",
@@ -110,7 +107,8 @@ def encode(
         from rdm_cli.jobs.encode import Encoding, encode_files
         from rdm_cli.pipeline.effort import Effort
 
-        pipeline = open_on(machine, bundle, images, job.remark)
+        opening = partial(open_on, bundle=bundle, images=images)
+        pipeline = opening(machine=machine, on_remark=job.remark)
         effort = Effort(
             inversion=inverting.inversion,
             steps=inverting.steps,
@@ -142,23 +140,10 @@ def encode(
         def outcomes(advance: Callable[[float], None]) -> Iterator[Outcome[Task, Result]]:
             if engines.engine == "none":
                 return do(pipeline, job.tasks, advance=advance)
-            if job.to_stdout or job.names:
-                raise UsageError("- is one file, for which --engine does nothing", hint="leave out --engine")
-            from rdm_cli.engines.ray import Workers, outcomes_on_ray
-
-            on_gpus = machine.device.startswith("cuda")
-            # a worker sees the one GPU that it has, whatever its number
-            own = replace(machine, threads=machine.threads or 1, device="cuda" if on_gpus else machine.device)
-            workers = Workers(
-                opened=partial(open_on, own, bundle, images),
-                digest=pipeline.bundle.digest,
-                work=do,
-                on_gpus=None if machine.device == "auto" else on_gpus,
-                per_gpu=engines.per_gpu,
-                threads=own.threads or 1,
-                items_at_once=at_once,
+            digest = pipeline.bundle.digest
+            return outcomes_on_engine(
+                engines, job, machine, do, opening, digest=digest, items_at_once=at_once
             )
-            return outcomes_on_ray(job, workers, engines.address)
 
         fitted = Fitted(images.fit)
 

@@ -1,7 +1,7 @@
 """A batch job on a Ray cluster, or on a Ray of this machine's own.
 
 Ray Data has the work in two steps. Reading tasks, each with a part of the inputs (an archive, some row
-groups, some hundreds of files), hand on what the files hold, a few hundred at a time; workers, each with the
+groups, some hundreds of files), hand on what the files hold, a few hundred at a time; workers, each with its
 bundle open, do with them what the same job does on one machine. So Ray schedules, holds readers back while
 workers are busy, spills, starts anew what died, and knows where the GPUs are. How names, damage and results
 are treated is the job's own: results are the very files that it writes without Ray.
@@ -24,9 +24,9 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from rdm_cli.data.images.pixels import SAID_ONCE, Remark, warn_of
+from rdm_cli.data.images.pixels import SAID_ONCE, warn_of
 from rdm_cli.data.io.optional import optional_module
 from rdm_cli.data.io.places import Blob, Readable, held
 from rdm_cli.data.sources.folders import Item, PassedOver
@@ -45,9 +45,6 @@ from rdm_cli.jobs.batch import Outcome, Task, told
 from rdm_cli.jobs.job import Job
 from rdm_cli.jobs.results import Result
 
-if TYPE_CHECKING:
-    from rdm_cli.pipeline.pipeline import Pipeline
-
 ITEMS_IN_A_PART = 4096
 """Inputs that one reading task reads, where they are files or rows; an archive is read by one."""
 BYTES_AT_ONCE = 2**25
@@ -61,23 +58,27 @@ for each CPU; the rest is room for reading, and for the workers of machines that
 
 
 class Work(Protocol):
-    """What is done with some inputs: :func:`~rdm_cli.jobs.encode.encode_files` with its options, say."""
+    """What is done with some inputs: :func:`~rdm_cli.jobs.encode.encode_files` with its options, say.
 
-    def __call__(self, pipeline: Pipeline, tasks: Iterable[Task], /) -> Iterator[Outcome[Task, Result]]:
+    ``opened`` is what a worker opened for it.
+    """
+
+    def __call__(self, opened: Any, tasks: Iterable[Task], /) -> Iterator[Outcome[Task, Result]]:
         """One outcome for each task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
-    """What every worker does: ``work``, with the pipeline that ``opened`` opens, told whom remarks go to.
+    """What every worker does: ``work``, with what ``opened(on_remark=...)`` opens, once for each worker.
 
-    The bundle's ``digest`` must be the same on all machines. Each has ``threads`` and, ``on_gpus``, a GPU
+    That is a pipeline whose bundle must have this ``digest`` on all machines; None: what else the work takes,
+    such as what opens the bundle that a code records. Each has ``threads`` and, ``on_gpus``, a GPU
     that ``per_gpu`` of them share; None: where the cluster has some. It is handed ``items_at_once``, which
     are done again where it dies. All of it is pickled.
     """
 
-    opened: Callable[[Remark], Pipeline]
-    digest: str
+    opened: Callable[..., Any]
+    digest: str | None
     work: Work
     on_gpus: bool | None
     per_gpu: int = 1
@@ -384,7 +385,7 @@ def _with_content(task: Task) -> Task:
 
 
 class _Worker:
-    """Ray's worker: a pipeline, and what is done with each batch of inputs."""
+    """Ray's worker: what is opened once, and what is done with each batch of inputs."""
 
     def __init__(self, here: _Here, workers: Any) -> None:
         import ray
@@ -394,17 +395,17 @@ class _Worker:
         self._remarks: list[tuple[str, str]] = []
 
     @cached_property
-    def _pipeline(self) -> Pipeline:
+    def _opened(self) -> Any:
         """Opened for the first batch: what goes wrong before that, Ray does not hand on as it is."""
-        pipeline = self._workers.opened(lambda name, text: self._remarks.append((name, text)))
-        bundle, digest = pipeline.bundle, self._workers.digest
-        if bundle.digest != digest:
+        opened = self._workers.opened(on_remark=lambda name, text: self._remarks.append((name, text)))
+        if (digest := self._workers.digest) is not None and opened.bundle.digest != digest:
+            bundle = opened.bundle
             raise BundleError(
                 f"{os.uname().nodename}: {bundle.name} is another bundle there ({bundle.digest[:12]}, not "
                 f"{digest[:12]})",
                 hint="name one that all machines have",
             )
-        return pipeline
+        return opened
 
     def __call__(self, batches: Any) -> Any:
         """One batch, and what became of it."""
@@ -413,7 +414,7 @@ class _Worker:
         tasks = iter(batch.tasks)  # a list would pass for the whole job, which settles the batch size
         try:
             with self._here.entered():
-                for outcome in self._workers.work(self._pipeline, tasks):
+                for outcome in self._workers.work(self._opened, tasks):
                     outcomes.append(_light(outcome))
         except _TOLD as fault:
             error = fault

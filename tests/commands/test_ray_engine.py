@@ -1,4 +1,4 @@
-"""rdm encode --engine ray: what the plain command writes, whatever is killed meanwhile."""
+"""rdm encode and decode --engine ray: what the plain commands write, whatever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -134,6 +134,18 @@ def test_what_it_cannot_do_is_refused_before_ray_is_started(
     ):
         refused = rdm("encode", *words, "--no-x-t", "-b", tiny_bundle)
         assert refused.code == 2 and told in refused.err
+    code = tmp_path / "a.safetensors"
+    assert rdm("encode", faces / "a.png", "-o", code, "-b", tiny_bundle).code == 0
+    for words, told in (
+        (
+            (faces, "-o", tmp_path / "o", "--tar", "--engine", "ray"),
+            "--tar: with --engine results are files;",
+        ),
+        ((faces, "-o", tmp_path / "o", "--per-gpu", 2), "add --engine ray"),
+        ((code, "-o", "-", "--engine", "ray"), "leave out --engine"),
+    ):
+        refused = rdm("decode", *words)
+        assert refused.code == 2 and told in refused.err
 
 
 def test_a_cluster_that_does_not_answer_is_told(
@@ -222,6 +234,53 @@ def test_every_source_gives_the_files_that_the_plain_command_writes(
         assert contents(tmp_path / "ray") == contents(tmp_path / "plain")
     again = tiny("encode", tmp_path / "t.parquet", "-o", tmp_path / "ray", "--no-x-t", *ways["ray"], *ALIKE)
     assert again.code == 0 and "encoded 0 images" in again.err and "30 already done" in again.err
+
+
+@pytest.mark.slow
+def test_codes_are_decoded_into_the_pictures_of_the_plain_command(
+    rdm: Rdm, tiny_bundle: Path, three_nodes: Any, tmp_path: Path
+) -> None:
+    """With x_T and without, from files and archives, by the bundle that is named, or that each code records.
+
+    Ray's workers have smaller batches, which round differently: a pixel may be off by one level.
+    """
+    from PIL import Image
+
+    def shown(path: Path) -> Any:
+        with Image.open(path) as image:
+            return np.asarray(image, dtype=int)
+
+    write_table(tmp_path / "t.parquet", pictures(24), rows_in_a_group=12)
+    codes, tars, shipped, exact = (tmp_path / name for name in ("codes", "tars", "shipped", "exact"))
+    for words in (
+        ("-o", exact, "--lossless", "-b", tiny_bundle),
+        ("-o", codes, "-b", tiny_bundle),
+        ("-o", tars, "--tar", "--no-x-t", "-b", tiny_bundle),
+        ("-o", shipped, "--no-x-t", "-b", "avatars64-diffae"),
+    ):
+        assert rdm("encode", tmp_path / "t.parquet", *words).code == 0
+    for folder in (codes, shipped):
+        whole = next(folder.rglob("*.safetensors")).read_bytes()
+        (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    ways = {"plain": ("--threads", 1), "ray": ("--engine", "ray", "--address", three_nodes.address)}
+    for place, words, code, num in (
+        (codes, ("-b", tiny_bundle, "--x-t", "random"), 3, 24),
+        (next(tars.iterdir()), ("-b", tiny_bundle, "--seed", 7, "--steps", 3, "--solver", "unipc"), 0, 24),
+        (shipped, (), 3, 24),
+        (exact, ("-b", tiny_bundle), 0, 24),
+    ):
+        found = {}
+        for way, more in ways.items():
+            out = tmp_path / f"{place.name}-{way}"
+            made = rdm("decode", place, "-o", out, *words, *more)
+            assert made.code == code, made.err
+            assert ("cut.safetensors" in made.err) == (code == 3)
+            found[way] = {p.relative_to(out).as_posix(): shown(p) for p in out.rglob("*.png")}
+        assert len(found["plain"]) == num and found["ray"].keys() == found["plain"].keys()
+        off = np.stack([abs(found["ray"][name] - pixels) for name, pixels in found["plain"].items()])
+        assert off.max() <= (0 if place == exact else 1) and (off > 0).mean() < 0.001
+    again = rdm("decode", exact, "-o", out, *words, *ways["ray"])
+    assert again.code == 0 and "24 already done" in again.err  # what is restored to the pixel
 
 
 @pytest.mark.slow
