@@ -52,9 +52,26 @@ class Domain:
 
 def more_than_chance(num_outside: int, num_images: int) -> bool:
     """Whether so many of training-like images would be outside in fewer than one of a hundred such draws."""
-    p = BEYOND_LIMIT
-    fewer = (math.comb(num_images, k) * p**k * (1 - p) ** (num_images - k) for k in range(num_outside))
-    return 1 - sum(fewer) < 0.01
+    return _binomial_tail(num_outside, num_images, BEYOND_LIMIT) < 0.01
+
+
+def _binomial_tail(k: int, n: int, p: float) -> float:
+    """P(X >= k) for X ~ Binomial(n, p), with a relative error below 1e-5; 1 where k is the mean or less.
+
+    Only the side below 1/2 is exact. Terms are summed upwards from k, where each is smaller than the last.
+    """
+    if k <= n * p:
+        return 1.0
+    if k > n:
+        return 0.0
+    log_choices = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    term = math.exp(log_choices + k * math.log(p) + (n - k) * math.log1p(-p))
+    total = 0.0
+    while term > 1e-9 * total and k <= n:
+        total += term
+        term *= (n - k) / (k + 1) * p / (1 - p)
+        k += 1
+    return total
 
 
 def fit_domain(z: Tensor, *, seed: int = 0) -> Domain | None:

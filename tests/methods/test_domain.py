@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 
-from rdm_cli.methods.domain import BEYOND_LIMIT, fit_domain, more_than_chance
+from rdm_cli.methods.domain import BEYOND_LIMIT, _binomial_tail, fit_domain, more_than_chance
 
 
 def test_distances_are_mahalanobis_ones() -> None:
@@ -57,3 +60,16 @@ def test_a_few_of_many_are_chance() -> None:
         expected = binom.sf(num_outside - 1, num_images, BEYOND_LIMIT) < 0.01
         assert more_than_chance(num_outside, num_images) == expected
     assert more_than_chance(1, 1) and not more_than_chance(1, 8) and more_than_chance(2, 8)
+
+
+@pytest.mark.parametrize("num_images", [30, 2_000, 60_000, 5_000_000, 10**9])
+def test_of_very_many_images_chance_is_told_as_well(num_images: int) -> None:
+    """A count that no float holds was an OverflowError: 60,000 images were not encoded to the end."""
+    from scipy.stats import binom
+
+    for sigmas in (0.5, 2.0, 2.3, 2.4, 6.0):
+        k = math.ceil(num_images * BEYOND_LIMIT + sigmas * math.sqrt(num_images * BEYOND_LIMIT))
+        expected = binom.sf(k - 1, num_images, BEYOND_LIMIT)
+        assert _binomial_tail(k, num_images, BEYOND_LIMIT) == pytest.approx(expected, rel=1e-5)
+        assert more_than_chance(k, num_images) == (expected < 0.01)
+    assert not more_than_chance(num_images // 300, num_images) and more_than_chance(num_images, num_images)
