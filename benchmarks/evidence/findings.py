@@ -48,15 +48,22 @@ class Findings:
 
         Raises NotMeasured where there are none.
         """
-        entry = self.entries.get(study, {}).get(contender)
-        if entry is None:
-            why = self.absent.get((study, contender), "make evidence has not measured it")
-            raise NotMeasured(why)
+        entry = self._entry(study, contender)
         found = chosen(entry.figures, name, **condition)
         if not found:
             told = ", ".join(f"{key} {value}" for key, value in condition.items())
             raise NotMeasured("; ".join(entry.notes) or f"no figure {name} at {told or 'all'}")
         return found
+
+    def own_steps(self, study: str, contender: str) -> int:
+        """The steps in which the bundle decodes what is drawn, where nobody names others."""
+        return int(str(self._entry(study, contender).key["bundle"]["sampler"]).split()[-1])
+
+    def _entry(self, study: str, contender: str) -> Entry:
+        entry = self.entries.get(study, {}).get(contender)
+        if entry is None:
+            raise NotMeasured(self.absent.get((study, contender), "make evidence has not measured it"))
+        return entry
 
     def one(self, study: str, contender: str, name: str, **condition: Any) -> Figure:
         """The first of :meth:`all`."""

@@ -62,6 +62,11 @@ def _samples(steps: int, findings: Findings, who: str) -> Figure:
     return sample_distance(findings, who, steps)
 
 
+def _own_samples(findings: Findings, who: str) -> Figure:
+    steps = findings.own_steps("generation", who)
+    return findings.one("generation", who, "KD-", prior="latent-ddim", T=steps)
+
+
 def _examples(findings: Findings, who: str) -> Figure:
     return pooled(findings.all("few-shot", who, "share", given=LIKE))
 
@@ -95,6 +100,7 @@ NEEDS = (
         figure=_spares,
         percent=True,
     ),
+    Need(text="samples as the bundle draws them", by="KD, its own prior and steps", figure=_own_samples),
     Need(
         text="samples, with time to spare",
         by=f"KD, T = {SAMPLE_STEPS}",

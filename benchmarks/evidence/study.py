@@ -55,7 +55,7 @@ class Sizes:
     batch_size: int = 40
     num_held_out: int = 1000
     num_train: int = 12000
-    num_reconstructed: int = 200
+    num_reconstructed: int = 100
     reconstruction_steps: tuple[int, ...] = (10, 20, 100)
     num_probed: int = 1000
     num_edited: int = 64
@@ -64,7 +64,7 @@ class Sizes:
     num_denoised: int = 256
     every: int = 100
     num_samples: int = 500
-    sampling_steps: tuple[int, ...] = (5, 10, 20, 50)
+    sampling_steps: tuple[int, ...] = (1, 2, 10, 50)
     few_shot_attributes: tuple[str, ...] = ("smiling", "glasses", "beard", "hat")
     num_examples: int = 5
     num_sets: int = 4

@@ -12,6 +12,7 @@ import make_evidence
 import pytest
 from evidence.contenders import DIFFAE, LRDM, PDAE, PLAIN
 from evidence.studies import STUDIES
+from evidence.study import FOLDERS
 
 from rdm_cli import cli
 from rdm_cli.errors import UsageError
@@ -76,7 +77,7 @@ def test_a_whole_run(small_bundles: Path, tmp_path: Path, capsys: pytest.Capture
     assert before == {path: path.read_bytes() for path in kept.glob("*.json")}
     # a command as the page prints it gives the figures on the page
     settings = json.loads((kept / "reconstruction.json").read_text())["measured"][DIFFAE]["key"]["settings"]
-    (command,) = STUDIES["reconstruction"].commands(settings, ["BUNDLES"])
+    (command,) = STUDIES["reconstruction"].commands(settings, ["BUNDLES"], FOLDERS)
     words = command.split()[1:]
     bundles = [str(small_bundles / DIFFAE), str(small_bundles / PDAE), str(work / PLAIN)]
     at = words.index("BUNDLES")
