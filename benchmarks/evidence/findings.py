@@ -56,8 +56,11 @@ class Findings:
         return found
 
     def own_steps(self, study: str, contender: str) -> int:
-        """The steps in which the bundle decodes what is drawn, where nobody names others."""
-        return int(str(self._entry(study, contender).key["bundle"]["sampler"]).split()[-1])
+        """The steps in which the bundle decodes what is drawn; NotMeasured where it names none."""
+        steps = str(self._entry(study, contender).key["bundle"]["sampler"]).split()[-1]
+        if not steps.isdigit():
+            raise NotMeasured("its bundle names no steps for what is drawn")
+        return int(steps)
 
     def _entry(self, study: str, contender: str) -> Entry:
         entry = self.entries.get(study, {}).get(contender)
