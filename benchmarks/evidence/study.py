@@ -55,15 +55,15 @@ class Sizes:
     batch_size: int = 40
     num_held_out: int = 1000
     num_train: int = 12000
-    num_reconstructed: int = 100
+    num_reconstructed: int = 50
     reconstruction_steps: tuple[int, ...] = (10, 20, 100)
     num_probed: int = 1000
-    num_edited: int = 64
+    num_edited: int = 48
     scales: tuple[float, ...] = (-0.3, 0.15, 0.3)
     attributes: tuple[str, ...] = ("smiling", "glasses", "beard")
     num_denoised: int = 256
     every: int = 100
-    num_samples: int = 500
+    num_samples: int = 300
     sampling_steps: tuple[int, ...] = (1, 2, 10, 50)
     few_shot_attributes: tuple[str, ...] = ("smiling", "glasses", "beard", "hat")
     num_examples: int = 5
@@ -73,7 +73,7 @@ class Sizes:
     max_draws: int = 5000
     num_pairs: int = 32
     num_frames: int = 9
-    num_halfway: int = 200
+    num_halfway: int = 150
     steps: int = 20
 
 
