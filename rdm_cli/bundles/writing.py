@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ from rdm_cli.bundles.reading import (
     TRANSPORTS,
     WEIGHTS,
     read_directions,
+    read_json,
     read_transports,
 )
 from rdm_cli.bundles.scheduler_json import scheduler_json
@@ -128,25 +130,46 @@ def add_directions(
 
 
 def write_attributes(
-    bundle: Bundle, directions: Directions, transports: Transports, output: Path | None
+    bundle: Bundle,
+    directions: Directions,
+    transports: Transports,
+    output: Path | None,
+    *,
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Make these all attributes of the bundle, or of a copy of it at ``output``; returns that one's folder.
 
+    A prior that was told of some that are ``renamed`` (new names by old ones) knows them by the new names.
     Either appears whole or not at all. Raises UsageError for a read-only bundle without ``output``, and for
     an ``output`` that is taken.
     """
+
+    def change(folder: Path) -> None:
+        with replace_folder(folder / "attributes") as new:
+            _save_attributes(new, directions, transports)
+        _rename_in_prior(folder / "prior", renamed)
+
     if output is None:
         refuse_read_only(bundle)
-        with replace_folder(bundle.folder / "attributes") as new:
-            _save_attributes(new, directions, transports)
+        change(bundle.folder)
         return bundle.folder
-
-    def change(copy: Path) -> None:
-        with replace_folder(copy / "attributes") as new:
-            _save_attributes(new, directions, transports)
-
     copy_bundle(str(bundle.folder), output, change)
     return output
+
+
+def _rename_in_prior(folder: Path, renamed: Mapping[str, str]) -> None:
+    """Call the attributes that a prior was told by their new names, where it has some of the old ones.
+
+    A new name that it was told of something else stays that one's.
+    """
+    path = folder / "config.json"
+    if not renamed or not path.is_file():
+        return
+    config = read_json(path)
+    told = list(config.get("attributes", ()))
+    names = [renamed[n] if n in renamed and renamed[n] not in told else n for n in told]
+    if names != told:
+        write_whole(path, json_file(config | {"attributes": names}).encode())
 
 
 def _save_attributes(folder: Path, directions: Directions, transports: Transports) -> None:

@@ -241,7 +241,7 @@ def rename(
     output: OtherBundle = None,
     as_json: o.Json = False,
 ) -> None:
-    """Give an attribute another name. A prior that was told of it keeps the old one.
+    """Give an attribute another name, by which a prior that was told of it knows it from then on.
 
     Examples:
         rdm attributes rename concept-007 cap -b my-bundle
@@ -492,7 +492,11 @@ def _changed(
     chosen = names(opened.directions)
     _refuse_place(opened, output)
     place = write_attributes(
-        opened, opened.directions.select(chosen), opened.transports.select(chosen), output
+        opened,
+        opened.directions.select(chosen),
+        opened.transports.select(chosen),
+        output,
+        renamed={old: new for old, new in chosen.items() if old != new},
     )
     console.emit(str(place), **told, output=str(place))
 

@@ -152,6 +152,13 @@ def test_a_bundle_that_comes_with_rdm_is_not_changed_and_the_hint_says_how(
     mine, shipped = open_bundle(tmp_path / "mine"), open_bundle("avatars64-diffae")
     assert mine.digest == shipped.digest and mine.directions.names[0] == "happy"
     assert mine.transports.digest("happy") == shipped.transports.digest("smiling")
+    assert mine.prior.attributes == ("happy", *shipped.prior.attributes[1:])
+    noise = torch.randn(2, mine.prior.z_width, generator=torch.Generator().manual_seed(0))
+    drawn = (
+        one.prior.sample(noise, 2, wanted={name: True})
+        for one, name in ((mine, "happy"), (shipped, "smiling"))
+    )
+    assert torch.equal(*drawn)
 
 
 def test_rename_and_remove_touch_nothing_else(rdm: Rdm, own: Path) -> None:
