@@ -118,15 +118,19 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor], part: str) -
 
 
 def test_two_take_the_steps_of_one(undisturbed: Trainer) -> None:
-    """In fp32 sums in another order differ by 1e-7 or so, which Adam, step by step, makes more of."""
+    """In fp32 sums in another order differ by 1e-7 or so, which Adam, step by step, makes more of.
+
+    How much more depends on the processor: 1.01e-5 has been seen. That nothing but rounding differs is shown in
+    float64 by tests/commands/test_launchers.py.
+    """
     assert undisturbed.losses("two") == pytest.approx(undisturbed.losses("one"), rel=1e-5)
     assert undisturbed.losses("two") != undisturbed.losses("one")  # they did share the work
     one, two = undisturbed.tensors("one"), undisturbed.tensors("two")
     for part in ("model.", "average."):
-        assert distance(two, one, part) < 1e-5
+        assert distance(two, one, part) < 3e-5
     start = open_bundle(str(undisturbed.bundle)).model.state_dict()  # type: ignore[attr-defined]
     before = {f"model.{name}": value for name, value in start.items()}
-    assert distance(one, before, "model.") > 1e-3  # a hundred times what the two differ by
+    assert distance(one, before, "model.") > 1e-3  # far more than the two differ by
 
 
 def test_one_speaks_for_both(undisturbed: Trainer) -> None:
