@@ -75,6 +75,7 @@ def serve() -> None:
         if not module.name.endswith("__main__"):
             import_module(module.name)
     Image.init()  # every plugin
+    _ = import_module("rdm_cli.cli").app.built
     gc.freeze()  # or every fork would copy what it looks through
     answer("ready")
     for line in sys.stdin:
