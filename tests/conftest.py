@@ -18,6 +18,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+# A thread that waits for others sleeps, and takes no core from other tests' processes. Read when torch is
+# imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 # no network of its own: a request that is seen is the page's
 BROWSER_FLAGS = (

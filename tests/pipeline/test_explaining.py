@@ -220,7 +220,7 @@ def test_a_pipeline_explains_images_of_every_kind(
     tiny_bundle: Any, faces: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A random network's pictures are no faces; what is said of them has to be true all the same."""
-    fewer = {"MOST_PROBES": 8, "GENERATIONS": 2, "ROUNDS": 2, "HALVINGS": 2, "MOST_TRIES": 1}
+    fewer = {"MOST_PROBES": 8, "GENERATIONS": 2, "ROUNDS": 1, "HALVINGS": 2, "MOST_TRIES": 1}
     for constant, few in fewer.items():
         monkeypatch.setattr(explaining, constant, few)
     pipe = open_pipeline(tiny_bundle)
