@@ -135,7 +135,7 @@ def _terminable() -> Iterator[None]:
 
 def _run(arguments: list[str]) -> int:
     try:
-        result = app(arguments, prog_name="rdm", standalone_mode=False)
+        result = app.built(arguments, prog_name="rdm", standalone_mode=False)
         _flush()
         if result == INTERRUPTED:
             return _interrupted()

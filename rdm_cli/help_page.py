@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import typer
@@ -102,6 +102,11 @@ class App(typer.Typer):
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         """See ``typer.Typer.command``."""
         return super().command(name, cls=_Page, **options)
+
+    @cached_property
+    def built(self) -> Any:
+        """The command that typer makes of the app: with all that it has, 60 ms, and so once a process."""
+        return typer.main.get_command(self)
 
 
 def _apart(text: str | None) -> tuple[str, list[str]]:

@@ -18,6 +18,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+# A thread that waits for others sleeps, and takes no core from other tests' processes. Read when torch is
+# imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 # no network of its own: a request that is seen is the page's
 BROWSER_FLAGS = (
@@ -145,6 +149,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits are painted and read again once an attempt: a random network's never settle."""
+    monkeypatch.setattr("rdm_cli.pipeline.editing.NUM_ROUNDS", 1)
+
+
 class Rdms:
     """Forks of a process that has imported everything."""
 
@@ -174,11 +184,23 @@ class Rdms:
         log: Path | None = None,
         environment: dict[str, str] | None = None,
         folder: Path | None = None,
+        constants: dict[str, Any] | None = None,
+        stdout: Path | None = None,
     ) -> int:
-        """Start one in ``folder``, whose files have at most ``limit`` bytes; returns its pid."""
-        words, where = [str(word) for word in argv], str(folder or Path.cwd())
-        log = log or self.log
-        pid: int = self._ask(argv=words, log=str(log), limit=limit, environment=environment, folder=where)
+        """Start one in ``folder``, whose files have at most ``limit`` bytes; returns its pid.
+
+        ``constants`` are values for it alone, as ``{"rdm_cli.evaluation.card.STEPS": 2}``. ``stdout`` is a
+        file that takes its results, such as a FIFO; else they go to the log.
+        """
+        pid: int = self._ask(
+            argv=[str(word) for word in argv],
+            log=str(log or self.log),
+            limit=limit,
+            environment=environment,
+            folder=str(folder or Path.cwd()),
+            constants=constants,
+            stdout=None if stdout is None else str(stdout),
+        )
         return pid
 
     def wait(self, pid: int, seconds: float = 600) -> int:
@@ -186,9 +208,9 @@ class Rdms:
         code: int = self._ask(wait=pid, seconds=seconds)
         return code
 
-    def run(self, *argv: object, limit: int | None = None, folder: Path | None = None) -> int:
+    def run(self, *argv: object, **how: Any) -> int:
         """Start one and wait for it."""
-        return self.wait(self.start(*argv, limit=limit, folder=folder))
+        return self.wait(self.start(*argv, **how))
 
     @property
     def said(self) -> str:

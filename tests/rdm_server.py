@@ -1,8 +1,9 @@
 """A process that has imported everything and forks an rdm for each request: killing one costs no start.
 
 Requests and answers are JSON lines. {"argv": [...], "log": FILE} starts one and is answered with its pid; it
-may write files of "limit" bytes, where there is one, knows the variables of "environment" besides, and works
-in "folder", where there is one.
+may write files of "limit" bytes, where there is one, knows the variables of "environment" besides, works
+in "folder", where there is one, and has other values for the "constants", by their modules and names. Its
+stdout goes to the file "stdout", where there is one, which may be a FIFO.
 {"wait": PID, "seconds": S} is answered with its exit code, negative for a signal; it has S seconds to end.
 """
 
@@ -33,15 +34,21 @@ def run(
     limit: int | None = None,
     environment: dict[str, str] | None = None,
     folder: str | None = None,
+    constants: dict[str, Any] | None = None,
+    stdout: str | None = None,
 ) -> None:
     """Become ``rdm`` with these words; its output goes to ``log``."""
     os.environ.update(environment or {})
     if folder is not None:
         os.chdir(folder)
+    for where, value in (constants or {}).items():
+        module, name = where.rsplit(".", 1)
+        assert hasattr(import_module(module), name), where
+        setattr(import_module(module), name, value)
     if limit is not None:  # as a full disk does, the kernel refuses more
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle, 1)
+    os.dup2(handle if stdout is None else os.open(stdout, os.O_WRONLY), 1)
     os.dup2(handle, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["rdm", *argv]
@@ -75,6 +82,7 @@ def serve() -> None:
         if not module.name.endswith("__main__"):
             import_module(module.name)
     Image.init()  # every plugin
+    _ = import_module("rdm_cli.cli").app.built
     gc.freeze()  # or every fork would copy what it looks through
     answer("ready")
     for line in sys.stdin:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -109,14 +110,13 @@ def imported_by(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
         yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def imports(path: Path, *, type_checking: bool = True) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path, *, type_checking: bool = True) -> list[tuple[int, str]]:
     """(line, dotted name) of each import in a file, those inside functions too."""
     tree = ast.parse(path.read_text("utf-8"))
     nodes = ast.walk(tree) if type_checking else runtime_nodes(tree)
     package = path.relative_to(ROOT).parts[:-1]
-    for node in nodes:
-        for name in imported_by(node, package):
-            yield getattr(node, "lineno", 0), name
+    return [(getattr(node, "lineno", 0), name) for node in nodes for name in imported_by(node, package)]
 
 
 def target_layer(name: str) -> str | None:
@@ -182,76 +182,90 @@ def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
     assert {n for node in runtime_nodes(hidden) for n in imported_by(node, ())} == {"json"}
 
 
-@pytest.mark.parametrize("path", PACKAGE_FILES, ids=relative)
-def test_imports_point_one_way(path: Path) -> None:
-    source = layer_of(path)
-    assert source in RANKS, f"{relative(path)}: no layer of LAYERS holds it"
+# Each of the following looks at all files: a test for each of them would take longer to start than to run.
+
+
+def test_imports_point_one_way() -> None:
+    homeless = [relative(path) for path in PACKAGE_FILES if layer_of(path) not in RANKS]
+    assert not homeless, f"no layer of LAYERS holds {homeless}"
     wrong = [
         f"{relative(path)}:{line} imports {name}"
+        for path in PACKAGE_FILES
         for line, name in imports(path)
-        if (target := target_layer(name)) is not None and not may_import(source, target)
+        if (target := target_layer(name)) is not None and not may_import(layer_of(path), target)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
-def test_no_import_that_breaks_an_installation(path: Path) -> None:
+def test_no_import_that_breaks_an_installation() -> None:
     wrong = [
         f"{relative(path)}:{line} imports {name}, which {FORBIDDEN[name.partition('.')[0]]}"
+        for path in ALL_FILES
         for line, name in imports(path)
         if name.partition(".")[0] in FORBIDDEN
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in PACKAGE_FILES if layer_of(p) in {"commands", "cli", "options", "console"}],
-    ids=relative,
-)
-def test_commands_do_no_tensor_arithmetic(path: Path) -> None:
+def in_layers(*layers: str) -> list[Path]:
+    """The package's files of these layers, each of which has some."""
+    found = [path for path in PACKAGE_FILES if layer_of(path) in layers]
+    assert {layer_of(path) for path in found} == set(layers)
+    return found
+
+
+def test_commands_do_no_tensor_arithmetic() -> None:
     wrong = [
         f"{relative(path)}:{line} imports {name}"
+        for path in in_layers("commands", "cli", "options", "console")
         for line, name in imports(path, type_checking=False)
         if name.partition(".")[0] in TENSOR_LIBRARIES
     ]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", [p for p in PACKAGE_FILES if layer_of(p) == "kernels"], ids=relative)
-def test_kernels_see_no_files(path: Path) -> None:
+def test_kernels_see_no_files() -> None:
     file_formats = {"pathlib", "os", "io", "json", "safetensors", "PIL", "shutil", "tempfile"}
-    assert not {name.partition(".")[0] for _, name in imports(path)} & file_formats
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in in_layers("kernels")
+        for line, name in imports(path)
+        if name.partition(".")[0] in file_formats
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 OF_ONE_METHOD = {"style", "style_shape", "class_names", "known_classes"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in PACKAGE_FILES if layer_of(p) in {"jobs", "evaluation", "app", "collection"}],
-    ids=relative,
-)
-def test_what_only_one_method_can_is_asked_for_nowhere(path: Path) -> None:
+def test_what_only_one_method_can_is_asked_for_nowhere() -> None:
     """Conditions pass through by name: which a model takes, its ``conditions`` say."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        found = {getattr(node, field, None) for field in ("attr", "id", "arg", "name")} & OF_ONE_METHOD
-        assert not found, f"{relative(path)}:{getattr(node, 'lineno', 0)} asks for {found}"
+    wrong = [
+        f"{relative(path)}:{getattr(node, 'lineno', 0)} asks for {found}"
+        for path in in_layers("jobs", "evaluation", "app", "collection")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (found := {getattr(node, field, None) for field in ("attr", "id", "arg", "name")} & OF_ONE_METHOD)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
-def test_files_are_short_and_named_after_what_they_hold(path: Path) -> None:
-    num_lines = len(path.read_text("utf-8").splitlines())
-    if num_lines > LONG:
-        warnings.warn(f"{relative(path)} has {num_lines} lines: one thing, or two?", stacklevel=1)
-    parts = {part.removeprefix("test_") for part in path.relative_to(ROOT).with_suffix("").parts}
-    assert not parts & VAGUE_NAMES, f"{relative(path)} does not say what it holds"
+def test_files_are_short_and_named_after_what_they_hold() -> None:
+    vague = []
+    for path in ALL_FILES:
+        num_lines = len(path.read_text("utf-8").splitlines())
+        if num_lines > LONG:
+            warnings.warn(f"{relative(path)} has {num_lines} lines: one thing, or two?", stacklevel=1)
+        parts = {part.removeprefix("test_") for part in path.relative_to(ROOT).with_suffix("").parts}
+        if parts & VAGUE_NAMES:
+            vague.append(relative(path))
+    assert not vague, f"these do not say what they hold: {vague}"
 
 
-@pytest.mark.parametrize("path", ALL_FILES, ids=relative)
-def test_modules_say_what_they_are(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
-    assert not tree.body or ast.get_docstring(tree), f"{relative(path)} has no module docstring"
+def test_modules_say_what_they_are() -> None:
+    """The first thing in a file that holds any code is its docstring."""
+    begins = re.compile(r'(?:\s|#.*\n)*(?:r?"""|\Z)')
+    silent = [relative(path) for path in ALL_FILES if not begins.match(path.read_text("utf-8"))]
+    assert not silent, f"no module docstring in {silent}"
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -19,14 +19,21 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What takes an hour for a user takes seconds here; nothing else about a command is changed.
 SHORTER = {
-    r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
+    r"(rdm data avatars \S+) --n 64": r"\1 --n 24",
+    r"--minutes \d+": "--steps 1 --batch-size 2 --sheet-minutes 0",
     r"(rdm train all \S+)": r"\1 --prior-samples 256",
     r"--steps \d[\d,]*": "--steps 2",
     r"(rdm (?:reconstruct|manipulate|encode \S+ -o exact/) )": r"\1--steps 2 ",
     r"faces/ -o verified/": "faces/000000.png faces/000001.png -o verified/",
-    r"(rdm evaluate gap )": r"\1-n 4 ",
+    r"(rdm evaluate gap )": r"\1-n 2 --every 400 ",
     r"(rdm evaluate (?:reconstruction|generation) )": r"\1-n 12 ",
     r"(rdm evaluate edit )": r"\1-n 2 --steps 2 ",
+}
+# what no option says: the figures in the card that `train all` writes, and how long a judge of edits learns
+FEW = {
+    "rdm_cli.evaluation.card.NUM_IMAGES": 2,
+    "rdm_cli.evaluation.card.STEPS": 2,
+    "rdm_cli.training.pixel_judge.FEWEST_STEPS": 8,
 }
 OFFICIAL = {
     "last.ckpt": "official_tiny.ckpt",
@@ -79,7 +86,7 @@ def run_block(block: str, place: Path, rdms: Any) -> None:
     for command in map(shortened, block.strip().splitlines()):
         words = shlex.split(command)
         if words[0] == "rdm" and not set(words) & {"|", "<", ">"}:
-            assert rdms.run(*words[1:], folder=place) == 0, f"{command}\n{rdms.said}"
+            assert rdms.run(*words[1:], folder=place, constants=FEW) == 0, f"{command}\n{rdms.said}"
         else:
             run(command, place)
 

@@ -20,9 +20,9 @@ COMMANDS = [
 ]
 # a training, and what takes many steps, is shortened; nothing else about a command is changed
 SHORTER = {
-    r"--minutes \d+": "--steps 2 --batch-size 8 --sheet-minutes 0",
+    r"--minutes \d+": "--steps 1 --batch-size 2 --sheet-minutes 0",
     r"--n 24": "--n 8",
-    r"(rdm evaluate reconstruction )": r"\1-n 4 ",
+    r"(rdm evaluate reconstruction )": r"\1-n 2 ",
 }
 MAY_NOT_HOLD = ("manipulate", "augment")  # exit code 3: an edit of few faces failed, and the page says so
 

@@ -15,8 +15,11 @@ import csv
 import hashlib
 import io
 import json
+import math
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -31,6 +34,8 @@ from rdm_cli.data.io.places import put
 from rdm_cli.errors import OccupiedError, RdmError, UsageError
 
 NUM_BUCKETS = 64
+CHUNK = 16
+"""Avatars that a worker draws before it asks for more."""
 
 SMILES = ("smile", "twinkle", "default")
 OTHER_MOUTHS = ("sad", "serious", "concerned", "disbelief", "screamOpen")
@@ -325,15 +330,29 @@ def write_avatars(
     labels = partial(_labels_line, seed=seed)
     write = partial(_write_one, folder=folder, seed=seed, size=size, force=force)
     # what a face looks like is a fifth of the work: workers find that out as well, and this process waits
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with shared_out(num_images, workers) as each:
         if known:
-            _refuse_other_labels(metadata, known, pool.imap(labels, range(num_images), chunksize=64))
+            _refuse_other_labels(metadata, known, each(labels, range(num_images)))
         lines = [_HEADER]
-        for path, line in pool.imap(write, range(num_images), chunksize=16):
+        for path, line in each(write, range(num_images)):
             lines.append(line)
             yield path
     put(metadata, max("".join(lines).encode(), known, key=len))
     yield metadata
+
+
+@contextmanager
+def shared_out(num: int, workers: int | None) -> Iterator[Callable[..., Iterator[Any]]]:
+    """``map`` of ``num`` avatars over ``workers``; in this process where one worker would draw them all.
+
+    A process takes as long to start as it takes to draw twenty.
+    """
+    workers = min(math.ceil(num / CHUNK), workers or os.cpu_count() or 1)
+    if workers <= 1:
+        yield map
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        yield partial(pool.imap, chunksize=CHUNK)
 
 
 def _refuse_other_labels(metadata: Path, known: bytes, lines: Iterable[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ from rdm_cli.data.avatars import (
     draw_avatar,
     refuse_seed,
     require_generator,
+    shared_out,
     write_picture,
 )
 from rdm_cli.data.io.places import put
@@ -128,8 +128,8 @@ def write_counterfactuals(
     table = folder / "counterfactuals.csv"
     if not force and table.is_file() and table.read_bytes() != content:
         raise OccupiedError(f"{table}: is there already, with other pictures", hint=ELSEWHERE)
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(partial(write_picture, size=size, force=force), pictures, chunksize=16)
+    with shared_out(len(pictures), workers) as each:
+        yield from each(partial(write_picture, size=size, force=force), pictures)
     put(table, content)
     yield table
 

@@ -318,13 +318,15 @@ def settle(
     judge: Judge,
     spread: Tensor,
     amounts: Sequence[float] = AMOUNTS,
-    rounds: int = NUM_ROUNDS,
+    rounds: int | None = None,
 ) -> Settled:
     """Attempts, each painted and read again in rounds until z stays; the best one of each row.
 
     ``propose(rows, number)`` gives z (n, d) of an attempt, ``judge`` ranks what came of it. ``rank`` (N,) is
     that of the unedited; rows of ``BEST`` are left alone. ``spread`` (d,) is what changes of z count in.
+    ``rounds`` None means NUM_ROUNDS.
     """
+    rounds = NUM_ROUNDS if rounds is None else rounds
     z, pictures, rank = canvas.codes.z.flatten(1).clone(), canvas.images.clone(), rank.clone()
     num_decodes = torch.zeros(len(z), dtype=torch.long)
     amount, clearest = torch.zeros(len(z)), torch.full((len(z),), -torch.inf)

@@ -117,7 +117,7 @@ class HtmlPage:
 
     def plot(self, plot: Plot, description: str) -> None:
         """Add ``plot`` twice, for light and for dark readers; ``description`` is read where none is seen."""
-        light, dark = (_data_uri(svg_of(plot, dark=d), "svg+xml") for d in (False, True))
+        light, dark = (_data_uri(svg, "svg+xml") for svg in svg_of(plot))
         picture = (
             f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
             f'<img src="{light}" alt="{escape(description)}"></picture>'

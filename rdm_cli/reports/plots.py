@@ -76,21 +76,22 @@ def save_plot(plot: Plot, path: Path) -> None:
         figure.savefig(temporary, dpi=120, format=kind, **told)
 
 
-def svg_of(plot: Plot, *, dark: bool) -> bytes:
-    """``plot`` as SVG on a transparent ground, to be shown on white or on ``dark``; letters are outlines.
+def svg_of(plot: Plot) -> tuple[bytes, bytes]:
+    """``plot`` as SVG on a transparent ground, to be shown on white and on black; letters are outlines.
 
-    Curves are drawn without matplotlib too, if it is not installed, with letters as text. The same plot gives
-    the same bytes.
+    It is drawn once, which takes a while, and the ink of one is replaced for the other. Curves are drawn
+    without matplotlib too, if it is not installed, with letters as text. The same plot gives the same bytes.
     """
     if not can_plot() and not plot.names:
-        return curves_as_svg(plot, INK_ON_DARK if dark else INK).encode()
+        return curves_as_svg(plot, INK).encode(), curves_as_svg(plot, INK_ON_DARK).encode()
     import matplotlib
 
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "rdm"}):
-        figure = _figure(plot, INK_ON_DARK if dark else INK)
+        figure = _figure(plot, INK)
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None})
-    return content.getvalue()
+    light = content.getvalue()
+    return light, light.replace(INK.encode(), INK_ON_DARK.encode())
 
 
 def _figure(plot: Plot, ink: str) -> Figure:

@@ -63,7 +63,7 @@ def _of_the_one_before(conditions: Conditions, name: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def picture_rows(
-    model: RepresentationModel, x_0: Tensor, num_steps: int = 20, given: Conditions = NOTHING
+    model: RepresentationModel, x_0: Tensor, num_steps: int, given: Conditions = NOTHING
 ) -> dict[str, Tensor]:
     """Rows of a sheet, by their names: x_0, its reconstruction with inferred x_T, z with two other x_T.
 

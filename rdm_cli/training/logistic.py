@@ -48,13 +48,14 @@ def fit_logistic(
     weight, bias = x.new_zeros(num_classifiers, x.shape[1]), x.new_zeros(num_classifiers)
     if start is not None:
         weight, bias = start.weight.clone(), start.bias.clone()
+    along_axes = x @ axes
     for k in range(num_classifiers):
         v, bias[k] = _fit_one(
-            x,
+            along_axes / stretch[k],
             target[:, k],
             row_weight[:, k],
             float(l2[k]),
-            basis=axes / stretch[k],
+            stretch=stretch[k],
             v=weight[k] @ axes * stretch[k],
             bias=bias[k].clone(),
         )
@@ -63,9 +64,19 @@ def fit_logistic(
 
 
 def _fit_one(
-    x: Tensor, target: Tensor, row_weight: Tensor, l2: float, *, basis: Tensor, v: Tensor, bias: Tensor
+    rows: Tensor,
+    target: Tensor,
+    row_weight: Tensor,
+    l2: float,
+    *,
+    stretch: Tensor,
+    v: Tensor,
+    bias: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """(v, bias) at the minimum, from these; w = ``basis`` (d, d) v."""
+    """(v, bias) at the minimum, from these; w = R v / ``stretch``, and ``rows`` (N, d) are x R / ``stretch``.
+
+    The gradient is written out: with autograd a fit takes twice as long.
+    """
     v.requires_grad_()
     bias.requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -77,15 +88,17 @@ def _fit_one(
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
+    shrink = l2 / stretch.square()
 
+    @torch.no_grad()
     def objective() -> Tensor:
-        optimizer.zero_grad()
-        w = basis @ v
-        bce = F.binary_cross_entropy_with_logits(x @ w + bias, target, weight=row_weight, reduction="sum")
-        loss = bce + 0.5 * l2 * w.square().sum()
-        loss.backward()
-        return loss
+        logits = rows @ v + bias
+        shrunk = shrink * v
+        error = row_weight * (logits.sigmoid() - target)
+        v.grad = error @ rows + shrunk
+        bias.grad = error.sum()
+        bce = F.binary_cross_entropy_with_logits(logits, target, weight=row_weight, reduction="sum")
+        return bce + 0.5 * (shrunk @ v)
 
-    with torch.enable_grad():
-        optimizer.step(objective)
+    optimizer.step(objective)
     return v.detach(), bias.detach()

@@ -22,6 +22,7 @@ from rdm_cli.pipeline.pipeline import open_pipeline
 from rdm_cli.registry import DEFAULT_BUNDLE
 
 Typed = Callable[[str], None]
+pytestmark = pytest.mark.usefixtures("one_round")
 EDITS: list[dict[str, Any]] = [
     {"scales": {"smiling": 0.3, "glasses": -0.2}},
     {"wanted": {"smiling": False}, "keep": ["hat"], "seed": 2},

@@ -70,6 +70,29 @@ def tiny(rdm: Rdm, tiny_bundle: Path) -> Rdm:
 
 
 @pytest.fixture
+def short_sheets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training sheets of three images in two steps each."""
+    monkeypatch.setattr("rdm_cli.training.run.sheets.NUM_IMAGES", 3)
+    monkeypatch.setattr("rdm_cli.training.run.sheets.NUM_STEPS", 2)
+
+
+@pytest.fixture
+def short_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judges of edits that learn for twenty steps."""
+    monkeypatch.setattr("rdm_cli.training.pixel_judge.FEWEST_STEPS", 20)
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``rdm demo`` makes of the tiny bundle, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rdm_cli.pipeline.editing.NUM_ROUNDS", 1)
+        assert cli.main(["demo", "-o", str(folder), "--bundle", str(tiny_bundle), "-q"]) == 0
+    return folder
+
+
+@pytest.fixture
 def spawn() -> Callable[..., subprocess.Popen[bytes]]:
     """Start rdm as a process of its own."""
 

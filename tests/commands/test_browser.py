@@ -104,10 +104,9 @@ def test_a_runs_page_opens_offline(browser: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [400, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_demo_opens_offline_on_a_phone_and_on_a_screen(
-    rdm: Rdm, browser: Any, tiny_bundle: Path, tmp_path: Path, scheme: str, width: int
+    browser: Any, demo_folder: Path, scheme: str, width: int
 ) -> None:
-    assert rdm("demo", "-o", tmp_path, "-b", tiny_bundle, "-q").code == 0
-    seen = look(browser, tmp_path / "index.html", scheme, width)
+    seen = look(browser, demo_folder / "index.html", scheme, width)
     assert nothing_wrong(seen) and not seen.is_too_wide, seen
     assert seen.num_pictures == 69 and (seen.background == "rgb(255, 255, 255)") == (scheme == "light")
 

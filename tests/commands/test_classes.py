@@ -14,7 +14,7 @@ from rdm_cli.bundles.bundle import open_bundle
 from rdm_cli.codes.code import Codes, read_info
 
 Rdm = Callable[..., Any]
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+pytestmark = pytest.mark.usefixtures("fresh_accelerate", "short_sheets")
 SMALL = ("--batch-size", 4, "--threads", 1, "--warmup", 0, "--decay", 0)
 
 
@@ -48,7 +48,7 @@ def losses(folder: Path) -> list[float]:
 def test_from_folders_to_samples(
     train: Rdm, rdm: Rdm, divided: Path, tmp_path: Path, pixels_of: Callable[[Path], bytes]
 ) -> None:
-    trained = train("mine", "--classes", "--steps", 40, "--lr", 0.003)
+    trained = train("mine", "--classes", "--steps", 8, "--lr", 0.003, "--ema", 0.5)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     mine, made = tmp_path / "mine", tmp_path / "made"
     model = cast(Any, open_bundle(str(mine)).model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from rdm_cli.data.images.record import read_record
 
 Rdm = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("one_round")
 
 
 class Pictures(HTMLParser):
@@ -32,16 +34,8 @@ class Pictures(HTMLParser):
             self.still.append(dict(attrs))
 
 
-@pytest.fixture
-def made(tiny: Rdm, tmp_path: Path) -> Path:
-    done = tiny("demo", "-o", tmp_path / "demo")
-    assert done.code == 0, done.err
-    assert done.lines == [str(tmp_path / "demo" / name) for name in ("overview.png", "index.html")]
-    return tmp_path / "demo"
-
-
-def test_the_page_holds_all_that_it_shows(made: Path, tiny_bundle: Path) -> None:
-    html = (made / "index.html").read_text(encoding="utf-8")
+def test_the_page_holds_all_that_it_shows(demo_folder: Path, tiny_bundle: Path) -> None:
+    html = (demo_folder / "index.html").read_text(encoding="utf-8")
     pictures = Pictures(html)
     # 8 faces, each with two decodes and three edits; 8 frames of the path, and it playing; 12 samples
     assert len(pictures.found) == 8 * 6 + 8 + 1 + 12
@@ -61,27 +55,39 @@ def test_the_page_holds_all_that_it_shows(made: Path, tiny_bundle: Path) -> None
         assert told in html.replace("<span>", "").replace("</span>", ""), told
 
 
-def test_the_picture_records_its_bundle(made: Path) -> None:
-    record = read_record(made / "overview.png")
+def test_the_picture_records_its_bundle(demo_folder: Path) -> None:
+    record = read_record(demo_folder / "overview.png")
     assert record is not None and record["what"] == "overview" and record["bundle"] == "tiny"
     assert record["command"].startswith("rdm demo --bundle ")
-    with Image.open(made / "overview.png") as image:
+    with Image.open(demo_folder / "overview.png") as image:
         assert image.width > 7 * 128 and image.height > 6 * 128
 
 
-def test_twice_the_same_bytes(made: Path, tiny: Rdm) -> None:
+def test_twice_the_same_bytes(demo_folder: Path, tiny: Rdm, tmp_path: Path) -> None:
+    made = Path(shutil.copytree(demo_folder, tmp_path / "demo"))
     first = {path.name: path.read_bytes() for path in made.iterdir()}
-    assert tiny("demo", "-o", made).code == 0
+    done = tiny("demo", "-o", made)
+    assert done.code == 0, done.err
+    assert done.lines == [str(made / name) for name in ("overview.png", "index.html")]
     assert {path.name: path.read_bytes() for path in made.iterdir()} == first
 
 
-@pytest.mark.parametrize("name", ["index.html", "overview.png"])
-def test_a_file_of_the_users_stays(tiny: Rdm, tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("<html>my own</html>")
-    refused = tiny("demo", "-o", tmp_path)
-    assert refused.code == 1 and f"{name}: is there already, and rdm did not make it" in refused.err
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+def test_a_file_of_the_users_stays(tiny: Rdm, tmp_path: Path) -> None:
+    """It lies in either place, and in both; --force replaces both."""
+    page, overview = tmp_path / "index.html", tmp_path / "overview.png"
+    for mine in ((overview,), (page, overview), (page,)):
+        for path in (page, overview):
+            path.unlink(missing_ok=True)
+        for path in mine:
+            path.write_text("<html>my own</html>")
+        refused = tiny("demo", "-o", tmp_path)
+        assert refused.code == 1
+        assert f"{mine[0].name}: is there already, and rdm did not make it" in refused.err
+        assert sorted(tmp_path.iterdir()) == sorted(mine)
+        assert all(path.read_text() == "<html>my own</html>" for path in mine)
+    overview.write_text("my own")
     assert tiny("demo", "-o", tmp_path, "--force").code == 0
+    assert read_record(overview) is not None and "<html>my own" not in page.read_text(encoding="utf-8")
 
 
 def test_samples_with_attributes_where_the_prior_knows_them(rdm: Rdm, told: Path, tmp_path: Path) -> None:

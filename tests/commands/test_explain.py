@@ -21,11 +21,15 @@ PLAIN = ("--mean", "0", "--std", "1")
 
 @pytest.fixture(autouse=True)
 def fewer_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random network's codes have eight values: a few steps around each tell enough."""
+    """A random network's codes have eight values: a few steps around each tell enough.
+
+    Its pictures are no faces either: painted and read again they never settle: one round tells as much.
+    """
     from rdm_cli.pipeline import explaining
 
-    monkeypatch.setattr(explaining, "MOST_PROBES", 8)
-    monkeypatch.setattr(explaining, "GENERATIONS", 2)
+    fewer = {"MOST_PROBES": 8, "GENERATIONS": 2, "ROUNDS": 1, "HALVINGS": 2, "MOST_TRIES": 1}
+    for constant, few in fewer.items():
+        monkeypatch.setattr(explaining, constant, few)
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_every_command_is_covered_and_has_json() -> None:
         assert "--json" in options, name
 
 
-@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.usefixtures("fresh_accelerate", "one_round", "short_sheets", "short_judge")
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_stdout_parses_line_by_line(rdm: Rdm, places: dict[str, Path], tmp_path: Path, name: str) -> None:
     uses = [(use, code) for use, code in USES[name]] + [("--no-such-option", 2)]

@@ -19,7 +19,7 @@ from rdm_cli.codes.code import Codes
 from rdm_cli.pipeline import explaining
 
 Rdm = Callable[..., Any]
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+pytestmark = pytest.mark.usefixtures("fresh_accelerate", "short_sheets")
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -27,9 +27,8 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image, dtype=int)
 
 
-@pytest.fixture(scope="module", params=["AutoencoderKL", "VQModel", "AutoencoderTiny"])
-def first_stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random tiny autoencoders of the shapes that people have; the first is Stable Diffusion's, f8."""
+def make_first_stage(kind: str, folder: Path) -> Path:
+    """A random tiny autoencoder of a shape that people have."""
     import diffusers
 
     def blocks(num: int) -> dict[str, Any]:
@@ -46,11 +45,16 @@ def first_stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
             "num_encoder_blocks": (1,) * 4, "num_decoder_blocks": (1,) * 4,
         },
     }  # fmt: skip
-    folder = tmp_path_factory.mktemp("first-stage") / "vae"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        getattr(diffusers, request.param)(**settings[request.param]).save_pretrained(folder)
+        getattr(diffusers, kind)(**settings[kind]).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of Stable Diffusion's shape, f8."""
+    return make_first_stage("AutoencoderKL", tmp_path_factory.mktemp("first-stage") / "vae")
 
 
 @pytest.fixture
@@ -76,12 +80,10 @@ def test_from_a_first_stage_to_samples(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trained = train("--steps", 50, "--kl-weight", 0.001)
+    trained = train("--steps", 4, "--kl-weight", 0.001)
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     mine = tmp_path / "mine"
-    name = "diffusion_pytorch_model.safetensors"
-    before, after = load_file(first_stage / name), load_file(mine / "first_stage" / name)
-    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+    assert_kept(first_stage, mine)
     model = cast(Any, open_bundle(str(mine)).model)
     assert model.config.representation.kl_weight == 0.001
     latents = model.enter(torch.stack([torch.rand(3, 32, 32) * 2 - 1]))
@@ -126,6 +128,37 @@ def test_from_a_first_stage_to_samples(
     monkeypatch.setattr(explaining, "GENERATIONS", 1)
     brighter = open_pipeline(mine).explain(faces / "a.png", lambda x: 5 * x.mean(dim=(1, 2, 3)), target=0.5)
     assert brighter[0].num_decodes > 8 and all(answer.holds for answer in brighter[0].answers)
+
+
+def assert_kept(stage: Path, bundle: Path) -> None:
+    """The bundle has the first stage's weights, every bit."""
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = load_file(stage / name), load_file(bundle / "first_stage" / name)
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+
+
+@pytest.mark.parametrize("kind", ["VQModel", "AutoencoderTiny"])
+def test_first_stages_of_other_kinds(
+    train: Rdm, rdm: Rdm, faces: Path, tmp_path: Path, kind: str, pixels_of: Callable[[Path], bytes]
+) -> None:
+    """Trained on, kept as they were, and both ways through them: a code, a decode, a sample."""
+    stage = make_first_stage(kind, tmp_path / "vae")
+    assert train("--steps", 2, "--sheet-minutes", 0, stage=stage).code == 0
+    mine, made = tmp_path / "mine", tmp_path / "made"
+    assert_kept(stage, mine)
+    model = cast(Any, open_bundle(str(mine)).model)
+    latents = model.enter(torch.stack([torch.rand(3, 32, 32) * 2 - 1]))
+    assert latents.shape[1:] == model.x_T_shape and float(model.unet.scale_factor) != 1.0
+    assert rdm("bundles", "check", mine).code == 0
+    some = ("-b", mine, "--steps", 3)
+    assert rdm("encode", faces / "a.png", faces / "b.png", "-o", made, *some).code == 0
+    code = Codes.load(made / "a.safetensors")
+    assert code.z.shape[1:] == model.z_shape
+    assert code.x_T is not None and code.x_T.shape[1:] == model.x_T_shape
+    assert rdm("decode", made / "a.safetensors", made / "b.safetensors", "-o", made, "-b", mine).code == 0
+    assert pixels_of(made / "a.png") != pixels_of(made / "b.png")
+    assert rdm("sample", "-n", 1, "-o", made / "s", *some).code == 0
+    assert (made / "s" / "000000.png").exists()
 
 
 def test_what_is_predicted_and_how_the_loss_is_weighed(train: Rdm, tmp_path: Path) -> None:
@@ -186,11 +219,12 @@ def test_a_first_stage_of_one_s_own(rdm: Rdm, faces: Path, tmp_path: Path, kind:
     stage = tmp_path / "stage"
     places = ("-o", stage, "--run", tmp_path / "stage-run")
     small = ("--preset", "small32", "--batch-size", 2, "--threads", 1, "--warmup", 0, "--decay", 0)
-    trained = rdm("train", "first-stage", faces, *places, *small, "--kind", kind, "--steps", 30, "--ema", 0.5)
+    trained = rdm("train", "first-stage", faces, *places, *small, "--kind", kind, "--steps", 4, "--ema", 0.5)
     assert trained.code == 0 and "PSNR" in trained.err
     theirs = getattr(diffusers, name).from_pretrained(stage / "first_stage").eval()
     tuned = ("-o", tmp_path / "tuned", "--run", tmp_path / "tuned-run", "--init-from", stage)
-    more = rdm("train", "first-stage", faces, *tuned, *small, "--kind", kind, "--steps", 1, "--lr", 0)
+    once = ("--kind", kind, "--steps", 1, "--lr", 0, "--sheet-minutes", 0)
+    more = rdm("train", "first-stage", faces, *tuned, *small, *once)
     assert more.code == 0
     weights = load_file(tmp_path / "tuned" / "first_stage" / "diffusion_pytorch_model.safetensors")
     assert all(torch.allclose(weights[n], value) for n, value in theirs.state_dict().items())
@@ -268,7 +302,7 @@ def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     alone = ("encode", faces / "b.png", *some, "--steps", 3, "--no-x-t")
     assert rdm(*alone).code == 0 and "1 already done" in rdm(*alone).err
     assert rdm("decode", tmp_path / "made" / "b.safetensors", *some).code == 0
-    solved = ("--inversion", "fixed-point", "--variations", 1)
+    solved = ("--inversion", "fixed-point", "--variations", 1, "--steps", 3)
     assert rdm("reconstruct", faces / "a.png", *some, *solved).code == 0
     # a sample has one z, at however many steps it is decoded in
     assert rdm("sample", "-n", 2, *some, "--steps", 4).code == 0
@@ -287,7 +321,9 @@ def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Pat
     places = ("-o", stage, "--run", tmp_path / "stage-run", "--sheet-minutes", 0, "--steps", 2)
     assert rdm("train", "first-stage", faces, "--preset", "small32", *places, *small).code == 0
     places = ("-o", mine, "--run", tmp_path / "run", "--first-stage", stage, "--preset", "small32-style")
-    trained = rdm("train", "lrdm", faces, *places, *small, "--steps", 40, "--lr", 0.003, "--warmup", 0)
+    trained = rdm(
+        "train", "lrdm", faces, *places, *small, "--steps", 8, "--lr", 0.003, "--warmup", 0, "--ema", 0.5
+    )
     assert trained.code == 0 and "loss with own -> swapped z" in trained.err
     assert rdm("bundles", "check", mine).code == 0
     some = ("-b", mine, "--steps", 4)

@@ -144,7 +144,7 @@ def test_codes_of_other_methods_are_not_taken(dpm: Rdm, tiny_bundle: Path, rdm: 
     assert refused.code == 1 and "made with bundle plain" in refused.err
 
 
-@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.usefixtures("fresh_accelerate", "short_sheets")
 def test_training_from_pictures_to_samples(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     trained = rdm(
         "train", "dpm", faces, "-o", tmp_path / "mine", "--run", tmp_path / "run", "--preset", "small32",
@@ -181,7 +181,7 @@ def grey_pipeline(folder: Path, channels: int) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("fresh_accelerate")
+@pytest.mark.usefixtures("fresh_accelerate", "short_sheets")
 def test_grey_images(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     """Colour pictures become grey ones for a model of one channel, and its pictures are grey."""
     grey, made = grey_pipeline(tmp_path / "grey", 1), tmp_path / "made"

@@ -18,10 +18,10 @@ from rdm_cli.data.images.record import read_record
 Rdm = Callable[..., Any]
 
 
-@pytest.fixture
-def with_glasses(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def with_glasses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two drawn faces with glasses."""
-    folder = tmp_path / "faces"
+    folder = tmp_path_factory.mktemp("glasses") / "faces"
     folder.mkdir()
     found = [avatar for avatar in (draw_avatar(77, i) for i in range(40)) if avatar.labels()["glasses"]][1:3]
     for i, avatar in enumerate(found):

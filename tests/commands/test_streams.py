@@ -107,19 +107,18 @@ def test_a_full_disk_at_the_end_is_one_line(tiny: Rdm, tmp_path: Path, faces: Pa
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_closed_pipe_is_141_and_the_summary_is_right(
-    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path, batch_size: int
+    rdms: Any, tiny_bundle: Path, faces: Path, tmp_path: Path, batch_size: int
 ) -> None:
     """``rdm encode ... | head -1``: as many codes lie there as are said to, whatever a batch holds."""
     for i in range(20):
         shutil.copy(faces / "a.png", faces / f"more-{i:02d}.png")
-    process = spawn(
-        "encode", faces, "-o", tmp_path / "o", "-b", tiny_bundle, "--batch-size", batch_size, "--steps", 20
-    )
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == f"{tmp_path}/o/a.safetensors\n".encode()
-    process.stdout.close()
-    said = process.stderr.read().decode()
-    assert process.wait(PATIENCE) == 141
+    os.mkfifo(tmp_path / "pipe")
+    words = ("encode", faces, "-o", tmp_path / "o", "-b", tiny_bundle, "--batch-size", batch_size)
+    pid = rdms.start(*words, "--steps", 20, stdout=tmp_path / "pipe")
+    with (tmp_path / "pipe").open("rb") as pipe:
+        assert pipe.readline() == f"{tmp_path}/o/a.safetensors\n".encode()
+    assert rdms.wait(pid, PATIENCE) == 141
+    said = rdms.said
     num = len(list((tmp_path / "o").rglob("*.safetensors")))
     assert 2 <= num < 25
     assert said.startswith(f"encoded {num} images in ") and len(said.splitlines()) == 1
@@ -137,17 +136,19 @@ def test_a_closed_pipe_of_a_listing_is_141(spawn: Spawn) -> None:
 
 
 def test_a_training_whose_reader_is_gone_saves_its_state(
-    spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
+    rdms: Any, tiny_bundle: Path, faces: Path, tmp_path: Path
 ) -> None:
-    process = spawn(
+    os.mkfifo(tmp_path / "pipe")
+    pid = rdms.start(
         "train", "diffae", faces, "-o", tmp_path / "bundle", "--run", tmp_path / "run", "--init-from",
         tiny_bundle, "--batch-size", 2, "--steps", 20, "--sheet-minutes", 0, "--device", "cpu", "--json",
+        stdout=tmp_path / "pipe",
     )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    assert b'"step": 1,' in process.stdout.readline()
-    process.stdout.close()
-    said = process.stderr.read().decode()
-    assert process.wait(PATIENCE) == 141 and "Traceback" not in said
+    with (tmp_path / "pipe").open("rb") as pipe:
+        assert b'"step": 1,' in pipe.readline()
+    assert rdms.wait(pid, PATIENCE) == 141
+    said = rdms.said
+    assert "Traceback" not in said
     (line,) = [line for line in said.splitlines() if line.startswith("rdm: saved at step ")]
     assert "go on with: " in line and load_checkpoint(tmp_path / "run").progress.step == 20
 
@@ -198,23 +199,22 @@ def test_without_stderr_the_work_is_done_and_stdout_holds_data_alone(
         Codes.load(path)
 
 
-def test_interrupted(spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path) -> None:
+def test_interrupted(rdms: Any, tiny_bundle: Path, faces: Path, tmp_path: Path) -> None:
     """Ctrl-C between files: what was written is whole, nothing else is there, and the exit code is 130."""
     output = tmp_path / "o"
     failures = tmp_path / "failures"
     (faces / "0.png").touch()
-    process = spawn(
+    pid = rdms.start(
         "encode", faces, "-o", output, "-b", tiny_bundle, "--batch-size", 1, "--steps", 150,
         "--failures", failures,
     )  # fmt: skip
     limit = time.monotonic() + PATIENCE
-    while not (output / "a.safetensors").exists() and time.monotonic() < limit and process.poll() is None:
+    while not (output / "a.safetensors").exists() and time.monotonic() < limit:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
-    assert errors.splitlines()[-1].startswith(b"rdm: interrupted")
+    os.kill(pid, signal.SIGINT)
+    assert rdms.wait(pid, PATIENCE) == 130
+    assert "Traceback" not in rdms.said
+    assert rdms.said.splitlines()[-1].startswith("rdm: interrupted")
     written = [p for p in output.rglob("*") if p.is_file()]
     assert 1 <= len(written) < 5 and all(p.suffix == ".safetensors" for p in written)
     for path in written:

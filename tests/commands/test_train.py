@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from rdm_cli.training.checkpoint import FILE_NAME, load_checkpoint
 from rdm_cli.training.run import trackers
 
 Rdm = Callable[..., Any]
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+pytestmark = pytest.mark.usefixtures("fresh_accelerate", "short_sheets")
 
 
 @pytest.fixture
@@ -149,37 +150,61 @@ def init(project, **options):
 '''
 
 
-@pytest.mark.parametrize("tracker", ["trackio", "wandb"])
-def test_other_trackers_get_the_log(
-    spawn: Callable[..., subprocess.Popen[bytes]],
-    faces: Path,
-    tiny_bundle: Path,
-    tmp_path: Path,
-    tracker: str,
-) -> None:
+RUNS = """
+import contextlib, io, json, os, sys
+from rdm_cli.cli import main
+answers = []
+for words, environment in json.loads(sys.argv[1]):
+    os.environ |= environment
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    out.flush()
+    answers.append([code, out.buffer.getvalue().decode(), err.getvalue()])
+print(json.dumps(answers), file=sys.__stdout__)
+"""
+
+
+def test_other_trackers_get_the_log(faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """Through accelerate, which looks for the packages when it is imported: here a stand-in of each."""
-    site, told = tmp_path / "site", tmp_path / "told"
-    (site / f"{tracker}-9.0.dist-info").mkdir(parents=True)
-    (site / f"{tracker}-9.0.dist-info" / "METADATA").write_text(f"Name: {tracker}\nVersion: 9.0\n")
-    (site / f"{tracker}.py").write_text(TRACKER)
-    environment = {"PYTHONPATH": str(site), "TRACKED": str(told)}
-    command = (
-        "train", "diffae", faces, "-o", tmp_path / "mine", "--run", tmp_path / "run",
-        "--init-from", tiny_bundle, "--batch-size", 2, "--sheet-minutes", 0, "--threads", 1, "--log", tracker,
-    )  # fmt: skip
-    out, err = (process := spawn(*command, "--steps", 2, env=environment)).communicate()
-    assert process.returncode == 0, err
-    assert out.decode() == f"{tmp_path / 'mine'}\n", "what a tracker prints is no data"
-    begun, config, *steps, finished = map(json.loads, told.read_text().splitlines())
-    usual = {"trackio": {"resume": "never"}, "wandb": {"dir": str(tmp_path / "run")}}[tracker]
-    assert begun == {"project": "rdm", "name": "mine"} | usual and finished == {"finished": True}
-    assert config["config"]["method"] == "diffae" and config["config"]["batch_size"] == 2
-    assert [(step["step"], pytest.approx(step["loss"])) for step in steps] == losses(tmp_path / "run")
-    # one that cannot start is one line, and nothing was trained
-    process = spawn(*command, "--steps", 4, "--resume", env=environment | {"REFUSED": "1"})
-    out, err = process.communicate()
-    assert process.returncode == 1 and not out
-    assert err.decode().splitlines()[-1] == f"rdm: --log {tracker}: no key was configured"
+    site, known = tmp_path / "site", ("trackio", "wandb")
+    commands: list[tuple[list[str], dict[str, str]]] = []
+    for tracker in known:
+        (site / f"{tracker}-9.0.dist-info").mkdir(parents=True)
+        (site / f"{tracker}-9.0.dist-info" / "METADATA").write_text(f"Name: {tracker}\nVersion: 9.0\n")
+        (site / f"{tracker}.py").write_text(TRACKER)
+        words = (
+            "train", "diffae", faces, "-o", tmp_path / tracker, "--run", tmp_path / f"{tracker}-run",
+            "--init-from", tiny_bundle, "--batch-size", 2, "--sheet-minutes", 0, "--threads", 1,
+            "--log", tracker,
+        )  # fmt: skip
+        command = [str(word) for word in words]
+        commands.append(
+            ([*command, "--steps", "2"], {"TRACKED": str(tmp_path / tracker) + ".jsonl", "REFUSED": ""})
+        )
+        commands.append(([*command, "--steps", "4", "--resume"], {"REFUSED": "1"}))
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS, json.dumps(commands)],
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    for i, tracker in enumerate(known):
+        (code, out, err), (refused, nothing, why) = answers[2 * i : 2 * i + 2]
+        assert code == 0, err
+        assert out == f"{tmp_path / tracker}\n", "what a tracker prints is no data"
+        told = (tmp_path / f"{tracker}.jsonl").read_text()
+        begun, config, *steps, finished = map(json.loads, told.splitlines())
+        run = tmp_path / f"{tracker}-run"
+        usual = {"trackio": {"resume": "never"}, "wandb": {"dir": str(run)}}[tracker]
+        assert begun == {"project": "rdm", "name": tracker} | usual and finished == {"finished": True}
+        assert config["config"]["method"] == "diffae" and config["config"]["batch_size"] == 2
+        assert [(step["step"], pytest.approx(step["loss"])) for step in steps] == losses(run)
+        # one that cannot start is one line, and nothing was trained
+        assert refused == 1 and not nothing
+        assert why.splitlines()[-1] == f"rdm: --log {tracker}: no key was configured"
 
 
 @pytest.mark.parametrize("tracker", ["trackio", "wandb"])
@@ -253,11 +278,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 
 
 def test_a_killed_run_goes_on_bit_for_bit(
-    train: Rdm, spawn: Callable[..., subprocess.Popen[bytes]], faces: Path, tiny_bundle: Path, tmp_path: Path
+    train: Rdm, rdms: Any, faces: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """kill -9 at some moment of a run that saves at every step; most of its time goes into saving."""
     run = tmp_path / "runs" / "out"
-    process = spawn(
+    pid = rdms.start(
         "train", "diffae", faces, "-o", tmp_path / "out", "--run", run, "--init-from", tiny_bundle,
         "--batch-size", 2, "--warmup", 0, "--decay", 0, "--sheet-minutes", 0, "--threads", 1,
         "--steps", 1_000_000, "--checkpoint-minutes", 0, "-q",
@@ -265,12 +290,12 @@ def test_a_killed_run_goes_on_bit_for_bit(
     try:
         deadline = time.monotonic() + 300
         while not (run / "log.jsonl").exists() or len((run / "log.jsonl").read_bytes().splitlines()) < 4:
-            assert process.poll() is None and time.monotonic() < deadline
+            assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+        os.kill(pid, signal.SIGKILL)
+        killed = rdms.wait(pid)
+    assert killed == -signal.SIGKILL
     killed_at = load_checkpoint(run).progress.step
     assert killed_at >= 3
     total = killed_at + 4

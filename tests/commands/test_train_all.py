@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,22 +97,23 @@ def test_from_images_to_three_commands_that_work(everything: Rdm, rdm: Rdm, tmp_
 def test_killed_and_then_stopped_in_every_step_it_makes_the_same_bundle(
     everything: Rdm,
     images: Path,
-    spawn: Callable[..., subprocess.Popen[bytes]],
+    rdms: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """kill -9 comes while it trains, and Ctrl-C in each step before it begins and when it has just ended."""
     words = ("--labels", images / "metadata.csv", "-o", "mine", *SMALL, "--images", 20)
-    process = spawn("train", "all", images, *words, "--checkpoint-minutes", 0, "-q", cwd=tmp_path)
+    words = ("train", "all", images, *words, "--checkpoint-minutes", 0, "-q")
+    pid = rdms.start(*words, folder=tmp_path)
     try:
         deadline = time.monotonic() + 300
         while not (tmp_path / "runs" / "mine" / "model" / FILE_NAME).exists():
-            assert process.poll() is None and time.monotonic() < deadline
+            assert time.monotonic() < deadline
             time.sleep(0.01)
     finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL and not (tmp_path / "mine").exists()
+        os.kill(pid, signal.SIGKILL)
+        killed = rdms.wait(pid)
+    assert killed == -signal.SIGKILL and not (tmp_path / "mine").exists()
 
     steps = {
         "_train_model": "model", "_encode": "codes", "_train_prior": "prior", "_fit_attributes": "attributes",
@@ -197,8 +198,9 @@ def test_what_a_run_has_settled_it_keeps(
     def stop(run: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_all._Run, "_encode", stop)
-    assert everything("--images", 4).code == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(train_all._Run, "_encode", stop)
+        assert everything("--images", 4).code == 130
     twice = everything("--images", 4)
     assert twice.code == 2 and "a run lies here already; continue it with --resume" in twice.err
     for words, said in (
@@ -208,8 +210,6 @@ def test_what_a_run_has_settled_it_keeps(
     ):
         other = everything("--resume", *words)
         assert other.code == 2 and said in other.err and len(other.err.splitlines()) == 1
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
     assert everything("--resume", "--prior-samples", 32, "--images", 4, "-q").code == 0
     for text in ("[]", "{}", '{"options": {"method": "diffae"}, "done": []}'):
         (tmp_path / "runs" / "mine" / "all.json").write_text(text)

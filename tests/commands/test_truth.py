@@ -25,6 +25,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("one_round", "short_judge")
 def test_every_way_is_measured_on_both_sides(
     rdm: Rdm, tiny_bundle: Path, drawn: Path, tmp_path: Path
 ) -> None:

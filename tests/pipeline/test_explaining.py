@@ -16,6 +16,7 @@ from rdm_cli.errors import BundleError, UsageError
 from rdm_cli.methods.directions import Directions
 from rdm_cli.methods.domain import Domain
 from rdm_cli.methods.transport import Transport, Transports
+from rdm_cli.pipeline import explaining
 from rdm_cli.pipeline.editing import Canvas
 from rdm_cli.pipeline.explaining import Explanation, explain
 
@@ -215,8 +216,13 @@ def test_questions_that_cannot_be_asked(how: dict[str, Any], said: str) -> None:
         explained([[2.0, 2.0, 2.0]], lambda x: 3 * x.flatten(1), **how)
 
 
-def test_a_pipeline_explains_images_of_every_kind(tiny_bundle: Any, faces: Any) -> None:
+def test_a_pipeline_explains_images_of_every_kind(
+    tiny_bundle: Any, faces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A random network's pictures are no faces; what is said of them has to be true all the same."""
+    fewer = {"MOST_PROBES": 8, "GENERATIONS": 2, "ROUNDS": 1, "HALVINGS": 2, "MOST_TRIES": 1}
+    for constant, few in fewer.items():
+        monkeypatch.setattr(explaining, constant, few)
     pipe = open_pipeline(tiny_bundle)
 
     def redness(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from rdm_cli.methods.method import RepresentationModel
 from rdm_cli.training import diagnostics
 
 NUM_IMAGES = 8
+NUM_STEPS = 20  # of an inversion and of a decode
 TILE_PIXELS = 128  # that a picture is wide at least
 
 
@@ -37,7 +38,10 @@ def draw_sheet(
     draws_its_own = hasattr(model, "picture_rows")
     classes = images.classes(chosen)
     given = {} if classes is None else {"class": classes.to(device)}
-    rows = own.picture_rows(x_0) if draws_its_own else diagnostics.picture_rows(described, x_0, given=given)
+    if draws_its_own:
+        rows = own.picture_rows(x_0)
+    else:
+        rows = diagnostics.picture_rows(described, x_0, NUM_STEPS, given=given)
     tiles = [[Tile(enlarged(to_pil(picture), TILE_PIXELS)) for picture in row] for row in rows.values()]
     sheet = lay_out(tiles, names=list(rows), title=f"{record['bundle']}, step {record['step']:,}")
     save_image(sheet, path, new_record("training sheet", **record))

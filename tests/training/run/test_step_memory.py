@@ -89,11 +89,12 @@ def test_a_pass_without_values_takes_what_one_with_values_takes(plan: RunPlan) -
 
 
 def test_activations_grow_with_the_pass_and_shrink_with_precision(plan: RunPlan) -> None:
-    found = {n: step_memory(plan, micro_batch_size=n)["activations"] for n in (4, 8, 16)}
+    memory = {n: step_memory(plan, micro_batch_size=n) for n in (4, 8, 16)}
+    found = {n: memory[n]["activations"] for n in memory}
     assert found[16] - found[8] == pytest.approx(2 * (found[8] - found[4]), rel=0.05)
     half = step_memory(dataclasses.replace(plan, mixed_precision="bf16"), micro_batch_size=16)
     assert 0.4 * found[16] < half["activations"] < 0.9 * found[16]
-    assert half["weights"] == step_memory(plan, micro_batch_size=16)["weights"]
+    assert half["weights"] == memory[16]["weights"]
 
 
 def test_gradients_are_not_counted_twice(plan: RunPlan) -> None:
