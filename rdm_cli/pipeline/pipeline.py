@@ -51,6 +51,8 @@ from rdm_cli.runtime import Precision, autocast, checked_precision, resolve_devi
 
 ZPath = Literal["lerp", "prior"]
 """How z changes between two codes."""
+CODES_AT_ONCE = 64
+"""Rows that the prior's network is asked at once."""
 
 
 def open_pipeline(
@@ -715,9 +717,9 @@ class Pipeline(Coder):
             z = keyed_noise(seed, keys, (math.prod(shape),), "z").unflatten(1, shape)
             return z[:, None].expand(len(keys), num, *shape)
         noise = keyed_noise(seed, keys, (self.bundle.z_width,), "z")
-        (z,) = self.in_batches(
-            lambda _, part: (prior.sample(part, steps, solver, wanted=wanted),), noise, at_least=64
-        )
+        # always so many at once: how a processor multiplies matrices, and so the last bits, depends on it
+        drawing = replace(self, batch_size=CODES_AT_ONCE)
+        (z,) = drawing.in_batches(lambda _, part: (prior.sample(part, steps, solver, wanted=wanted),), noise)
         return z.unflatten(1, self.bundle.model.z_shape)
 
 

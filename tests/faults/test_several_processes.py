@@ -120,8 +120,8 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor], part: str) -
 def test_two_take_the_steps_of_one(undisturbed: Trainer) -> None:
     """In fp32 sums in another order differ by 1e-7 or so, which Adam, step by step, makes more of.
 
-    How much more depends on the processor: 1.01e-5 has been seen. That nothing but rounding differs is shown in
-    float64 by tests/commands/test_launchers.py.
+    How much more depends on the processor: 1.01e-5 has been seen. tests/commands/test_launchers.py shows in
+    float64 that nothing but rounding differs.
     """
     assert undisturbed.losses("two") == pytest.approx(undisturbed.losses("one"), rel=1e-5)
     assert undisturbed.losses("two") != undisturbed.losses("one")  # they did share the work
