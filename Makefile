@@ -6,17 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT := out/demo
 
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
 FOR_DEMO := $(VENV)/.installed-demo
 FOR_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint type lowest pythons evidence reference clean
+.PHONY: help install demo test test-long test-slow lint type lowest pythons evidence reference clean
 
 help:
 	@echo "make demo     set up, then encode, reconstruct, edit, interpolate and sample: $(OUT)/index.html"
 	@echo "make test     set up, then run the tests (RDM_GOLDEN names the folder of golden tensors)"
+	@echo "make test-long, make test-slow  what takes longer: seconds a test, which CI runs, and minutes a test"
 	@echo "make lint     ruff: rules and formatting"
 	@echo "make type     mypy, strict, on the package"
 	@echo "make lowest   a part of the tests with the lowest versions that pyproject.toml claims"
@@ -36,7 +38,14 @@ demo: $(FOR_DEMO)
 
 # Two processes of one thread each: two cores, and no more memory than two copies of torch.
 test: $(FOR_DEV)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-long: $(FOR_DEV)
+	$(PYTEST) -m long $(PYTEST_ARGS)
+
+# Clusters, launchers and a hundred kills: one process, which has both cores.
+test-slow: $(FOR_DEV)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(FOR_DEV)
 	$(BIN)/ruff check .

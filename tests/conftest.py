@@ -185,12 +185,13 @@ class Rdms:
         environment: dict[str, str] | None = None,
         folder: Path | None = None,
         constants: dict[str, Any] | None = None,
+        stdin: Path | None = None,
         stdout: Path | None = None,
     ) -> int:
         """Start one in ``folder``, whose files have at most ``limit`` bytes; returns its pid.
 
-        ``constants`` are values for it alone, as ``{"rdm_cli.evaluation.card.STEPS": 2}``. ``stdout`` is a
-        file that takes its results, such as a FIFO; else they go to the log.
+        ``constants`` are values for it alone, as ``{"rdm_cli.evaluation.card.STEPS": 2}``. It reads the file
+        ``stdin``, and ``stdout`` takes its results, which may be a FIFO; else they go to the log.
         """
         pid: int = self._ask(
             argv=[str(word) for word in argv],
@@ -199,6 +200,7 @@ class Rdms:
             environment=environment,
             folder=str(folder or Path.cwd()),
             constants=constants,
+            stdin=None if stdin is None else str(stdin),
             stdout=None if stdout is None else str(stdout),
         )
         return pid

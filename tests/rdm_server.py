@@ -2,8 +2,8 @@
 
 Requests and answers are JSON lines. {"argv": [...], "log": FILE} starts one and is answered with its pid; it
 may write files of "limit" bytes, where there is one, knows the variables of "environment" besides, works
-in "folder", where there is one, and has other values for the "constants", by their modules and names. Its
-stdout goes to the file "stdout", where there is one, which may be a FIFO.
+in "folder", where there is one, and has other values for the "constants", by their modules and names. It
+reads the file "stdin", where there is one, and writes its results to "stdout", which may be a FIFO.
 {"wait": PID, "seconds": S} is answered with its exit code, negative for a signal; it has S seconds to end.
 """
 
@@ -35,9 +35,13 @@ def run(
     environment: dict[str, str] | None = None,
     folder: str | None = None,
     constants: dict[str, Any] | None = None,
+    stdin: str | None = None,
     stdout: str | None = None,
 ) -> None:
     """Become ``rdm`` with these words; its output goes to ``log``."""
+    if stdin is not None:
+        os.dup2(os.open(stdin, os.O_RDONLY), 0)
+        sys.stdin = open(0)
     os.environ.update(environment or {})
     if folder is not None:
         os.chdir(folder)
@@ -48,7 +52,7 @@ def run(
     if limit is not None:  # as a full disk does, the kernel refuses more
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle if stdout is None else os.open(stdout, os.O_WRONLY), 1)
+    os.dup2(handle if stdout is None else os.open(stdout, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(handle, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["rdm", *argv]

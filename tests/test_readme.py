@@ -85,8 +85,15 @@ def run_block(block: str, place: Path, rdms: Any) -> None:
     """Run a block's lines one after the other; what needs no shell is forked, which saves the imports."""
     for command in map(shortened, block.strip().splitlines()):
         words = shlex.split(command)
-        if words[0] == "rdm" and not set(words) & {"|", "<", ">"}:
-            assert rdms.run(*words[1:], folder=place, constants=FEW) == 0, f"{command}\n{rdms.said}"
+        if words[0] == "rdm" and "|" not in words:
+            files = {}
+            for sign, name in (("<", "stdin"), (">", "stdout")):
+                if sign in words:
+                    at = words.index(sign)
+                    files[name] = place / words[at + 1]
+                    del words[at : at + 2]
+            code = rdms.run(*words[1:], folder=place, constants=FEW, **files)
+            assert code == 0, f"{command}\n{rdms.said}"
         else:
             run(command, place)
 

@@ -43,6 +43,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_two_lambdas_are_measured_once(
     images: Path,
     tmp_path: Path,

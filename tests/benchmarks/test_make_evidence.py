@@ -39,6 +39,7 @@ def test_bad_words_are_one_line(tmp_path: Path, small_bundles: Path) -> None:
     assert done.stderr.startswith("error: --part nothing") and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_some_parts(small_bundles: Path, tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     parts = ["material", "attributes", "denoising"]

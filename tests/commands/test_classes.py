@@ -88,6 +88,7 @@ def test_from_folders_to_samples(
     assert gap.code == 0
 
 
+@pytest.mark.long
 def test_the_networks_are_told(train: Rdm, tmp_path: Path) -> None:
     """With the cache and without it the losses agree; without classes they are others."""
     quiet = ("--steps", 3, "--sheet-minutes", 0)

@@ -45,6 +45,7 @@ def redness(path: Path) -> float:
     return float(1 / (1 + np.exp(-40 * (pixels[..., 0] - pixels[..., 2]).mean())))
 
 
+@pytest.mark.long
 def test_pictures_maps_records_and_a_page(tiny: Rdm, model: Path, faces: Path, tmp_path: Path) -> None:
     words = ("explain", model, faces / "a.png", faces / "b.png", "-o", tmp_path / "why", *PLAIN)
     words += ("--target", 0.5, "--answers", 2)

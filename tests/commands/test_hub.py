@@ -354,6 +354,7 @@ def test_a_bundle_is_pushed_pulled_and_read(
     assert read[0] == decoded[0] == 0, "a code that records hf:me/faces is decoded from the cache"
 
 
+@pytest.mark.long
 def test_a_revision_is_read_as_it_was(run: Run, hub: Hub, mine: Path, tmp_path: Path) -> None:
     """A branch of its own, a second push that has fewer files, and the commit of the first."""
     (first,) = run("bundles push mine hf:me/faces --branch v1 --json")
@@ -385,6 +386,7 @@ def test_a_revision_is_read_as_it_was(run: Run, hub: Hub, mine: Path, tmp_path: 
     )
 
 
+@pytest.mark.long
 def test_private_repositories(run: Run, hub: Hub, mine: Path) -> None:
     hub.repositories["me/open"] = Repository()
     hub.repositories["me/open"].commit("main", {".gitattributes": b""})
@@ -418,6 +420,7 @@ def test_what_rdm_did_not_make_is_not_replaced(run: Run, hub: Hub, mine: Path) -
     assert forced[0] == 0 and "encoder/config.json" in now and "x.bin" in now
 
 
+@pytest.mark.long
 def test_each_refusal_is_one_line(run: Run, hub: Hub, mine: Path, tmp_path: Path) -> None:
     shutil.copytree(mine, tmp_path / "broken")
     (tmp_path / "broken" / "README.md").unlink()

@@ -114,6 +114,7 @@ def test_edits_and_paths_start_from_such_codes(pipeline: Pipeline) -> None:
         pipeline.interpolate(codes[0], pipeline.encode(x_0[1:], steps=20), [0.5])
 
 
+@pytest.mark.long
 def test_harder_ways_until_it_is_good_enough(pipeline: Pipeline) -> None:
     x_0 = images(2)
     (least,) = {v.code.infos[0].solver for v in encode_verified(pipeline, loaded(x_0), Effort())}  # type: ignore[union-attr]

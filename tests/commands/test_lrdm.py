@@ -256,6 +256,7 @@ def test_a_first_stage_is_no_bundle(rdm: Rdm, faces: Path, tmp_path: Path) -> No
     assert "rdm train lrdm IMAGES -o my-lrdm --first-stage stage" in card and "rdm encode" not in card
 
 
+@pytest.mark.long
 def test_cached_latents_train_the_same(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     """A VQ's latents are no draw: with and without the cache the losses agree, and the file is used again."""
     import json
@@ -281,6 +282,7 @@ def test_cached_latents_train_the_same(rdm: Rdm, faces: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "latents").iterdir())) == 1
 
 
+@pytest.mark.long
 def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     """z is a function of t: the sheet, the diagnostics and a code have one for each timestep."""
     stage, mine = tmp_path / "stage", tmp_path / "mine"
@@ -314,6 +316,7 @@ def test_t_lrdm_trains(rdm: Rdm, faces: Path, tmp_path: Path) -> None:
     assert refused.code == 2 and "--like: its z is one for each timestep" in refused.err
 
 
+@pytest.mark.long
 def test_style_and_shape(rdm: Rdm, faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """A code has its image's style; another image's can be taken instead, and a sample needs one."""
     stage, mine, made = tmp_path / "stage", tmp_path / "mine", tmp_path / "made"

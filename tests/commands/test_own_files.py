@@ -170,6 +170,7 @@ def test_nothing_but_own_pictures_is_said(tiny: Rdm, faces: Path, tmp_path: Path
     assert "where they are named as files" in result.err
 
 
+@pytest.mark.long
 def test_examples_and_training_images_are_not_rdms_own(
     rdm: Rdm, tiny: Rdm, faces: Path, tmp_path: Path
 ) -> None:

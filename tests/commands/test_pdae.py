@@ -188,6 +188,7 @@ def test_gamma_is_a_setting_of_a_new_run(train: Rdm, tmp_path: Path) -> None:
     assert resumed.code == 2 and "--gamma: what is resumed or started from keeps its own" in resumed.err
 
 
+@pytest.mark.long
 def test_samples_stop_shifting(
     train: Rdm, rdm: Rdm, faces: Path, tmp_path: Path, pixels_of: Callable[[Path], bytes]
 ) -> None:

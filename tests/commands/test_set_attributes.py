@@ -106,6 +106,7 @@ def test_a_file_in_a_receipts_place_stays(rdm: Rdm, with_glasses: Path, tmp_path
     assert taken.code == 1 and "page.html: is there already" in taken.err and page.read_text() == "mine"
 
 
+@pytest.mark.long
 def test_a_donor_lends_its_sunglasses_and_seeds_draw_others(rdm: Rdm, tmp_path: Path) -> None:
     """The face wears the donor's very pair: of all true faces with sunglasses, that one is nearest."""
     drawn = [draw_avatar(77, i) for i in range(120)]

@@ -153,6 +153,7 @@ def test_a_training_whose_reader_is_gone_saves_its_state(
     assert "go on with: " in line and load_checkpoint(tmp_path / "run").progress.step == 20
 
 
+@pytest.mark.long
 def test_a_full_stdout_is_named_and_the_count_is_true(
     spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_closed_stdout_is_told_before_any_work(
     assert errors == "rdm: stdout is closed, and results are told there; to do without: >/dev/null\n"
 
 
+@pytest.mark.long
 def test_without_stderr_the_work_is_done_and_stdout_holds_data_alone(
     spawn: Spawn, tiny_bundle: Path, faces: Path, tmp_path: Path
 ) -> None:

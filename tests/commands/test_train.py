@@ -165,6 +165,7 @@ print(json.dumps(answers), file=sys.__stdout__)
 """
 
 
+@pytest.mark.long
 def test_other_trackers_get_the_log(faces: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     """Through accelerate, which looks for the packages when it is imported: here a stand-in of each."""
     site, known = tmp_path / "site", ("trackio", "wandb")

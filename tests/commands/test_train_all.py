@@ -64,6 +64,7 @@ def files(bundle: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.long
 def test_from_images_to_three_commands_that_work(everything: Rdm, rdm: Rdm, tmp_path: Path) -> None:
     done = everything("--images", 8, "--json")
     assert done.code == 0
@@ -94,6 +95,7 @@ def test_from_images_to_three_commands_that_work(everything: Rdm, rdm: Rdm, tmp_
     assert again.code == 0 and again.err.count("done before") == 5 and again.objects == [end]
 
 
+@pytest.mark.long
 def test_killed_and_then_stopped_in_every_step_it_makes_the_same_bundle(
     everything: Rdm,
     images: Path,

@@ -26,6 +26,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("one_round", "short_judge")
+@pytest.mark.long
 def test_every_way_is_measured_on_both_sides(
     rdm: Rdm, tiny_bundle: Path, drawn: Path, tmp_path: Path
 ) -> None:

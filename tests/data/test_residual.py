@@ -38,6 +38,7 @@ def off_by(pixels: np.ndarray, errors: np.ndarray) -> np.ndarray:
     largest=st.sampled_from([0, 1, 2, 5, 17, 18, 40, 130, 255]),
     slack=st.integers(0, 4),
 )
+@pytest.mark.long
 def test_pixels_survive_a_prediction_within_the_slack(
     seed: int, size: tuple[int, int, int], largest: int, slack: int
 ) -> None:

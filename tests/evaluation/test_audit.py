@@ -183,6 +183,7 @@ def test_a_face_on_which_it_is_hidden_is_not_moved(tmp_path: Path) -> None:
     assert sorted(glasses[:3].tolist()) == [0, 1, 3] and int(glasses[3]) == 2
 
 
+@pytest.mark.long
 def test_a_planted_shortcut_is_named_on_the_shipped_bundle() -> None:
     """A model of smiles that counts glasses twice as much; both are read in z, so the truth is known."""
     pipeline = open_pipeline(on_remark=lambda *_: None)  # noise, which a model is asked about, is no face

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -54,6 +55,7 @@ def test_the_step_of_a_convolution_is_as_large_as_adams() -> None:
         assert 0.0013 < float(moved.detach()) < 0.0024
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(make_run: Callable[..., Any], tmp_path: Path) -> None:
     budget = Budget(num_images=24)
     whole = make_run(optimizer="muon")

@@ -214,6 +214,7 @@ def test_classes_on_the_command_line(
     assert main(["reconstruct", *words]) == 0
 
 
+@pytest.mark.long
 def test_t_lrdm_on_the_command_line(
     folder: Path, tensors: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_pass_without_values_takes_what_one_with_values_takes(plan: RunPlan) -
     assert step_memory(plan, micro_batch_size=size)["activations"] == pytest.approx(live.peak, rel=0.01)
 
 
+@pytest.mark.long
 def test_activations_grow_with_the_pass_and_shrink_with_precision(plan: RunPlan) -> None:
     memory = {n: step_memory(plan, micro_batch_size=n) for n in (4, 8, 16)}
     found = {n: memory[n]["activations"] for n in memory}
