@@ -24,7 +24,7 @@ help:
 	@echo "make lowest   a part of the tests with the lowest versions that pyproject.toml claims"
 	@echo "make pythons  the tests that need no torch, on each newer Python of this machine"
 	@echo "make evidence docs/evidence.md from the shipped bundles; PART=... for some of it, HELD_OUT and TRAIN"
-	@echo "              for folders of avatars that are there (an hour and a half on one core; goes on where"
+	@echo "              for folders of avatars that are there (two hours on two cores; goes on where"
 	@echo "              it was stopped; AGAIN=1 measures once more what is kept)"
 	@echo "make reference docs/cli.md, the help pages of all commands"
 	@echo "make install  set up $(VENV) with the rdm command and nothing more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -42,6 +43,7 @@ from rdm_cli.errors import RdmError, ReaderGoneError, StreamError, settings_writ
 from rdm_cli.help_page import App
 
 INTERRUPTED = 130
+SPINS = 1000
 
 app = App(
     name="rdm",
@@ -99,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     0 all done, 1 all failed, 2 usage, 3 some failed, 130 interrupted, 141 the reader of stdout is gone.
     """
     arguments = sys.argv[1:] if argv is None else argv
+    _let_threads_sleep()
     # Pillow's remarks on odd metadata, and its own limit on pixels, which --max-pixels says image by image
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
@@ -109,6 +112,16 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, ReaderGoneError):
             say(_line(error.message, error.hint))
         return error.exit_code
+
+
+def _let_threads_sleep() -> None:
+    """Threads that wait for one another sleep soon, where the user has not said otherwise.
+
+    By default those of GNU's OpenMP spin for milliseconds. On a machine whose cores are busy they take turns
+    with those that they wait for, and a job takes three times as long. torch reads this when it is imported.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
 _OPTIONS_OF_OTHER_NAMES = {"class_name": "--class", "value_range": "--range"}

@@ -5,6 +5,7 @@ And: what is cast once is what autocast casts at every call.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -251,6 +252,20 @@ def test_importing_and_opening_in_a_new_process_warns_of_nothing(tiny_bundle: Pa
     code = f"import rdm_cli; rdm_cli.open_pipeline({str(tiny_bundle)!r}, device='cpu').sample(1, steps=2)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux alone")
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_of_a_command_sleep_while_they_wait(own: dict[str, str], told: str) -> None:
+    """As OpenMP itself says what it was told; spinning ones slow a busy machine down."""
+    code = "from rdm_cli.cli import main; main(['--version']); import torch"
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment |= own | {"OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and f"GOMP_SPINCOUNT = '{told}'" in done.stderr, done.stderr
 
 
 def test_a_bundle_that_a_device_has_no_room_for_is_one_line(

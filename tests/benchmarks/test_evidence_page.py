@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import report_tables
@@ -156,22 +157,27 @@ def test_the_readme_has_a_column_for_each_report(
 ) -> None:
     reports = tmp_path / "docs/figures/bundle-report"
     reports.mkdir(parents=True)
-    kinds = ("T=20, inferred x_T", "T=100, inferred x_T", "T=100, random x_T")
+    ways = {"whole code, exact in 5": 200.0, "z alone, random x_T, ddim in 1": 40.0}
+    pictures = ("other images", "their z, random x_T", "halfway from one to another", "samples of the prior")
     for i, name in enumerate(WITH_Z):
         assert len(list(places(findings_of({}), tmp_path))) == min(i, 1)  # who has no report has no column
-        figures = {
-            "reconstruction": {kind: {"psnr_db": 40.0 + i} for kind in kinds},
+        figures: dict[str, Any] = {
+            "own way": {way: {"psnr_db": quality - 100 * (i == 2)} for way, quality in ways.items()},
+            "distances": {of: {"kd": 7.0 + i, "low": 6.0, "high": 9.5} for of in pictures},
             "probes": {attribute: {"auroc": 0.9 + i / 100} for attribute in report_tables.PROBED},
-            "edits": {"+0.3": dict.fromkeys(report_tables.PROBED, 0.8 + i / 1000)},
         }
+        if i != 2:
+            figures["edits"] = {"+0.3": dict.fromkeys(report_tables.PROBED, 0.8 + i / 1000)}
         (reports / f"{name}.json").write_text(json.dumps(figures))
     readme = tmp_path / "README.md"
     readme.write_text(f"{report_tables.BEGIN}\n{report_tables.END}\n")
     (place,) = places(findings_of({}), tmp_path)
     place.fill()
     assert place.is_in_step and place.page == readme
-    assert "| the same, T = 20 | 40.0 | 41.0 | 42.0 |" in readme.read_text()
-    assert "scale 0.3` changes | 80.0 % | 80.1 % | 80.2 % |" in readme.read_text()
+    text = readme.read_text()
+    assert "| PSNR (dB), whole code | exact | exact | 100.0 |" in text
+    assert "| KD × 1000 of samples | 7.0 (6.0 to 9.5) | 8.0 (6.0 to 9.5) | 9.0 (6.0 to 9.5) |" in text
+    assert "scale 0.3` changes | 80.0 % | 80.1 % | - |" in text
 
 
 def test_the_sweep_is_a_row_for_each_lambda(
