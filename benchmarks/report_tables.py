@@ -115,8 +115,8 @@ def side_by_side(reports: dict[str, dict[str, Any]]) -> str:
             f"{f['probes'][name]['auroc']:.3f}" for name in PROBED
         ),
         smiles: lambda f: _share(f, "smiling"),
-        f"and leaves as they were: {', '.join(PROBED[1:])}": lambda f: ", ".join(
-            _share(f, name) for name in PROBED[1:]
+        f"and leaves as they were: {', '.join(PROBED[1:])}": lambda f: (
+            ", ".join(_share(f, name) for name in PROBED[1:]) if "edits" in f else "-"
         ),
     }
     header = ("on held-out faces", *(f"`{name}`" for name in reports))
