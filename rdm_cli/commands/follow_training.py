@@ -47,7 +47,7 @@ def train_or_forecast(
     Nothing is, where ``show`` is to show the options in effect, or with ``dry_run``, which prints what it
     would be.
     """
-    from rdm_cli.training.processes import together
+    from rdm_cli.training.processes import leave, together
     from rdm_cli.training.run.plan import in_effect, join_processes, make_accelerator, make_plan
 
     processes = join_processes(device=options.device, threads=options.threads)
@@ -81,7 +81,7 @@ def train_or_forecast(
             expected = forecast(plan, num_processes=accelerator.num_processes)
         if processes.is_main_process:
             print_forecast(console, expected)
-        accelerator.end_training()
+        leave(accelerator)
     return None
 
 

@@ -26,6 +26,9 @@ PATIENCE = timedelta(hours=12)
 NEWS_SECONDS = 0.5
 """How long torch takes to notice that a process that loads images has died."""
 
+THREADS_SECONDS = 0.2
+"""How long gloo's threads have to free what they were last given, which takes them microseconds."""
+
 Processes: TypeAlias = "Accelerator | PartialState"
 """What knows of them: accelerate's view of the run, before or after the arithmetic of training is settled."""
 
@@ -128,6 +131,18 @@ def mean_and_clock(processes: Processes, value: float, seconds: float) -> tuple[
     total = torch.tensor(mine, dtype=torch.float64, device=processes.device)
     mean, clock = reduce(total, "sum").tolist()
     return mean, clock
+
+
+def leave(accelerator: Accelerator) -> None:
+    """End a run, once gloo's threads are done with what they were last given.
+
+    torch frees the group with Python's lock held and waits for its threads. One that is still about to free a
+    tensor waits for that lock, for ever (ProcessGroupGloo's destructor beside AsyncWork's). Asleep, this
+    thread leaves the lock to it.
+    """
+    if accelerator.num_processes > 1:
+        time.sleep(THREADS_SECONDS)
+    accelerator.end_training()
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from rdm_cli.training.processes import (
     dead_workers_reported,
     in_turn,
     is_the_same,
+    leave,
     lost_processes_reported,
     together,
 )
@@ -224,7 +225,7 @@ class TrainingRun:
                     self._log.close()
                 finish_tracker(self.accelerator)
         if agree(self.accelerator, asked=interrupt.asked):
-            self.accelerator.end_training()
+            leave(self.accelerator)
             if not self.is_main:
                 raise ReportedElsewhereError("interrupted")
             raise KeyboardInterrupt
@@ -233,7 +234,7 @@ class TrainingRun:
                 self.draw_sheet()
             self.write_bundle()
             remove_pixels(plan.run_folder)
-        self.accelerator.end_training()
+        leave(self.accelerator)
 
     def _records(self, asked: Callable[[], bool]) -> Iterator[StepRecord]:
         schedule, drawn = self.described.sampling.schedule, self.plan.settings.timesteps
