@@ -140,7 +140,8 @@ def write_attributes(
     """Make these all attributes of the bundle, or of a copy of it at ``output``; returns that one's folder.
 
     A prior that was told of some that are ``renamed`` (new names by old ones) knows them by the new names.
-    Either appears whole or not at all. Raises UsageError for a read-only bundle without ``output``, and for
+    A copy appears whole or not at all; in the bundle itself first the attributes do, then the prior's names.
+    Raises UsageError for a read-only bundle without ``output``, and for
     an ``output`` that is taken.
     """
 
