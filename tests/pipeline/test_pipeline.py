@@ -398,3 +398,11 @@ def test_ends_that_hold_different_things_are_not_interpolated(pipeline: Pipeline
         pipeline.interpolate(pair[0], pair[1].replace(other=None), [0.5])
     lossless = pair[1].replace(residuals=(b"r",))  # of its own picture alone
     assert pipeline.interpolate(pair[0], lossless, [0.5]).holds == {"x_T", "other"}
+
+
+def test_a_draw_of_the_prior_has_the_same_bits_alone_and_among_others(tiny_bundle: Path) -> None:
+    pipeline = Pipeline(bundle=open_bundle(tiny_bundle))
+    z = pipeline.sample_z(range(100), seed=7)
+    for num in (4, 5, 65):
+        assert torch.equal(pipeline.sample_z(range(num), seed=7), z[:num])
+    assert torch.equal(replace(pipeline, batch_size=3).sample_z([70, 3], seed=7), z[[70, 3]])
